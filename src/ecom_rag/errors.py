@@ -1,0 +1,45 @@
+"""The error tree. Every message says where, what was found, what was expected and what to do.
+
+::
+
+    EcomRagError            anything the user can mend; the command line prints it in one line and exits 2
+    ├── UsageError          an option or argument that makes no sense
+    ├── RecordError         a line of input that is not a record
+    ├── ModelError          a checkpoint that cannot be found, read or used for what was asked
+    ├── EmbeddingError      numbers that are not numbers, or that do not fit each other
+    └── ResumeError         an unfinished run that cannot be continued as asked
+"""
+
+
+class EcomRagError(Exception):
+    """Base of all errors that a user can mend."""
+
+
+class UsageError(EcomRagError):
+    """An option or argument that makes no sense."""
+
+
+class RecordError(EcomRagError):
+    """A line of input that is not a record.
+
+    Args:
+        where: File and line (or item, or row), e.g. ``queries.jsonl:17``.
+        reason: What was found, what was expected, and what to do.
+    """
+
+    def __init__(self, where: str, reason: str) -> None:
+        super().__init__(f"{where}: {reason}")
+        self.where = where
+        self.reason = reason
+
+
+class ModelError(EcomRagError):
+    """A checkpoint that cannot be found, read or used for what was asked."""
+
+
+class EmbeddingError(EcomRagError):
+    """Embeddings that hold NaN or infinity, or whose shapes do not fit each other."""
+
+
+class ResumeError(EcomRagError):
+    """An unfinished run that cannot be continued as asked."""

@@ -1,0 +1,67 @@
+"""Rows of token ids to padded batches: sorted by length, cut by a budget of padded tokens."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ecom_rag.models.embeddings import Ragged
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Padded on the right.
+
+    Args:
+        rows: ``(batch,)`` the rows of the input that are in here.
+        input_ids: ``(batch, length)`` int64.
+        attention_mask: ``(batch, length)`` int64, 1 for real tokens.
+        token_type_ids: ``(batch, length)`` int64, or ``None`` for models without them.
+    """
+
+    rows: NDArray[np.int64]
+    input_ids: NDArray[np.int64]
+    attention_mask: NDArray[np.int64]
+    token_type_ids: NDArray[np.int64] | None = None
+
+    def halves(self) -> tuple["Batch", "Batch"]:
+        """The batch in two, for when it does not fit a device."""
+        middle = len(self.rows) // 2
+        return self._part(slice(None, middle)), self._part(slice(middle, None))
+
+    def _part(self, part: slice) -> "Batch":
+        length = int(self.attention_mask[part].sum(axis=1).max())
+        types = None if self.token_type_ids is None else self.token_type_ids[part, :length]
+        return Batch(self.rows[part], self.input_ids[part, :length], self.attention_mask[part, :length], types)
+
+
+def batches(
+    ids: Ragged, *, pad_id: int, token_budget: int, second_starts: NDArray[np.int64] | None = None
+) -> Iterator[Batch]:
+    """Longest rows first (what cannot fit in memory fails at once), each batch within a budget of padded tokens.
+
+    Args:
+        ids: Token ids with their special tokens.
+        pad_id: Id to pad with.
+        token_budget: Largest ``batch x length``; a single longer row is a batch of its own.
+        second_starts: ``(rows,)`` the position from which token types are 1; gives ``token_type_ids``.
+
+    Yields:
+        Batches that together hold each row once.
+    """
+    lengths = ids.lengths
+    order = np.argsort(-lengths, kind="stable")
+    start = 0
+    while start < len(order):
+        length = int(lengths[order[start]])
+        rows = order[start : start + max(1, token_budget // length)]
+        start += len(rows)
+        columns = np.arange(length)
+        mask = columns < lengths[rows][:, None]  # (batch, length)
+        padded = np.full((len(rows), length), pad_id, np.int64)
+        padded[mask] = ids.take(rows).values
+        types = None
+        if second_starts is not None:
+            types = ((columns >= second_starts[rows][:, None]) & mask).astype(np.int64)
+        yield Batch(rows, padded, mask.astype(np.int64), types)

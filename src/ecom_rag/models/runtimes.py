@@ -1,0 +1,243 @@
+"""Two ways to run a network over batches: torch (CPU, CUDA) and OpenVINO (CPU).
+
+Both are given the same ``torch.nn.Module`` whose ``forward(input_ids, attention_mask[, token_type_ids])`` returns a tuple
+of tensors, and both answer ``run(batches, outputs)`` with float32 arrays, in order.
+"""
+
+import logging
+import os
+import tempfile
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ecom_rag.errors import ModelError, UsageError
+from ecom_rag.models.batching import Batch
+from ecom_rag.models.checkpoint import cache_folder
+
+if TYPE_CHECKING:
+    import torch
+
+logger = logging.getLogger(__name__)
+
+RUNTIMES = ("auto", "torch", "openvino")
+PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+# Architectures whose conversion is tested; others run in torch under ``auto``.
+_CONVERTED = ("bert", "roberta", "xlm-roberta", "distilbert", "mpnet", "electra", "camembert")
+_GRAPH_VERSION = 1  # raise it when the modules' outputs change, so that old conversions are not used
+
+Outputs = tuple[NDArray[np.float32], ...]
+
+
+class Runtime(Protocol):
+    """A loaded network."""
+
+    def run(self, batches: Iterable[Batch], outputs: Sequence[int]) -> Iterator[tuple[Batch, Outputs]]:
+        """Run batches.
+
+        Args:
+            batches: What to run; consumed lazily.
+            outputs: Positions in the module's output tuple that are wanted.
+
+        Yields:
+            ``(batch, arrays)``; a batch may come back in parts, each with its own rows.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where and how exactly a network runs, all ``auto`` resolved."""
+
+    runtime: str
+    precision: str
+    device: str
+
+    @property
+    def batch_tokens(self) -> int:
+        """Default budget of padded tokens a batch: fits the caches of a CPU, fills a GPU."""
+        return 2048 if self.device == "cpu" else 65536
+
+
+def choose(runtime: str, precision: str, device: str, model_type: str) -> Placement:
+    """Resolve ``auto`` for this machine and this architecture.
+
+    Raises:
+        UsageError: The three do not go together, or the device is not there.
+    """
+    if runtime not in RUNTIMES:
+        raise UsageError(f"runtime {runtime!r} is unknown; expected one of {', '.join(RUNTIMES)}")
+    if precision not in PRECISIONS:
+        raise UsageError(f"precision {precision!r} is unknown; expected one of {', '.join(PRECISIONS)}")
+    if device == "auto":
+        device = "cuda" if runtime != "openvino" and _cuda_available() else "cpu"
+    if device != "cpu":
+        if not device.startswith("cuda"):
+            raise UsageError(f"device {device!r} is unknown; expected auto, cpu, cuda or cuda:N")
+        if runtime == "openvino":
+            raise UsageError(f"runtime openvino runs on the CPU; use --device cpu, or --runtime torch for {device}")
+        if not _cuda_available():
+            raise UsageError(f"device {device}: no CUDA GPU is visible to torch; use --device cpu")
+        return Placement("torch", "fp16" if precision == "auto" else precision, device)
+    if runtime == "auto":
+        runtime = "openvino" if model_type in _CONVERTED and precision != "fp16" else "torch"
+    if precision == "auto":
+        precision = "bf16" if runtime == "openvino" and cpu_has_bf16() else "fp32"
+    if precision == "fp16":
+        raise UsageError("precision fp16 needs a GPU; on a CPU use bf16 or fp32")
+    if precision == "bf16" and not cpu_has_bf16():
+        logger.warning("this CPU has no bf16 instructions: bf16 will be slower than fp32")
+    return Placement(runtime, precision, device)
+
+
+def cpu_has_bf16() -> bool:
+    """Whether the CPU multiplies bf16 natively (AMX or AVX512-BF16)."""
+    try:
+        flags = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return False
+    return "amx_bf16" in flags or "avx512_bf16" in flags
+
+
+def load(build: "Callable[[], torch.nn.Module]", placement: Placement, cache_key: str) -> Runtime:
+    """Load a network on its runtime.
+
+    Args:
+        build: Makes the module with its weights; not called where a converted model is in the cache.
+        placement: Where to run it.
+        cache_key: Names the conversion: the checkpoint's fingerprint and what was built on it.
+    """
+    if placement.runtime == "torch":
+        return TorchRuntime(build(), placement)
+    return OpenVinoRuntime(build, placement, cache_key)
+
+
+class TorchRuntime:
+    """Runs the module itself; on a GPU, a batch that does not fit is halved and the size remembered."""
+
+    def __init__(self, module: "torch.nn.Module", placement: Placement) -> None:
+        import torch
+
+        self._torch = torch
+        dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[placement.precision]
+        self._module = module.to(device=placement.device, dtype=dtype).eval()
+        self._device = torch.device(placement.device)
+        self._fits: int | None = None  # padded tokens, known after the first batch that did not
+
+    def run(self, batches: Iterable[Batch], outputs: Sequence[int]) -> Iterator[tuple[Batch, Outputs]]:
+        """See ``Runtime.run``."""
+        for batch in batches:
+            waiting = [batch]
+            while waiting:
+                part = waiting.pop(0)
+                size = part.input_ids.size
+                if self._fits is not None and size > self._fits and len(part.rows) > 1:
+                    waiting = [*part.halves(), *waiting]
+                    continue
+                try:
+                    yield part, self._forward(part, outputs)
+                except self._torch.OutOfMemoryError:
+                    self._torch.cuda.empty_cache()
+                    if len(part.rows) == 1:
+                        raise ModelError(f"out of memory on {self._device} with one text of {size} tokens;"
+                                         " lower --max-length or use another device") from None  # fmt: skip
+                    self._fits = size // 2
+                    logger.warning("out of memory on %s: going on with batches of %d tokens", self._device, self._fits)
+                    waiting = [*part.halves(), *waiting]
+
+    def _forward(self, batch: Batch, outputs: Sequence[int]) -> Outputs:
+        arrays = [batch.input_ids, batch.attention_mask]
+        if batch.token_type_ids is not None:
+            arrays.append(batch.token_type_ids)
+        with self._torch.inference_mode():
+            results = self._module(*(self._torch.from_numpy(array).to(self._device) for array in arrays))
+        return tuple(results[position].float().cpu().numpy() for position in outputs)
+
+
+class OpenVinoRuntime:
+    """Runs a converted module, several batches at a time, one stream a core: that is faster than all cores on one batch."""
+
+    def __init__(self, build: "Callable[[], torch.nn.Module]", placement: Placement, cache_key: str) -> None:
+        import openvino as ov
+
+        self._ov = ov
+        self._core = ov.Core()
+        path = cache_folder() / "openvino" / f"{cache_key}-g{_GRAPH_VERSION}-{ov.__version__.split('-')[0]}.xml"
+        if not path.exists():
+            logger.info("converting the model for OpenVINO; the result is kept in %s", path.parent)
+            _convert(build(), path)
+        self._path = path
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        self._config = {
+            "INFERENCE_PRECISION_HINT": {"fp32": "f32", "bf16": "bf16"}[placement.precision],
+            "NUM_STREAMS": str(cores if cores <= 4 else max(4, cores // 2)),
+            "INFERENCE_NUM_THREADS": str(cores),
+        }
+        self._compiled: dict[tuple[int, ...], list[Any]] = {}
+
+    def run(self, batches: Iterable[Batch], outputs: Sequence[int]) -> Iterator[tuple[Batch, Outputs]]:
+        """See ``Runtime.run``."""
+        idle = deque(self._requests(tuple(outputs)))
+        busy: deque[tuple[Batch, Any]] = deque()
+        for batch in batches:
+            if not idle:
+                yield self._finish(*busy[0], len(outputs))
+                idle.append(busy.popleft()[1])
+            request = idle.popleft()
+            arrays = [batch.input_ids, batch.attention_mask]
+            if batch.token_type_ids is not None:
+                arrays.append(batch.token_type_ids)
+            request.start_async(dict(enumerate(arrays)))
+            busy.append((batch, request))
+        while busy:
+            yield self._finish(*busy.popleft(), len(outputs))
+
+    @staticmethod
+    def _finish(batch: Batch, request: Any, count: int) -> tuple[Batch, Outputs]:
+        request.wait()
+        return batch, tuple(request.get_output_tensor(position).data.copy() for position in range(count))
+
+    def _requests(self, outputs: tuple[int, ...]) -> list[Any]:
+        """Inference requests of the network cut down to some outputs; compiled on first use."""
+        if outputs not in self._compiled:
+            whole = self._core.read_model(self._path)
+            kept = [whole.outputs[position].node for position in outputs]
+            model = self._ov.Model(kept, whole.get_parameters())
+            compiled = self._core.compile_model(model, "CPU", self._config)
+            count = int(self._config["NUM_STREAMS"]) + 1  # one more than can run, so that none waits for its input
+            self._compiled[outputs] = [compiled.create_infer_request() for _ in range(count)]
+        return self._compiled[outputs]
+
+
+def _convert(module: "torch.nn.Module", path: Path) -> None:
+    """Convert and save under the final name only when whole, so that a killed or parallel run does no harm."""
+    import warnings
+
+    import openvino as ov
+    import torch
+
+    ids = torch.tensor([[5, 6, 7, 8, 9, 10, 11], [5, 6, 7, 8, 0, 0, 0]])
+    mask = torch.tensor([[1] * 7, [1] * 4 + [0] * 3])
+    example: tuple[torch.Tensor, ...] = (ids, mask)
+    if getattr(module, "uses_token_types", False):
+        example = (ids, mask, torch.tensor([[0] * 3 + [1] * 4, [0, 0, 1, 1, 0, 0, 0]]))
+    with torch.inference_mode(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the tracer warns of every shape it makes dynamic
+        converted = ov.convert_model(module.eval(), example_input=example)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".converting-") as folder:
+        fresh = Path(folder) / path.name
+        ov.save_model(converted, fresh, compress_to_fp16=False)
+        fresh.with_suffix(".bin").replace(path.with_suffix(".bin"))
+        fresh.replace(path)
+
+
+def _cuda_available() -> bool:
+    import torch
+
+    return torch.cuda.is_available()

@@ -1,0 +1,111 @@
+"""Records as parquet: scalars and lists of scalars stay typed, objects are JSON strings in columns marked as such."""
+
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from ecom_rag.errors import RecordError
+
+_JSON_COLUMN = {b"ecom_rag": b"json"}
+_ROWS = 4096  # a row group, and what is held in memory at a time
+
+
+def rows(path: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Pairs of place and row, streamed by row group; columns that ``write`` marked come back as objects."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        file = pq.ParquetFile(path)
+    except pa.ArrowInvalid as error:
+        raise RecordError(path, f"not a parquet file ({str(error).splitlines()[0]}); check the extension") from None
+    schema = file.schema_arrow
+    encoded = [f.name for f in schema if (f.metadata or {}).get(b"ecom_rag") == b"json"]
+    number = 0
+    for batch in file.iter_batches(batch_size=_ROWS):
+        for row in batch.to_pylist():
+            number += 1
+            for name in encoded:
+                value = row[name]
+                if isinstance(value, str):
+                    row[name] = orjson.loads(value)
+                elif isinstance(value, list):
+                    row[name] = [orjson.loads(item) for item in value]
+                elif value is None:
+                    del row[name]
+            yield f"{path}: row {number}", row
+
+
+def write(items: Callable[[], Iterable[dict[str, Any]]], target: Path, dumps: Callable[[Any], bytes]) -> None:
+    """Write records in two passes: the first finds the columns and their types.
+
+    Args:
+        items: Gives a fresh pass over the records.
+        target: File to write.
+        dumps: Encodes an object as JSON.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    kinds: dict[str, set[str]] = {}
+    for item in items():
+        for key, value in item.items():
+            kinds.setdefault(key, set()).add(_column_kind(value))
+    columns = {key: _column_type(key, found - {"null"}) for key, found in kinds.items()} or {"text": "string"}
+    arrow = {"string": pa.string(), "int": pa.int64(), "float": pa.float64(), "bool": pa.bool_(), "json": pa.string()}
+    fields = []
+    for key, kind in columns.items():
+        base = kind.removeprefix("list:")
+        column = pa.list_(arrow[base]) if kind.startswith("list:") else arrow[base]
+        fields.append(pa.field(key, column, metadata=_JSON_COLUMN if base == "json" else None))
+    schema = pa.schema(fields)
+    with pq.ParquetWriter(target, schema, compression="zstd") as writer:
+        rows: list[dict[str, Any]] = []
+        for item in items():
+            rows.append(_to_row(item, columns, dumps))
+            if len(rows) == _ROWS:
+                writer.write_table(pa.Table.from_pylist(rows, schema=schema))
+                rows.clear()
+        if rows:
+            writer.write_table(pa.Table.from_pylist(rows, schema=schema))
+
+
+def _column_kind(value: Any) -> str:
+    if isinstance(value, list):
+        return "list:" + "|".join(sorted({_column_kind(item) for item in value} - {"null"}))
+    names = {bool: "bool", int: "int", float: "float", str: "string", type(None): "null"}
+    kind = names.get(type(value), "json")
+    return "json" if kind == "int" and not -(2**63) <= value < 2**63 else kind
+
+
+_KNOWN_COLUMNS = {"text": "string", "metadata": "json", "topk_sim": "list:float", "topk_seed": "list:string",
+                  "topk_metadata": "list:json", "topk_evidence": "list:json"}  # fmt: skip
+
+
+def _column_type(key: str, found: set[str]) -> str:
+    if key in _KNOWN_COLUMNS:
+        return _KNOWN_COLUMNS[key]
+    if found <= {"int", "float"} and found:
+        return "float" if "float" in found else "int"
+    if found and all(kind.startswith("list:") for kind in found):
+        inner = {part for kind in found for part in kind.removeprefix("list:").split("|")} - {""}
+        if inner and inner <= {"int", "float"}:
+            return "list:float" if "float" in inner else "list:int"
+        return f"list:{inner.pop()}" if len(inner) == 1 and inner <= {"string", "bool"} else "json"
+    return found.pop() if len(found) == 1 else "json"
+
+
+def _to_row(record: dict[str, Any], columns: dict[str, str], dumps: Callable[[Any], bytes]) -> dict[str, Any]:
+    row: dict[str, Any] = {}
+    for key, kind in columns.items():
+        if key not in record:
+            continue
+        value = record[key]
+        if kind == "json":
+            value = dumps(value).decode().rstrip("\n")
+        elif kind == "list:json":
+            value = [dumps(item).decode().rstrip("\n") for item in value]
+        row[key] = value
+    return row

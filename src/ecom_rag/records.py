@@ -1,0 +1,303 @@
+"""Records: reading, checking and writing them. Nothing here knows about models.
+
+In: a path (``.jsonl``, ``.jsonl.gz``, ``.json``, ``.parquet``, or ``-`` for standard input).
+Out: plain dicts ``{"text": str, "metadata": dict, ...}``, one at a time; other keys pass through untouched.
+"""
+
+import gzip
+import io
+import json
+import re
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+import orjson
+
+from ecom_rag import parquet
+from ecom_rag.errors import RecordError, UsageError
+
+Record = dict[str, Any]
+
+FORMATS = (".jsonl", ".jsonl.gz", ".json", ".parquet")
+_LONG_INTEGER = re.compile(rb"\d{19}")  # orjson reads integers beyond 64 bits as floats
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_CHUNK = 1 << 20
+
+
+@dataclass
+class ReadReport:
+    """What happened while reading one input: counts only, safe to print at the end of a run."""
+
+    accepted: int = 0
+    rejected: int = 0
+    surrogates_replaced: int = 0
+    rejections: list[dict[str, Any]] = field(default_factory=list)  # drained by whoever writes them down
+
+
+def file_format(path: str) -> str:
+    """The format of a path by its extension; ``-`` (a pipe) is ``.jsonl``.
+
+    Raises:
+        UsageError: The extension is none of the known ones.
+    """
+    if path == "-":
+        return ".jsonl"
+    for suffix in sorted(FORMATS, key=len, reverse=True):
+        if path.endswith(suffix):
+            return suffix
+    raise UsageError(f"{path}: unknown file type; expected one of {', '.join(FORMATS)}, or - for a pipe")
+
+
+def read(
+    path: str,
+    *,
+    on_bad_line: str = "fail",
+    check: Callable[[Record], None] | None = None,
+    report: ReadReport | None = None,
+) -> Iterator[Record]:
+    """Stream the records of a file.
+
+    Args:
+        path: Path of a known format, or ``-`` for JSON lines on standard input.
+        on_bad_line: ``fail`` raises at the first bad line; ``skip`` notes it in ``report.rejections`` and goes on.
+        check: A further check of a record; raises ``ValueError`` with the reason.
+        report: Filled with counts while reading.
+
+    Yields:
+        Records in file order.
+
+    Raises:
+        RecordError: A bad line under ``fail``, or a file that cannot be read at all.
+        UsageError: No such file, or an unknown extension.
+    """
+    report = report if report is not None else ReadReport()
+    for where, raw in _raw_items(path, file_format(path)):
+        try:
+            record = _to_record(raw, report)
+            if check is not None:
+                check(record)
+        except ValueError as error:
+            if on_bad_line == "fail":
+                raise RecordError(where, f"{error} (or pass --on-bad-line skip)") from None
+            report.rejected += 1
+            report.rejections.append({"where": where, "reason": str(error), "raw": _printable(raw)})
+            continue
+        report.accepted += 1
+        yield record
+
+
+def dumps(record: Any) -> bytes:
+    """One JSON line, UTF-8, ending in a newline; integers of any size survive."""
+    try:
+        return orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE)
+    except TypeError:
+        return json.dumps(record, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode() + b"\n"
+
+
+def convert(jsonl: Path, target: Path, output_format: str) -> None:
+    """Write finished JSON lines as another format, with the same bytes for the same input.
+
+    Args:
+        jsonl: File of JSON lines that this module wrote.
+        target: File to write.
+        output_format: One of ``FORMATS``.
+    """
+    if output_format == ".jsonl.gz":
+        with jsonl.open("rb") as source, target.open("wb") as sink:
+            with gzip.GzipFile(filename="", mode="wb", fileobj=sink, mtime=0, compresslevel=6) as zipped:
+                while chunk := source.read(_CHUNK):
+                    zipped.write(chunk)
+    elif output_format == ".json":
+        with jsonl.open("rb") as source, target.open("wb") as sink:
+            sink.write(b"[")
+            for number, line in enumerate(source):
+                sink.write((b",\n" if number else b"\n") + line.rstrip(b"\n"))
+            sink.write(b"\n]\n")
+    elif output_format == ".parquet":
+        parquet.write(lambda: map(loads, _stripped_lines(jsonl)), target, dumps)
+    else:
+        raise UsageError(f"cannot convert JSON lines to {output_format}")
+
+
+def _stripped_lines(path: Path) -> Iterator[bytes]:
+    with path.open("rb") as source:
+        for line in source:
+            yield line.rstrip(b"\n")
+
+
+# --- reading ----------------------------------------------------------------------------------------------------------
+
+
+def _raw_items(path: str, file_type: str) -> Iterator[tuple[str, Any]]:
+    """Pairs of place and raw item: bytes of a JSON line, or an already parsed object."""
+    name = "stdin" if path == "-" else path
+    try:
+        if path == "-":
+            yield from _lines(name, sys.stdin.buffer)
+        elif file_type == ".parquet":
+            yield from parquet.rows(path)
+        elif file_type == ".json":
+            with Path(path).open("rb") as source:
+                yield from _array_items(name, source)
+        else:
+            with Path(path).open("rb") as source:
+                yield from _lines(name, gzip.open(source) if file_type == ".jsonl.gz" else source)
+    except FileNotFoundError:
+        raise UsageError(f"{path}: no such file; check the path, or pass - to read standard input") from None
+    except IsADirectoryError:
+        raise UsageError(f"{path}: is a folder; expected a file ({', '.join(FORMATS)})") from None
+    except PermissionError:
+        raise UsageError(f"{path}: may not be read; check its permissions") from None
+    except (gzip.BadGzipFile, EOFError) as error:
+        raise RecordError(path, f"damaged gzip file ({error}); expected a complete .jsonl.gz, copy it again") from None
+
+
+def _lines(name: str, source: IO[bytes] | gzip.GzipFile) -> Iterator[tuple[str, bytes]]:
+    for number, line in enumerate(source, start=1):
+        if number == 1:
+            line = line.removeprefix(b"\xef\xbb\xbf")
+        line = line.strip(b" \t\r\n")
+        if line:
+            yield f"{name}:{number}", line
+
+
+def _array_items(name: str, source: IO[bytes]) -> Iterator[tuple[str, bytes]]:
+    """Items of a JSON array as bytes, cut at top-level commas, so that memory holds one item and not the file."""
+    text = io.TextIOWrapper(source, encoding="utf-8-sig", errors="surrogateescape", newline="")
+    decoder = json.JSONDecoder()
+    buffer, position, number, expect = "", 0, 0, "["
+    while True:
+        while position < len(buffer) and buffer[position] in " \t\r\n":
+            position += 1
+        if position == len(buffer):
+            buffer, position = text.read(_CHUNK), 0
+            if not buffer:
+                break
+            continue
+        character = buffer[position]
+        if expect == "[":
+            if character != "[":
+                raise RecordError(name, f"starts with {character!r}; a .json file must hold one array of records"
+                                  " (for one record a line, name it .jsonl)")  # fmt: skip
+            position, expect = position + 1, "item or ]"
+        elif expect == "end":
+            raise RecordError(f"{name}: item {number}", "text after the end of the array; remove it")
+        elif character == "]" and expect != "item":
+            position, expect = position + 1, "end"
+        elif character == "," and expect == ", or ]":
+            position, expect = position + 1, "item"
+        elif expect == ", or ]":
+            raise RecordError(f"{name}: item {number}", f"found {character!r} after it; expected , or ]")
+        else:
+            number += 1
+            start = position
+            while True:
+                try:
+                    _, position = decoder.raw_decode(buffer, start)
+                    if position < len(buffer):  # a number at the buffer's end may go on in the next chunk
+                        break
+                except (json.JSONDecodeError, RecursionError) as error:
+                    problem = error
+                else:
+                    problem = None
+                more = text.read(max(_CHUNK, len(buffer) - start))
+                if not more:
+                    if problem is None:
+                        break
+                    raise RecordError(f"{name}: item {number}", f"not valid JSON ({problem}); mend the file")
+                buffer, start = buffer[start:] + more, 0
+            yield f"{name}: item {number}", buffer[start:position].encode("utf-8", "surrogateescape")
+            expect = ", or ]"
+    if expect == "[":
+        return  # an empty file holds no records, as an empty .jsonl does
+    if expect != "end":
+        raise RecordError(name, f"the array ends after item {number} without ]; the file is cut off, copy it again")
+
+
+def loads(raw: bytes) -> Any:
+    """Parse JSON without losing integers beyond 64 bits.
+
+    Raises:
+        ValueError: Not JSON; the message says why and what to do.
+    """
+    if not _LONG_INTEGER.search(raw):
+        try:
+            return orjson.loads(raw)
+        except orjson.JSONDecodeError:
+            pass  # the standard library reads lone surrogates, and words its errors for people
+
+    def refuse(constant: str) -> None:
+        raise ValueError(f"{constant} is not JSON; use null or leave the key out")
+
+    try:
+        return json.loads(raw, parse_constant=refuse)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"not UTF-8 at byte {error.start}; convert the file to UTF-8") from None
+    except json.JSONDecodeError as error:
+        raise ValueError(f"not valid JSON ({error.msg} at column {error.colno}); expected one object a line") from None
+    except RecursionError:
+        raise ValueError("nested too deep; flatten the metadata to fewer than 200 levels") from None
+
+
+def _to_record(raw: Any, report: ReadReport) -> Record:
+    record = loads(raw) if isinstance(raw, bytes) else raw
+    if not isinstance(record, dict):
+        raise ValueError(f'found {_kind(record)}; expected an object like {{"text": "...", "metadata": {{}}}}')
+    if "text" not in record:
+        found = ", ".join(list(record)[:8]) or "none"
+        raise ValueError(f'"text" is missing (found keys: {found}); every record needs a string "text"')
+    text = record["text"]
+    if not isinstance(text, str):
+        raise ValueError(f'"text" is {_kind(text)}; expected a string')
+    if not text.strip():
+        raise ValueError('"text" is empty; remove the record or give it a text')
+    metadata = record.get("metadata")
+    if isinstance(metadata, str) and not isinstance(raw, bytes):  # other tools' parquet keeps objects as JSON strings
+        record["metadata"] = metadata = _metadata_of_string(metadata)
+    if metadata is None:
+        record["metadata"] = {}
+    elif not isinstance(metadata, dict):
+        raise ValueError(f'"metadata" is {_kind(metadata)}; expected an object (or leave it out)')
+    # Only the escape \udXXX can bring a lone surrogate in, so most lines are not looked at twice.
+    if not isinstance(raw, bytes) or b"\\u" in raw:
+        clean = _replace_surrogates(record)
+        if clean is not record:
+            report.surrogates_replaced += 1
+            return clean  # type: ignore[no-any-return]
+    return record
+
+
+def _metadata_of_string(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        raise ValueError('"metadata" is a string that is not JSON; expected an object') from None
+
+
+def _replace_surrogates(value: Any) -> Any:
+    """The value with each lone surrogate replaced by U+FFFD; the very same object where there is none."""
+    if isinstance(value, str):
+        return _SURROGATE.sub("\ufffd", value) if _SURROGATE.search(value) else value
+    if isinstance(value, list):
+        items = [_replace_surrogates(item) for item in value]
+        return items if any(new is not old for new, old in zip(items, value, strict=True)) else value
+    if isinstance(value, dict):
+        pairs = {_replace_surrogates(key): _replace_surrogates(item) for key, item in value.items()}
+        same = all(k is j and v is w for (k, v), (j, w) in zip(pairs.items(), value.items(), strict=False))
+        return value if same and len(pairs) == len(value) else pairs
+    return value
+
+
+def _kind(value: Any) -> str:
+    if value is None:
+        return "null"
+    names = {bool: "true or false", int: "a number", float: "a number", str: "a string", list: "an array"}
+    return names.get(type(value), "an object" if isinstance(value, dict) else type(value).__name__)
+
+
+def _printable(raw: Any) -> str:
+    text = raw.decode("utf-8", "replace") if isinstance(raw, bytes) else json.dumps(raw, default=str)
+    return _SURROGATE.sub("\ufffd", text)

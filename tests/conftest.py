@@ -1,0 +1,144 @@
+"""Tiny random checkpoints of the true architectures, built once per session; nothing here needs a network."""
+
+import json
+import os
+from pathlib import Path
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+import pytest
+
+TEXTS = [
+    "全国销量第一的神奇减肥茶，七天瘦二十斤",
+    "genuine leather wallet with card slots, best before today",
+    "加微信私下转账便宜",
+    "iPhone15ProMax手机壳 3.5mm A4",
+    "a",
+    "茶",
+    "",
+    "Replica watches 1:1 quality, ask for the price list in chat",
+    "The quick brown fox jumps over the lazy dog. " * 60,
+    "这是一条特别长的描述，用来超过长度限制。" * 60,
+    "手机壳 手机壳 手机壳 case case",
+    "５折！！！ＡＢＣ 全角 ﾃｽﾄ 😀 emoji",
+]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _private_cache(tmp_path_factory):
+    os.environ["ECOM_RAG_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
+def _vocabulary():
+    characters = sorted({c for text in TEXTS for c in text if c.strip()} | set("abcdefghijklmnopqrstuvwxyz0123456789"))
+    words = ["leather", "wallet", "best", "before", "watch", "replica", "quick", "brown", "case", "price", "the"]
+    return characters, words
+
+
+def _bert_tokenizer(folder: Path) -> int:
+    from transformers import BertTokenizerFast
+
+    characters, words = _vocabulary()
+    vocab = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *sorted({c.lower() for c in characters}), *words]
+    vocab += [f"##{c}" for c in "abcdefghijklmnopqrstuvwxyz0123456789"]
+    vocab = list(dict.fromkeys(vocab))
+    tokenizer = BertTokenizerFast(vocab={token: i for i, token in enumerate(vocab)}, do_lower_case=True)
+    tokenizer.model_max_length = 512
+    tokenizer.save_pretrained(folder)
+    return len(vocab)
+
+
+def _xlmr_tokenizer(folder: Path) -> int:
+    from transformers import XLMRobertaTokenizerFast
+
+    characters, words = _vocabulary()
+    pieces = [("<s>", 0.0), ("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -2.0)]
+    pieces += [(f"▁{word}", -4.0 - i / 10) for i, word in enumerate(words)]
+    pieces += [(c, -6.0 - i / 100) for i, c in enumerate(characters)]
+    pieces += [("手机", -3.0), ("微信", -3.5), ("销量", -3.7), ("<mask>", 0.0)]
+    tokenizer = XLMRobertaTokenizerFast(vocab=list(dict.fromkeys(pieces)))
+    tokenizer.model_max_length = 512
+    tokenizer.save_pretrained(folder)
+    return len(tokenizer)
+
+
+def _config(kind: str, size: int, **extra):
+    from transformers import BertConfig, XLMRobertaConfig
+
+    shape = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+    if kind == "bert":
+        return BertConfig(vocab_size=size, max_position_embeddings=512, initializer_range=0.3, **shape, **extra)
+    positions = {"max_position_embeddings": 514, "type_vocab_size": 1, "pad_token_id": 1, "bos_token_id": 0}
+    return XLMRobertaConfig(vocab_size=size, eos_token_id=2, initializer_range=0.3, **shape, **positions, **extra)
+
+
+def make_encoder(folder: Path, kind: str, *, pooling: str | None = None, m3: bool = False, seed: int = 0) -> Path:
+    """A tiny encoder folder; ``pooling`` writes the sentence-transformers files, ``m3`` the two heads."""
+    import torch
+    from transformers import BertModel, XLMRobertaModel
+
+    folder.mkdir(parents=True)
+    size = (_bert_tokenizer if kind == "bert" else _xlmr_tokenizer)(folder)
+    torch.manual_seed(seed)
+    model = (BertModel if kind == "bert" else XLMRobertaModel)(_config(kind, size))
+    model.save_pretrained(folder)
+    if pooling:
+        modes = {"cls": "pooling_mode_cls_token", "mean": "pooling_mode_mean_tokens", "last": "pooling_mode_lasttoken"}
+        (folder / "1_Pooling").mkdir()
+        settings = {"word_embedding_dimension": 32, **{key: key == modes[pooling] for key in modes.values()}}
+        (folder / "1_Pooling" / "config.json").write_text(json.dumps(settings))
+        types = ("Transformer", "Pooling", "Normalize")
+        paths = ("", "1_Pooling", "2_Normalize")
+        modules = [
+            {"idx": i, "name": str(i), "path": path, "type": f"sentence_transformers.models.{kind_}"}
+            for i, (path, kind_) in enumerate(zip(paths, types, strict=True))
+        ]
+        (folder / "modules.json").write_text(json.dumps(modules))
+    if m3:
+        torch.save(torch.nn.Linear(32, 32).state_dict(), folder / "colbert_linear.pt")
+        torch.save(torch.nn.Linear(32, 1).state_dict(), folder / "sparse_linear.pt")
+    return folder
+
+
+def make_reranker(folder: Path, kind: str) -> Path:
+    """A tiny sequence classifier with one logit."""
+    import torch
+    from transformers import BertForSequenceClassification, XLMRobertaForSequenceClassification
+
+    folder.mkdir(parents=True)
+    size = (_bert_tokenizer if kind == "bert" else _xlmr_tokenizer)(folder)
+    torch.manual_seed(0)
+    classes = {"bert": BertForSequenceClassification, "xlmr": XLMRobertaForSequenceClassification}
+    classes[kind](_config(kind, size, num_labels=1)).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def bge_folder(tmp_path_factory):
+    return make_encoder(tmp_path_factory.mktemp("m") / "bge-small-zh-tiny", "bert", pooling="cls")
+
+
+@pytest.fixture(scope="session")
+def mean_folder(tmp_path_factory):
+    return make_encoder(tmp_path_factory.mktemp("m") / "mean-tiny", "bert", pooling="mean")
+
+
+@pytest.fixture(scope="session")
+def e5_folder(tmp_path_factory):
+    return make_encoder(tmp_path_factory.mktemp("m") / "multilingual-e5-small", "xlmr")
+
+
+@pytest.fixture(scope="session")
+def m3_folder(tmp_path_factory):
+    return make_encoder(tmp_path_factory.mktemp("m") / "bge-m3", "xlmr", m3=True)
+
+
+@pytest.fixture(scope="session")
+def xlmr_reranker(tmp_path_factory):
+    return make_reranker(tmp_path_factory.mktemp("m") / "bge-reranker-v2-m3", "xlmr")
+
+
+@pytest.fixture(scope="session")
+def bert_reranker(tmp_path_factory):
+    return make_reranker(tmp_path_factory.mktemp("m") / "bert-reranker", "bert")

@@ -1,0 +1,81 @@
+"""The result of a search, and the selection of the k best of rows of scores."""
+
+from dataclasses import dataclass
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True)
+class TopK:
+    """The best rows for each query, best first.
+
+    Args:
+        ids: ``(queries, k)`` int64 row numbers, -1 where a query has fewer than k results.
+        scores: ``(queries, k)`` float32, descending, -inf where there is no result.
+    """
+
+    ids: NDArray[np.int64]
+    scores: NDArray[np.float32]
+
+    @classmethod
+    def empty(cls, queries: int, k: int) -> "TopK":
+        """No results at all."""
+        return cls(np.full((queries, k), -1, np.int64), np.full((queries, k), -np.inf, np.float32))
+
+
+@numba.njit(cache=True)
+def select_row(scores, k, floor, ids_out, scores_out):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+    """Write the k best of one row of scores that are above ``floor``: higher first, then the earlier column.
+
+    Whole runs of 64 columns are skipped by their maximum, so that most of a long row is read once and compared little.
+    """
+    capacity = 2 * k + 64
+    kept = np.empty(capacity, np.float32)
+    columns = np.empty(capacity, np.int64)
+    count = 0
+    threshold = floor
+    n = scores.shape[0]
+    for start in range(0, n, 64):
+        stop = min(start + 64, n)
+        best = scores[start]
+        for column in range(start, stop):
+            best = max(best, scores[column])
+        if best <= threshold:
+            continue
+        for column in range(start, stop):
+            if scores[column] > threshold:
+                if count == capacity:
+                    # Stable, and what was kept before stands before: equal scores stay in column order.
+                    order = np.argsort(-kept, kind="mergesort")[:k]
+                    kept[:k] = kept[order]
+                    columns[:k] = columns[order]
+                    count = k
+                    threshold = kept[k - 1]
+                    if scores[column] <= threshold:
+                        continue
+                kept[count] = scores[column]
+                columns[count] = column
+                count += 1
+    order = np.argsort(-kept[:count], kind="mergesort")
+    found = min(k, count)
+    for rank in range(found):
+        ids_out[rank] = columns[order[rank]]
+        scores_out[rank] = kept[order[rank]]
+    for rank in range(found, k):
+        ids_out[rank] = -1
+        scores_out[rank] = -np.inf
+
+
+@numba.njit(cache=True, parallel=True)
+def _select_rows(scores, k, floor, ids_out, scores_out):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    for row in numba.prange(scores.shape[0]):
+        select_row(scores[row], k, floor, ids_out[row], scores_out[row])
+
+
+def select(scores: NDArray[np.float32], k: int, *, floor: float = -np.inf) -> TopK:
+    """The k best columns of each row of ``scores (rows, columns)`` that are above ``floor``."""
+    found = TopK.empty(scores.shape[0], k)
+    _select_rows(np.ascontiguousarray(scores), k, np.float32(floor), found.ids, found.scores)
+    return found

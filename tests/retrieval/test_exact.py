@@ -1,0 +1,175 @@
+"""Search equals brute force in float64, up to ties; ties go to the earlier row."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.sparse import csr_matrix
+from scipy.sparse import random as random_sparse
+
+from ecom_rag.errors import EmbeddingError, UsageError
+from ecom_rag.models.embeddings import Embeddings, Ragged
+from ecom_rag.retrieval import DenseIndex, HybridIndex, MultiVectorIndex, SparseIndex, pair_scores
+from ecom_rag.retrieval.topk import select
+
+
+def unit(rng, *shape):
+    x = rng.standard_normal(shape).astype(np.float32)
+    return x / np.linalg.norm(x, axis=-1, keepdims=True)
+
+
+def assert_exact(found, scores, k, tolerance=2e-6):
+    """Each returned score is right, and nothing better was left out; equal scores stand in row order."""
+    for ids, values, row in zip(found.ids, found.scores, scores, strict=True):
+        assert len(set(ids.tolist())) == len(ids)
+        np.testing.assert_allclose(values, row[ids], atol=tolerance)
+        np.testing.assert_allclose(values, np.sort(row)[::-1][:k], atol=tolerance)
+        assert all(a > b or (a == b and i < j) for a, b, i, j in zip(values, values[1:], ids, ids[1:], strict=False))
+
+
+@pytest.mark.parametrize("rough", ["bf16", "fp32"])
+@pytest.mark.parametrize("queries", [1, 3, 40])
+def test_dense_equals_float64(rough, queries):
+    rng = np.random.default_rng(0)
+    seeds, asked = unit(rng, 9000, 48), unit(rng, queries, 48)
+    found = DenseIndex(seeds, rough=rough).search(asked, 25)
+    assert_exact(found, asked.astype(np.float64) @ seeds.T.astype(np.float64), 25)
+
+
+@pytest.mark.parametrize("rough", ["bf16", "fp32"])
+def test_dense_survives_crowds_of_near_ties(rough):
+    """More near ties than the candidate buffer holds: the fallback scores every row."""
+    rng = np.random.default_rng(1)
+    seeds = unit(rng, 1, 32) + 1e-4 * rng.standard_normal((5000, 32)).astype(np.float32)
+    asked = unit(rng, 4, 32)
+    found = DenseIndex(seeds, rough=rough).search(asked, 10)
+    assert_exact(found, asked.astype(np.float64) @ seeds.T.astype(np.float64), 10)
+
+
+@pytest.mark.parametrize("rough", ["bf16", "fp32"])
+def test_equal_rows_come_in_row_order(rough):
+    rng = np.random.default_rng(2)
+    seeds = np.repeat(unit(rng, 700, 16), 5, axis=0)
+    found = DenseIndex(seeds, rough=rough).search(seeds[:20:5], 5)
+    np.testing.assert_array_equal(found.ids, np.arange(20).reshape(4, 5))
+    same = DenseIndex(np.ones((3000, 8), np.float32), rough=rough).search(np.ones((2, 8), np.float32), 7)
+    np.testing.assert_array_equal(same.ids, np.tile(np.arange(7), (2, 1)))
+
+
+def test_negative_and_ascending_scores():
+    """The worst order for a running cut, and scores below zero."""
+    seeds = np.linspace(-1, -0.001, 5000, dtype=np.float32)[:, None] * np.ones((1, 4), np.float32)
+    asked = np.ones((2, 4), np.float32)
+    for rough in ("bf16", "fp32"):
+        found = DenseIndex(seeds, rough=rough).search(asked, 9)
+        np.testing.assert_array_equal(found.ids[0], np.arange(4999, 4990, -1))
+
+
+def test_score_does_not_depend_on_company():
+    rng = np.random.default_rng(3)
+    seeds, asked = unit(rng, 6000, 64), unit(rng, 50, 64)
+    index = DenseIndex(seeds)
+    together = index.search(asked, 10)
+    for i in (0, 17, 49):
+        alone = index.search(asked[i : i + 1], 10)
+        np.testing.assert_array_equal(alone.ids[0], together.ids[i])
+        np.testing.assert_array_equal(alone.scores[0], together.scores[i])
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 60), st.integers(1, 20), st.integers(0, 10**6))
+def test_dense_property(n, k, seed):
+    rng = np.random.default_rng(seed)
+    seeds = rng.integers(-2, 3, (n, 3)).astype(np.float32)  # many exact ties
+    asked = rng.integers(-2, 3, (4, 3)).astype(np.float32)
+    scores = asked @ seeds.T
+    expected = np.argsort(-scores, axis=1, kind="stable")[:, : min(k, n)]
+    for rough in ("bf16", "fp32"):
+        np.testing.assert_array_equal(DenseIndex(seeds, rough=rough).search(asked, k).ids, expected)
+    np.testing.assert_array_equal(select(scores, min(k, n)).ids, expected)
+
+
+def test_wrong_embeddings_are_refused():
+    seeds = np.eye(4, dtype=np.float32)
+    with pytest.raises(EmbeddingError, match="3 dimensions, the seeds 4"):
+        DenseIndex(seeds).search(np.ones((1, 3), np.float32), 1)
+    bad = seeds.copy()
+    bad[2, 1] = np.nan
+    with pytest.raises(EmbeddingError, match="row 2 holds NaN"):
+        DenseIndex(bad)
+    with pytest.raises(EmbeddingError, match="query embeddings: row 2"):
+        DenseIndex(seeds).search(bad, 1)
+
+
+def sparse_rows(rng, rows, terms=50):
+    weights = random_sparse(rows, terms, 0.1, format="csr", random_state=rng, dtype=np.float32)
+    weights.data += np.float32(0.01)
+    return weights
+
+
+def test_sparse_equals_scipy_and_drops_rows_that_share_nothing():
+    rng = np.random.default_rng(4)
+    seeds, asked = sparse_rows(rng, 400), sparse_rows(rng, 30)
+    scores = (asked @ seeds.T).toarray()
+    index = SparseIndex(seeds)
+    np.testing.assert_allclose(index.scores(asked), scores, atol=1e-5)
+    found = index.search(asked, 500)
+    for ids, values, row in zip(found.ids, found.scores, scores, strict=True):
+        count = (row > 0).sum()
+        assert (ids[count:] == -1).all() and np.isneginf(values[count:]).all()
+        np.testing.assert_allclose(values[:count], np.sort(row)[::-1][:count], atol=1e-5)
+        np.testing.assert_allclose(values[:count], row[ids[:count]], atol=1e-5)
+    with pytest.raises(EmbeddingError, match="vocabulary"):
+        index.search(csr_matrix((1, 3), dtype=np.float32), 1)
+
+
+def ragged(rng, rows, dim=16, shortest=1):
+    return Ragged.of([unit(rng, rng.integers(shortest, 9), dim) for _ in range(rows)])
+
+
+def brute_max_sim(queries, documents):
+    return np.array([[(q @ d.T).max(axis=1).mean() for d in documents] for q in queries])
+
+
+def test_multivector_equals_brute_force(monkeypatch):
+    from ecom_rag.retrieval import multivector
+
+    monkeypatch.setattr(multivector, "_DOCUMENT_TOKENS", 37)  # several blocks, cut at document ends
+    monkeypatch.setattr(multivector, "_QUERY_TOKENS", 11)
+    rng = np.random.default_rng(5)
+    documents, queries = ragged(rng, 120), ragged(rng, 13)
+    scores = brute_max_sim(list(map(queries.__getitem__, range(13))), list(map(documents.__getitem__, range(120))))
+    index = MultiVectorIndex(documents)
+    np.testing.assert_allclose(index.scores(queries), scores, atol=1e-5)
+    assert_exact(index.search(queries, 6), index.scores(queries), 6)
+
+
+def test_worked_max_sim():
+    """Two query tokens, one document of two tokens: (max(1, 0) + max(0, .6)) / 2."""
+    query = Ragged.of([np.array([[1, 0], [0, 1]], np.float32)])
+    document = Ragged.of([np.array([[1, 0], [0.8, 0.6]], np.float32)])
+    assert MultiVectorIndex(document).scores(query)[0, 0] == pytest.approx(0.8)
+
+
+def test_hybrid_is_the_weighted_mean_with_ranks_of_each_output():
+    rng = np.random.default_rng(6)
+    seeds = Embeddings(unit(rng, 80, 16), sparse_rows(rng, 80), ragged(rng, 80))
+    asked = Embeddings(unit(rng, 7, 16), sparse_rows(rng, 7), ragged(rng, 7))
+    weights = (2.0, 0.5, 1.0)
+    found, evidence = HybridIndex(seeds, weights).search(asked, 12)
+    by_output = {
+        "dense": asked.dense @ seeds.dense.T,
+        "sparse": (asked.sparse @ seeds.sparse.T).toarray(),
+        "multivector": MultiVectorIndex(seeds.multivector).scores(asked.multivector),
+    }
+    mixed = sum(w * s for w, s in zip(weights, by_output.values(), strict=True)) / 3.5
+    assert_exact(found, mixed, 12)
+    for name, scores in by_output.items():
+        ranks = np.argsort(np.argsort(-scores, axis=1, kind="stable"), axis=1, kind="stable") + 1
+        np.testing.assert_array_equal(evidence[name].ids, np.take_along_axis(ranks, found.ids, axis=1))
+    pairs = np.array([[q, d] for q in range(7) for d in range(80)])
+    scored = pair_scores(asked, seeds, pairs, weights)
+    for name, scores in {**by_output, "hybrid": mixed}.items():
+        np.testing.assert_allclose(scored[name], scores.ravel(), atol=1e-5)
+    with pytest.raises(UsageError, match="three numbers"):
+        HybridIndex(seeds, (1.0, 1.0))

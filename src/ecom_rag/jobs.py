@@ -9,7 +9,8 @@ While a run is under way its state lies in ``OUT.partial/``::
     cache/           whatever the run wants to keep, e.g. the seeds' embeddings
 
 A ``kill -9`` at any moment leaves a journal that describes a prefix of the work; ``--resume`` cuts the files back to
-that prefix and goes on. Blocks are cut by the input alone, so the final bytes do not depend on where the run was killed.
+that prefix and goes on. Blocks are cut by the input alone, so the final bytes do not depend on when
+the run was killed.
 """
 
 import contextlib
@@ -19,7 +20,7 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
@@ -39,18 +40,42 @@ class _Journal:
     complete: bool = False  # the final file is ready to take its name, or has taken it
 
 
-def blocks_of(items: Iterable[Record], *, max_records: int, max_chars: int) -> Iterator[list[Record]]:
-    """Cut a stream of records into blocks bounded in number and in text length; depends on nothing but the stream."""
+def blocks_of(
+    items: Iterable[Record], *, max_records: int, max_size: int, size: Callable[[Record], int]
+) -> Iterator[list[Record]]:
+    """Cut a stream of records into blocks bounded in number and in size; depends on nothing but the stream.
+
+    Args:
+        items: The records.
+        max_records: Most records a block.
+        max_size: Most summed size a block; a single larger record is a block of its own.
+        size: Size of a record, e.g. the length of its text.
+    """
     block: list[Record] = []
-    chars = 0
+    total = 0
     for record in items:
-        if block and (len(block) == max_records or chars + len(record["text"]) > max_chars):
+        weight = size(record)
+        if block and (len(block) == max_records or total + weight > max_size):
             yield block
-            block, chars = [], 0
+            block, total = [], 0
         block.append(record)
-        chars += len(record["text"])
+        total += weight
     if block:
         yield block
+
+
+def check_output(output: str) -> None:
+    """Raise ``UsageError`` if ``output`` could not be written, before any work is done for it."""
+    records.file_format(output)
+    if output == "-":
+        return
+    target = Path(output)
+    if not target.parent.is_dir():
+        raise UsageError(f"{output}: the folder {target.parent} does not exist; create it first")
+    if target.is_dir():
+        raise UsageError(f"{output}: is a folder; expected a file name")
+    if not os.access(target.parent, os.W_OK):
+        raise UsageError(f"{output}: the folder {target.parent} may not be written; check its permissions")
 
 
 class ResumableOutput:
@@ -67,6 +92,7 @@ class ResumableOutput:
     """
 
     def __init__(self, output: str, *, settings: Mapping[str, Any], resume: bool = False) -> None:
+        check_output(output)
         self.output = output
         self.format = records.file_format(output)
         self.resumed_records = 0
@@ -81,11 +107,6 @@ class ResumableOutput:
             if resume:
                 raise UsageError("--resume needs a file to continue; give --output a path instead of -")
             return
-        target = Path(output)
-        if not target.parent.is_dir():
-            raise UsageError(f"{output}: the folder {target.parent} does not exist; create it first")
-        if target.is_dir():
-            raise UsageError(f"{output}: is a folder; expected a file name")
         self._folder = Path(f"{output}.partial")
         self._open(json.dumps(settings, sort_keys=True, default=str, indent=1), resume)
 
@@ -93,6 +114,11 @@ class ResumableOutput:
     def cache(self) -> Path | None:
         """A folder that lives as long as the unfinished run; ``None`` for standard output."""
         return self._folder / "cache" if self._folder else None
+
+    @property
+    def records(self) -> int:
+        """Input records whose results are written."""
+        return self._journal.records
 
     @property
     def rejected_path(self) -> str:
@@ -204,8 +230,9 @@ class ResumableOutput:
         if resume:
             before = (folder / "settings.json").read_text()
             if before != settings:
-                raise ResumeError(f"{folder}: the interrupted run had other settings ({_differences(before, settings)});"
-                                  " give the same ones, or run again without --resume")  # fmt: skip
+                changed = _differences(before, settings)
+                raise ResumeError(f"{folder}: the interrupted run had other settings ({changed}); give the same ones,"
+                                  " or run again without --resume")  # fmt: skip
             self._journal = _Journal(**json.loads(journal_path.read_text()))
             self.already_complete = self._journal.complete
         else:

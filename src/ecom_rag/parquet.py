@@ -4,15 +4,13 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-import orjson
-
 from ecom_rag.errors import RecordError
 
 _JSON_COLUMN = {b"ecom_rag": b"json"}
 _ROWS = 4096  # a row group, and what is held in memory at a time
 
 
-def rows(path: str) -> Iterator[tuple[str, dict[str, Any]]]:
+def rows(path: str, loads: Callable[[bytes], Any]) -> Iterator[tuple[str, dict[str, Any]]]:
     """Pairs of place and row, streamed by row group; columns that ``write`` marked come back as objects."""
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -30,9 +28,9 @@ def rows(path: str) -> Iterator[tuple[str, dict[str, Any]]]:
             for name in encoded:
                 value = row[name]
                 if isinstance(value, str):
-                    row[name] = orjson.loads(value)
+                    row[name] = loads(value.encode())
                 elif isinstance(value, list):
-                    row[name] = [orjson.loads(item) for item in value]
+                    row[name] = [loads(item.encode()) for item in value]
                 elif value is None:
                     del row[name]
             yield f"{path}: row {number}", row

@@ -138,7 +138,7 @@ def _raw_items(path: str, file_type: str) -> Iterator[tuple[str, Any]]:
         if path == "-":
             yield from _lines(name, sys.stdin.buffer)
         elif file_type == ".parquet":
-            yield from parquet.rows(path)
+            yield from parquet.rows(path, loads)
         elif file_type == ".json":
             with Path(path).open("rb") as source:
                 yield from _array_items(name, source)
@@ -200,12 +200,12 @@ def _array_items(name: str, source: IO[bytes]) -> Iterator[tuple[str, bytes]]:
                     if position < len(buffer):  # a number at the buffer's end may go on in the next chunk
                         break
                 except (json.JSONDecodeError, RecursionError) as error:
-                    problem = error
+                    problem = str(error)
                 else:
-                    problem = None
+                    problem = ""
                 more = text.read(max(_CHUNK, len(buffer) - start))
                 if not more:
-                    if problem is None:
+                    if not problem:
                         break
                     raise RecordError(f"{name}: item {number}", f"not valid JSON ({problem}); mend the file")
                 buffer, start = buffer[start:] + more, 0
@@ -243,7 +243,7 @@ def loads(raw: bytes) -> Any:
 
 
 def _to_record(raw: Any, report: ReadReport) -> Record:
-    record = loads(raw) if isinstance(raw, bytes) else raw
+    record: Any = loads(raw) if isinstance(raw, bytes) else raw
     if not isinstance(record, dict):
         raise ValueError(f'found {_kind(record)}; expected an object like {{"text": "...", "metadata": {{}}}}')
     if "text" not in record:
@@ -266,8 +266,8 @@ def _to_record(raw: Any, report: ReadReport) -> Record:
         clean = _replace_surrogates(record)
         if clean is not record:
             report.surrogates_replaced += 1
-            return clean  # type: ignore[no-any-return]
-    return record
+            return dict(clean)
+    return dict(record)
 
 
 def _metadata_of_string(text: str) -> Any:

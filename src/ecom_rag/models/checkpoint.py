@@ -106,7 +106,7 @@ def _from_hub(model: str, ways_out: str) -> Path:
 
 
 def describe(folder: Path, *, name: str | None = None, pooling: str | None = None) -> Checkpoint:
-    """Read pooling, instructions and length from a checkpoint's own files, and from the family table where they say none.
+    """Read pooling, instructions and length from a checkpoint's own files, else from the family table.
 
     Args:
         folder: The checkpoint.
@@ -162,8 +162,8 @@ def with_overrides(
     if max_length is not None:
         limit = position_limit(read_json(checkpoint.folder / "config.json"))
         if not 8 <= max_length <= limit:
-            raise ModelError(f"{checkpoint.folder.name}: max length {max_length} is outside what this checkpoint can read;"
-                             f" expected 8 to {limit}")  # fmt: skip
+            raise ModelError(f"{checkpoint.folder.name}: max length {max_length} is outside what this checkpoint can"
+                             f" read; expected 8 to {limit}")  # fmt: skip
         checkpoint = replace(checkpoint, max_length=max_length)
     if query_instruction is not None:
         checkpoint = replace(checkpoint, query_instruction=query_instruction)

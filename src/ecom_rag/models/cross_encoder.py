@@ -69,8 +69,8 @@ class CrossEncoder:
         architectures = config.get("architectures") or []
         if not any("SequenceClassification" in name for name in architectures) or labels != 1:
             found = f"{', '.join(architectures) or 'no architecture'}, {labels} labels"
-            raise ModelError(f"{model}: is not a reranker (found {found}); expected a sequence classifier with one logit,"
-                             " such as BAAI/bge-reranker-v2-m3")  # fmt: skip
+            raise ModelError(f"{model}: is not a reranker (found {found}); expected a sequence classifier with one"
+                             " logit, such as BAAI/bge-reranker-v2-m3")  # fmt: skip
         limit = position_limit(config)
         if not 32 <= max_length <= limit:
             raise ModelError(
@@ -94,6 +94,17 @@ class CrossEncoder:
             max_length=max_length,
         )
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """All that the numbers depend on beside the fingerprint; equal settings give equal numbers."""
+        return {
+            "runtime": self.placement.runtime,
+            "precision": self.placement.precision,
+            "device": self.placement.device,
+            "batch_tokens": self._batch_tokens,
+            "max_length": self._max_length,
+        }
+
     def score(
         self,
         pairs: Sequence[tuple[str, str]],
@@ -115,7 +126,9 @@ class CrossEncoder:
             EmbeddingError: The model gave NaN or infinity.
         """
         distinct: dict[tuple[str, str], int] = {}
-        inverse = np.fromiter((distinct.setdefault(tuple(pair), len(distinct)) for pair in pairs), np.int64, len(pairs))
+        inverse = np.fromiter(
+            (distinct.setdefault((query, document), len(distinct)) for query, document in pairs), np.int64, len(pairs)
+        )
         copies = np.bincount(inverse, minlength=len(distinct))
         ids, second_starts = self._pair_ids(list(distinct))
         scores = np.empty(len(distinct), np.float32)
@@ -126,8 +139,9 @@ class CrossEncoder:
             if progress is not None:
                 progress(int(copies[batch.rows].sum()))
         if not np.isfinite(scores).all():
-            raise EmbeddingError(f"the reranker gave NaN or infinity for pair {int(np.flatnonzero(~np.isfinite(scores))[0])};"
-                                 " the checkpoint is damaged, or needs --precision fp32")  # fmt: skip
+            first = int(np.flatnonzero(~np.isfinite(scores))[0])
+            raise EmbeddingError(f"the reranker gave NaN or infinity for pair {first}; the checkpoint is damaged,"
+                                 " or needs --precision fp32")  # fmt: skip
         if normalize:
             scores = (1 / (1 + np.exp(-scores.astype(np.float64)))).astype(np.float32)
         return scores[inverse]

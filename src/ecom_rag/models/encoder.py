@@ -26,8 +26,8 @@ class Encoder:
     Attributes:
         checkpoint: What was read and decided about the checkpoint.
         placement: Runtime, precision and device in use.
-        fingerprint: Changes with the weights, the pooling and the dimension: embeddings of different fingerprints do not
-            belong together.
+        fingerprint: Changes with the weights, the pooling and the dimension: embeddings of different fingerprints do
+            not belong together.
     """
 
     def __init__(
@@ -115,6 +115,19 @@ class Encoder:
             batch_tokens=batch_tokens or placement.batch_tokens,
             truncate_dim=truncate_dim,
         )
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """All that the numbers depend on beside the fingerprint; equal settings give equal numbers."""
+        return {
+            "runtime": self.placement.runtime,
+            "precision": self.placement.precision,
+            "device": self.placement.device,
+            "batch_tokens": self._batch_tokens,
+            "max_length": self.checkpoint.max_length,
+            "query_instruction": self.checkpoint.query_instruction,
+            "passage_instruction": self.checkpoint.passage_instruction,
+        }
 
     @property
     def outputs(self) -> tuple[str, ...]:
@@ -213,8 +226,8 @@ class _Collector:
             if not np.isfinite(
                 array if name == "dense" else array[batch.attention_mask[:, -array.shape[1] :] > 0]
             ).all():
-                raise EmbeddingError(f"the model gave NaN or infinity ({name}) for text {int(batch.rows[0])} or its batch;"
-                                     " the checkpoint is damaged, or needs --precision fp32")  # fmt: skip
+                raise EmbeddingError(f"the model gave NaN or infinity ({name}) for text {int(batch.rows[0])} or its"
+                                     " batch; the checkpoint is damaged, or needs --precision fp32")  # fmt: skip
         if "dense" in arrays:
             dense = _unit(arrays["dense"][:, :truncate_dim])
             if self._dense is None:
@@ -251,7 +264,7 @@ class _Collector:
 def _unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
     """Rows of length 1; a zero row stays zero."""
     norms = np.sqrt(np.einsum("...d,...d->...", vectors, vectors))
-    return vectors / np.maximum(norms, 1e-12)[..., None]  # type: ignore[no-any-return]
+    return vectors / np.maximum(norms, 1e-12)[..., None]
 
 
 def _term_weights(

@@ -87,7 +87,7 @@ def _load_transformer(folder: Path, auto_class: str) -> nn.Module:
     if missing:
         raise ModelError(f"{folder}: the weights lack {len(missing)} tensors (e.g. {sorted(missing)[0]}) and would be"
                          " random; expected a complete checkpoint of this kind")  # fmt: skip
-    return model  # type: ignore[no-any-return]
+    return model
 
 
 def _head(path: Path) -> nn.Linear:

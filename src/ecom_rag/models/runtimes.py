@@ -1,7 +1,7 @@
 """Two ways to run a network over batches: torch (CPU, CUDA) and OpenVINO (CPU).
 
-Both are given the same ``torch.nn.Module`` whose ``forward(input_ids, attention_mask[, token_type_ids])`` returns a tuple
-of tensors, and both answer ``run(batches, outputs)`` with float32 arrays, in order.
+Both are given the same ``torch.nn.Module`` whose ``forward(input_ids, attention_mask[, token_type_ids])`` returns a
+tuple of tensors, and both answer ``run(batches, outputs)`` with float32 arrays, in order.
 """
 
 import logging
@@ -160,7 +160,7 @@ class TorchRuntime:
 
 
 class OpenVinoRuntime:
-    """Runs a converted module, several batches at a time, one stream a core: that is faster than all cores on one batch."""
+    """Runs a converted module, a batch to each core at a time: faster than all cores on one batch."""
 
     def __init__(self, build: "Callable[[], torch.nn.Module]", placement: Placement, cache_key: str) -> None:
         import openvino as ov

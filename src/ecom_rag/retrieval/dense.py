@@ -1,7 +1,7 @@
 """Exact inner-product search in two steps: a rough product that finds candidates, a float32 rescore that decides.
 
-On a CPU with AMX or AVX512-BF16 the rough product is in bf16, several times faster than float32. Raw bf16 would lose some
-percent of the neighbours, so every row whose rough score is within a proven error bound of the k-th is rescored:
+On a CPU with AMX or AVX512-BF16 the rough product is in bf16, several times faster than float32. Raw bf16 would lose
+some percent of the neighbours, so every row whose rough score is within a proven error bound of the k-th is rescored:
 
     |q.x - rough| <= |q - q'| |x| + |q'| |x - x'| + rounding of the sum and of the result
 
@@ -102,11 +102,15 @@ class DenseIndex:
             buffer = torch.empty((count, min(rows, n)), dtype=rough.dtype)
             for start in range(0, n, rows):
                 block = self._rough[start : start + rows]
-                product = buffer if len(block) == buffer.shape[1] else torch.empty((count, len(block)), dtype=rough.dtype)
+                product = (
+                    buffer if len(block) == buffer.shape[1] else torch.empty((count, len(block)), dtype=rough.dtype)
+                )
                 torch.mm(rough, block.T, out=product)
                 keys = _bits(product)
                 _scan(keys, start, k, state.keys, state.ids, state.counts, state.cuts, state.bound, state.relative)
-        _rescore(queries, self._vectors, k, state.keys, state.ids, state.counts, state.bound, state.relative, ids, scores)
+        _rescore(
+            queries, self._vectors, k, state.keys, state.ids, state.counts, state.bound, state.relative, ids, scores
+        )
 
 
 class _State:
@@ -134,7 +138,7 @@ def _bits(product: Any) -> NDArray[Any]:
     """The bits of a float32 or bf16 tensor as signed integers."""
     import torch
 
-    return product.view(torch.int16 if product.dtype == torch.bfloat16 else torch.int32).numpy()  # type: ignore[no-any-return]
+    return product.view(torch.int16 if product.dtype == torch.bfloat16 else torch.int32).numpy()
 
 
 # Scores are compared as integers: the bits of a float, with the lower ones of negative numbers flipped, order as the

@@ -41,8 +41,8 @@ class HybridIndex:
             k: At most the number of rows is returned.
 
         Returns:
-            The hybrid result, and for each output a ``TopK`` whose ``ids`` are the *ranks* (from 1) and whose ``scores``
-            are the scores that the hybrid's rows have in that output alone.
+            The hybrid result, and for each output a ``TopK`` whose ``ids`` are the *ranks* (from 1) and whose
+            ``scores`` are the scores that the hybrid's rows have in that output alone.
         """
         assert queries.multivector is not None
         k = min(k, len(self))
@@ -84,7 +84,7 @@ def pair_scores(
         weights: Of dense, sparse and multivector, for ``hybrid``.
 
     Returns:
-        ``dense``, ``sparse``, ``multivector`` where both sides have them, and ``hybrid``, their weighted mean: ``(p,)``.
+        ``dense``, ``sparse``, ``multivector`` where both sides have them, and ``hybrid``, their mean: ``(p,)`` each.
     """
     check_weights(weights)
     left, right = pairs[:, 0], pairs[:, 1]

@@ -78,7 +78,7 @@ def tiles(queries: Ragged, documents: int) -> list[NDArray[np.int64]]:
 
 def max_sim_pairs(queries: Ragged, documents: Ragged, pairs: NDArray[np.int64]) -> NDArray[np.float32]:
     """MaxSim of given pairs ``(p, 2)`` of query and document rows: ``(p,)`` float32."""
-    return _pairs(queries.values, queries.offsets, documents.values, documents.offsets, pairs)  # type: ignore[no-any-return]
+    return _pairs(queries.values, queries.offsets, documents.values, documents.offsets, pairs)
 
 
 @numba.njit(cache=True, parallel=True)

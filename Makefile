@@ -1,0 +1,35 @@
+# Two commands do all the set-up: `make demo` and `make test`. Both make the environment in .venv when it is not there.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+RUN_STAMP := $(VENV)/.run-installed
+DEV_STAMP := $(VENV)/.dev-installed
+
+.PHONY: demo test check lint clean
+
+demo: $(RUN_STAMP)  ## score the sample listings against the sample seed bank
+	$(BIN)/ecom-rag demo
+
+test: $(DEV_STAMP)  ## all tests; no network, no GPU
+	$(BIN)/python -m pytest
+
+lint: $(DEV_STAMP)  ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+check: lint test  ## everything that must pass before a commit
+
+# torch first and alone: its version comes from constraints.txt, and a CPU build that pip knows of is taken.
+$(RUN_STAMP): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	touch $@
+
+$(DEV_STAMP): $(RUN_STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	touch $@
+
+clean:
+	rm -rf $(VENV) demo_output .pytest_cache .mypy_cache .ruff_cache

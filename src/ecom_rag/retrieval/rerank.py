@@ -1,0 +1,82 @@
+"""Re-sorting candidates by a cross-encoder's relevance, with everything that belongs to a candidate moving along."""
+
+from typing import Any
+
+import numpy as np
+
+from ecom_rag.errors import UsageError
+from ecom_rag.models.cross_encoder import CrossEncoder
+
+LISTS = ("topk_sim", "topk_seed", "topk_metadata")
+_EARLIER = "retrieval"  # evidence entry of the scores that the candidates came with
+
+
+def rerank(
+    results: list[dict[str, Any]],
+    cross_encoder: CrossEncoder,
+    *,
+    top_k: int | None = None,
+    normalize: bool = False,
+    progress: Any = None,
+) -> list[dict[str, Any]]:
+    """Re-sort the candidates of each result by the relevance of its text and each seed.
+
+    ``topk_sim``, ``topk_seed``, ``topk_metadata`` and ``topk_evidence`` move together; ``topk_sim`` becomes the new
+    relevance and the score and rank before it are kept in the evidence as ``retrieval`` (``retrieval_2`` for a second
+    reranking, and so on). Equal relevance keeps the order before.
+
+    Args:
+        results: Records as the score and recall commands write them; left as they are.
+        cross_encoder: The reranker.
+        top_k: Keep this many after re-sorting; by default all.
+        normalize: Sigmoid of the logit, 0..1.
+        progress: Called with the number of pairs done.
+
+    Returns:
+        New records in the order of ``results``.
+    """
+    if top_k is not None and top_k < 1:
+        raise UsageError(f"top_k is {top_k}; expected at least 1")
+    pairs = [(result["text"], seed) for result in results for seed in result["topk_seed"]]
+    relevance = cross_encoder.score(pairs, normalize=normalize, progress=progress)
+    ends = np.cumsum([len(result["topk_seed"]) for result in results], dtype=np.int64)
+    return [
+        _resorted(result, relevance[end - len(result["topk_seed"]) : end], top_k)
+        for result, end in zip(results, ends, strict=True)
+    ]
+
+
+def check_result(record: dict[str, Any]) -> None:
+    """Raise ``ValueError`` unless a record has candidates that can be re-sorted."""
+    missing = [key for key in LISTS if key not in record]
+    if missing:
+        raise ValueError(f"{', '.join(missing)} missing; expected a result of ecom-rag score or recall")
+    present = [key for key in (*LISTS, "topk_evidence") if key in record]
+    for key in present:
+        if not isinstance(record[key], list):
+            raise ValueError(f'"{key}" is not an array; expected one entry a candidate')
+    lengths = {key: len(record[key]) for key in present}
+    if len(set(lengths.values())) > 1:
+        found = ", ".join(f"{key} {length}" for key, length in lengths.items())
+        raise ValueError(f"the candidate lists differ in length ({found}); expected one entry a candidate in each")
+    if not all(isinstance(seed, str) for seed in record["topk_seed"]):
+        raise ValueError('"topk_seed" holds something else than strings; expected the seeds\' texts')
+    if not all(isinstance(sim, int | float) and not isinstance(sim, bool) for sim in record["topk_sim"]):
+        raise ValueError('"topk_sim" holds something else than numbers; expected one score a candidate')
+
+
+def _resorted(result: dict[str, Any], relevance: Any, top_k: int | None) -> dict[str, Any]:
+    order = np.argsort(-relevance, kind="stable")[:top_k].tolist()
+    evidence = result.get("topk_evidence") or [{} for _ in result["topk_sim"]]
+    taken = {key for item in evidence for key in item}
+    name = _EARLIER
+    while name in taken:
+        number = int(name.rpartition("_")[2]) + 1 if "_" in name else 2
+        name = f"{_EARLIER}_{number}"
+    return {
+        **result,
+        "topk_sim": [round(float(relevance[i]), 6) for i in order],
+        "topk_seed": [result["topk_seed"][i] for i in order],
+        "topk_metadata": [result["topk_metadata"][i] for i in order],
+        "topk_evidence": [{**evidence[i], name: {"score": result["topk_sim"][i], "rank": i + 1}} for i in order],
+    }

@@ -1,0 +1,170 @@
+"""Every bad input has its defined answer; every format gives back what was written."""
+
+import gzip
+import io
+import json
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ecom_rag import records
+from ecom_rag.errors import RecordError, UsageError
+from ecom_rag.records import ReadReport
+
+GOOD = b'{"text": "a", "metadata": {"id": 1}}\n'
+
+
+def write(path, data):
+    path.write_bytes(data)
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (b'{"txt": "a", "id": 3}', r'"text" is missing \(found keys: txt, id\); every record needs a string "text"'),
+        (b"[1, 2]", "found an array; expected an object"),
+        (b'"just text"', "found a string"),
+        (b"null", "found null"),
+        (b'{"text": 5}', '"text" is a number; expected a string'),
+        (b'{"text": null}', '"text" is null'),
+        (b'{"text": ""}', '"text" is empty'),
+        (b'{"text": " \\t\\n"}', '"text" is empty'),
+        (b'{"text": "a", "metadata": [1]}', '"metadata" is an array; expected an object'),
+        (b'{"text": "a", "metadata": {"score": NaN}}', "NaN is not JSON"),
+        (b'{"text": "a"', "not valid JSON"),
+        (b'{"text": "\xff"}', "not UTF-8 at byte"),
+        (b'{"text": "a", "m": ' + b"[" * 100_000 + b"}", "nested too deep|not valid JSON"),
+    ],
+)
+def test_bad_lines_are_named_in_one_line(tmp_path, line, message):
+    path = write(tmp_path / "q.jsonl", GOOD + line + b"\n" + GOOD)
+    with pytest.raises(RecordError, match=message) as error:
+        list(records.read(path))
+    assert str(error.value).startswith(f"{path}:2: ")
+    assert "\n" not in str(error.value)
+    report = ReadReport()
+    assert len(list(records.read(path, on_bad_line="skip", report=report))) == 2
+    assert (report.accepted, report.rejected) == (2, 1)
+    assert report.rejections[0]["where"] == f"{path}:2"
+
+
+def test_bom_windows_line_ends_blank_lines_and_a_missing_last_newline(tmp_path):
+    path = write(tmp_path / "q.jsonl", b"\xef\xbb\xbf" + b'{"text": "a"}\r\n\r\n  \n{"text": "b"}')
+    assert [r["text"] for r in records.read(path)] == ["a", "b"]
+
+
+def test_lone_surrogates_become_the_replacement_character(tmp_path):
+    path = write(
+        tmp_path / "q.jsonl", rb'{"text": "cut \ud83d", "metadata": {"k\ud800": ["\udc00"]}, "ok": "\ud83d\ude00"}'
+    )
+    report = ReadReport()
+    record = next(records.read(path, report=report))
+    assert record == {"text": "cut �", "metadata": {"k�": ["�"]}, "ok": "😀"}
+    assert report.surrogates_replaced == 1
+    records.dumps(record).decode()
+
+
+def test_nothing_is_lost_in_passing(tmp_path):
+    deep = value = {}
+    for _ in range(50):
+        value["a"] = {}
+        value = value["a"]
+    record = {"text": "t" * 100_000, "metadata": {"deep": deep, "big": 2**80, "f": 1.5, "n": None}, "other": [1, "x"]}
+    path = tmp_path / "q.jsonl"
+    path.write_bytes(records.dumps(record))
+    assert next(records.read(str(path))) == record
+    assert records.dumps(next(records.read(str(path)))) == path.read_bytes()
+
+
+def test_metadata_may_be_left_out(tmp_path):
+    assert next(records.read(write(tmp_path / "q.jsonl", b'{"text": "a"}')))["metadata"] == {}
+
+
+def test_missing_files_folders_and_unknown_extensions(tmp_path):
+    for path, message in [("no.jsonl", "no such file"), ("x.csv", "unknown file type"), ("d.jsonl", "is a folder")]:
+        if path.startswith("d"):
+            (tmp_path / path).mkdir()
+        with pytest.raises(UsageError, match=message):
+            list(records.read(str(tmp_path / path)))
+
+
+def test_damaged_gzip_and_parquet(tmp_path):
+    whole = gzip.compress(GOOD * 1000)
+    for data in (whole[: len(whole) // 2], b"not gzip"):
+        with pytest.raises(RecordError, match="damaged gzip"):
+            list(records.read(write(tmp_path / "q.jsonl.gz", data)))
+    with pytest.raises(RecordError, match="not a parquet file"):
+        list(records.read(write(tmp_path / "q.parquet", b"nonsense nonsense")))
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b'{"text": "a"}', "must hold one array"),
+        (b'[{"text": "a"}, {"text": "b"}', "ends after item 2 without ]"),
+        (b'[{"text": "a"} {"text": "b"}]', "expected , or ]"),
+        (b'[{"text": "a"},]', "not valid JSON"),
+        (b'[{"text": "a"}] x', "text after the end"),
+        (b'[{"text": "a"', "item 1: not valid JSON"),
+    ],
+)
+def test_bad_arrays(tmp_path, data, message):
+    with pytest.raises(RecordError, match=message):
+        list(records.read(write(tmp_path / "q.json", data)))
+
+
+def test_arrays_are_read_across_chunks(tmp_path, monkeypatch):
+    monkeypatch.setattr(records, "_CHUNK", 7)
+    items = [{"text": f'文本 {i} \\ " ] , [', "metadata": {"i": i}} for i in range(20)]
+    path = write(tmp_path / "q.json", b"\xef\xbb\xbf \n" + json.dumps(items, indent=2, ensure_ascii=False).encode())
+    assert list(records.read(path)) == items
+    assert list(records.read(write(tmp_path / "e.json", b""))) == []
+    assert list(records.read(write(tmp_path / "e.json", b" [ ] "))) == []
+
+
+json_values = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**70), 2**70)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=8,
+)
+some_records = st.fixed_dictionaries(
+    {
+        "text": st.text(min_size=1).filter(str.strip),
+        "metadata": st.dictionaries(st.text(max_size=5), json_values, max_size=4),
+        "topk_sim": st.lists(st.floats(-1, 1), max_size=3),
+    }
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(some_records, max_size=5))
+@pytest.mark.parametrize("suffix", [".jsonl.gz", ".json", ".parquet"])
+def test_every_format_gives_back_what_was_written(tmp_path_factory, suffix, items):
+    folder = tmp_path_factory.mktemp("r")
+    source, target, again = folder / "a.jsonl", folder / f"b{suffix}", folder / f"c{suffix}"
+    source.write_bytes(b"".join(map(records.dumps, items)))
+    records.convert(source, target, suffix)
+    records.convert(source, again, suffix)
+    assert target.read_bytes() == again.read_bytes()
+    assert list(records.read(str(target))) == items
+
+
+def test_parquet_of_other_tools(tmp_path):
+    path = tmp_path / "other.parquet"
+    pq.write_table(pa.table({"text": ["a", "b"], "metadata": [{"id": 1}, {"id": 2}], "extra": [1, None]}), path)
+    assert next(records.read(str(path))) == {"text": "a", "metadata": {"id": 1}, "extra": 1}
+    pq.write_table(pa.table({"text": ["a"], "metadata": ['{"id": 1}']}), path)
+    assert next(records.read(str(path)))["metadata"] == {"id": 1}
+
+
+def test_stdin(monkeypatch):
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(GOOD * 2)))
+    assert len(list(records.read("-"))) == 2

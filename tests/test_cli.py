@@ -143,8 +143,22 @@ def test_rerank_moves_the_lists_together(folder, score, xlmr_reranker, tmp_path)
 
 
 def test_hybrid_brings_evidence(folder, m3_folder, tmp_path):
-    done = run("score", folder / "queries.jsonl", "--seeds", folder / "seeds.jsonl", "--model", m3_folder,
-               "--mode", "hybrid", "--weights", "1,0.3,1", "-o", tmp_path / "h.jsonl", "--precision", "fp32")  # fmt: skip
+    done = run(
+        "score",
+        folder / "queries.jsonl",
+        "--seeds",
+        folder / "seeds.jsonl",
+        "--model",
+        m3_folder,
+        "--mode",
+        "hybrid",
+        "--weights",
+        "1,0.3,1",
+        "--precision",
+        "fp32",
+        "-o",
+        tmp_path / "h.jsonl",
+    )
     assert done.returncode == 0, done.stderr
     for record in read(tmp_path / "h.jsonl"):
         for sim, evidence in zip(record["topk_sim"], record["topk_evidence"], strict=True):

@@ -1,0 +1,255 @@
+"""What the encoder decides about a checkpoint, and how it behaves beyond parity."""
+
+import json
+import logging
+import shutil
+from importlib import resources
+
+import numpy as np
+import pytest
+
+from conftest import TEXTS, make_encoder
+from ecom_rag import records
+from ecom_rag.errors import EmbeddingError, ModelError, UsageError
+from ecom_rag.models import Embeddings, Encoder
+from ecom_rag.models import checkpoint as checkpoints
+from ecom_rag.models.families import family_of
+from ecom_rag.models.runtimes import Placement, TorchRuntime, choose
+
+
+@pytest.mark.parametrize(
+    ("name", "family", "pooling", "query", "passage"),
+    [
+        ("BAAI/bge-small-zh-v1.5", "bge-zh", "cls", "为这个句子生成表示以用于检索相关文章：", ""),
+        ("bge-large-zh", "bge-zh", "cls", "为这个句子生成表示以用于检索相关文章：", ""),
+        ("bge-base-en-v1.5", "bge-en", "cls", "Represent this sentence for searching relevant passages: ", ""),
+        ("BAAI/bge-m3", "bge-m3", "cls", "", ""),
+        ("intfloat/multilingual-e5-large", "e5", "mean", "query: ", "passage: "),
+        ("intfloat/multilingual-e5-large-instruct", "e5-instruct", "mean", "", ""),
+        ("thenlper/gte-base", "gte", "mean", "", ""),
+        ("Alibaba-NLP/gte-large-en-v1.5", "gte-v1.5", "cls", "", ""),
+        ("maidalun1020/bce-embedding-base_v1", "bce", "cls", "", ""),
+        ("sentence-transformers/all-MiniLM-L6-v2", "minilm", "mean", "", ""),
+    ],
+)
+def test_families(name, family, pooling, query, passage):
+    found = family_of(name)
+    assert (found.name, found.pooling, found.query_instruction, found.passage_instruction) == (
+        family, pooling, query, passage,
+    )  # fmt: skip
+
+
+def test_own_files_win_over_the_name_and_the_log_says_what_was_chosen(tmp_path, caplog):
+    folder = make_encoder(tmp_path / "bge-small-zh-v1.5", "bert", pooling="mean")
+    (folder / "config_sentence_transformers.json").write_text(json.dumps({"prompts": {"query": "Q: "}}))
+    (folder / "sentence_bert_config.json").write_text(json.dumps({"max_seq_length": 64}))
+    with caplog.at_level(logging.INFO, "ecom_rag"):
+        found = checkpoints.describe(folder)
+    assert (found.pooling, found.query_instruction, found.max_length) == ("mean", "Q: ", 64)
+    assert "pooling mean (from the folder's pooling file)" in caplog.text
+    assert checkpoints.describe(folder, pooling="last").pooling == "last"
+    nameless = make_encoder(tmp_path / "nameless", "bert")
+    with caplog.at_level(logging.WARNING, "ecom_rag"):
+        assert checkpoints.describe(nameless).pooling == "cls"
+    assert "using cls (override with --pooling)" in caplog.text
+
+
+def test_unsupported_checkpoints_are_refused(tmp_path, bge_folder):
+    folder = tmp_path / "copy"
+    shutil.copytree(bge_folder, folder)
+    (folder / "1_Pooling" / "config.json").write_text(json.dumps({"pooling_mode": "max"}))
+    with pytest.raises(ModelError, match="pooling 'max' is not supported"):
+        Encoder.from_pretrained(str(folder))
+    both = {"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": True}
+    (folder / "1_Pooling" / "config.json").write_text(json.dumps(both))
+    with pytest.raises(ModelError, match="2 poolings at once"):
+        Encoder.from_pretrained(str(folder))
+    (folder / "modules.json").write_text("[{")
+    with pytest.raises(ModelError, match="not valid JSON"):
+        Encoder.from_pretrained(str(folder))
+    (folder / "config.json").unlink()
+    with pytest.raises(ModelError, match=r"no config\.json in this folder"):
+        Encoder.from_pretrained(str(folder))
+
+
+@pytest.mark.parametrize("runtime", ["torch", "openvino"])
+@pytest.mark.parametrize("pooling", ["cls", "mean", "last"])
+def test_any_sentence_transformers_folder(tmp_path, pooling, runtime):
+    from sentence_transformers import SentenceTransformer
+
+    folder = make_encoder(tmp_path / "any", "bert", pooling=pooling, seed=3)
+    reference = SentenceTransformer(str(folder), device="cpu").encode(TEXTS)
+    ours = Encoder.from_pretrained(str(folder), runtime=runtime, precision="fp32", max_length=512).encode(TEXTS).dense
+    np.testing.assert_allclose(ours, reference, atol=1e-5)
+
+
+def test_dense_modules(tmp_path):
+    import torch
+    from safetensors.torch import save_file
+
+    folder = make_encoder(tmp_path / "dense", "bert", pooling="mean")
+    modules = json.loads((folder / "modules.json").read_text())
+    modules.insert(2, {"idx": 2, "name": "2", "path": "2_Dense", "type": "sentence_transformers.models.Dense"})
+    (folder / "modules.json").write_text(json.dumps(modules))
+    (folder / "2_Dense").mkdir()
+    config = {"in_features": 32, "out_features": 8, "activation_function": "torch.nn.modules.activation.Tanh"}
+    (folder / "2_Dense" / "config.json").write_text(json.dumps({**config, "bias": True}))
+    torch.manual_seed(1)
+    layer = torch.nn.Linear(32, 8)
+    save_file({f"linear.{key}": value for key, value in layer.state_dict().items()}, folder / "2_Dense/model.safetensors")
+    plain = Encoder.from_pretrained(str(folder), runtime="torch", precision="fp32")
+    found = plain.encode(TEXTS).dense
+    assert found.shape == (len(TEXTS), 8)
+    pooled = plain._runtime._module
+    pooled.dense = torch.nn.Sequential()
+    without = plain.encode(TEXTS).dense
+    assert without.shape == (len(TEXTS), 32)
+
+
+@pytest.mark.parametrize("runtime", ["openvino", "torch"])
+def test_bf16_finds_the_same_neighbours(runtime):
+    """On real weights: the same top 10 for 99 % of queries, where seeds within 0.002 of the 10th count as ties."""
+    folder = resources.files("ecom_rag") / "sample_data"
+    listings, seeds = ([r["text"] for r in records.read(str(folder / f"{n}.jsonl"))] for n in ("listings", "seeds"))
+    encoders = [Encoder.from_pretrained("starter", runtime=runtime, precision=p) for p in ("fp32", "bf16")]
+    exact, rough = (e.encode(listings).dense @ e.encode(seeds).dense.T for e in encoders)
+    agree = 0
+    for a, b in zip(exact, rough, strict=True):
+        best = np.argsort(-b, kind="stable")[:10]
+        agree += (a[best] >= np.sort(a)[-10] - 0.002).all()
+    assert agree >= 0.99 * len(listings)
+
+
+def test_each_distinct_text_is_encoded_once_and_order_is_kept(m3_folder):
+    encoder = Encoder.from_pretrained(str(m3_folder), runtime="torch", precision="fp32", batch_tokens=64)
+    seen = []
+    original = encoder._runtime.run
+    encoder._runtime.run = lambda batches, outputs: original((seen.append(len(b.rows)) or b for b in batches), outputs)
+    done = []
+    texts = [*TEXTS, *TEXTS[::-1], TEXTS[0]]
+    outputs = ("dense", "sparse", "multivector")
+    together = encoder.encode(texts, outputs=outputs, progress=done.append)
+    assert sum(seen) == len(TEXTS) and sum(done) == len(texts) == len(together)
+    for row, text in enumerate(texts):
+        alone = encoder.encode([text], outputs=outputs)
+        np.testing.assert_allclose(together.dense[row], alone.dense[0], atol=1e-5)
+        np.testing.assert_allclose(together.sparse[row].toarray(), alone.sparse.toarray(), atol=1e-5)
+        np.testing.assert_allclose(together.multivector[row], alone.multivector[0], atol=1e-5)
+
+
+def test_no_texts(m3_folder):
+    encoder = Encoder.from_pretrained(str(m3_folder))
+    nothing = encoder.encode([], outputs=("dense", "sparse", "multivector"))
+    assert len(nothing) == 0 and nothing.sparse.shape[0] == 0
+
+
+def test_truncate_dim_and_max_length(bge_folder):
+    whole = Encoder.from_pretrained(str(bge_folder), precision="fp32")
+    short = Encoder.from_pretrained(str(bge_folder), precision="fp32", truncate_dim=8)
+    cut = whole.encode(TEXTS).dense[:, :8]
+    np.testing.assert_allclose(short.encode(TEXTS).dense, cut / np.linalg.norm(cut, axis=1, keepdims=True), atol=1e-5)
+    assert short.fingerprint != whole.fingerprint
+    eight = Encoder.from_pretrained(str(bge_folder), precision="fp32", max_length=8)
+    long = "abcdef" * 20_000  # 120,000 characters
+    np.testing.assert_allclose(eight.encode([long]).dense, eight.encode([long[:600]]).dense, atol=1e-6)
+
+
+def test_nan_in_the_weights_is_an_error(tmp_path):
+    import torch
+    from transformers import BertModel
+
+    folder = make_encoder(tmp_path / "nan", "bert", pooling="cls")
+    model = BertModel.from_pretrained(folder)
+    with torch.no_grad():
+        model.encoder.layer[0].output.dense.weight[0, 0] = float("nan")
+    model.save_pretrained(folder)
+    with pytest.raises(EmbeddingError, match="NaN or infinity"):
+        Encoder.from_pretrained(str(folder)).encode(["text"])
+
+
+def test_incomplete_weights_are_refused(tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    folder = make_encoder(tmp_path / "part", "bert", pooling="cls")
+    weights = load_file(folder / "model.safetensors")
+    del weights["encoder.layer.1.output.dense.weight"]
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ModelError, match="the weights lack 1 tensors"):
+        Encoder.from_pretrained(str(folder))
+
+
+def test_fingerprint_follows_the_content_and_conversions_are_kept(tmp_path, monkeypatch):
+    first = make_encoder(tmp_path / "a", "bert", pooling="cls", seed=11)
+    other = make_encoder(tmp_path / "b", "bert", pooling="cls", seed=12)
+    shutil.copytree(first, tmp_path / "copy")
+    assert checkpoints.fingerprint(first) == checkpoints.fingerprint(tmp_path / "copy") != checkpoints.fingerprint(other)
+    expected = Encoder.from_pretrained(str(first), runtime="openvino").encode(TEXTS).dense
+    monkeypatch.setattr("ecom_rag.models.networks._load_transformer", lambda *a: pytest.fail("converted twice"))
+    again = Encoder.from_pretrained(str(tmp_path / "copy"), runtime="openvino").encode(TEXTS).dense
+    np.testing.assert_array_equal(again, expected)
+
+
+def test_embeddings_survive_a_file(tmp_path, m3_folder):
+    encoder = Encoder.from_pretrained(str(m3_folder))
+    made = encoder.encode(TEXTS, outputs=("dense", "sparse", "multivector"))
+    made.save(tmp_path / "e.npz")
+    back = Embeddings.concatenate([Embeddings.load(tmp_path / "e.npz"), made.take(np.array([2, 0]))])
+    rows = [*range(len(TEXTS)), 2, 0]
+    np.testing.assert_array_equal(back.dense, made.dense[rows])
+    assert (back.sparse != made.sparse[rows]).nnz == 0
+    for new, old in enumerate(rows):
+        np.testing.assert_array_equal(back.multivector[new], made.multivector[old])
+
+
+def test_out_of_memory_halves_the_batch_and_goes_on(bge_folder, caplog):
+    import torch
+
+    encoder = Encoder.from_pretrained(str(bge_folder), runtime="torch", precision="fp32", batch_tokens=100_000)
+    expected = encoder.encode(TEXTS).dense
+    inner, sizes = encoder._runtime._module, []
+
+    class Small(torch.nn.Module):
+        def forward(self, ids, mask):
+            sizes.append(ids.numel())
+            if ids.numel() > 1100:
+                raise torch.OutOfMemoryError
+            return inner(ids, mask)
+
+    encoder._runtime = TorchRuntime(Small(), Placement("torch", "fp32", "cpu"))
+    with caplog.at_level(logging.WARNING, "ecom_rag"):
+        np.testing.assert_allclose(encoder.encode(TEXTS).dense, expected, atol=1e-5)
+    assert "out of memory" in caplog.text
+    failures = len([size for size in sizes if size > 1100])
+    encoder.encode(TEXTS)
+    assert len([size for size in sizes if size > 1100]) == failures  # the size that fits is remembered
+
+    class Full(torch.nn.Module):
+        def forward(self, ids, mask):
+            raise torch.OutOfMemoryError
+
+    encoder._runtime = TorchRuntime(Full(), Placement("torch", "fp32", "cpu"))
+    with pytest.raises(ModelError, match="lower --max-length"):
+        encoder.encode(["text"])
+
+
+def test_what_does_not_go_together():
+    assert choose("auto", "fp32", "cpu", "bert").runtime == "openvino"
+    assert choose("auto", "auto", "cpu", "qwen3").runtime == "torch"
+    for arguments, message in [
+        (("onnx", "auto", "auto", "bert"), "runtime 'onnx' is unknown"),
+        (("auto", "int4", "auto", "bert"), "precision 'int4' is unknown"),
+        (("openvino", "auto", "cuda", "bert"), "openvino runs on the CPU"),
+    ]:
+        with pytest.raises(UsageError, match=message):
+            choose(*arguments)
+
+
+def test_missing_heads_are_errors(bge_folder):
+    encoder = Encoder.from_pretrained(str(bge_folder))
+    assert encoder.outputs == ("dense",)
+    with pytest.raises(ModelError, match=r"colbert_linear\.pt is missing"):
+        encoder.encode(["a"], outputs=("multivector",))
+    with pytest.raises(UsageError, match="output 'colbert' is unknown"):
+        encoder.encode(["a"], outputs=("colbert",))
+    with pytest.raises(UsageError, match="expected query or passage"):
+        encoder.encode(["a"], side="seed")

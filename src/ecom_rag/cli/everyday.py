@@ -1,0 +1,167 @@
+"""score, rerank, demo."""
+
+from typing import Annotated, Any
+
+import typer
+
+from ecom_rag.cli.options import (
+    BadLine,
+    BatchTokens,
+    Device,
+    Mode,
+    Model,
+    OnBadLine,
+    Output,
+    Precision,
+    PrecisionOption,
+    Resume,
+    Runtime,
+    RuntimeName,
+    Verbose,
+    bars,
+    numbers,
+    prepare,
+    report,
+)
+
+
+def score(
+    queries: Annotated[str, typer.Argument(help="Records {text, metadata}; - is stdin.", show_default=False)],
+    seeds: Annotated[str, typer.Option(help="The seed bank: records {text, metadata}.", show_default=False)],
+    model: Model,
+    output: Output,
+    mode: Annotated[Mode, typer.Option(help="sparse, multivector and hybrid need a bge-m3 checkpoint.")] = Mode.dense,
+    weights: Annotated[str, typer.Option(help="Of dense, sparse, multivector under --mode hybrid.")] = "1,1,1",
+    top_k: Annotated[int, typer.Option("--top-k", "-k", help="Seeds a query.")] = 10,
+    runtime: Runtime = RuntimeName.auto,
+    precision: PrecisionOption = Precision.auto,
+    device: Device = "auto",
+    batch_tokens: BatchTokens = None,
+    query_instruction: Annotated[
+        str | None,
+        typer.Option(help="Put before queries; '' for none.", show_default="the checkpoint's or its family's"),
+    ] = None,
+    pooling: Annotated[str | None, typer.Option(help="cls, mean or last.", show_default="the checkpoint's")] = None,
+    truncate_dim: Annotated[int | None, typer.Option(help="Matryoshka: keep the first dimensions.")] = None,
+    max_length: Annotated[
+        int | None, typer.Option(help="Tokens a text.", show_default="the checkpoint's, at most 512")
+    ] = None,
+    resume: Resume = False,
+    on_bad_line: BadLine = OnBadLine.fail,
+    verbose: Verbose = False,
+) -> None:
+    """Find the most similar seeds of each query, with scores and metadata.
+
+    Adds topk_sim (descending), topk_seed and topk_metadata to each record.
+
+    \b
+    Examples:
+      ecom-rag score listings.jsonl --seeds seeds.jsonl --model starter --output scored.jsonl
+      ecom-rag score new.parquet --seeds seeds.jsonl --model ./bge-m3 --mode hybrid --weights 1,0.3,1 -o out.jsonl.gz
+      zcat new.jsonl.gz | ecom-rag score - --seeds seeds.jsonl --model BAAI/bge-base-zh-v1.5 --output - | head
+    """
+    prepare(verbose)
+
+    def load() -> Any:
+        from ecom_rag.models import Encoder
+
+        return Encoder.from_pretrained(
+            model,
+            runtime=runtime,
+            precision=precision,
+            device=device,
+            batch_tokens=batch_tokens,
+            max_length=max_length,
+            pooling=pooling,
+            query_instruction=query_instruction,
+            truncate_dim=truncate_dim,
+        )
+
+    from ecom_rag.pipeline import score_file
+
+    with bars() as progress:
+        summary = score_file(
+            queries,
+            seeds,
+            output,
+            load,
+            mode=mode,
+            weights=numbers(weights),
+            top_k=top_k,
+            resume=resume,
+            on_bad_line=on_bad_line,
+            progress=progress,
+        )
+    report(f"scored {summary.records} records against {summary.seeds} seeds", summary, output)
+
+
+def rerank(
+    results: Annotated[str, typer.Argument(help="Results of score or recall; - is stdin.", show_default=False)],
+    model: Annotated[str, typer.Option(help="Local folder or hub id of a cross-encoder.", show_default=False)],
+    output: Output,
+    top_k: Annotated[int | None, typer.Option("--top-k", "-k", help="Keep this many.", show_default="all")] = None,
+    normalize: Annotated[bool, typer.Option("--normalize", help="Relevance in 0..1 instead of logits.")] = False,
+    max_length: Annotated[int, typer.Option(help="Tokens a pair; of the query at most 3/4 of it.")] = 512,
+    runtime: Runtime = RuntimeName.auto,
+    precision: PrecisionOption = Precision.auto,
+    device: Device = "auto",
+    batch_tokens: BatchTokens = None,
+    resume: Resume = False,
+    on_bad_line: BadLine = OnBadLine.fail,
+    verbose: Verbose = False,
+) -> None:
+    """Re-sort the candidates of each result by a cross-encoder's relevance.
+
+    topk_sim, topk_seed, topk_metadata and topk_evidence move together; the earlier score and rank of each candidate are
+    kept in topk_evidence.
+
+    \b
+    Examples:
+      ecom-rag rerank scored.jsonl --model BAAI/bge-reranker-v2-m3 --output reranked.jsonl
+      ecom-rag rerank recalled.jsonl.gz --model ./bge-reranker-base --normalize --top-k 5 --output reranked.parquet
+    """
+    prepare(verbose)
+
+    def load() -> Any:
+        from ecom_rag.models import CrossEncoder
+
+        return CrossEncoder.from_pretrained(
+            model,
+            runtime=runtime,
+            precision=precision,
+            device=device,
+            batch_tokens=batch_tokens,
+            max_length=max_length,
+        )
+
+    from ecom_rag.pipeline import rerank_file
+
+    with bars() as progress:
+        summary = rerank_file(
+            results,
+            output,
+            load,
+            top_k=top_k,
+            normalize=normalize,
+            resume=resume,
+            on_bad_line=on_bad_line,
+            progress=progress,
+        )
+    report(f"reranked {summary.records} records", summary, output)
+
+
+def demo(
+    folder: Annotated[str, typer.Option(help="Where the sample files and the result go.")] = "demo_output",
+    show_all: Annotated[bool, typer.Option("--all", help="Print every listing, Chinese ones too.")] = False,
+    verbose: Verbose = False,
+) -> None:
+    """Score the packaged sample listings against the packaged seed bank and show what was found.
+
+    \b
+    Example:
+      ecom-rag demo --folder demo_output
+    """
+    prepare(verbose)
+    from ecom_rag.demo import run
+
+    run(folder, show_all=show_all)

@@ -1,0 +1,110 @@
+"""Options and outputs that the commands share."""
+
+import contextlib
+import logging
+import os
+import sys
+from collections.abc import Callable, Iterator
+from enum import StrEnum
+from typing import Annotated, Any
+
+import typer
+
+from ecom_rag.errors import UsageError
+
+
+class Mode(StrEnum):
+    """Which of the encoder's outputs score."""
+
+    dense = "dense"
+    sparse = "sparse"
+    multivector = "multivector"
+    hybrid = "hybrid"
+
+
+class RuntimeName(StrEnum):
+    """What runs the network."""
+
+    auto = "auto"
+    torch = "torch"
+    openvino = "openvino"
+
+
+class Precision(StrEnum):
+    """How exactly the network computes."""
+
+    auto = "auto"
+    fp32 = "fp32"
+    bf16 = "bf16"
+    fp16 = "fp16"
+
+
+class OnBadLine(StrEnum):
+    """What a bad input line does."""
+
+    fail = "fail"
+    skip = "skip"
+
+
+Output = Annotated[str, typer.Option("--output", "-o", help=".jsonl, .jsonl.gz, .json or .parquet; - is stdout.")]
+Model = Annotated[str, typer.Option(help="Local folder, hub id, or 'starter' (small, English, needs no hub).")]
+Runtime = Annotated[RuntimeName, typer.Option(help="auto: CUDA if there is one, else OpenVINO.")]
+PrecisionOption = Annotated[Precision, typer.Option(help="auto: bf16 on a CPU that has it, fp16 on a GPU, else fp32.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+BatchTokens = Annotated[int | None, typer.Option(help="Padded tokens a batch.", show_default="by device", min=1)]
+Resume = Annotated[bool, typer.Option("--resume", help="Continue an interrupted run of the same command.")]
+BadLine = Annotated[OnBadLine, typer.Option(help="skip: write refused lines to OUT.rejected.jsonl and go on.")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Say what was chosen and why.")]
+
+
+def prepare(verbose: bool) -> None:
+    """Our own log on stderr, other libraries' chatter off."""
+    import warnings
+
+    logging.basicConfig(format="ecom-rag: %(message)s", level=logging.ERROR, stream=sys.stderr)
+    logging.getLogger("ecom_rag").setLevel(logging.INFO if verbose else logging.WARNING)
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "0" if sys.stderr.isatty() else "1")
+    warnings.simplefilter("ignore")
+
+
+def numbers(text: str) -> list[float]:
+    """Comma-separated numbers of ``--weights``."""
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise UsageError(f"--weights {text!r} are not numbers; expected three, e.g. 1,0.3,1") from None
+
+
+@contextlib.contextmanager
+def bars() -> Iterator[Callable[[str, int, int | None], None] | None]:
+    """Progress bars on stderr, one a stage, where it is a terminal."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from tqdm import tqdm
+
+    bars: dict[str, Any] = {}
+
+    def progress(stage: str, done: int, total: int | None) -> None:
+        if stage not in bars:
+            bars[stage] = tqdm(desc=stage, total=total, unit="", file=sys.stderr, dynamic_ncols=True)
+        bars[stage].update(done)
+
+    try:
+        yield progress
+    finally:
+        for bar in bars.values():
+            bar.close()
+
+
+def report(what: str, summary: Any, output: str) -> None:
+    """The summary line at the end of a run."""
+    done = summary.records - summary.resumed
+    rate = f"{done / summary.seconds:.0f}/s" if summary.seconds > 0 else "-"
+    resumed = f", {summary.resumed} of them before the interruption" if summary.resumed else ""
+    target = "stdout" if output == "-" else output
+    print(f"ecom-rag: {what}{resumed} in {summary.seconds:.1f} s ({rate}) -> {target}", file=sys.stderr)
+    for note in summary.notes:
+        print(f"ecom-rag: note: {note}", file=sys.stderr)

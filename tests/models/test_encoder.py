@@ -96,7 +96,8 @@ def test_dense_modules(tmp_path):
     (folder / "2_Dense" / "config.json").write_text(json.dumps({**config, "bias": True}))
     torch.manual_seed(1)
     layer = torch.nn.Linear(32, 8)
-    save_file({f"linear.{key}": value for key, value in layer.state_dict().items()}, folder / "2_Dense/model.safetensors")
+    weights = {f"linear.{key}": value for key, value in layer.state_dict().items()}
+    save_file(weights, folder / "2_Dense/model.safetensors")
     plain = Encoder.from_pretrained(str(folder), runtime="torch", precision="fp32")
     found = plain.encode(TEXTS).dense
     assert found.shape == (len(TEXTS), 8)
@@ -182,7 +183,8 @@ def test_fingerprint_follows_the_content_and_conversions_are_kept(tmp_path, monk
     first = make_encoder(tmp_path / "a", "bert", pooling="cls", seed=11)
     other = make_encoder(tmp_path / "b", "bert", pooling="cls", seed=12)
     shutil.copytree(first, tmp_path / "copy")
-    assert checkpoints.fingerprint(first) == checkpoints.fingerprint(tmp_path / "copy") != checkpoints.fingerprint(other)
+    assert checkpoints.fingerprint(first) == checkpoints.fingerprint(tmp_path / "copy")
+    assert checkpoints.fingerprint(first) != checkpoints.fingerprint(other)
     expected = Encoder.from_pretrained(str(first), runtime="openvino").encode(TEXTS).dense
     monkeypatch.setattr("ecom_rag.models.networks._load_transformer", lambda *a: pytest.fail("converted twice"))
     again = Encoder.from_pretrained(str(tmp_path / "copy"), runtime="openvino").encode(TEXTS).dense

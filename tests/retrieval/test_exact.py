@@ -10,7 +10,7 @@ from scipy.sparse import random as random_sparse
 from ecom_rag.errors import EmbeddingError, UsageError
 from ecom_rag.models.embeddings import Embeddings, Ragged
 from ecom_rag.retrieval import DenseIndex, HybridIndex, MultiVectorIndex, SparseIndex, pair_scores
-from ecom_rag.retrieval.topk import select
+from ecom_rag.retrieval.topk import TopK, select
 
 
 def unit(rng, *shape):
@@ -173,3 +173,91 @@ def test_hybrid_is_the_weighted_mean_with_ranks_of_each_output():
         np.testing.assert_allclose(scored[name], scores.ravel(), atol=1e-5)
     with pytest.raises(UsageError, match="three numbers"):
         HybridIndex(seeds, (1.0, 1.0))
+
+
+@pytest.mark.parametrize("rough", ["bf16", "fp32"])
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.integers(0, 40), min_size=1, max_size=6), st.integers(1, 12), st.floats(0, 1), st.integers(0, 10**6))
+def test_dense_after_changes_equals_a_fresh_index(rough, sizes, k, share, seed):
+    """extend and remove, and a filter on top: what a fresh index over the surviving rows gives."""
+    rng = np.random.default_rng(seed)
+    parts = [rng.integers(-2, 3, (size, 6)).astype(np.float32) for size in sizes]
+    index = DenseIndex(parts[0], rough=rough)
+    for part in parts[1:]:
+        index.extend(part)
+        if len(index):
+            index.remove(np.flatnonzero(rng.random(len(index)) < 0.05))
+    rows = np.concatenate(parts)
+    gone = np.flatnonzero(rng.random(len(rows)) < share)
+    index.remove(gone)
+    live = np.ones(len(rows), bool) if index._live.mask is None else index._live.mask
+    asked = rng.integers(-2, 3, (3, 6)).astype(np.float32)
+    survivors = np.flatnonzero(live)
+    fresh = DenseIndex(rows[survivors], rough=rough).search(asked, k)
+    for same in (index, DenseIndex.from_arrays(index.arrays())):
+        found = same.search(asked, k)
+        np.testing.assert_array_equal(found.ids, survivors[fresh.ids] if fresh.ids.size else fresh.ids)
+        np.testing.assert_array_equal(found.scores, fresh.scores)
+        allowed = rng.random(len(rows)) < share
+        some = same.search(asked, k, allowed=allowed)
+        kept = np.flatnonzero(allowed & live)
+        few = DenseIndex(rows[kept], rough=rough).search(asked, k)
+        np.testing.assert_array_equal(some.ids[:, : len(kept)], kept[few.ids] if few.ids.size else few.ids)
+        assert (some.ids[:, len(kept) :] == -1).all()
+
+
+def test_dense_snapshot_is_usable_memory_mapped(tmp_path):
+    rng = np.random.default_rng(9)
+    rows, more, asked = unit(rng, 5000, 24), unit(rng, 30, 24), unit(rng, 5, 24)
+    index = DenseIndex(rows[:4990])
+    index.extend(rows[4990:])
+    for name, array in index.arrays().items():
+        np.save(tmp_path / f"{name}.npy", array)
+    mapped = {path.stem: np.load(path, mmap_mode="r") for path in tmp_path.iterdir()}
+    again = DenseIndex.from_arrays(mapped)
+    again.extend(more)
+    expected = DenseIndex(np.concatenate([rows, more])).search(asked, 12)
+    found = again.search(asked, 12)
+    np.testing.assert_array_equal(found.ids, expected.ids)
+    np.testing.assert_array_equal(found.scores, expected.scores)
+
+
+def test_a_filter_of_another_length_is_refused():
+    with pytest.raises(ValueError, match="expected one for each of the 4 rows"):
+        DenseIndex(np.eye(4, dtype=np.float32)).search(np.eye(4, dtype=np.float32), 1, allowed=np.ones(3, bool))
+
+
+def test_multivector_after_changes_equals_a_fresh_index(tmp_path):
+    rng = np.random.default_rng(11)
+    documents = [unit(rng, rng.integers(0, 7), 8) for _ in range(60)]
+    index = MultiVectorIndex(Ragged.of(documents[:20]))
+    for start, stop in ((20, 21), (21, 50), (50, 60)):
+        index.extend(Ragged.of(documents[start:stop]))
+    gone = np.array([0, 3, 20, 44, 59])
+    index.remove(gone)
+    survivors = np.setdiff1d(np.arange(60), gone)
+    fresh = MultiVectorIndex(Ragged.of([documents[i] for i in survivors]))
+    queries = ragged(rng, 6, dim=8)
+    expected = fresh.search(queries, 10)
+    for name, array in index.arrays().items():
+        np.save(tmp_path / f"{name}.npy", array)
+    mapped = MultiVectorIndex.from_arrays({p.stem: np.load(p, mmap_mode="r") for p in tmp_path.iterdir()})
+    for same in (index, mapped):
+        found = same.search(queries, 10)
+        np.testing.assert_array_equal(found.ids, survivors[expected.ids])
+        np.testing.assert_allclose(found.scores, expected.scores, atol=1e-6)
+    allowed = np.arange(60) % 2 == 0
+    some = index.search(queries, 60, allowed=allowed)
+    assert set(some.ids[0].tolist()) - {-1} == set(np.flatnonzero(allowed).tolist()) - set(gone.tolist())
+
+
+def test_multivector_over_candidates_equals_the_search_where_they_hold_the_best():
+    rng = np.random.default_rng(12)
+    index, queries = MultiVectorIndex(ragged(rng, 80)), ragged(rng, 5)
+    full = index.search(queries, 30)
+    shuffled = TopK(rng.permuted(full.ids, axis=1), full.scores)
+    shuffled.ids[0, 5:] = -1
+    found = index.rescore(queries, shuffled, 10)
+    np.testing.assert_array_equal(found.ids[1:], full.ids[1:, :10])
+    np.testing.assert_allclose(found.scores[1:], full.scores[1:, :10], atol=1e-6)
+    assert set(found.ids[0].tolist()) == set(shuffled.ids[0, :5].tolist()) | {-1}

@@ -1,8 +1,14 @@
 """Exact search: embeddings of queries in, ``TopK`` of row numbers and scores out.
 
 Each index holds the seeds' side of one route and answers ``search(queries, k) -> TopK``. Ties are broken the same way
-everywhere: higher score first, then the earlier row. No texts and no dicts come in here.
+everywhere: higher score first, then the earlier row. All indexes share one shape, ``Index``, so that a file and a
+persistent bank are searched by the same code.
 """
+
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
 
 from ecom_rag.retrieval.dense import DenseIndex
 from ecom_rag.retrieval.hybrid import HybridIndex, pair_scores
@@ -10,4 +16,23 @@ from ecom_rag.retrieval.multivector import MultiVectorIndex
 from ecom_rag.retrieval.sparse import SparseIndex
 from ecom_rag.retrieval.topk import TopK
 
-__all__ = ["DenseIndex", "HybridIndex", "MultiVectorIndex", "SparseIndex", "TopK", "pair_scores"]
+__all__ = ["DenseIndex", "HybridIndex", "Index", "MultiVectorIndex", "SparseIndex", "TopK", "pair_scores"]
+
+
+class Index(Protocol):
+    """One route's side of the seeds. Rows are numbered in the order they came and keep their number for ever."""
+
+    def __len__(self) -> int:
+        """Rows, removed ones included."""
+
+    def extend(self, items: Any, /) -> None:
+        """Append rows, in the route's own form (vectors, term weights, texts)."""
+
+    def remove(self, rows: NDArray[np.int64], /) -> None:
+        """Rows that are never returned again, and count in no statistic."""
+
+    def search(self, queries: Any, k: int, *, allowed: NDArray[np.bool_] | None = None) -> TopK:
+        """The k best rows of each query, of those that ``allowed`` (a mask over rows) allows."""
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """The state, as arrays that can be saved and memory-mapped."""

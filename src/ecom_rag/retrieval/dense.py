@@ -1,28 +1,35 @@
 """Exact inner-product search in two steps: a rough product that finds candidates, a float32 rescore that decides.
 
 On a CPU with AMX or AVX512-BF16 the rough product is in bf16, several times faster than float32. Raw bf16 would lose
-some percent of the neighbours, so every row whose rough score is within a proven error bound of the k-th is rescored:
+some percent of the neighbours, so every row whose rough score is within a proven error bound of the k-th is rescored.
+Rough rows are centred: ``q.x = q.c + q.(x - c)`` and the first term orders nothing, but embeddings of texts share a
+common direction, and without it all errors shrink. With ``y = x - c``, rounded ``q'`` and ``y'``:
 
-    |q.x - rough| <= |q - q'| |x| + |q'| |x - x'| + rounding of the sum and of the result
+    |q.y - rough| <= |q - q'| |y| + |q'| |y - y'| + rounding of the sum and of the result
 
-where ``q'``, ``x'`` are the rounded vectors; the two residual norms are measured, not estimated. A query with more near
-ties than fit the buffer falls back to scoring every row. The result is that of a float32 brute force, and each score
+The norms of the residuals are measured, not estimated. A query with more near ties than fit the buffer is searched anew
+with float32 products, and at last by scoring every row. The result is that of a float32 brute force, and each score
 depends on its query and its row alone, not on what else was searched.
 """
 
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, Self
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
 from ecom_rag.errors import EmbeddingError
 from ecom_rag.models.runtimes import cpu_has_bf16
-from ecom_rag.retrieval.topk import TopK, select_row
+from ecom_rag.retrieval import dense_kernels as kernels
+from ecom_rag.retrieval.growing import GrowingRows, LiveRows, combine, tensor
+from ecom_rag.retrieval.topk import TopK
 
 _ROWS = 4096  # rows of seeds a block: with a tile of queries the rough scores stay in the cache
 _QUERIES = 1024  # queries a tile
+_PROBE = 32  # queries that tell whether rough candidates can be certified on these rows
 _SMALL = 2048  # fewer rows than this are not worth a bf16 copy
+_CHUNK = 65536  # rows a pass over all vectors holds beside them
+_FEW = 16  # a filter that leaves less than one row in this many is answered by scoring those rows alone
 
 
 class DenseIndex:
@@ -31,35 +38,59 @@ class DenseIndex:
     Args:
         vectors: ``(n, dim)`` float32; kept, not copied (a bf16 copy is added where it pays).
         rough: ``bf16`` or ``fp32``: the precision of the candidate step; by default what this CPU is faster at.
+
+    Raises:
+        EmbeddingError: NaN or infinity.
     """
 
     def __init__(self, vectors: NDArray[np.float32], *, rough: str | None = None) -> None:
-        import torch
-
-        self._vectors = np.ascontiguousarray(vectors, np.float32)
-        check_finite(self._vectors, "seed embeddings")
-        self._bf16 = rough == "bf16" or (rough is None and len(vectors) >= _SMALL and cpu_has_bf16())
-        self._rough = torch.from_numpy(self._vectors)
-        self._norm = self._residual = 0.0
-        if self._bf16:
-            self._rough = torch.empty(vectors.shape, dtype=torch.bfloat16)
-        for start in range(0, len(vectors), 65536):
-            block = torch.from_numpy(self._vectors[start : start + 65536])
-            self._norm = max(self._norm, float(block.norm(dim=1).max()))
-            if self._bf16:
-                rounded = block.bfloat16()
-                self._rough[start : start + 65536] = rounded
-                self._residual = max(self._residual, float((block - rounded.float()).norm(dim=1).max()))
+        vectors = np.ascontiguousarray(vectors, np.float32)
+        check_finite(vectors, "seed embeddings")
+        self._precision = rough
+        self._live = LiveRows()
+        self._set_base(vectors)
 
     def __len__(self) -> int:
-        return len(self._vectors)
+        return len(self._base) + len(self._tail)
 
-    def search(self, queries: NDArray[np.float32], k: int) -> TopK:
+    @property
+    def dimension(self) -> int:
+        """Length of a vector."""
+        return int(self._base.shape[1])
+
+    def extend(self, vectors: NDArray[np.float32]) -> None:
+        """Append rows ``(m, dim)`` float32.
+
+        Raises:
+            EmbeddingError: Another dimension, NaN or infinity.
+        """
+        vectors = np.ascontiguousarray(vectors, np.float32)
+        if len(self) and vectors.shape[1] != self.dimension:
+            raise EmbeddingError(f"new rows have {vectors.shape[1]} dimensions, the seeds {self.dimension};"
+                                 " encode both with the same checkpoint")  # fmt: skip
+        check_finite(vectors, "new embeddings")
+        if len(vectors) == 0:
+            return
+        self._live.extend(len(vectors))
+        if len(self._tail) + len(vectors) > len(self._base):  # as large as the base: become part of it
+            parts = [self._base, self._tail.rows, vectors] if len(self) else [vectors]
+            self._set_base(np.concatenate(parts))
+            return
+        self._tail.extend(vectors)
+        if self._bf16:
+            self._tail_rough.extend(self._rough_of(vectors).view(self._torch.int16).numpy())
+
+    def remove(self, rows: NDArray[np.int64]) -> None:
+        """Rows that are never returned again; the numbers of the others stay."""
+        self._live.remove(rows, len(self))
+
+    def search(self, queries: NDArray[np.float32], k: int, *, allowed: NDArray[np.bool_] | None = None) -> TopK:
         """The k rows with the largest inner product.
 
         Args:
             queries: ``(q, dim)`` float32.
             k: At most the number of rows is returned.
+            allowed: ``(n,)``: rows that may be returned; by default all.
 
         Returns:
             Row numbers and float32 inner products (cosines, for rows of length 1), best first.
@@ -68,70 +99,162 @@ class DenseIndex:
             EmbeddingError: The dimensions differ, or a query holds NaN or infinity.
         """
         queries = np.ascontiguousarray(queries, np.float32)
-        k = min(k, len(self))
-        if len(queries) == 0 or k == 0:
-            return TopK.empty(len(queries), k)
-        if queries.shape[1] != self._vectors.shape[1]:
-            raise EmbeddingError(f"queries have {queries.shape[1]} dimensions, the seeds {self._vectors.shape[1]};"
+        k = min(k, self._live.count(len(self)))
+        found = TopK.empty(len(queries), k)
+        mask = combine(self._live.mask, allowed, len(self))
+        if found.ids.size == 0:
+            return found
+        if queries.shape[1] != self.dimension:
+            raise EmbeddingError(f"queries have {queries.shape[1]} dimensions, the seeds {self.dimension};"
                                  " encode both with the same checkpoint")  # fmt: skip
         check_finite(queries, "query embeddings")
-        found = TopK.empty(len(queries), k)
-        for start in range(0, len(queries), _QUERIES):
-            part = slice(start, start + _QUERIES)
-            self._search_tile(queries[part], k, found.ids[part], found.scores[part])
+        if mask is not None:
+            rows = np.flatnonzero(mask)
+            if len(rows) * _FEW <= len(self):
+                self._score_rows(queries, rows, found)
+                return found
+        start, bf16 = 0, self._bf16
+        while start < len(queries):
+            part = slice(start, start + (_PROBE if start == 0 and bf16 and len(queries) > 4 * _PROBE else _QUERIES))
+            left = self._search_tile(queries[part], k, mask, found.ids[part], found.scores[part], bf16=bf16)
+            again = np.arange(len(queries[part]))[left] + start
+            if bf16 and len(again):
+                ids, scores = found.ids[again], found.scores[again]
+                left = self._search_tile(queries[again], k, mask, ids, scores, bf16=False)
+                found.ids[again], found.scores[again] = ids, scores
+                bf16 = 4 * len(again) < len(queries[part])
+                again = again[left]
+            if len(again):
+                rest = TopK(found.ids[again], found.scores[again])
+                self._score_rows(queries[again], np.arange(len(self)) if mask is None else np.flatnonzero(mask), rest)
+                found.ids[again], found.scores[again] = rest.ids, rest.scores
+            start = part.stop
         return found
 
-    def _search_tile(self, queries: NDArray[Any], k: int, ids: NDArray[Any], scores: NDArray[Any]) -> None:
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """All that ``from_arrays`` needs, as arrays that can be saved and memory-mapped."""
+        vectors = np.concatenate([self._base, self._tail.rows]) if len(self._tail) else self._base
+        state = {"vectors": vectors, "centre": self._centre, "bounds": np.array([self._norm, self._residual])}
+        if self._bf16:
+            bits = self._rough.view(self._torch.int16).numpy()
+            state["rough"] = np.concatenate([bits, self._tail_rough.rows]) if len(self._tail) else bits
+        if self._live.mask is not None:
+            state["live"] = self._live.mask
+        return state
+
+    @classmethod
+    def from_arrays(cls, arrays: dict[str, NDArray[Any]]) -> Self:
+        """The index that gave ``arrays``; they are used as they are, memory-mapped ones too."""
+        index = cls(np.empty((0, arrays["vectors"].shape[1]), np.float32))
+        rough = arrays.get("rough")
+        if (rough is not None) != (cpu_has_bf16() and len(arrays["vectors"]) >= _SMALL):
+            index._set_base(arrays["vectors"])  # written on another kind of CPU
+        else:
+            norm, residual = arrays["bounds"].tolist()
+            index._keep(arrays["vectors"], arrays["centre"], norm, residual, rough)
+        index._live = LiveRows(np.array(arrays["live"]) if "live" in arrays else None)
+        return index
+
+    def _keep(
+        self, vectors: NDArray[np.float32], centre: NDArray[Any], norm: float, residual: float, rough: Any
+    ) -> None:
         import torch
 
-        exact = torch.from_numpy(queries)
-        rough = exact.bfloat16() if self._bf16 else exact
-        n, count, dim = len(self), len(queries), queries.shape[1]
-        query_residual = (exact - rough.float()).norm(dim=1).numpy()
+        self._torch = torch
+        self._base, self._centre, self._norm, self._residual = vectors, centre, norm, residual
+        self._bf16 = rough is not None
+        self._rough: Any = None if rough is None else tensor(rough).view(torch.bfloat16)
+        self._tail = GrowingRows((vectors.shape[1],), np.float32)
+        self._tail_rough = GrowingRows((vectors.shape[1],), np.int16)
+
+    def _set_base(self, vectors: NDArray[np.float32]) -> None:
+        bf16 = self._precision == "bf16" or (self._precision is None and len(vectors) >= _SMALL and cpu_has_bf16())
+        centre = np.zeros(vectors.shape[1], np.float32)
+        if bf16 and len(vectors):
+            centre = vectors.mean(axis=0, dtype=np.float64).astype(np.float32)
+        rough = np.empty(vectors.shape, np.int16) if bf16 else None
+        self._keep(vectors, centre, 0.0, 0.0, rough)
+        for start in range(0, len(vectors), _CHUNK):
+            part = slice(start, start + _CHUNK)
+            if rough is not None:
+                rough[part] = self._rough_of(vectors[part]).view(self._torch.int16).numpy()
+            else:
+                self._norm = max(self._norm, float(np.linalg.norm(vectors[part], axis=1).max()))
+
+    def _rough_of(self, vectors: NDArray[np.float32]) -> Any:
+        """Centred rows in bf16; the bounds are widened to hold for them."""
+        centred = tensor(vectors) - tensor(self._centre)
+        rounded = centred.bfloat16()
+        self._norm = max(self._norm, float(centred.norm(dim=1).max()))
+        self._residual = max(self._residual, float((centred - rounded.float()).norm(dim=1).max()))
+        return rounded
+
+    def _segments(self, bf16: bool) -> Iterator[tuple[int, Any]]:
+        """First row and rows of each contiguous part."""
+        if not bf16:
+            yield 0, tensor(self._base)
+            yield len(self._base), tensor(self._tail.rows)
+            return
+        yield 0, self._rough
+        yield len(self._base), tensor(self._tail_rough.rows).view(self._torch.bfloat16)
+
+    def _search_tile(
+        self, queries: NDArray[Any], k: int, mask: Any, ids: NDArray[Any], scores: NDArray[Any], *, bf16: bool
+    ) -> NDArray[np.bool_]:
+        """Fill ``ids`` and ``scores``; returns which queries had too many near ties and are still to do."""
+        exact = self._torch.from_numpy(queries)
+        rough = exact.bfloat16() if bf16 else exact
+        state = kernels.State(len(queries), max(4 * k, 512), *self._bounds(exact, rough, bf16))
+        allowed = np.empty(0, bool) if mask is None else mask
+        for first, segment in self._segments(bf16):
+            for start, product in _products(rough, segment):
+                kernels.scan(product, first + start, k, allowed, *state.arrays)
+        kernels.rescore(queries, self._base, self._tail.rows, k, *state.arrays, ids, scores)
+        return state.counts < 0
+
+    def _bounds(self, exact: Any, rough: Any, bf16: bool) -> tuple[NDArray[np.float32], np.float32]:
+        """For each query the largest error of a rough score, and the relative rounding of the result."""
+        norm, residual = self._norm, self._residual
+        if not bf16:
+            norm, residual = norm + float(np.linalg.norm(self._centre)), 0.0
         rough_norm = rough.float().norm(dim=1).numpy()
-        bound = query_residual * self._norm + rough_norm * self._residual
-        bound += dim * 2.0**-24 * rough_norm * (self._norm + self._residual)  # float32 sums of dim terms
-        relative = 2.0**-8 if self._bf16 else 2.0**-24  # the result's own rounding
-        capacity = max(4 * k, 512)
-        state = _State(count, capacity, bound.astype(np.float32), np.float32(relative))
-        if count == 1 and self._bf16:  # one product over all rows: bound by memory alone
-            product = torch.mv(self._rough, rough[0])[None, :]
-            _scan(_bits(product), 0, k, state.keys, state.ids, state.counts, state.cuts, state.bound, state.relative)
-        else:
-            rows = n if count * n <= _ROWS * _QUERIES else max(_ROWS, _ROWS * _QUERIES // count)
-            buffer = torch.empty((count, min(rows, n)), dtype=rough.dtype)
-            for start in range(0, n, rows):
-                block = self._rough[start : start + rows]
-                product = (
-                    buffer if len(block) == buffer.shape[1] else torch.empty((count, len(block)), dtype=rough.dtype)
-                )
-                torch.mm(rough, block.T, out=product)
-                keys = _bits(product)
-                _scan(keys, start, k, state.keys, state.ids, state.counts, state.cuts, state.bound, state.relative)
-        _rescore(
-            queries, self._vectors, k, state.keys, state.ids, state.counts, state.bound, state.relative, ids, scores
-        )
+        bound = (exact - rough.float()).norm(dim=1).numpy() * norm + rough_norm * residual
+        bound += self.dimension * 2.0**-24 * rough_norm * (norm + residual)  # float32 sums of so many terms
+        return bound.astype(np.float32), np.float32(2.0**-8 if bf16 else 2.0**-24)
 
-
-class _State:
-    """Candidate buffers of a tile of queries; ``counts`` is -1 for a query whose near ties did not fit."""
-
-    def __init__(self, queries: int, capacity: int, bound: NDArray[np.float32], relative: np.float32) -> None:
-        self.keys = np.empty((queries, capacity), np.int32)
-        self.ids = np.empty((queries, capacity), np.int32)
-        self.counts = np.zeros(queries, np.int64)
-        self.cuts = np.full(queries, np.iinfo(np.int32).min, np.int32)
-        self.bound = bound
-        self.relative = relative
+    def _score_rows(self, queries: NDArray[np.float32], rows: NDArray[np.int64], found: TopK) -> None:
+        """Score given rows one by one."""
+        for query in range(len(queries)):
+            scores = kernels.dots(queries[query], self._base, self._tail.rows, rows)
+            kernels.select_rows(scores, rows, found.ids.shape[1], found.ids[query], found.scores[query])
 
 
 def check_finite(vectors: NDArray[np.float32], what: str) -> None:
     """Raise ``EmbeddingError`` for NaN or infinity."""
-    for start in range(0, len(vectors), 65536):
-        block = vectors[start : start + 65536]
+    for start in range(0, len(vectors), _CHUNK):
+        block = vectors[start : start + _CHUNK]
         if not np.isfinite(block).all():
             row = start + int(np.flatnonzero(~np.isfinite(block).all(axis=1))[0])
             raise EmbeddingError(f"{what}: row {row} holds NaN or infinity; encode it again")
+
+
+def _products(queries: Any, rows: Any) -> Iterator[tuple[int, NDArray[Any]]]:
+    """Rough scores of blocks of rows as ``(queries, block)`` bits, each with the number of its first row."""
+    import torch
+
+    count, n = len(queries), len(rows)
+    if n == 0:
+        return
+    if count == 1 and queries.dtype == torch.bfloat16:  # one product over all rows: bound by memory alone
+        yield 0, _bits(torch.mv(rows, queries[0])[None, :])
+        return
+    block = n if count * n <= _ROWS * _QUERIES else max(_ROWS, _ROWS * _QUERIES // count)
+    buffer = torch.empty((count, min(block, n)), dtype=queries.dtype)
+    for start in range(0, n, block):
+        part = rows[start : start + block]
+        out = buffer if len(part) == buffer.shape[1] else torch.empty((count, len(part)), dtype=queries.dtype)
+        torch.mm(queries, part.T, out=out)
+        yield start, _bits(out)
 
 
 def _bits(product: Any) -> NDArray[Any]:
@@ -139,100 +262,3 @@ def _bits(product: Any) -> NDArray[Any]:
     import torch
 
     return product.view(torch.int16 if product.dtype == torch.bfloat16 else torch.int32).numpy()
-
-
-# Scores are compared as integers: the bits of a float, with the lower ones of negative numbers flipped, order as the
-# floats do. That lets one vectorised kernel read bf16 (which NumPy and numba do not know) and float32 alike.
-
-
-@numba.njit(cache=True)
-def _cut_of(kept, k, bound, relative):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
-    """The key below which no row can be among the k best: the k-th rough score less twice the error bound."""
-    kth = np.empty(1, np.int32)
-    kth[0] = np.partition(kept, kept.shape[0] - k)[kept.shape[0] - k]
-    kth[0] ^= (kth[0] >> 31) & 0x7FFFFFFF
-    value = kth.view(np.float32)
-    value[0] = value[0] - np.float32(2.02) * (bound + relative * abs(value[0])) - np.float32(1e-12)
-    key = value.view(np.int32)[0]
-    return key ^ ((key >> 31) & 0x7FFFFFFF)
-
-
-@numba.njit(cache=True, parallel=True)
-def _scan(bits, first, k, keys, ids, counts, cuts, bound, relative):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
-    """Collect the rows of one block whose rough score is above each query's cut."""
-    shift = 32 - 8 * bits.itemsize
-    sign = 8 * bits.itemsize - 1
-    low = (1 << sign) - 1
-    n = bits.shape[1]
-    capacity = keys.shape[1]
-    for q in numba.prange(bits.shape[0]):
-        count = counts[q]
-        if count < 0:
-            continue
-        cut = cuts[q]
-        row = bits[q]
-        for start in range(0, n, 64):
-            stop = min(start + 64, n)
-            best = row[start] ^ ((row[start] >> sign) & low)
-            for column in range(start, stop):
-                best = max(best, row[column] ^ ((row[column] >> sign) & low))
-            if (np.int32(best) << shift) < (cut >> shift) << shift:
-                continue
-            for column in range(start, stop):
-                key = np.int32(row[column] ^ ((row[column] >> sign) & low)) << shift
-                if key < (cut >> shift) << shift:
-                    continue
-                if count == capacity:
-                    cut = _cut_of(keys[q], k, bound[q], relative)
-                    kept = 0
-                    for i in range(count):
-                        if keys[q, i] >= cut:
-                            keys[q, kept] = keys[q, i]
-                            ids[q, kept] = ids[q, i]
-                            kept += 1
-                    count = kept
-                    if kept > capacity - capacity // 8:
-                        count = -1
-                        break
-                    if key < cut:
-                        continue
-                keys[q, count] = key
-                ids[q, count] = first + column
-                count += 1
-            if count < 0:
-                break
-        counts[q] = count
-        cuts[q] = cut
-
-
-@numba.njit(cache=True, fastmath=True)
-def _dot(a, b):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
-    total = np.float32(0)
-    for i in range(a.shape[0]):
-        total += a[i] * b[i]
-    return total
-
-
-@numba.njit(cache=True, parallel=True)
-def _rescore(queries, vectors, k, keys, ids, counts, bound, relative, ids_out, scores_out):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
-    for q in numba.prange(queries.shape[0]):
-        count = counts[q]
-        if count < 0:  # too many near ties: score every row
-            everything = np.empty(vectors.shape[0], np.float32)
-            for row in range(vectors.shape[0]):
-                everything[row] = _dot(queries[q], vectors[row])
-            select_row(everything, k, np.float32(-np.inf), ids_out[q], scores_out[q])
-            continue
-        cut = _cut_of(keys[q, :count], k, bound[q], relative)
-        scores = np.empty(count, np.float32)
-        rows = np.empty(count, np.int64)
-        kept = 0
-        for i in range(count):
-            if keys[q, i] >= cut:
-                rows[kept] = ids[q, i]
-                scores[kept] = _dot(queries[q], vectors[ids[q, i]])
-                kept += 1
-        order = np.argsort(-scores[:kept], kind="mergesort")  # candidates stand in row order: ties keep it
-        for rank in range(k):
-            ids_out[q, rank] = rows[order[rank]]
-            scores_out[q, rank] = scores[order[rank]]

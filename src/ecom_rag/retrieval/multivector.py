@@ -3,12 +3,15 @@
 Khattab and Zaharia 2020 (arXiv:2004.12832), averaged as in BGE-M3 (Chen et al. 2024, arXiv:2402.03216, eq. 4).
 """
 
+from typing import Any, Self
+
 import numba
 import numpy as np
 from numpy.typing import NDArray
 
 from ecom_rag.errors import EmbeddingError
 from ecom_rag.models.embeddings import Ragged
+from ecom_rag.retrieval.growing import GrowingRows, LiveRows, combine, tensor
 from ecom_rag.retrieval.topk import TopK, select
 
 _DOCUMENT_TOKENS = 8192  # document tokens a block
@@ -24,44 +27,129 @@ class MultiVectorIndex:
     """
 
     def __init__(self, vectors: Ragged) -> None:
-        self._vectors = vectors
+        self._base = vectors
+        self._start_tail()
+        self._live = LiveRows()
 
     def __len__(self) -> int:
-        return len(self._vectors)
+        return len(self._base) + len(self._tail_ends)
 
-    def search(self, queries: Ragged, k: int) -> TopK:
+    def extend(self, vectors: Ragged) -> None:
+        """Append documents.
+
+        Raises:
+            EmbeddingError: Another dimension.
+        """
+        if len(vectors) == 0:
+            return
+        if len(self) and vectors.values.shape[1] != self._base.values.shape[1]:
+            raise EmbeddingError(f"new rows have {vectors.values.shape[1]} dimensions, the seeds"
+                                 f" {self._base.values.shape[1]}; encode both with the same checkpoint")  # fmt: skip
+        self._live.extend(len(vectors))
+        if len(self._tail) + len(vectors.values) > len(self._base.values):  # as large as the base: become part of it
+            self._base = _joined([*([self._base] if len(self._base) else []), self._tail_rows(), vectors])
+            self._start_tail()
+            return
+        self._tail_ends.extend(len(self._tail) + vectors.offsets[1:] - vectors.offsets[0])
+        self._tail.extend(vectors.values[vectors.offsets[0] : vectors.offsets[-1]])
+
+    def remove(self, rows: NDArray[np.int64]) -> None:
+        """Documents that are never returned again; the numbers of the others stay."""
+        self._live.remove(rows, len(self))
+
+    def search(self, queries: Ragged, k: int, *, allowed: NDArray[np.bool_] | None = None) -> TopK:
         """The k documents with the largest MaxSim.
 
         Args:
             queries: Query token vectors, ragged by query.
             k: At most the number of documents is returned.
+            allowed: ``(n,)``: documents that may be returned; by default all.
         """
-        k = min(k, len(self))
+        k = min(k, self._live.count(len(self)))
         found = TopK.empty(len(queries), k)
+        mask = combine(self._live.mask, allowed, len(self))
         for part in tiles(queries, len(self)):
-            best = select(self.scores(queries.take(part)), k)
+            scores = self.scores(queries.take(part))
+            if mask is not None:
+                scores[:, ~mask] = -np.inf
+            best = select(scores, k)
             found.ids[part], found.scores[part] = best.ids, best.scores
+        return found
+
+    def rescore(self, queries: Ragged, candidates: TopK, k: int) -> TopK:
+        """The k best of other routes' candidates: all the work of late interaction on a few rows.
+
+        Args:
+            queries: Query token vectors, ragged by query.
+            candidates: Row numbers a query, -1 for none; their scores are not looked at.
+            k: Results a query.
+        """
+        found = TopK.empty(len(queries), min(k, candidates.ids.shape[1]))
+        everything = self._whole()
+        for row in range(len(queries)):
+            ids = np.unique(candidates.ids[row][candidates.ids[row] >= 0])
+            if self._live.mask is not None:
+                ids = ids[self._live.mask[ids]]
+            pairs = np.column_stack([np.full(len(ids), row), ids])
+            scores = max_sim_pairs(queries, everything, pairs)
+            order = np.argsort(-scores, kind="stable")[: found.ids.shape[1]]
+            found.ids[row, : len(order)], found.scores[row, : len(order)] = ids[order], scores[order]
         return found
 
     def scores(self, queries: Ragged) -> NDArray[np.float32]:
         """Every document's score: ``(q, n)`` float32 in -1..1; a query or document of no tokens scores 0."""
-        import torch
-
-        if len(queries) and queries.values.shape[1] != self._vectors.values.shape[1]:
+        if len(queries) and len(self) and queries.values.shape[1] != self._base.values.shape[1]:
             raise EmbeddingError(f"queries have {queries.values.shape[1]} dimensions, the seeds"
-                                 f" {self._vectors.values.shape[1]}; encode both with the same checkpoint")  # fmt: skip
+                                 f" {self._base.values.shape[1]}; encode both with the same checkpoint")  # fmt: skip
         result = np.zeros((len(queries), len(self)), np.float32)
-        query_tokens = torch.from_numpy(np.ascontiguousarray(queries.values))  # (T, d)
-        offsets = self._vectors.offsets
-        first = 0
-        while first < len(self):
-            last = int(np.searchsorted(offsets, offsets[first] + _DOCUMENT_TOKENS, side="right")) - 1
-            last = max(first + 1, min(last, len(self)))
-            block = torch.from_numpy(self._vectors.values[offsets[first] : offsets[last]])
-            products = torch.mm(query_tokens, block.T).numpy()  # (T, block tokens)
-            _max_sim(products, queries.offsets, offsets[first : last + 1] - offsets[first], first, result)
-            first = last
+        _score_all(queries, self._base, result[:, : len(self._base)])
+        _score_all(queries, self._tail_rows(), result[:, len(self._base) :])
         return result
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """All that ``from_arrays`` needs, as arrays that can be saved and memory-mapped."""
+        whole = self._whole()
+        state = {"values": whole.values, "offsets": whole.offsets}
+        if self._live.mask is not None:
+            state["live"] = self._live.mask
+        return state
+
+    @classmethod
+    def from_arrays(cls, arrays: dict[str, NDArray[Any]]) -> Self:
+        """The index that gave ``arrays``; they are used as they are, memory-mapped ones too."""
+        index = cls(Ragged(arrays["values"], arrays["offsets"]))
+        index._live = LiveRows(np.array(arrays["live"]) if "live" in arrays else None)
+        return index
+
+    def _start_tail(self) -> None:
+        self._tail = GrowingRows(self._base.values.shape[1:], np.float32)
+        self._tail_ends = GrowingRows((), np.int64)
+
+    def _tail_rows(self) -> Ragged:
+        return Ragged(self._tail.rows, np.concatenate([np.zeros(1, np.int64), self._tail_ends.rows]))
+
+    def _whole(self) -> Ragged:
+        return _joined([self._base, self._tail_rows()]) if len(self._tail_ends) else self._base
+
+
+def _joined(parts: list[Ragged]) -> Ragged:
+    lengths = np.concatenate([part.lengths for part in parts])
+    values = np.concatenate([part.values[part.offsets[0] : part.offsets[-1]] for part in parts if len(part.values)])
+    return Ragged(values, np.concatenate([[0], np.cumsum(lengths)]))
+
+
+def _score_all(queries: Ragged, documents: Ragged, result: NDArray[np.float32]) -> None:
+    """MaxSim of every pair, a block of documents at a time."""
+    query_tokens = tensor(np.ascontiguousarray(queries.values, np.float32))  # (T, d)
+    offsets = documents.offsets
+    first = 0
+    while first < len(documents):
+        last = int(np.searchsorted(offsets, offsets[first] + _DOCUMENT_TOKENS, side="right")) - 1
+        last = max(first + 1, min(last, len(documents)))
+        block = tensor(documents.values[offsets[first] : offsets[last]])
+        products = (query_tokens @ block.T).numpy()  # (T, block tokens)
+        _max_sim(products, queries.offsets, offsets[first : last + 1] - offsets[first], first, result)
+        first = last
 
 
 def tiles(queries: Ragged, documents: int) -> list[NDArray[np.int64]]:

@@ -1,0 +1,89 @@
+"""What all indexes need to change while they are searched: rows that grow, rows that are gone."""
+
+import ctypes
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class GrowingRows:
+    """Rows of a fixed trailing shape and dtype, with spare room behind them.
+
+    Args:
+        shape: Of one row.
+        dtype: Of the values.
+    """
+
+    def __init__(self, shape: tuple[int, ...], dtype: Any) -> None:
+        self._room = np.empty((0, *shape), dtype)
+        self._count = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    @property
+    def rows(self) -> NDArray[Any]:
+        """The rows so far: a view that later ``extend`` calls leave as it is."""
+        return self._room[: self._count]
+
+    def extend(self, rows: NDArray[Any]) -> None:
+        """Append rows."""
+        count = self._count + len(rows)
+        if count > len(self._room):
+            room = np.empty((max(256, 2 * len(self._room), count), *self._room.shape[1:]), self._room.dtype)
+            room[: self._count] = self.rows
+            self._room = room
+        self._room[self._count : count] = rows
+        self._count = count
+
+
+def combine(live: NDArray[np.bool_] | None, allowed: NDArray[np.bool_] | None, rows: int) -> NDArray[np.bool_] | None:
+    """The rows that a search may return: not removed, and allowed by the caller's filter; ``None`` for all.
+
+    Raises:
+        ValueError: ``allowed`` has another length than there are rows.
+    """
+    if allowed is not None and len(allowed) != rows:
+        raise ValueError(f"allowed has {len(allowed)} entries; expected one for each of the {rows} rows")
+    if live is None:
+        return allowed
+    return live if allowed is None else live & allowed
+
+
+class LiveRows:
+    """Which rows have not been removed. A removal copies the mask, so that a search under way keeps what it saw."""
+
+    def __init__(self, mask: NDArray[np.bool_] | None = None) -> None:
+        self.mask = mask  # None: all rows
+
+    def count(self, rows: int) -> int:
+        """Rows that are left."""
+        return rows if self.mask is None else int(np.count_nonzero(self.mask))
+
+    def extend(self, more: int) -> None:
+        """``more`` new rows, all live."""
+        if self.mask is not None:
+            self.mask = np.concatenate([self.mask, np.ones(more, bool)])
+
+    def remove(self, gone: NDArray[np.int64], rows: int) -> None:
+        """Mark rows as removed for ever.
+
+        Raises:
+            IndexError: A row that there is not.
+        """
+        mask = np.ones(rows, bool) if self.mask is None else self.mask.copy()
+        mask[gone] = False
+        self.mask = mask
+
+
+def tensor(array: NDArray[Any]) -> Any:
+    """A tensor over the array's memory; read-only (memory-mapped) arrays too, which are only read here."""
+    import torch
+
+    if not array.flags.writeable and array.size:
+        array = np.ascontiguousarray(array)
+        memory: Any = (ctypes.c_byte * array.nbytes).from_address(array.ctypes.data)
+        memory._owner = array
+        array = np.frombuffer(memory, array.dtype).reshape(array.shape)
+    return torch.from_numpy(array) if array.size else torch.from_numpy(np.empty(array.shape, array.dtype))

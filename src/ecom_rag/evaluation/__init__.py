@@ -1,0 +1,24 @@
+"""Evaluation: how good a run is, how sure that is, and which route it owes it to.
+
+In: runs (results of score, recall, rerank, or TREC files) and judgements (qrels, BEIR folders, or labels in the
+metadata). Out: ``PerQuery`` figures, intervals, paired tests, fitted fusion weights, tables and an HTML report.
+"""
+
+from ecom_rag.evaluation.fit_fusion import fit_fusion, judge, judge_labels
+from ecom_rag.evaluation.measures import PerQuery, Qrels, Run, evaluate_run, parse_measures
+from ecom_rag.evaluation.significance import Comparison, Interval, bootstrap, compare
+
+__all__ = [
+    "Comparison",
+    "Interval",
+    "PerQuery",
+    "Qrels",
+    "Run",
+    "bootstrap",
+    "compare",
+    "evaluate_run",
+    "fit_fusion",
+    "judge",
+    "judge_labels",
+    "parse_measures",
+]

@@ -1,0 +1,58 @@
+"""What each route contributes, read off ``topk_evidence``: the ranking by it alone, and the fusion without it.
+
+The candidates are fused anew from the ranks in the evidence, by unweighted reciprocal rank. So this says what a route
+does *to the order of the candidates that the results hold*: what fell out of the fused list is not seen, which makes a
+route alone look a little better or worse than its own full search, and "all" may differ from the run where that was
+fused otherwise or reranked. For the full truth run the routes one by one, or keep a large ``--top-k``.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ecom_rag.records import Record
+from ecom_rag.retrieval.fusion import Candidates, Evidence, fuse_candidates
+
+ALL = "all routes"
+_RERANKED = "retrieval"  # what rerank keeps of the order before is no route
+
+
+def evidence_of(results: Sequence[Record]) -> Candidates | None:
+    """The candidates of results with each route's scores and ranks; ``ids`` are places in the result.
+
+    Returns:
+        ``None`` where the results hold no evidence of at least two routes.
+    """
+    names = {name: None for result in results for item in result.get("topk_evidence") or () for name in item}
+    routes = [name for name in names if name.partition("_")[0] != _RERANKED]
+    if len(routes) < 2:
+        return None
+    depth = max(len(result["topk_sim"]) for result in results)
+    lengths = np.array([len(result["topk_sim"]) for result in results])
+    ids = np.where(np.arange(depth) < lengths[:, None], np.arange(depth), -1).astype(np.int64)
+    found = {name: Evidence(np.full(ids.shape, np.nan, np.float32), np.zeros(ids.shape, np.int64)) for name in routes}
+    for row, result in enumerate(results):
+        for place, item in enumerate(result.get("topk_evidence") or ()):
+            for name in routes:
+                if name in item:
+                    found[name].scores[row, place] = item[name]["score"]
+                    found[name].ranks[row, place] = item[name]["rank"]
+    return Candidates(ids, found)
+
+
+def ablations(candidates: Candidates) -> dict[str, NDArray[np.int64]]:
+    """Rankings by all routes, by each alone, and by all but each.
+
+    Returns:
+        ``all routes``, ``only NAME`` and ``without NAME`` -> ``(queries, candidates)`` of ``candidates.ids``, best
+        first, -1 behind the last.
+    """
+    names = list(candidates.routes)
+    weights: dict[str, Mapping[str, float]] = {ALL: dict.fromkeys(names, 1.0)}
+    for name in names:
+        weights[f"only {name}"] = {other: float(other == name) for other in names}
+    for name in names if len(names) > 2 else ():  # of two, one left out is the other alone
+        weights[f"without {name}"] = {other: float(other != name) for other in names}
+    depth = max(candidates.ids.shape[1], 1)
+    return {what: fuse_candidates(candidates, k=depth, weights=weight).top.ids for what, weight in weights.items()}

@@ -1,0 +1,287 @@
+"""Learned fusion: weights found on judged queries, and kept only where cross-validation shows that they help.
+
+Methods and weights are tried on the simplex: the corners and the centre, then Dirichlet draws, then draws ever closer
+around the best (random search; the objective, nDCG@k, is piecewise constant, so there is no gradient to follow). For
+k-fold cross-validation the whole search is done anew on each fold's other queries, the choice of the method included,
+so that the out-of-fold figures have seen nothing of their own judgements.
+
+The fit is compared, query by query, with the better of unweighted reciprocal rank fusion and every single route,
+chosen on *all* queries: that favours the baseline, so a gain that is shown is a gain. Where the 95 % bootstrap interval
+of the out-of-fold gain includes zero, the fit is refused and the baseline is what is returned.
+"""
+
+import importlib.metadata
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+import ecom_rag
+from ecom_rag.errors import UsageError
+from ecom_rag.evaluation.significance import Interval, bootstrap
+from ecom_rag.retrieval.fusion import METHODS, RRF_CONSTANT, Candidates, route_scores
+from ecom_rag.retrieval.learned_fusion import LearnedFusion
+
+logger = logging.getLogger(__name__)
+
+_DRAWS = 256  # over the whole simplex, for each method
+_ROUNDS = (30.0, 200.0, 1000.0)  # concentration of the draws around the best so far
+_CLOSER = 64  # draws a round
+
+
+@dataclass(frozen=True)
+class Judged:
+    """How good the candidates are.
+
+    Args:
+        gains: ``(queries, candidates)`` float64, the grade of each candidate, at least 0.
+        ideal: ``(queries,)`` float64, the DCG@k of the best possible ranking of all documents.
+    """
+
+    gains: NDArray[np.float64]
+    ideal: NDArray[np.float64]
+
+
+def judge(
+    candidates: Candidates, documents: Sequence[Sequence[str]], grades: Sequence[Mapping[str, int]], *, k: int = 10
+) -> Judged:
+    """Grades of candidates from judgements.
+
+    Args:
+        candidates: What was found; ``ids`` index into ``documents``.
+        documents: For each query the names that its ``ids`` stand for; one list for all may be repeated.
+        grades: For each query, name -> grade of every judged document, found or not.
+        k: Of nDCG@k.
+    """
+    gains = np.zeros(candidates.ids.shape)
+    for query, (names, judged) in enumerate(zip(documents, grades, strict=True)):
+        for place, row in enumerate(candidates.ids[query].tolist()):
+            if row >= 0:
+                gains[query, place] = max(0, judged.get(names[row], 0))
+    best = np.zeros((len(gains), k))
+    for query, judged in enumerate(grades):
+        top = sorted((max(0, grade) for grade in judged.values()), reverse=True)[:k]
+        best[query, : len(top)] = top
+    return Judged(gains, best @ _discounts(k))
+
+
+def judge_labels(
+    candidates: Candidates, query_labels: NDArray[np.int64], seed_labels: NDArray[np.int64], *, k: int = 10
+) -> Judged:
+    """Grades of candidates from labels: 1 where a seed has the query's label.
+
+    Args:
+        candidates: What was found; ``ids`` are rows of the seeds.
+        query_labels: ``(queries,)`` label numbers.
+        seed_labels: ``(seeds,)`` label numbers.
+        k: Of nDCG@k.
+    """
+    same = (seed_labels[np.maximum(candidates.ids, 0)] == query_labels[:, None]) & (candidates.ids >= 0)
+    ordered = np.sort(seed_labels)
+    relevant = np.searchsorted(ordered, query_labels, "right") - np.searchsorted(ordered, query_labels, "left")
+    ideal = np.append(0.0, np.cumsum(_discounts(k)))[np.minimum(relevant, k)]
+    return Judged(same.astype(np.float64), ideal)
+
+
+def fit_fusion(
+    candidates: Candidates,
+    judged: Judged,
+    *,
+    k: int = 10,
+    methods: Sequence[str] = METHODS,
+    rrf_constant: float = RRF_CONSTANT,
+    folds: int = 5,
+    seed: int = 0,
+    fitted_on: Mapping[str, Any] | None = None,
+) -> LearnedFusion:
+    """Fit method and weights for nDCG@k, or refuse to.
+
+    Args:
+        candidates: What the routes found, as deep as it will be fused later.
+        judged: The grades of the candidates.
+        k: Of nDCG@k.
+        methods: Those to try.
+        rrf_constant: Of ``rrf``; also of the baseline.
+        folds: Of the cross-validation.
+        seed: Of the folds, the draws and the bootstrap.
+        fitted_on: Written down with the result, e.g. file names.
+
+    Returns:
+        The fitted fusion; with ``accepted`` false, and a warning in the log, the baseline instead.
+
+    Raises:
+        UsageError: Fewer than two routes, or too few queries with anything relevant.
+    """
+    names = list(candidates.routes)
+    if len(names) < 2:
+        raise UsageError(f"the routes are {', '.join(names) or 'none'}; fusing needs at least two")
+    useful = np.flatnonzero(judged.ideal > 0)
+    if not 2 <= folds <= len(useful) // 2:
+        raise UsageError(f"{len(useful)} queries have anything relevant; {max(folds, 2)} folds need at least"
+                         f" {2 * max(folds, 2)}, and a gain that can be told from chance some hundreds")  # fmt: skip
+    gains, ideal = judged.gains[useful], judged.ideal[useful]
+    baseline, base_weights, base_values = _baseline(candidates, useful, gains, ideal, k, rrf_constant)
+
+    fold_of = np.random.default_rng(seed).permutation(len(useful)) % folds
+    parts = [fold_of != fold for fold in range(folds)] + [np.ones(len(useful), np.bool_)]  # the last is the fit itself
+    found: list[list[_Found]] = []
+    for method in methods:
+        search = _Search(_features(candidates, useful, method, rrf_constant), gains, ideal, k)
+        found.append(search.best(method, parts, seed))
+    best = [max(of_part, key=lambda one: round(one.value, 12)) for of_part in zip(*found, strict=True)]
+    out_of_fold = np.zeros(len(useful))
+    for fold in range(folds):
+        out_of_fold[fold_of == fold] = best[fold].by_query[fold_of == fold]
+
+    gain = bootstrap(out_of_fold - base_values, seed=seed)
+    accepted = gain.low > 0
+    if not accepted:
+        _refuse(gain, baseline, k)
+    return LearnedFusion(
+        method=best[-1].method if accepted else "rrf",
+        weights=dict(zip(names, (best[-1].weights if accepted else base_weights).tolist(), strict=True)),
+        rrf_constant=rrf_constant,
+        accepted=accepted,
+        baseline=baseline,
+        measure=f"nDCG@{k}",
+        gain=gain.mean,
+        gain_low=gain.low,
+        gain_high=gain.high,
+        fitted_on={
+            **(fitted_on or {}), "queries": len(useful), "folds": folds, "seed": seed,
+            "out_of_fold": float(out_of_fold.mean()), "baseline": float(base_values.mean()),
+        },
+        versions={"ecom_rag": ecom_rag.__version__, "numpy": importlib.metadata.version("numpy")},
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Found:
+    """The best of one method for some of the queries: its mean over them, and what it does on all."""
+
+    value: float
+    method: str
+    weights: NDArray[np.float64]
+    by_query: NDArray[np.float64]
+
+
+class _Search:
+    """The judged candidates, ready to try weights on."""
+
+    def __init__(
+        self, features: NDArray[np.float64], gains: NDArray[np.float64], ideal: NDArray[np.float64], k: int
+    ) -> None:
+        self._features, self._gains, self._ideal, self._discounts = features, gains, ideal, _discounts(k)
+
+    def values(self, weights: NDArray[np.float64]) -> NDArray[np.float64]:
+        """nDCG@k of every query under every row of ``weights (w, routes)``: ``(w, queries)``."""
+        dcg = np.empty((len(weights), len(self._gains)))
+        _dcg(self._features, weights, self._gains, self._discounts, dcg)
+        return dcg / self._ideal
+
+    def best(self, method: str, parts: Sequence[NDArray[np.bool_]], seed: int) -> list[_Found]:
+        """For each part of the queries the weights with the best mean over it; of equals the plainer, tried earlier."""
+        rng = np.random.default_rng(seed)
+        start = _simplex(rng, self._features.shape[2])
+        tried = self.values(start)
+        found = []
+        for part in parts:
+            place = int(tried[:, part].mean(axis=1).argmax())
+            weights, by_query = start[place], tried[place]
+            for concentration in _ROUNDS:
+                closer = _rounded(rng.dirichlet(weights * concentration + 0.3, _CLOSER))
+                values = self.values(closer)
+                means = values[:, part].mean(axis=1)
+                if means.max() > by_query[part].mean() + 1e-12:
+                    weights, by_query = closer[int(means.argmax())], values[int(means.argmax())]
+            found.append(_Found(float(by_query[part].mean()), method, weights, by_query))
+        return found
+
+
+def _features(candidates: Candidates, rows: NDArray[np.int64], method: str, rrf_constant: float) -> NDArray[np.float64]:
+    """``(queries, candidates, routes)``, NaN where a route did not find the candidate."""
+    parts = [
+        np.where(one.ranks > 0, route_scores(one, method=method, rrf_constant=rrf_constant), np.nan)[rows]
+        for one in candidates.routes.values()
+    ]
+    return np.stack(parts, axis=2)
+
+
+def _baseline(
+    candidates: Candidates,
+    rows: NDArray[np.int64],
+    gains: NDArray[np.float64],
+    ideal: NDArray[np.float64],
+    k: int,
+    rrf_constant: float,
+) -> tuple[str, NDArray[np.float64], NDArray[np.float64]]:
+    """The best of unweighted RRF and every single route: name, weights for RRF, nDCG@k of each query."""
+    names = list(candidates.routes)
+    weights = np.vstack([np.ones(len(names)), np.eye(len(names))])
+    values = _Search(_features(candidates, rows, "rrf", rrf_constant), gains, ideal, k).values(weights)
+    best = int(values.mean(axis=1).argmax())
+    return "rrf" if best == 0 else f"only {names[best - 1]}", weights[best], values[best]
+
+
+def _simplex(rng: np.random.Generator, routes: int) -> NDArray[np.float64]:
+    """The centre, the corners, and draws over the whole simplex."""
+    drawn = rng.dirichlet(np.ones(routes), _DRAWS)
+    return _rounded(np.vstack([np.full((1, routes), 1 / routes), np.eye(routes), drawn]))
+
+
+def _rounded(weights: NDArray[np.float64]) -> NDArray[np.float64]:
+    """What is tried is what is written to the file."""
+    return np.round(weights, 4)
+
+
+def _discounts(k: int) -> NDArray[np.float64]:
+    return np.asarray(1 / np.log2(np.arange(2, k + 2)), np.float64)
+
+
+def _refuse(gain: Interval, baseline: str, k: int) -> None:
+    logger.warning(
+        "learned fusion refused: its gain over %s is %+.4f nDCG@%d with a 95 %% interval of %+.4f to %+.4f, which does"
+        " not exclude zero; %s is kept",
+        baseline, gain.mean, k, gain.low, gain.high, baseline,
+    )  # fmt: skip
+
+
+@numba.njit(cache=True, parallel=True)
+def _dcg(features, weights, gains, discounts, out):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    """DCG@k of every query under every weighting; the order is that of ``fuse``: float32 scores, ties by place."""
+    queries, width, routes = features.shape
+    k = discounts.shape[0]
+    for query in numba.prange(queries):
+        best = np.empty(k, np.float32)
+        gain = np.empty(k, np.float64)
+        for trial in range(weights.shape[0]):
+            kept = 0
+            for place in range(width):
+                total = 0.0
+                offered = False  # by a route that counts
+                for route in range(routes):
+                    value = features[query, place, route]
+                    if weights[trial, route] > 0 and not np.isnan(value):
+                        total += weights[trial, route] * value
+                        offered = True
+                if not offered:
+                    continue
+                score = np.float32(total)
+                if kept == k and score <= best[k - 1]:
+                    continue
+                at = min(kept, k - 1)
+                while at > 0 and best[at - 1] < score:
+                    best[at] = best[at - 1]
+                    gain[at] = gain[at - 1]
+                    at -= 1
+                best[at] = score
+                gain[at] = gains[query, place]
+                kept = min(kept + 1, k)
+            total = 0.0
+            for rank in range(kept):
+                total += gain[rank] * discounts[rank]
+            out[trial, query] = total

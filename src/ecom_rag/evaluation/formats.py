@@ -1,0 +1,287 @@
+"""Judgements and runs as files: TREC, BEIR folders, and results of this toolkit.
+
+A file is read whole: an evaluation needs all of it. Every line that does not fit is an error with its place.
+"""
+
+import gzip
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from ecom_rag import records
+from ecom_rag.errors import RecordError, UsageError
+from ecom_rag.evaluation.measures import Qrels, Run
+from ecom_rag.records import Record
+from ecom_rag.retrieval.rerank import check_result
+
+RUN_ENDINGS = (".trec", ".run", ".txt", ".trec.gz", ".run.gz", ".txt.gz")
+_SKIP_HINT = " (or pass --on-bad-line skip)"  # an evaluation over part of a file would be another figure
+
+
+@dataclass(frozen=True)
+class Beir:
+    """One split of a BEIR folder.
+
+    Args:
+        queries: ``{"text", "metadata": {"id", ...}}`` of the split's judged queries, in file order.
+        qrels: The split's judgements.
+        corpus: File with the documents.
+    """
+
+    queries: list[Record]
+    qrels: Qrels
+    corpus: Path
+
+    def documents(self) -> Iterator[Record]:
+        """The corpus as seeds: title and text, and ``metadata.id``; other keys go into the metadata."""
+        for where, item in _items(self.corpus):
+            yield _beir_record(where, item, title=True)
+
+
+def read_beir(folder: str, split: str = "test") -> Beir:
+    """Open a BEIR folder: ``corpus.jsonl[.gz]``, ``queries.jsonl[.gz]``, ``qrels/<split>.tsv``.
+
+    Raises:
+        UsageError: A part of it is missing.
+        RecordError: A line that does not fit.
+    """
+    if not Path(folder).is_dir():
+        raise UsageError(
+            f"{folder}: no such folder; expected a BEIR folder with corpus.jsonl, queries.jsonl and qrels/"
+        )
+    corpus, queries = (_either(folder, name) for name in ("corpus.jsonl", "queries.jsonl"))
+    judged = Path(folder) / "qrels" / f"{split}.tsv"
+    if not judged.is_file():
+        there = ", ".join(sorted(path.stem for path in judged.parent.glob("*.tsv"))) or "none"
+        raise UsageError(f"{judged}: no such file; splits found: {there}; name one with --split")
+    qrels = read_qrels(str(judged))
+    asked = [_beir_record(where, item) for where, item in _items(queries) if str(item.get("_id")) in qrels]
+    found = {query["metadata"]["id"] for query in asked}
+    lost = next((query for query in qrels if query not in found), None)
+    if lost is not None:
+        raise UsageError(f"{judged}: judges query {lost!r}, which {queries.name} does not hold; are they of one set?")
+    return Beir(asked, qrels, corpus)
+
+
+def write_records(items: Iterable[Record], path: str) -> int:
+    """Write records as JSON lines, plain or ``.gz``; returns how many."""
+    if not path.endswith((".jsonl", ".jsonl.gz")):
+        raise UsageError(f"{path}: unknown file type; expected .jsonl or .jsonl.gz")
+    count = 0
+    with _writing(path) as sink:
+        for item in items:
+            sink.write(records.dumps(item))
+            count += 1
+    return count
+
+
+def read_qrels(path: str) -> Qrels:
+    """Judgements: TREC (query, iteration, document, grade) or BEIR (header, then query, document, grade).
+
+    Raises:
+        UsageError: No such file, or it judges nothing.
+        RecordError: A line that does not fit.
+    """
+    qrels: Qrels = {}
+    for number, where, line in _text_lines(path):
+        fields = line.split("\t") if line.count("\t") == 2 else line.split()
+        if number == 1 and len(fields) == 3 and not _is_integer(fields[2]):
+            continue  # BEIR's header
+        if len(fields) not in (3, 4):
+            raise RecordError(where, f"{len(fields)} fields; expected query, document, grade (BEIR) or"
+                                     " query, 0, document, grade (TREC)")  # fmt: skip
+        query, document, grade = fields[0].strip(), fields[-2].strip(), fields[-1].strip()
+        if not _is_integer(grade):
+            raise RecordError(where, f"the grade is {grade!r}; expected a whole number, 0 for not relevant")
+        if document in qrels.setdefault(query, {}):
+            raise RecordError(where, f"query {query!r} and document {document!r} are judged twice; remove one line")
+        qrels[query][document] = int(grade)
+    if not qrels:
+        raise UsageError(f"{path}: holds no judgements; expected lines of query, document, grade")
+    return qrels
+
+
+def write_qrels(qrels: Qrels, path: str) -> None:
+    """Write judgements in TREC's form; ids must hold no white space.
+
+    Raises:
+        UsageError: An id that the form cannot hold.
+    """
+    with _writing(path) as sink:
+        for query, judged in qrels.items():
+            for document, grade in judged.items():
+                sink.write(f"{_plain(query, path)} 0 {_plain(document, path)} {grade}\n".encode())
+
+
+def read_run(path: str) -> Run:
+    """A TREC run: query, Q0, document, rank, score, tag. As for trec_eval the score decides, not the rank.
+
+    Equal scores are ordered by document id, descending, as trec_eval does.
+
+    Raises:
+        UsageError: No such file, or it holds nothing.
+        RecordError: A line that does not fit.
+    """
+    found: dict[str, dict[str, float]] = {}
+    for _, where, line in _text_lines(path):
+        fields = line.split()
+        if len(fields) != 6:
+            raise RecordError(where, f"{len(fields)} fields; expected query, Q0, document, rank, score, tag")
+        query, _, document, _, text, _ = fields
+        try:
+            score = float(text)
+        except ValueError:
+            score = float("nan")
+        if not np.isfinite(score):
+            raise RecordError(where, f"the score is {text!r}; expected a number")
+        if document in found.setdefault(query, {}):
+            raise RecordError(where, f"document {document!r} stands twice under query {query!r}; remove one line")
+        found[query][document] = score
+    if not found:
+        raise UsageError(f"{path}: the run is empty; expected lines of query, Q0, document, rank, score, tag")
+    return {
+        query: [
+            document for document, _ in sorted(scored.items(), key=lambda d: (np.float32(d[1]), d[0]), reverse=True)
+        ]
+        for query, scored in found.items()
+    }
+
+
+def write_run(results: Iterable[tuple[str, list[str], list[float]]], path: str, *, tag: str = "ecom_rag") -> None:
+    """Write a TREC run that trec_eval ranks as the results stand.
+
+    trec_eval sorts by score in float32 and breaks ties by id, so equal scores are written a float32 step apart.
+
+    Args:
+        results: Query id, document ids best first, and their scores.
+        path: File to write; ``.gz`` is compressed.
+        tag: The run's name, last in each line.
+
+    Raises:
+        UsageError: An id that the form cannot hold.
+    """
+    with _writing(path) as sink:
+        for query, documents, scores in results:
+            last = np.float32(np.inf)
+            for rank, (document, score) in enumerate(zip(documents, scores, strict=True), start=1):
+                last = min(np.float32(score), np.nextafter(last, np.float32(-np.inf)))
+                line = f"{_plain(query, path)} Q0 {_plain(document, path)} {rank} {last!s} {_plain(tag, path)}\n"
+                sink.write(line.encode())
+
+
+def read_results(path: str, *, check: Callable[[Record], None] | None = None) -> list[Record]:
+    """Results of ``ecom-rag score``, ``recall`` or ``rerank``.
+
+    Args:
+        path: File of records with ``topk_sim``, ``topk_seed``, ``topk_metadata``; ``-`` is standard input.
+        check: A further check; raises ``ValueError`` with the reason, which becomes an error with the line's place.
+
+    Raises:
+        UsageError: No such file, or it holds nothing.
+        RecordError: A line that does not fit.
+    """
+
+    def whole(record: Record) -> None:
+        check_result(record)
+        if check is not None:
+            check(record)
+
+    try:
+        found = list(records.read(path, check=whole))
+    except RecordError as error:
+        raise RecordError(error.where, error.reason.removesuffix(_SKIP_HINT)) from None
+    if not found:
+        raise UsageError(f"{path}: the run is empty; expected results of ecom-rag score, recall or rerank")
+    return found
+
+
+def value_at(metadata: Any, key: str) -> Any:
+    """The value under a key of metadata, ``a.b`` looking into objects; ``None`` where there is none."""
+    if isinstance(metadata, dict) and key in metadata:
+        return metadata[key]
+    for part in key.split("."):
+        if not isinstance(metadata, dict):
+            return None
+        metadata = metadata.get(part)
+    return metadata
+
+
+def name_at(metadata: Any, key: str, whose: str) -> str:
+    """The id or label under a key, as a string.
+
+    Raises:
+        ValueError: There is none, or it is not a string or number.
+    """
+    value = value_at(metadata, key)
+    if isinstance(value, str | int | float | bool) and value != "":
+        return str(value)
+    keys = ", ".join(list(metadata)[:8]) if isinstance(metadata, dict) else ""
+    found = f"is {value!r}"[:60] if value is not None else f"is missing (found keys: {keys or 'none'})"
+    raise ValueError(f'{whose}: metadata "{key}" {found}; expected a string or number')
+
+
+# --- files ------------------------------------------------------------------------------------------------------------
+
+
+def _beir_record(where: str, item: dict[str, Any], *, title: bool = False) -> Record:
+    if "_id" not in item or not isinstance(item.get("text"), str):
+        raise RecordError(where, f'found keys {", ".join(list(item)[:8])}; expected "_id" and a string "text"')
+    parts = [item.get("title") or "", item["text"]] if title else [item["text"]]
+    text = " ".join(part.strip() for part in parts if part.strip())
+    inside = item.get("metadata")
+    extra = {key: item[key] for key in item if key not in ("_id", "text", "title", "metadata")}
+    return {"text": text, "metadata": {**extra, **(inside if isinstance(inside, dict) else {}), "id": str(item["_id"])}}
+
+
+def _items(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    for _, where, line in _text_lines(str(path)):
+        try:
+            item = records.loads(line.encode())
+        except ValueError as error:
+            raise RecordError(where, str(error)) from None
+        if not isinstance(item, dict):
+            raise RecordError(where, 'expected an object like {"_id": "...", "text": "..."}')
+        yield where, item
+
+
+def _either(folder: str, name: str) -> Path:
+    for path in (Path(folder) / name, Path(folder) / f"{name}.gz"):
+        if path.is_file():
+            return path
+    raise UsageError(f"{Path(folder) / name}[.gz]: no such file; expected a BEIR folder")
+
+
+def _text_lines(path: str) -> Iterator[tuple[int, str, str]]:
+    """Number, place and text of the lines that hold something."""
+    if not Path(path).is_file():
+        raise UsageError(f"{path}: {'is a folder' if Path(path).is_dir() else 'no such file'}; expected a file")
+    try:
+        with gzip.open(path) if path.endswith(".gz") else Path(path).open("rb") as source:
+            for number, line in enumerate(source, start=1):
+                text = (line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line).decode().strip("\r\n ")
+                if text:
+                    yield number, f"{path}:{number}", text
+    except (gzip.BadGzipFile, EOFError) as error:
+        raise RecordError(path, f"damaged gzip file ({error}); copy it again") from None
+    except UnicodeDecodeError as error:
+        raise RecordError(path, f"not UTF-8 ({error.reason}); convert the file to UTF-8") from None
+
+
+def _writing(path: str) -> IO[bytes]:
+    parent = Path(path).parent
+    if not parent.is_dir():
+        raise UsageError(f"{path}: the folder {parent} does not exist; create it first")
+    return gzip.GzipFile(path, "wb", mtime=0) if path.endswith(".gz") else Path(path).open("wb")  # type: ignore[return-value]
+
+
+def _plain(name: str, path: str) -> str:
+    if not name or any(character.isspace() for character in name):
+        raise UsageError(f"{path}: the id {name!r} holds white space or nothing, which TREC's form cannot hold")
+    return name
+
+
+def _is_integer(text: str) -> bool:
+    return text.strip().lstrip("-").isdigit()

@@ -1,0 +1,226 @@
+"""Figures for labelled records: the neighbours vote, and the vote is held against the query's own label.
+
+In: each query's label and its neighbours' labels, nearest first. Out: accuracy, macro-F1, and for each class precision,
+recall, support, average precision of the vote share, and the recall that a fixed precision leaves.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_matrix
+
+from ecom_rag.evaluation.significance import RESAMPLES, Comparison, Interval, draws, signs
+
+_NONE = -1
+
+
+@dataclass(frozen=True)
+class Votes:
+    """What the neighbours say of each query.
+
+    Args:
+        classes: Labels, sorted.
+        truth: ``(queries,)`` int64 index of the query's own class.
+        predicted: ``(queries,)`` int64 class with the most votes, of equals the nearest one's; -1 without neighbours.
+        shares: ``(queries, classes)`` float64, 0..1, each class's share of the votes.
+    """
+
+    classes: tuple[str, ...]
+    truth: NDArray[np.int64]
+    predicted: NDArray[np.int64]
+    shares: NDArray[np.float64]
+
+    @property
+    def correct(self) -> NDArray[np.float64]:
+        """``(queries,)``, 1 where the vote is the query's own class."""
+        return np.asarray(self.truth == self.predicted, np.float64)
+
+
+@dataclass(frozen=True)
+class ClassFigures:
+    """Figures of one class, all 0..1 and higher is better, ``support`` excepted.
+
+    Args:
+        label: The class.
+        support: Queries of it.
+        predicted: Queries voted into it.
+        precision: 0 where nothing was voted into it.
+        recall: 0 where there are no queries of it.
+        f1: Harmonic mean of both.
+        average_precision: Area under the precision-recall curve of the vote share; NaN without queries of it.
+        recall_at_precision: The best recall at any threshold of the vote share whose precision is high enough.
+    """
+
+    label: str
+    support: int
+    predicted: int
+    precision: float
+    recall: float
+    f1: float
+    average_precision: float
+    recall_at_precision: float
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A precision-recall curve, one point a distinct threshold, highest threshold first."""
+
+    precision: NDArray[np.float64]
+    recall: NDArray[np.float64]
+    thresholds: NDArray[np.float64]
+
+    @property
+    def average_precision(self) -> float:
+        """The step-wise area: sum of precision times gain in recall."""
+        return float(np.sum(np.diff(self.recall, prepend=0.0) * self.precision))
+
+    def recall_at(self, precision: float) -> float:
+        """The largest recall among points of at least this precision; 0 where there is none."""
+        return float(self.recall[self.precision >= precision - 1e-12].max(initial=0.0))
+
+
+def vote(labels: Sequence[str], neighbours: Sequence[Sequence[str]], *, k: int | None = None) -> Votes:
+    """One neighbour, one vote.
+
+    Args:
+        labels: Each query's own label.
+        neighbours: The labels of each query's neighbours, nearest first.
+        k: Ask the nearest k only; by default all.
+    """
+    asked = [list(found[:k]) for found in neighbours]
+    classes = tuple(sorted({*labels, *(label for found in asked for label in found)}))
+    number = {label: index for index, label in enumerate(classes)}
+    truth = np.array([number[label] for label in labels], np.int64)
+    depth = max((len(found) for found in asked), default=0)
+    nearest = np.full((len(asked), depth), _NONE, np.int64)
+    for row, found in enumerate(asked):
+        nearest[row, : len(found)] = [number[label] for label in found]
+    counts = np.zeros((len(asked), len(classes)), np.float64)
+    query, place = np.nonzero(nearest >= 0)
+    np.add.at(counts, (query, nearest[query, place]), 1.0)
+    predicted = np.full(len(asked), _NONE, np.int64)
+    if depth:
+        votes_of = np.where(nearest >= 0, np.take_along_axis(counts, np.maximum(nearest, 0), axis=1), -1.0)
+        first = votes_of.argmax(axis=1)  # the first of equals is the nearest
+        predicted = nearest[np.arange(len(asked)), first]
+    return Votes(classes, truth, predicted, counts / np.maximum(counts.sum(axis=1, keepdims=True), 1))
+
+
+def class_figures(votes: Votes, *, fixed_precision: float = 0.9) -> list[ClassFigures]:
+    """Figures of every class that is a query's or was voted for, most frequent first, then by name."""
+    right, named, support = (np.asarray(part.sum(axis=0)).ravel() for part in _counts(votes))
+    figures = []
+    for index, label in enumerate(votes.classes):
+        if support[index] == 0 and named[index] == 0:
+            continue
+        precision, recall = _ratio(right[index], named[index]), _ratio(right[index], support[index])
+        curve = pr_curve(votes.truth == index, votes.shares[:, index]) if support[index] else None
+        figures.append(
+            ClassFigures(
+                label, int(support[index]), int(named[index]), precision, recall,
+                _ratio(2 * right[index], named[index] + support[index]),
+                curve.average_precision if curve else float("nan"),
+                curve.recall_at(fixed_precision) if curve else float("nan"),
+            )
+        )  # fmt: skip
+    return sorted(figures, key=lambda one: (-one.support, one.label))
+
+
+def pr_curve(positive: NDArray[np.bool_], scores: NDArray[np.float64]) -> Curve:
+    """Precision and recall at every distinct threshold.
+
+    Args:
+        positive: ``(queries,)``, at least one true.
+        scores: ``(queries,)``, higher is more likely positive; equal scores pass a threshold together.
+    """
+    order = np.argsort(-scores, kind="stable")
+    ranked = scores[order]
+    last = np.flatnonzero(np.append(ranked[1:] != ranked[:-1], True))
+    hits = np.cumsum(positive[order])[last]
+    return Curve(hits / (last + 1), hits / positive.sum(), ranked[last])
+
+
+def macro_f1(votes: Votes) -> float:
+    """Mean F1 over the classes that are a query's or were voted for."""
+    return float(_macro_f1(*(np.asarray(part.sum(axis=0)) for part in _counts(votes)))[0])
+
+
+def macro_f1_interval(votes: Votes, *, resamples: int = RESAMPLES, seed: int = 0) -> Interval:
+    """Macro-F1 and its 95 % percentile bootstrap interval over queries."""
+    values = np.concatenate([_resampled_f1(votes, chosen) for chosen in draws(len(votes.truth), resamples, seed)])
+    low, high = np.percentile(values, [2.5, 97.5]).tolist()
+    return Interval(macro_f1(votes), low, high)
+
+
+def compare_macro_f1(first: Votes, second: Votes, *, resamples: int = RESAMPLES, seed: int = 0) -> Comparison:
+    """Macro-F1 of the second minus the first: paired bootstrap interval, and p by swapping votes query by query.
+
+    ``better`` and ``worse`` count queries that only the second or only the first has right.
+    """
+    first, second = _same_classes(first, second)
+    count = len(first.truth)
+    observed = macro_f1(second) - macro_f1(first)
+    differences = np.concatenate(
+        [_resampled_f1(second, chosen) - _resampled_f1(first, chosen) for chosen in draws(count, resamples, seed)]
+    )
+    ours, theirs = _counts(second), _counts(first)
+    sums = [np.asarray(part.sum(axis=0)) for part in (*ours, *theirs)]
+    beyond = 0
+    for flips in signs(count, resamples, seed):
+        swapped = (flips < 0).astype(np.float64)  # (rows, queries)
+        moved = [np.asarray(swapped @ (b - a)) for a, b in zip(ours, theirs, strict=True)]
+        second_f1 = _macro_f1(*(total + move for total, move in zip(sums[:3], moved, strict=True)))
+        first_f1 = _macro_f1(*(total - move for total, move in zip(sums[3:], moved, strict=True)))
+        beyond += int((np.abs(second_f1 - first_f1) >= abs(observed) - 1e-12).sum())
+    low, high = np.percentile(differences, [2.5, 97.5]).tolist()
+    change = second.correct - first.correct
+    return Comparison(observed, low, high, (1 + beyond) / (1 + resamples), int((change > 0).sum()),
+                      int((change < 0).sum()), int((change == 0).sum()))  # fmt: skip
+
+
+def _counts(votes: Votes) -> tuple[csr_matrix, csr_matrix, csr_matrix]:
+    """One-hot rows a query: right votes, votes, and own classes, each ``(queries, classes)``."""
+    shape = (len(votes.truth), len(votes.classes))
+
+    def one_hot(column: NDArray[np.int64], rows: NDArray[np.int64]) -> csr_matrix:
+        return csr_matrix((np.ones(len(rows)), (rows, column[rows])), shape=shape)
+
+    return (
+        one_hot(votes.truth, np.flatnonzero(votes.truth == votes.predicted)),
+        one_hot(votes.predicted, np.flatnonzero(votes.predicted >= 0)),
+        one_hot(votes.truth, np.arange(len(votes.truth))),
+    )
+
+
+def _resampled_f1(votes: Votes, chosen: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Macro-F1 of each resample: ``(rows,)`` of ``(rows, queries)`` indices."""
+    rows, count = chosen.shape
+    where = np.repeat(np.arange(rows), count)
+    times = csr_matrix((np.ones(chosen.size), (where, chosen.ravel())), shape=(rows, count))  # summed where equal
+    return _macro_f1(*((times @ part).toarray() for part in _counts(votes)))
+
+
+def _macro_f1(
+    right: NDArray[np.float64], named: NDArray[np.float64], support: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    both = np.atleast_2d(named + support)
+    f1 = np.divide(2 * np.atleast_2d(right), both, out=np.zeros_like(both), where=both > 0)
+    return np.asarray(f1.sum(axis=1) / np.maximum((both > 0).sum(axis=1), 1))
+
+
+def _same_classes(first: Votes, second: Votes) -> tuple[Votes, Votes]:
+    classes = tuple(sorted({*first.classes, *second.classes}))
+
+    def renumbered(votes: Votes) -> Votes:
+        new = np.array([classes.index(label) for label in votes.classes] + [_NONE], np.int64)
+        shares = np.zeros((len(votes.truth), len(classes)))
+        shares[:, new[:-1]] = votes.shares
+        return Votes(classes, new[votes.truth], new[votes.predicted], shares)
+
+    return renumbered(first), renumbered(second)
+
+
+def _ratio(part: float, whole: float) -> float:
+    return float(part / whole) if whole else 0.0

@@ -3,6 +3,7 @@
 A file is read whole: an evaluation needs all of it. Every line that does not fit is an error with its place.
 """
 
+import contextlib
 import gzip
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -71,7 +72,7 @@ def write_records(items: Iterable[Record], path: str) -> int:
     if not path.endswith((".jsonl", ".jsonl.gz")):
         raise UsageError(f"{path}: unknown file type; expected .jsonl or .jsonl.gz")
     count = 0
-    with _writing(path) as sink:
+    with writing(path) as sink:
         for item in items:
             sink.write(records.dumps(item))
             count += 1
@@ -110,7 +111,7 @@ def write_qrels(qrels: Qrels, path: str) -> None:
     Raises:
         UsageError: An id that the form cannot hold.
     """
-    with _writing(path) as sink:
+    with writing(path) as sink:
         for query, judged in qrels.items():
             for document, grade in judged.items():
                 sink.write(f"{_plain(query, path)} 0 {_plain(document, path)} {grade}\n".encode())
@@ -163,7 +164,7 @@ def write_run(results: Iterable[tuple[str, list[str], list[float]]], path: str, 
     Raises:
         UsageError: An id that the form cannot hold.
     """
-    with _writing(path) as sink:
+    with writing(path) as sink:
         for query, documents, scores in results:
             last = np.float32(np.inf)
             for rank, (document, score) in enumerate(zip(documents, scores, strict=True), start=1):
@@ -270,11 +271,28 @@ def _text_lines(path: str) -> Iterator[tuple[int, str, str]]:
         raise RecordError(path, f"not UTF-8 ({error.reason}); convert the file to UTF-8") from None
 
 
-def _writing(path: str) -> IO[bytes]:
-    parent = Path(path).parent
-    if not parent.is_dir():
-        raise UsageError(f"{path}: the folder {parent} does not exist; create it first")
-    return gzip.GzipFile(path, "wb", mtime=0) if path.endswith(".gz") else Path(path).open("wb")  # type: ignore[return-value]
+@contextlib.contextmanager
+def writing(path: str) -> Iterator[IO[bytes]]:
+    """A file that appears under its name only when it is complete; ``.gz`` is compressed.
+
+    Raises:
+        UsageError: The folder does not exist.
+    """
+    target, fresh = Path(path), Path(f"{path}.partial")
+    if not target.parent.is_dir():
+        raise UsageError(f"{path}: the folder {target.parent} does not exist; create it first")
+    if target.is_dir():
+        raise UsageError(f"{path}: is a folder; expected a file name")
+    try:
+        with fresh.open("wb") as sink:
+            if path.endswith(".gz"):
+                with gzip.GzipFile(filename="", mode="wb", fileobj=sink, mtime=0) as zipped:
+                    yield zipped  # type: ignore[misc]
+            else:
+                yield sink
+        fresh.replace(target)
+    finally:
+        fresh.unlink(missing_ok=True)
 
 
 def _plain(name: str, path: str) -> str:

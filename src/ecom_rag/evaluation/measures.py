@@ -72,6 +72,13 @@ def parse_measures(text: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(found))
 
 
+def default_measures(depth: int) -> tuple[str, ...]:
+    """The usual measures that results of this depth can give."""
+    k = min(10, max(depth, 1))
+    named = (f"nDCG@{k}", f"R@{k}", "R@100", f"P@{k}", f"RR@{k}", "AP", "Success@1", f"Success@{k}")
+    return tuple(dict.fromkeys(name for name in named if (cutoff(name) or 0) <= depth or name == f"nDCG@{k}"))
+
+
 def cutoff(measure: str) -> int | None:
     """The k of ``nDCG@k``; ``None`` for a measure over all that was found."""
     match = re.search(r"@(\d+)$", measure)

@@ -50,9 +50,20 @@ def bootstrap(values: NDArray[np.float64], *, resamples: int = RESAMPLES, seed: 
         resamples: Draws of as many queries, with replacement.
         seed: Of the draws.
     """
-    means = np.concatenate([values[chosen].mean(axis=1) for chosen in draws(len(values), resamples, seed)])
-    low, high = np.percentile(means, [2.5, 97.5]).tolist()
-    return Interval(float(values.mean()), low, high)
+    return intervals(values[:, None], resamples=resamples, seed=seed)[0]
+
+
+def intervals(values: NDArray[np.float64], *, resamples: int = RESAMPLES, seed: int = 0) -> list[Interval]:
+    """``bootstrap`` of each column of ``values (queries, measures)``, all over the same draws."""
+    blocks = []
+    for chosen in draws(len(values), resamples, seed):
+        rows, count = chosen.shape
+        places = chosen + np.arange(rows)[:, None] * count
+        times = np.bincount(places.ravel(), minlength=rows * count).reshape(rows, count)  # how often each is drawn
+        blocks.append(times @ values / count)
+    low, high = np.percentile(np.concatenate(blocks), [2.5, 97.5], axis=0)
+    ends = zip(values.mean(axis=0).tolist(), low.tolist(), high.tolist(), strict=True)
+    return [Interval(*one) for one in ends]
 
 
 def compare(
@@ -66,23 +77,35 @@ def compare(
         resamples: Of each; the smallest p is ``1 / (resamples + 1)``.
         seed: Of the draws.
     """
+    return comparisons(first[:, None], second[:, None], resamples=resamples, seed=seed)[0]
+
+
+def comparisons(
+    first: NDArray[np.float64], second: NDArray[np.float64], *, resamples: int = RESAMPLES, seed: int = 0
+) -> list[Comparison]:
+    """``compare`` of each column of two ``(queries, measures)``."""
     difference = second - first
-    interval = bootstrap(difference, resamples=resamples, seed=seed)
-    signs = np.sign(np.round(difference, 12))
-    return Comparison(
-        interval.mean, interval.low, interval.high, randomisation(difference, resamples=resamples, seed=seed),
-        int((signs > 0).sum()), int((signs < 0).sum()), int((signs == 0).sum()),
-    )  # fmt: skip
+    ends = intervals(difference, resamples=resamples, seed=seed)
+    ps = _randomisation(difference, resamples=resamples, seed=seed)
+    ways = np.sign(np.round(difference, 12))
+    return [
+        Comparison(end.mean, end.low, end.high, p, int((way > 0).sum()), int((way < 0).sum()), int((way == 0).sum()))
+        for end, p, way in zip(ends, ps, ways.T, strict=True)
+    ]
 
 
 def randomisation(difference: NDArray[np.float64], *, resamples: int = RESAMPLES, seed: int = 0) -> float:
     """Two-sided p: how often random signs give a mean at least as far from 0; never 0 itself."""
-    moving = difference[difference != 0]
-    observed = abs(moving.sum())
-    slack = 1e-9 * max(np.abs(moving).sum(), 1e-300)  # sums of the same numbers in another order are the same
-    beyond = sum(int((np.abs(flips @ moving) >= observed - slack).sum())
-                 for flips in signs(len(moving), resamples, seed))  # fmt: skip
-    return (1 + beyond) / (1 + resamples)
+    return _randomisation(difference[:, None], resamples=resamples, seed=seed)[0]
+
+
+def _randomisation(difference: NDArray[np.float64], *, resamples: int, seed: int) -> list[float]:
+    observed = np.abs(difference.sum(axis=0))
+    slack = 1e-9 * np.abs(difference).sum(axis=0)  # sums of the same numbers in another order are the same
+    beyond = np.zeros(difference.shape[1], np.int64)
+    for flips in signs(len(difference), resamples, seed):
+        beyond += (np.abs(flips @ difference) >= observed - slack).sum(axis=0)
+    return [float(p) for p in (1 + beyond) / (1 + resamples)]
 
 
 def holm(ps: list[float]) -> list[float]:

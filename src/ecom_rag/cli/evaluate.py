@@ -1,0 +1,151 @@
+"""evaluate."""
+
+import sys
+from typing import Annotated, Any
+
+import typer
+
+from ecom_rag.cli.options import Verbose, prepare
+from ecom_rag.errors import UsageError
+
+_TREC = "TREC file to write"
+
+
+def evaluate(
+    results: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="Results of score, recall or rerank, or TREC runs (.trec, .run, .txt).", show_default=False
+        ),
+    ] = None,
+    qrels: Annotated[str | None, typer.Option(help="Judgements: TREC or BEIR's .tsv.", show_default=False)] = None,
+    beir: Annotated[
+        str | None, typer.Option(help="BEIR folder: corpus.jsonl, queries.jsonl, qrels/.", show_default=False)
+    ] = None,
+    split: Annotated[str, typer.Option(help="Of the BEIR folder.")] = "test",
+    labels: Annotated[bool, typer.Option("--labels", help="Hold the seeds' labels against the query's own.")] = False,
+    label_key: Annotated[str, typer.Option(help="Metadata key of the label; a.b for nested ones.")] = "label",
+    id_key: Annotated[str, typer.Option(help="Metadata key of query and document ids.")] = "id",
+    measures: Annotated[
+        str | None,
+        typer.Option(help="ir-measures names, e.g. nDCG@10,R@100,P@5,RR@10,AP,Success@1.", show_default="the usual"),
+    ] = None,
+    votes: Annotated[
+        int | None, typer.Option(help="With --labels: nearest seeds that vote.", show_default="all")
+    ] = None,
+    fixed_precision: Annotated[float, typer.Option(help="With --labels: for the recall at a fixed precision.")] = 0.9,
+    positive: Annotated[str | None, typer.Option(help="With --labels: report this class by itself.")] = None,
+    output: Annotated[
+        str | None, typer.Option("--output", "-o", help="Figures as JSON; - is stdout.", show_default=False)
+    ] = None,
+    per_query: Annotated[
+        str | None, typer.Option(help="Figures of each query: .jsonl, .json, .parquet.", show_default=False)
+    ] = None,
+    report: Annotated[str | None, typer.Option(help="HTML report with plots.", show_default=False)] = None,
+    fit_fusion: Annotated[
+        str | None, typer.Option(help="Fit fusion weights on topk_evidence, save them here.", show_default=False)
+    ] = None,
+    write_run: Annotated[str | None, typer.Option(help=f"{_TREC} the run to.", show_default=False)] = None,
+    write_qrels: Annotated[str | None, typer.Option(help=f"{_TREC} the judgements to.", show_default=False)] = None,
+    export_queries: Annotated[
+        str | None, typer.Option(help="With --beir: write the split's queries as records.", show_default=False)
+    ] = None,
+    export_seeds: Annotated[
+        str | None, typer.Option(help="With --beir: write the corpus as seed records.", show_default=False)
+    ] = None,
+    resamples: Annotated[int, typer.Option(help="Of bootstrap and randomisation test.")] = 10_000,
+    seed: Annotated[int, typer.Option(help="Of both.")] = 0,
+    verbose: Verbose = False,
+) -> None:
+    """Say how good results are, how sure that is, and whether one run is better than another.
+
+    Judgements come from --qrels, from --beir, or with --labels from the metadata of queries and seeds. Several RESULTS
+    are compared, query by query, each two of them.
+
+    \b
+    Examples:
+      ecom-rag evaluate run.jsonl --qrels qrels.tsv --report report.html
+      ecom-rag evaluate old.jsonl new.jsonl --labels --label-key policy.label --output figures.json
+      ecom-rag evaluate --beir scifact --split test --export-queries q.jsonl --export-seeds s.jsonl
+      ecom-rag score q.jsonl --seeds s.jsonl --model starter --top-k 100 --output run.jsonl
+      ecom-rag evaluate run.jsonl --beir scifact --split test --measures nDCG@10,R@100
+    """
+    prepare(verbose)
+    if export_queries or export_seeds:
+        _export(beir, split, export_queries, export_seeds)
+        if not results:
+            return
+    if not results:
+        raise UsageError("no RESULTS are given; expected results files, or --beir DIR with --export-queries and"
+                         " --export-seeds to make the files that ecom-rag score and recall read")  # fmt: skip
+    if labels and (qrels or beir):
+        raise UsageError("--labels and --qrels or --beir are two sources of judgements; give one of them")
+    if (write_run or fit_fusion) and len(results) > 1:
+        raise UsageError(f"{len(results)} RESULTS are given; --write-run and --fit-fusion take one")
+    common: dict[str, Any] = {"id_key": id_key, "measures": measures, "resamples": resamples, "seed": seed}
+    from ecom_rag.evaluation import files, formats, tables
+
+    if labels:
+        study, runs, judged = files.evaluate_labels(
+            results, label_key=label_key, votes=votes, fixed_precision=fixed_precision, positive=positive, **common
+        )
+    else:
+        study, runs, judged = files.evaluate_files(results, qrels=qrels, beir=beir, split=split, **common)
+    if write_run:
+        formats.write_run(_scored(runs[0]), write_run, tag=runs[0].name.replace(" ", "_"))
+    if write_qrels:
+        formats.write_qrels(judged, write_qrels)
+    if per_query:
+        files.write_per_query(study, per_query)
+    if report:
+        files.write_report(study, report, title=" / ".join(run.name for run in runs))
+    if output == "-":
+        from ecom_rag import records
+
+        sys.stdout.buffer.write(records.dumps(tables.as_json(study)))
+    else:
+        typer.echo(tables.as_text(study), nl=False)
+        if output:
+            files.write_figures(study, output)
+    if fit_fusion:
+        _fit(
+            files, runs[0], judged, fit_fusion, seed, {"results": results[0], "judgements": qrels or beir or label_key}
+        )
+    _say([("figures", output if output != "-" else None), ("per query", per_query), ("report", report),
+          ("run", write_run), ("judgements", write_qrels)])  # fmt: skip
+
+
+def _export(beir: str | None, split: str, queries: str | None, seeds: str | None) -> None:
+    if beir is None:
+        raise UsageError("--export-queries and --export-seeds need --beir DIR to take them from")
+    from ecom_rag.evaluation import formats
+
+    folder = formats.read_beir(beir, split)
+    for path, items, what in ((queries, iter(folder.queries), "queries"), (seeds, folder.documents(), "seeds")):
+        if path:
+            typer.echo(f"ecom-rag: wrote {formats.write_records(items, path)} {what} -> {path}", err=True)
+
+
+def _scored(run: Any) -> Any:
+    for query, documents in run.run.items():
+        sims = run.results[query]["topk_sim"] if run.results else [float(-rank) for rank in range(len(documents))]
+        first = dict(reversed(list(zip(documents, sims, strict=True))))  # of a document named twice the first place
+        yield query, list(dict.fromkeys(documents)), [first[document] for document in dict.fromkeys(documents)]
+
+
+def _fit(files: Any, run: Any, judged: Any, path: str, seed: int, fitted_on: dict[str, Any]) -> None:
+    fitted = files.fit_fusion_on(run, judged, seed=seed, fitted_on=fitted_on)
+    fitted.save(path)
+    weights = ", ".join(f"{name} {weight:g}" for name, weight in fitted.weights.items())
+    said = "accepted" if fitted.accepted else "refused, the baseline is written"
+    typer.echo(
+        f"ecom-rag: learned fusion {said}: {fitted.method} ({weights}); out-of-fold gain over {fitted.baseline}"
+        f" {fitted.gain:+.4f} [{fitted.gain_low:+.4f}, {fitted.gain_high:+.4f}] {fitted.measure} -> {path}",
+        err=True,
+    )
+
+
+def _say(written: list[tuple[str, str | None]]) -> None:
+    named = ", ".join(f"{what} -> {path}" for what, path in written if path)
+    if named:
+        typer.echo(f"ecom-rag: {named}", err=True)

@@ -1,0 +1,176 @@
+"""Evaluations over files: what ``ecom-rag evaluate`` does, callable from Python."""
+
+import logging
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ecom_rag import records
+from ecom_rag.errors import UsageError
+from ecom_rag.evaluation import tables
+from ecom_rag.evaluation.contributions import evidence_of
+from ecom_rag.evaluation.fit_fusion import fit_fusion, judge
+from ecom_rag.evaluation.formats import Beir, name_at, read_beir, read_qrels, writing
+from ecom_rag.evaluation.label_study import study_labels
+from ecom_rag.evaluation.measures import Qrels
+from ecom_rag.evaluation.report import as_html
+from ecom_rag.evaluation.runs import NamedRun, load_labelled, load_runs
+from ecom_rag.evaluation.significance import RESAMPLES
+from ecom_rag.evaluation.study import Study, study_retrieval
+from ecom_rag.retrieval.learned_fusion import LearnedFusion
+
+logger = logging.getLogger(__name__)
+
+
+def evaluate_files(
+    results: Sequence[str],
+    *,
+    qrels: str | None = None,
+    beir: str | None = None,
+    split: str = "test",
+    id_key: str = "id",
+    measures: str | None = None,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> tuple[Study, list[NamedRun], Qrels]:
+    """Evaluate results files or TREC runs against judgements.
+
+    Args:
+        results: Files.
+        qrels: File of judgements; or
+        beir: Folder whose judgements are taken.
+        split: Of the folder.
+        id_key: Metadata key of the ids of queries and documents.
+        measures: Names; see ``study_retrieval``.
+        resamples: Of bootstrap and randomisation.
+        seed: Of both.
+
+    Returns:
+        The study, the runs and the judgements.
+
+    Raises:
+        EcomRagError: Anything the user can mend.
+    """
+    if (qrels is None) == (beir is None):
+        raise UsageError("one source of judgements is needed; give --qrels FILE, --beir DIR or --labels")
+    _check_resamples(resamples)
+    folder = read_beir(beir, split) if beir is not None else None
+    judged = folder.qrels if folder is not None else read_qrels(str(qrels))
+    runs = load_runs(results, id_key=id_key)
+    study = study_retrieval(
+        runs,
+        judged,
+        measures=measures,
+        texts={query["metadata"]["id"]: query["text"] for query in folder.queries} if folder else None,
+        document_text=_document_text(folder) if folder else None,
+        resamples=resamples,
+        seed=seed,
+        settings={
+            "judgements": f"{beir} ({split})" if beir else qrels,
+            "runs": ", ".join(results), "resamples": resamples, "seed": seed,
+        },
+    )  # fmt: skip
+    return study, runs, judged
+
+
+def evaluate_labels(
+    results: Sequence[str],
+    *,
+    label_key: str = "label",
+    id_key: str = "id",
+    votes: int | None = None,
+    fixed_precision: float = 0.9,
+    positive: str | None = None,
+    measures: str | None = None,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> tuple[Study, list[NamedRun], Qrels]:
+    """Evaluate results files by their labels; see ``study_labels`` for the options.
+
+    Returns:
+        The study, the runs, and as judgements the places of the right seeds in the first run's results.
+    """
+    _check_resamples(resamples)
+    runs = load_labelled(results, id_key=id_key, label_key=label_key)
+    study = study_labels(
+        runs,
+        label_key=label_key,
+        votes=votes,
+        fixed_precision=fixed_precision,
+        positive=positive,
+        measures=measures,
+        resamples=resamples,
+        seed=seed,
+        settings={
+            "label key": label_key, "votes": votes or "all", "fixed precision": fixed_precision,
+            "runs": ", ".join(results), "resamples": resamples, "seed": seed,
+        },
+    )  # fmt: skip
+    judged = {
+        query: {
+            str(place): int(_label(metadata, label_key) == _label(result["metadata"], label_key))
+            for place, metadata in enumerate(result["topk_metadata"])
+        }
+        for query, result in runs[0].results.items()
+    }
+    return study, runs, judged
+
+
+def fit_fusion_on(run: NamedRun, qrels: Qrels, *, seed: int = 0, fitted_on: Mapping[str, Any]) -> LearnedFusion:
+    """Fit fusion weights on the evidence in results; as far as the results go, see ``contributions``.
+
+    Raises:
+        UsageError: No evidence of at least two routes, or too few judged queries.
+    """
+    queries = [query for query in run.results if query in qrels]
+    candidates = evidence_of([run.results[query] for query in queries]) if queries else None
+    if candidates is None:
+        raise UsageError(f"{run.name}: holds no topk_evidence of two routes or more; fit on results of ecom-rag recall"
+                         " with several --routes and a large --top-k")  # fmt: skip
+    judged = judge(candidates, [run.run[query] for query in queries], [qrels[query] for query in queries])
+    return fit_fusion(candidates, judged, seed=seed, fitted_on=fitted_on)
+
+
+def write_figures(study: Study, path: str) -> None:
+    """The figures as a JSON file."""
+    with writing(path) as sink:
+        sink.write(records.dumps(tables.as_json(study)))
+
+
+def write_report(study: Study, path: str, *, title: str = "Evaluation") -> None:
+    """The HTML report."""
+    with writing(path) as sink:
+        sink.write(as_html(study, title=title).encode())
+
+
+def write_per_query(study: Study, path: str) -> None:
+    """One row a query and run, as ``.jsonl``, ``.jsonl.gz``, ``.json`` or ``.parquet``."""
+    kind = records.file_format(path)
+    if kind in (".jsonl", ".jsonl.gz"):
+        with writing(path) as sink:
+            sink.writelines(map(records.dumps, tables.rows(study)))
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        plain, converted = Path(folder) / "rows.jsonl", Path(folder) / f"rows{kind}"
+        plain.write_bytes(b"".join(map(records.dumps, tables.rows(study))))
+        records.convert(plain, converted, kind)
+        with writing(path) as sink:
+            sink.write(converted.read_bytes())
+
+
+def _label(metadata: Any, key: str) -> str:
+    return name_at(metadata, key, "record")
+
+
+def _document_text(folder: Beir) -> Callable[[set[str]], Mapping[str, str]]:
+    def texts(wanted: set[str]) -> Mapping[str, str]:
+        found = ((record["metadata"]["id"], record["text"]) for record in folder.documents())
+        return {name: text for name, text in found if name in wanted}
+
+    return texts
+
+
+def _check_resamples(resamples: int) -> None:
+    if not 100 <= resamples <= 1_000_000:
+        raise UsageError(f"resamples is {resamples}; expected 100 to 1000000, 10000 as a rule")

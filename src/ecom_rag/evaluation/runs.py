@@ -1,0 +1,118 @@
+"""Runs as they come in, from results of this toolkit or TREC files, under one roof."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ecom_rag.errors import UsageError
+from ecom_rag.evaluation.formats import RUN_ENDINGS, name_at, read_results, read_run, value_at
+from ecom_rag.evaluation.measures import Run
+from ecom_rag.records import Record
+
+
+@dataclass(frozen=True)
+class NamedRun:
+    """A run with what is known of it.
+
+    Args:
+        name: Shown in tables; file names without their endings.
+        run: Query id -> document ids, best first.
+        results: Query id -> the result record; empty for a TREC run.
+    """
+
+    name: str
+    run: Run
+    results: dict[str, Record] = field(default_factory=dict)
+
+    @property
+    def depth(self) -> int:
+        """The most documents that a query has."""
+        return max((len(documents) for documents in self.run.values()), default=0)
+
+
+def load_runs(paths: Sequence[str], *, id_key: str = "id") -> list[NamedRun]:
+    """Read runs: TREC files (``.trec``, ``.run``, ``.txt``) or results whose metadata name query and seeds.
+
+    Args:
+        paths: Files; ``-`` is results on standard input.
+        id_key: Metadata key of the ids, ``a.b`` for nested ones.
+
+    Raises:
+        EcomRagError: A file that is not there, is empty or has a line that does not fit.
+    """
+    return [_load(path, name, id_key) for path, name in zip(paths, run_names(paths), strict=True)]
+
+
+def load_labelled(paths: Sequence[str], *, id_key: str = "id", label_key: str = "label") -> list[NamedRun]:
+    """Read results for an evaluation by labels; a query's id is its place where not every query has its own.
+
+    Documents are named by their place in the result, since seeds need no id here.
+
+    Raises:
+        EcomRagError: As ``load_runs``, and where a query or seed has no label.
+    """
+
+    def check(record: Record) -> None:
+        name_at(record["metadata"], label_key, "the query")
+        for place, metadata in enumerate(record["topk_metadata"], start=1):
+            name_at(metadata, label_key, f"candidate {place}")
+
+    loaded = []
+    for path, name in zip(paths, run_names(paths), strict=True):
+        if path.endswith(RUN_ENDINGS):
+            raise UsageError(f"{path}: a TREC run has no labels; give results of ecom-rag score, recall or rerank")
+        results = read_results(path, check=check)
+        ids = [value_at(record["metadata"], id_key) for record in results]
+        unique = len({str(one) for one in ids}) == len(ids) and None not in ids
+        names = [str(one) if unique else f"#{number}" for number, one in enumerate(ids, start=1)]
+        by_name = dict(zip(names, results, strict=True))
+        run = {query: [str(place) for place in range(len(one["topk_sim"]))] for query, one in by_name.items()}
+        loaded.append(NamedRun(name, run, by_name))
+    for other in loaded[1:]:
+        _check_same(loaded[0], other)
+    return loaded
+
+
+def run_names(paths: Iterable[str]) -> list[str]:
+    """A short name for each path, all different."""
+    names: list[str] = []
+    for path in paths:
+        base = "stdin" if path == "-" else Path(path).name.removesuffix(".gz")
+        stem = base.rpartition(".")[0] or base
+        name, number = stem, 2
+        while name in names:
+            name, number = f"{stem} ({number})", number + 1
+        names.append(name)
+    return names
+
+
+def _load(path: str, name: str, id_key: str) -> NamedRun:
+    if path.endswith(RUN_ENDINGS):
+        return NamedRun(name, read_run(path))
+    seen: set[str] = set()
+
+    def check(record: Record) -> None:
+        query = name_at(record["metadata"], id_key, "the query")
+        if query in seen:
+            raise ValueError(f"the query id {query!r} was there before; every query needs its own")
+        seen.add(query)
+        for place, metadata in enumerate(record["topk_metadata"], start=1):
+            name_at(metadata, id_key, f"candidate {place}")
+
+    results = {name_at(one["metadata"], id_key, "the query"): one for one in read_results(path, check=check)}
+    run = {
+        query: [name_at(metadata, id_key, "candidate") for metadata in one["topk_metadata"]]
+        for query, one in results.items()
+    }
+    return NamedRun(name, run, results)
+
+
+def _check_same(first: NamedRun, other: NamedRun) -> None:
+    if list(first.run) != list(other.run):
+        lost = next(iter(set(first.run) ^ set(other.run)), "another order")
+        raise UsageError(f"{first.name} and {other.name} hold different queries ({len(first.run)} and {len(other.run)},"
+                         f" e.g. {lost}); compare results of the same query file")  # fmt: skip
+    for query, result in first.results.items():
+        if other.results[query]["text"] != result["text"]:
+            raise UsageError(f"{first.name} and {other.name} differ in the text of query {query};"
+                             " compare results of the same query file")  # fmt: skip

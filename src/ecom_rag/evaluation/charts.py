@@ -16,8 +16,9 @@ _MOST_BARS = 600
 
 
 def differences(values: NDArray[np.float64], measure: str) -> str:
-    """Each query's difference between two runs, sorted: how many gain, how many lose, and by how much."""
-    ranked = np.sort(values)[::-1]
+    """Differences of the queries that changed, sorted: how many gain, how many lose, and by how much."""
+    changed = values[np.abs(values) > 1e-12]
+    ranked = np.sort(changed)[::-1]
     if len(ranked) > _MOST_BARS:  # every bar stands for several queries
         ranked = np.array([part.mean() for part in np.array_split(ranked, _MOST_BARS)])
     limit = max(float(np.abs(ranked).max(initial=0.0)), 1e-6)
@@ -26,12 +27,12 @@ def differences(values: NDArray[np.float64], measure: str) -> str:
     for place, value in enumerate(ranked.tolist()):
         top, bottom = sorted((_y(value, -limit, limit), _y(0, -limit, limit)))
         bars.append(
-            f'<rect x="{_LEFT + place * step:.2f}" y="{top:.2f}" width="{max(step - 0.3, 0.4):.2f}"'
+            f'<rect x="{_LEFT + place * step:.2f}" y="{top:.2f}" width="{max(step * 0.9, 0.4):.2f}"'
             f' height="{bottom - top:.2f}" fill="{COLOURS[2] if value > 0 else COLOURS[1]}"/>'
         )
     ticks = [-limit, -limit / 2, 0, limit / 2, limit]
-    return _svg("".join(bars) + _y_axis(ticks, -limit, limit), f"difference in {measure}, one bar a query",
-                f"difference in {measure} of each query, sorted")  # fmt: skip
+    caption = f"difference in {measure} of the {len(changed)} of {len(values)} queries that change"
+    return _svg(_y_axis(ticks, -limit, limit) + "".join(bars), caption, f"{caption}, sorted")
 
 
 def intervals(figures: Mapping[str, Interval], measure: str) -> str:
@@ -57,6 +58,7 @@ def intervals(figures: Mapping[str, Interval], measure: str) -> str:
             f'<text x="{x(ends[1]) + 8:.1f}" y="{y + 4}">{one.mean:.4f}</text>'
         )
     for value in np.linspace(low, high, 5).tolist():
+        parts.insert(0, f'<line class="grid" x1="{x(value):.1f}" x2="{x(value):.1f}" y1="4" y2="{height - 22}"/>')
         parts.append(f'<text class="tick" x="{x(value):.1f}" y="{height - 8}" text-anchor="middle">{value:.3f}</text>')
     return _svg("".join(parts), f"{measure} with 95 % intervals", f"{measure} of each run", height=height)
 
@@ -84,7 +86,7 @@ def pr_curves(curves: Mapping[str, Curve]) -> str:
         parts.append(f'<text class="tick" x="{x:.1f}" y="{side - 16}" text-anchor="middle">{value:g}</text>')
     parts.append(f'<text x="{_LEFT + (side - 20) / 2:.0f}" y="{side - 1}" text-anchor="middle">recall</text>')
     axis = _y_axis([0, 0.25, 0.5, 0.75, 1], 0, 1, side)
-    return _svg("".join(parts) + axis, "precision over recall", "Precision-recall curves", height=side)
+    return _svg(axis + "".join(parts), "precision over recall", "Precision-recall curves", height=side)
 
 
 def histogram(figures: Mapping[str, NDArray[np.float64]], measure: str) -> str:
@@ -106,7 +108,7 @@ def histogram(figures: Mapping[str, NDArray[np.float64]], measure: str) -> str:
         x = _LEFT + place * group
         parts.append(f'<text class="tick" x="{x:.1f}" y="{_HEIGHT - 16}" text-anchor="middle">{place / 10:g}</text>')
     axis = _y_axis([0, round(most / 2), most], 0, max(most, 1), form="{:.0f}")
-    return _svg("".join(parts) + axis, f"queries by {measure}", f"Number of queries by {measure}")
+    return _svg(axis + "".join(parts), f"queries by {measure}; colours as above", f"Number of queries by {measure}")
 
 
 def _svg(body: str, caption: str, title: str, *, height: int = _HEIGHT) -> str:

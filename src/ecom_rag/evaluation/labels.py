@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
-from ecom_rag.evaluation.significance import RESAMPLES, Comparison, Interval, draws, signs
+from ecom_rag.evaluation.significance import RESAMPLES, Comparison, Interval, drawn_times, signs
 
 _NONE = -1
 
@@ -149,7 +149,8 @@ def macro_f1(votes: Votes) -> float:
 
 def macro_f1_interval(votes: Votes, *, resamples: int = RESAMPLES, seed: int = 0) -> Interval:
     """Macro-F1 and its 95 % percentile bootstrap interval over queries."""
-    values = np.concatenate([_resampled_f1(votes, chosen) for chosen in draws(len(votes.truth), resamples, seed)])
+    counts = _counts(votes)
+    values = np.concatenate([_weighted_f1(counts, times) for times in drawn_times(len(votes.truth), resamples, seed)])
     low, high = np.percentile(values, [2.5, 97.5]).tolist()
     return Interval(macro_f1(votes), low, high)
 
@@ -162,10 +163,10 @@ def compare_macro_f1(first: Votes, second: Votes, *, resamples: int = RESAMPLES,
     first, second = _same_classes(first, second)
     count = len(first.truth)
     observed = macro_f1(second) - macro_f1(first)
-    differences = np.concatenate(
-        [_resampled_f1(second, chosen) - _resampled_f1(first, chosen) for chosen in draws(count, resamples, seed)]
-    )
     ours, theirs = _counts(second), _counts(first)
+    differences = np.concatenate(
+        [_weighted_f1(ours, times) - _weighted_f1(theirs, times) for times in drawn_times(count, resamples, seed)]
+    )
     sums = [np.asarray(part.sum(axis=0)) for part in (*ours, *theirs)]
     beyond = 0
     for flips in signs(count, resamples, seed):
@@ -194,12 +195,9 @@ def _counts(votes: Votes) -> tuple[csr_matrix, csr_matrix, csr_matrix]:
     )
 
 
-def _resampled_f1(votes: Votes, chosen: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Macro-F1 of each resample: ``(rows,)`` of ``(rows, queries)`` indices."""
-    rows, count = chosen.shape
-    where = np.repeat(np.arange(rows), count)
-    times = csr_matrix((np.ones(chosen.size), (where, chosen.ravel())), shape=(rows, count))  # summed where equal
-    return _macro_f1(*((times @ part).toarray() for part in _counts(votes)))
+def _weighted_f1(counts: tuple[csr_matrix, csr_matrix, csr_matrix], times: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Macro-F1 where query q counts ``times[row, q]`` times: ``(rows,)``."""
+    return _macro_f1(*(np.asarray(times @ part) for part in counts))
 
 
 def _macro_f1(

@@ -55,13 +55,8 @@ def bootstrap(values: NDArray[np.float64], *, resamples: int = RESAMPLES, seed: 
 
 def intervals(values: NDArray[np.float64], *, resamples: int = RESAMPLES, seed: int = 0) -> list[Interval]:
     """``bootstrap`` of each column of ``values (queries, measures)``, all over the same draws."""
-    blocks = []
-    for chosen in draws(len(values), resamples, seed):
-        rows, count = chosen.shape
-        places = chosen + np.arange(rows)[:, None] * count
-        times = np.bincount(places.ravel(), minlength=rows * count).reshape(rows, count)  # how often each is drawn
-        blocks.append(times @ values / count)
-    low, high = np.percentile(np.concatenate(blocks), [2.5, 97.5], axis=0)
+    means = [times @ values / len(values) for times in drawn_times(len(values), resamples, seed)]
+    low, high = np.percentile(np.concatenate(means), [2.5, 97.5], axis=0)
     ends = zip(values.mean(axis=0).tolist(), low.tolist(), high.tolist(), strict=True)
     return [Interval(*one) for one in ends]
 
@@ -122,6 +117,14 @@ def draws(count: int, resamples: int, seed: int) -> Iterator[NDArray[np.int64]]:
     rng = np.random.default_rng(seed)
     for rows in _blocks(count, resamples):
         yield rng.integers(0, count, (rows, count))
+
+
+def drawn_times(count: int, resamples: int, seed: int) -> Iterator[NDArray[np.float64]]:
+    """The same resamples as how often each query is drawn: blocks of ``(rows, count)``."""
+    for chosen in draws(count, resamples, seed):
+        rows = len(chosen)
+        places = chosen + np.arange(rows)[:, None] * count
+        yield np.bincount(places.ravel(), minlength=rows * count).reshape(rows, count).astype(np.float64)
 
 
 def signs(count: int, resamples: int, seed: int) -> Iterator[NDArray[np.float64]]:

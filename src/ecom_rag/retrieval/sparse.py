@@ -1,90 +1,113 @@
 """Exact search over sparse term weights: scores are summed up along each query term's postings."""
 
-import numba
+from typing import Any, Self
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
 from ecom_rag.errors import EmbeddingError
-from ecom_rag.retrieval.topk import TopK, select_row
+from ecom_rag.retrieval.growing import LiveRows, combine
+from ecom_rag.retrieval.postings import Level, Postings, Weights, level_of_postings
+from ecom_rag.retrieval.topk import TopK
 
 
 class SparseIndex:
-    """Seeds' term weights as postings (CSC).
+    """Seeds' term weights as postings.
 
     Args:
         weights: ``(n, vocabulary)`` CSR float32, weights above 0.
+
+    Raises:
+        EmbeddingError: A weight that is NaN or infinite.
     """
 
     def __init__(self, weights: csr_matrix) -> None:
-        postings = weights.tocsc()
-        postings.sort_indices()
-        self.shape = weights.shape
-        self._starts = postings.indptr.astype(np.int64)
-        self._rows = postings.indices.astype(np.int32)
-        self._weights = postings.data.astype(np.float32)
+        self._vocabulary = int(weights.shape[1])
+        self._postings = Postings.empty()
+        self._live = LiveRows()
+        self.extend(weights)
 
     def __len__(self) -> int:
-        return int(self.shape[0])
+        return self._postings.rows
 
-    def search(self, queries: csr_matrix, k: int) -> TopK:
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows, removed ones included, and the size of the vocabulary."""
+        return len(self), self._vocabulary
+
+    def extend(self, weights: csr_matrix) -> None:
+        """Append rows ``(m, vocabulary)`` CSR float32.
+
+        Raises:
+            EmbeddingError: Another vocabulary, NaN or infinity.
+        """
+        self._check(weights, "new rows")
+        if weights.shape[0] == 0:
+            return
+        self._live.extend(weights.shape[0])
+        level = _level(weights, len(self))
+        self._postings = self._postings.extended(level, weights.shape[0], self._live.mask)
+
+    def remove(self, rows: NDArray[np.int64]) -> None:
+        """Rows that are never returned again; the numbers of the others stay."""
+        self._live.remove(rows, len(self))
+
+    def search(self, queries: csr_matrix, k: int, *, allowed: NDArray[np.bool_] | None = None) -> TopK:
         """The k rows with the largest inner product; a row that shares no term with the query is no result.
 
         Args:
             queries: ``(q, vocabulary)`` CSR float32.
             k: At most the number of rows is returned.
+            allowed: ``(n,)``: rows that may be returned; by default all.
 
         Raises:
-            EmbeddingError: The vocabularies differ.
+            EmbeddingError: The vocabularies differ, NaN or infinity.
         """
-        self._check(queries)
-        found = TopK.empty(queries.shape[0], min(k, len(self)))
-        if found.ids.size:
-            workers = min(numba.get_num_threads(), queries.shape[0])
-            parts = np.linspace(0, queries.shape[0], workers + 1).astype(np.int64)
-            _search(parts, *_arrays(queries), *self._postings, len(self), found.ids.shape[1], found.ids, found.scores)
-        return found
+        self._check(queries, "queries")
+        postings = self._postings
+        live = LiveRows(None if self._live.mask is None else self._live.mask[: postings.rows])
+        mask = combine(live.mask, allowed, postings.rows)
+        return postings.search(_weights(queries), min(k, live.count(postings.rows)), mask=mask)
 
     def scores(self, queries: csr_matrix) -> NDArray[np.float32]:
         """Every row's score: ``(q, n)`` float32."""
-        self._check(queries)
-        result = np.zeros((queries.shape[0], len(self)), np.float32)
-        _accumulate_all(*_arrays(queries), *self._postings, result)
-        return result
+        self._check(queries, "queries")
+        return self._postings.scores(_weights(queries))
 
-    @property
-    def _postings(self) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.float32]]:
-        return self._starts, self._rows, self._weights
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """All that ``from_arrays`` needs, as arrays that can be saved and memory-mapped."""
+        state = {**self._postings.arrays(), "vocabulary": np.array([self._vocabulary])}
+        if self._live.mask is not None:
+            state["live"] = self._live.mask
+        return state
 
-    def _check(self, queries: csr_matrix) -> None:
-        if queries.shape[1] != self.shape[1]:
-            raise EmbeddingError(f"queries have a vocabulary of {queries.shape[1]}, the seeds of {self.shape[1]};"
+    @classmethod
+    def from_arrays(cls, arrays: dict[str, NDArray[Any]]) -> Self:
+        """The index that gave ``arrays``; they are used as they are, memory-mapped ones too."""
+        index = cls(csr_matrix((0, int(arrays["vocabulary"][0])), dtype=np.float32))
+        index._postings = Postings.from_arrays(arrays)
+        index._live = LiveRows(np.array(arrays["live"]) if "live" in arrays else None)
+        return index
+
+    def _check(self, matrix: csr_matrix, what: str) -> None:
+        if matrix.shape[1] != self._vocabulary:
+            raise EmbeddingError(f"{what} have a vocabulary of {matrix.shape[1]}, the seeds of {self._vocabulary};"
                                  " encode both with the same checkpoint")  # fmt: skip
+        if not np.isfinite(matrix.data).all():
+            position = int(np.flatnonzero(~np.isfinite(matrix.data))[0])
+            row = int(np.searchsorted(matrix.indptr, position, side="right")) - 1
+            raise EmbeddingError(f"{what}: row {row} holds NaN or infinity; encode it again")
 
 
-def _arrays(matrix: csr_matrix) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.float32]]:
-    return matrix.indptr.astype(np.int64), matrix.indices.astype(np.int32), matrix.data.astype(np.float32)
+def _level(weights: csr_matrix, first_row: int) -> Level:
+    if not weights.has_canonical_format:
+        weights = weights.copy()
+        weights.sum_duplicates()
+    rows = np.repeat(np.arange(first_row, first_row + weights.shape[0], dtype=np.int32), np.diff(weights.indptr))
+    order = np.argsort(weights.indices, kind="stable")  # rows stay ascending within a term
+    return level_of_postings(weights.indices[order].astype(np.int64), rows[order], weights.data[order])
 
 
-@numba.njit(cache=True)
-def _accumulate(begin, end, terms, values, starts, rows, weights, sums):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
-    for i in range(begin, end):
-        value = values[i]
-        for j in range(starts[terms[i]], starts[terms[i] + 1]):
-            sums[rows[j]] += value * weights[j]
-
-
-@numba.njit(cache=True, parallel=True)
-def _search(parts, q_starts, terms, values, starts, rows, weights, n, k, ids_out, scores_out):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
-    for worker in numba.prange(parts.shape[0] - 1):
-        sums = np.zeros(n, np.float32)
-        for q in range(parts[worker], parts[worker + 1]):
-            _accumulate(q_starts[q], q_starts[q + 1], terms, values, starts, rows, weights, sums)
-            select_row(sums, k, np.float32(0), ids_out[q], scores_out[q])
-            sums[:] = 0
-
-
-@numba.njit(cache=True, parallel=True)
-def _accumulate_all(q_starts, terms, values, starts, rows, weights, result):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
-    for q in numba.prange(result.shape[0]):
-        _accumulate(q_starts[q], q_starts[q + 1], terms, values, starts, rows, weights, result[q])
+def _weights(queries: csr_matrix) -> Weights:
+    return queries.indptr.astype(np.int64), queries.indices.astype(np.int64), queries.data.astype(np.float32)

@@ -6,6 +6,8 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
+_RUN = 64  # columns
+
 
 @dataclass(frozen=True, slots=True)
 class TopK:
@@ -25,40 +27,39 @@ class TopK:
         return cls(np.full((queries, k), -1, np.int64), np.full((queries, k), -np.inf, np.float32))
 
 
+@numba.njit(cache=True, fastmath={"nnan", "nsz"})
+def _highest(scores, start, stop):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    """The maximum of a run; scores are never NaN, which lets the compiler take many at a time."""
+    best = scores[start]
+    for column in range(start, stop):
+        best = max(best, scores[column])
+    return best
+
+
 @numba.njit(cache=True)
 def select_row(scores, k, floor, ids_out, scores_out):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
     """Write the k best of one row of scores that are above ``floor``: higher first, then the earlier column.
 
-    Whole runs of 64 columns are skipped by their maximum, so that most of a long row is read once and compared little.
+    The k-th highest maximum of runs of 64 columns bounds the k-th highest score from below, so that most of a long row
+    is read once and only the few runs that reach the bound are looked into.
     """
-    capacity = 2 * k + 64
-    kept = np.empty(capacity, np.float32)
-    columns = np.empty(capacity, np.int64)
-    count = 0
-    threshold = floor
     n = scores.shape[0]
-    for start in range(0, n, 64):
-        stop = min(start + 64, n)
-        best = scores[start]
-        for column in range(start, stop):
-            best = max(best, scores[column])
-        if best <= threshold:
-            continue
-        for column in range(start, stop):
-            if scores[column] > threshold:
-                if count == capacity:
-                    # Stable, and what was kept before stands before: equal scores stay in column order.
-                    order = np.argsort(-kept, kind="mergesort")[:k]
-                    kept[:k] = kept[order]
-                    columns[:k] = columns[order]
-                    count = k
-                    threshold = kept[k - 1]
-                    if scores[column] <= threshold:
-                        continue
+    runs = (n + _RUN - 1) // _RUN
+    highest = np.empty(runs, np.float32)
+    for run in range(runs):
+        highest[run] = _highest(scores, run * _RUN, min(run * _RUN + _RUN, n))
+    bound = np.partition(highest, runs - k)[runs - k] if 0 < k < runs else np.float32(-np.inf)
+    good = np.flatnonzero((highest >= bound) & (highest > floor))
+    kept = np.empty(good.shape[0] * _RUN, np.float32)
+    columns = np.empty(good.shape[0] * _RUN, np.int64)
+    count = 0
+    for start in good * _RUN:
+        for column in range(start, min(start + _RUN, n)):
+            if scores[column] >= bound and scores[column] > floor:
                 kept[count] = scores[column]
                 columns[count] = column
                 count += 1
-    order = np.argsort(-kept[:count], kind="mergesort")
+    order = np.argsort(-kept[:count], kind="mergesort")  # stable: equal scores stay in column order
     found = min(k, count)
     for rank in range(found):
         ids_out[rank] = columns[order[rank]]

@@ -1,0 +1,182 @@
+"""BM25 as Lucene 8 and later score it, exact and up to date after every change.
+
+    score(q, d) = sum over query terms of idf(t) * tf / (tf + k1 * (1 - b + b * |d| / avgdl))
+    idf(t)      = ln(1 + (N - df + 0.5) / (df + 0.5))
+
+Robertson and Zaragoza 2009, The Probabilistic Relevance Framework, with Lucene's idf, which is never negative, and
+without the factor k1 + 1, which orders nothing (Kamphuis et al. 2020, Which BM25 do you mean?). Lengths are exact, not
+Lucene's 8-bit ones. N, df and avgdl count the rows that have not been removed; a term that a query holds twice counts
+twice. Frequencies and lengths are stored as they are, so that a row more changes no stored number.
+"""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import chain, repeat
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ecom_rag.errors import UsageError
+from ecom_rag.retrieval.growing import GrowingRows, LiveRows, combine
+from ecom_rag.retrieval.postings import Postings, Saturation, Weights, level_of_tokens
+from ecom_rag.retrieval.topk import TopK
+from ecom_rag.text import Analyzer
+
+_CHUNK = 50_000  # texts analysed at once
+
+
+@dataclass(frozen=True, slots=True)
+class _State:
+    """What one search sees, whatever is changed meanwhile."""
+
+    postings: Postings
+    lengths: NDArray[np.int32]  # (rows,) terms in each row
+    live: NDArray[np.bool_] | None
+    count: int  # rows that have not been removed
+    terms: int  # and the terms in them
+
+
+class BM25Index:
+    """Seeds' terms, ready for exact BM25 search.
+
+    Args:
+        texts: The seeds.
+        analyzer: How texts become terms.
+        k1: How slowly repetition saturates, at least 0.
+        b: How much long texts are held back, 0 to 1.
+
+    Raises:
+        UsageError: ``k1`` or ``b`` out of range.
+    """
+
+    def __init__(
+        self, texts: Sequence[str] = (), *, analyzer: Analyzer | None = None, k1: float = 0.9, b: float = 0.4
+    ) -> None:
+        if not (0 <= k1 < np.inf and 0 <= b <= 1):
+            raise UsageError(f"bm25: k1 is {k1} and b is {b}; expected k1 of at least 0 and b of 0 to 1")
+        self.analyzer = analyzer or Analyzer()
+        self.k1, self.b = k1, b
+        # A term that is not there yet gets the next number; searches only ever look terms up.
+        self._vocabulary: defaultdict[str, int] = defaultdict()
+        self._vocabulary.default_factory = self._vocabulary.__len__
+        self._lengths = GrowingRows((), np.int32)
+        self._state = _State(Postings.empty(), self._lengths.rows, None, 0, 0)
+        self.extend(texts)
+
+    def __len__(self) -> int:
+        return self._state.postings.rows
+
+    def extend(self, texts: Sequence[str]) -> None:
+        """Append rows."""
+        for start in range(0, len(texts), _CHUNK):
+            self.extend_tokens(self.analyzer.tokens(texts[start : start + _CHUNK]))
+
+    def extend_tokens(self, tokens: Sequence[Sequence[str]]) -> None:
+        """Append rows of terms that are known already; no analyzer is asked."""
+        if not tokens:
+            return
+        before = self._state
+        lengths = np.fromiter(map(len, tokens), np.int64, len(tokens))
+        total = int(lengths.sum())
+        terms = np.fromiter(map(self._vocabulary.__getitem__, chain.from_iterable(tokens)), np.int64, total)
+        self._lengths.extend(lengths)
+        live = LiveRows(before.live)
+        live.extend(len(tokens))
+        level = level_of_tokens(terms, lengths, before.postings.rows)
+        self._state = _State(
+            before.postings.extended(level, len(tokens), live.mask),
+            self._lengths.rows,
+            live.mask,
+            before.count + len(tokens),
+            before.terms + total,
+        )
+
+    def remove(self, rows: NDArray[np.int64]) -> None:
+        """Rows that are never returned again, and count in no statistic; the numbers of the others stay."""
+        live = LiveRows(self._state.live)
+        live.remove(rows, len(self))
+        assert live.mask is not None
+        gone = np.unique(rows)
+        if self._state.live is not None:
+            gone = gone[self._state.live[gone]]
+        terms = self._state.terms - int(self._state.lengths[gone].sum())
+        self._state = replace(self._state, live=live.mask, count=self._state.count - len(gone), terms=terms)
+
+    def search(self, queries: Sequence[str], k: int, *, allowed: NDArray[np.bool_] | None = None) -> TopK:
+        """The k rows with the highest BM25 score; a row that shares no term with the query is no result.
+
+        Args:
+            queries: Texts.
+            k: At most the number of rows is returned.
+            allowed: ``(n,)``: rows that may be returned; by default all. The statistics stay those of all rows.
+        """
+        return self.search_tokens(self.analyzer.tokens(queries), k, allowed=allowed)
+
+    def search_tokens(
+        self, queries: Sequence[Sequence[str]], k: int, *, allowed: NDArray[np.bool_] | None = None
+    ) -> TopK:
+        """``search`` for queries of terms that are known already."""
+        state = self._state
+        rows = state.postings.rows
+        slope = self.k1 * self.b * state.count / max(state.terms, 1)
+        curve = Saturation(state.lengths, np.float32(self.k1 * (1 - self.b)), np.float32(slope))
+        mask = combine(state.live, allowed, rows)
+        return state.postings.search(self._weights(queries, state), min(k, state.count), saturation=curve, mask=mask)
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """All that ``from_arrays`` needs, as arrays that can be saved and memory-mapped."""
+        state = self._state
+        words = "\n".join(self._vocabulary).encode("utf-8", "surrogatepass")
+        arrays = {
+            **state.postings.arrays(),
+            "lengths": state.lengths,
+            "vocabulary": np.frombuffer(words, np.uint8),
+            "analyzer": np.frombuffer(self.analyzer.fingerprint().encode(), np.uint8),
+        }
+        if state.live is not None:
+            arrays["live"] = state.live
+        return arrays
+
+    @classmethod
+    def from_arrays(
+        cls, arrays: dict[str, NDArray[Any]], *, analyzer: Analyzer | None = None, k1: float = 0.9, b: float = 0.4
+    ) -> Self:
+        """The index that gave ``arrays``; the postings are used as they are, memory-mapped ones too.
+
+        Raises:
+            UsageError: They were made by another analyzer: queries would not find them.
+        """
+        index = cls(analyzer=analyzer, k1=k1, b=b)
+        made_by = arrays["analyzer"].tobytes().decode()
+        if made_by != index.analyzer.fingerprint():
+            raise UsageError(f"bm25: the index was made with {made_by}, but {index.analyzer.fingerprint()} is asked"
+                             " for; use the same analyzer, or build the index again")  # fmt: skip
+        words = arrays["vocabulary"].tobytes().decode("utf-8", "surrogatepass")
+        index._vocabulary.update(zip(words.split("\n") if words else (), range(len(words) + 1), strict=False))
+        index._lengths.extend(arrays["lengths"])
+        lengths = index._lengths.rows
+        live = np.array(arrays["live"]) if "live" in arrays else None
+        count = LiveRows(live).count(len(lengths))
+        terms = int((lengths if live is None else lengths[live]).sum(dtype=np.int64))
+        index._state = _State(Postings.from_arrays(arrays), lengths, live, count, terms)
+        return index
+
+    def _weights(self, queries: Sequence[Sequence[str]], state: _State) -> Weights:
+        """Each query's known terms with idf times the number of times it holds them, in the order they appear."""
+        sizes = np.fromiter(map(len, queries), np.int64, len(queries))
+        flat = chain.from_iterable(queries)
+        terms = np.fromiter(map(self._vocabulary.get, flat, repeat(-1)), np.int64, int(sizes.sum()))
+        owner = np.repeat(np.arange(len(queries)), sizes)
+        key = owner * (len(self._vocabulary) + 1) + terms
+        _, first, counts = np.unique(key, return_index=True, return_counts=True)
+        order = np.argsort(first)
+        first, counts = first[order], counts[order]
+        known = terms[first] >= 0
+        first, counts = first[known], counts[known]
+        distinct, which = np.unique(terms[first], return_inverse=True)
+        frequency = state.postings.frequencies(distinct, state.live)
+        idf = np.log1p((state.count - frequency + 0.5) / (frequency + 0.5))
+        starts = np.searchsorted(owner[first], np.arange(len(queries) + 1)).astype(np.int64)
+        return starts, terms[first], (idf[which] * counts).astype(np.float32)

@@ -1,0 +1,355 @@
+"""Postings that grow: for each term the rows that hold it and a value each, in a few immutable levels.
+
+New rows go to the smallest level; a level that is full is merged into the next, so that one more row costs little and
+a posting is rewritten a few times only (O'Neil et al. 1996, the log-structured merge tree). Nothing is changed in
+place: ``extended`` gives new ``Postings``, and a search under way keeps those that it started with. There are always
+the same number of levels with arrays of the same types, so that the compiled kernels take them as they are,
+memory-mapped ones too.
+"""
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Self
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+from ecom_rag.retrieval.topk import TopK, select_row
+
+# A level that holds more postings than this goes into the level before it. The first has no bound, and the second goes
+# into it when it holds a quarter as many.
+_FULL = (0, 1 << 20, 1 << 16, 1 << 12)
+_LEVELS = len(_FULL)
+_FEW_ROWS = 6  # with less than a posting for so many rows, rows are gathered from the postings and not scanned
+_FEW_QUERIES = 4  # fewer are not worth a second thread
+
+Weights = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]
+"""Queries as starts ``(q + 1,)``, terms, and the terms' weights."""
+
+
+class Level(NamedTuple):
+    """Postings in order of term, then row.
+
+    Args:
+        terms: int64, ascending, each once.
+        starts: ``(terms + 1,)`` int64: where each term's postings begin.
+        rows: int32, ascending for a term.
+        values: float32.
+    """
+
+    terms: NDArray[np.int64]
+    starts: NDArray[np.int64]
+    rows: NDArray[np.int32]
+    values: NDArray[np.float32]
+
+
+class Saturation(NamedTuple):
+    """A value counts as ``value / (value + constant + slope * length of its row)``.
+
+    Args:
+        lengths: ``(rows,)`` int32.
+        constant: float32.
+        slope: float32.
+    """
+
+    lengths: NDArray[np.int32]
+    constant: np.float32
+    slope: np.float32
+
+
+_LINEAR = Saturation(np.empty(0, np.int32), np.float32(0), np.float32(0))
+
+
+@dataclass(frozen=True, slots=True)
+class Postings:
+    """Rows and values by term. Make them with ``empty`` and ``extended``.
+
+    Args:
+        levels: Largest first; their rows do not overlap and come in this order.
+        rows: Number of rows, those without a term included.
+    """
+
+    levels: tuple[Level, ...]
+    rows: int
+
+    @classmethod
+    def empty(cls) -> Self:
+        """No rows."""
+        return cls(tuple(_nothing() for _ in range(_LEVELS)), 0)
+
+    def extended(self, level: Level, rows: int, live: NDArray[np.bool_] | None = None) -> "Postings":
+        """With more rows.
+
+        Args:
+            level: The new rows' postings, row numbers from ``self.rows`` on.
+            rows: Number of new rows.
+            live: ``(self.rows + rows,)``: postings of other rows may be dropped.
+        """
+        levels = list(self.levels)
+        mask = np.empty(0, bool) if live is None else live
+        if len(level.rows) > _FULL[-1]:  # many at once: not through the small levels
+            levels.append(level)
+        else:
+            levels[-1] = _merged(levels[-1], level, mask)
+        for i in range(len(levels) - 1, 0, -1):
+            size = len(levels[i].rows)
+            if i >= _LEVELS or size > _FULL[i] or (i == 1 and 4 * size > len(levels[0].rows)):
+                levels[i - 1] = _merged(levels[i - 1], levels[i], mask)
+                levels[i] = _nothing()
+        return Postings(tuple(levels[:_LEVELS]), self.rows + rows)
+
+    def search(
+        self,
+        weights: Weights,
+        k: int,
+        *,
+        saturation: Saturation | None = None,
+        mask: NDArray[np.bool_] | None = None,
+    ) -> TopK:
+        """The k rows with the largest scores above 0; rows that share no term with the query are no result.
+
+        Args:
+            weights: Of the queries' terms, added up in the order given.
+            k: Results a query.
+            saturation: How a posting's value counts, by the length of its row; by default as it is.
+            mask: ``(rows,)``: rows that may be returned; by default all.
+        """
+        queries = len(weights[0]) - 1
+        found = TopK.empty(queries, k)
+        if found.ids.size == 0 or self.rows == 0:
+            return found
+        curve = _LINEAR if saturation is None else saturation
+        mask = np.empty(0, bool) if mask is None else mask
+
+        def work(first: int, step: int) -> None:
+            _search(first, step, *weights, self.levels, curve, mask, self.rows, k, found.ids, found.scores)
+
+        _in_threads(work, queries)
+        return found
+
+    def scores(self, weights: Weights) -> NDArray[np.float32]:
+        """Every row's sum of products: ``(q, rows)`` float32."""
+        result = np.zeros((len(weights[0]) - 1, self.rows), np.float32)
+
+        def work(first: int, step: int) -> None:
+            _scores(first, step, *weights, self.levels, _LINEAR, result)
+
+        _in_threads(work, len(result))
+        return result
+
+    def frequencies(self, terms: NDArray[np.int64], live: NDArray[np.bool_] | None = None) -> NDArray[np.int64]:
+        """In how many rows each term is, of those that are live."""
+        return _frequencies(terms, self.levels, np.empty(0, bool) if live is None else live)
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """All as one level, to be saved and memory-mapped."""
+        whole = self.levels[0]
+        for level in self.levels[1:]:
+            if len(level.rows):
+                whole = _merged(whole, level, np.empty(0, bool))
+        return {**whole._asdict(), "rows_count": np.array([self.rows])}
+
+    @classmethod
+    def from_arrays(cls, arrays: dict[str, NDArray[Any]]) -> Self:
+        """The postings that gave ``arrays``; they are used as they are."""
+        base = _frozen(arrays["terms"], arrays["starts"], arrays["rows"], arrays["values"])
+        return cls((base, *cls.empty().levels[1:]), int(arrays["rows_count"][0]))
+
+
+def level_of_tokens(terms: NDArray[np.int64], lengths: NDArray[np.int64], first_row: int) -> Level:
+    """Count the terms of rows: each posting's value is how often the row holds the term.
+
+    Args:
+        terms: Of all rows, one after the other.
+        lengths: ``(rows,)`` number of terms of each row.
+        first_row: Number of the first row.
+    """
+    rows = np.repeat(np.arange(first_row, first_row + len(lengths), dtype=np.int32), lengths)
+    order = np.argsort(terms, kind="stable")  # radix sort; rows stay ascending within a term
+    terms, rows = terms[order], rows[order]
+    new = np.ones(len(terms), bool)
+    new[1:] = (terms[1:] != terms[:-1]) | (rows[1:] != rows[:-1])
+    at = np.flatnonzero(new)
+    counts = np.diff(np.append(at, len(terms))).astype(np.float32)
+    return level_of_postings(terms[at], rows[at], counts)
+
+
+def level_of_postings(terms: NDArray[np.int64], rows: NDArray[np.int32], values: NDArray[np.float32]) -> Level:
+    """Postings ``(p,)`` in order of term, then row, as a level."""
+    new = np.ones(len(terms), bool)
+    new[1:] = terms[1:] != terms[:-1]
+    at = np.flatnonzero(new)
+    return _frozen(terms[at], np.append(at, len(terms)), rows, values)
+
+
+def _nothing() -> Level:
+    return _frozen(np.empty(0, np.int64), np.zeros(1, np.int64), np.empty(0, np.int32), np.empty(0, np.float32))
+
+
+def _frozen(terms: NDArray[Any], starts: NDArray[Any], rows: NDArray[Any], values: NDArray[Any]) -> Level:
+    """Read-only arrays, in memory and memory-mapped ones alike: to the compiler they are of one type."""
+    arrays = []
+    for array, dtype in ((terms, np.int64), (starts, np.int64), (rows, np.int32), (values, np.float32)):
+        view = np.ascontiguousarray(array, dtype).view(np.ndarray)
+        view.flags.writeable = False
+        arrays.append(view)
+    return Level(*arrays)
+
+
+def _merged(old: Level, new: Level, live: NDArray[np.bool_]) -> Level:
+    if len(old.rows) == 0 and len(live) == 0:
+        return new
+    return _frozen(*_merge(old, new, live)) if len(new.rows) else old
+
+
+def _in_threads(work: Any, queries: int) -> None:
+    """Call ``work(first, step)`` so that all queries are done; the kernels leave the interpreter's lock alone."""
+    threads = min(numba.get_num_threads(), queries) if queries >= _FEW_QUERIES else 1
+    if threads == 1:
+        work(0, 1)
+        return
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(work, range(threads), [threads] * threads))
+
+
+# --- kernels ----------------------------------------------------------------------------------------------------------
+
+
+@numba.njit(cache=True, nogil=True)
+def _find(terms, term):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    """Position of a term, or -1."""
+    low, high = 0, terms.shape[0]
+    while low < high:
+        middle = (low + high) >> 1
+        if terms[middle] < term:
+            low = middle + 1
+        else:
+            high = middle
+    return low if low < terms.shape[0] and terms[low] == term else -1
+
+
+@numba.njit(cache=True, nogil=True)
+def _accumulate(begin, end, terms, weights, levels, curve, sums):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    """Terms outside, levels inside: a row's sum is made in the same order however its postings are spread."""
+    for i in range(begin, end):
+        weight = weights[i]
+        for level in levels:
+            found = _find(level.terms, terms[i])
+            if found < 0:
+                continue
+            rows, values = level.rows, level.values
+            if curve.lengths.shape[0]:
+                for j in range(level.starts[found], level.starts[found + 1]):
+                    value = values[j]
+                    norm = curve.constant + curve.slope * np.float32(curve.lengths[rows[j]])
+                    sums[rows[j]] += weight * (value / (value + norm))
+            else:
+                for j in range(level.starts[found], level.starts[found + 1]):
+                    sums[rows[j]] += weight * values[j]
+
+
+@numba.njit(cache=True, nogil=True)
+def _gather(begin, end, terms, levels, mask, sums, touched, kept):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    """Rows that the terms' postings name, each once, with their sums, which are cleared; returns how many."""
+    count = 0
+    for i in range(begin, end):
+        for level in levels:
+            found = _find(level.terms, terms[i])
+            if found < 0:
+                continue
+            for j in range(level.starts[found], level.starts[found + 1]):
+                row = level.rows[j]
+                value = sums[row]
+                sums[row] = 0
+                touched[count], kept[count] = row, value
+                count += value > 0 and (mask.shape[0] == 0 or mask[row])
+    return count
+
+
+@numba.njit(cache=True, nogil=True)
+def _select_few(touched, kept, k, ids, scores):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    """The k best of rows in any order: higher first, then the earlier row."""
+    if kept.shape[0] > k:
+        cut = np.partition(kept, kept.shape[0] - k)[kept.shape[0] - k]
+        best = np.flatnonzero(kept >= cut)
+        touched, kept = touched[best], kept[best]
+    by_row = np.argsort(touched)
+    order = by_row[np.argsort(-kept[by_row], kind="mergesort")]
+    for rank in range(min(k, order.shape[0])):
+        ids[rank], scores[rank] = touched[order[rank]], kept[order[rank]]
+
+
+@numba.njit(cache=True, nogil=True)
+def _search(first, step, starts, terms, weights, levels, curve, mask, rows, k, ids, scores):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    sums = np.zeros(rows, np.float32)
+    most = rows // _FEW_ROWS
+    touched, kept = np.empty(most + 1, np.int32), np.empty(most + 1, np.float32)
+    for q in range(first, starts.shape[0] - 1, step):
+        begin, end = starts[q], starts[q + 1]
+        _accumulate(begin, end, terms, weights, levels, curve, sums)
+        if _frequencies(terms[begin:end], levels, np.empty(0, np.bool_)).sum() <= most:
+            count = _gather(begin, end, terms, levels, mask, sums, touched, kept)
+            _select_few(touched[:count], kept[:count], k, ids[q], scores[q])
+            continue
+        if mask.shape[0]:
+            for row in range(rows):
+                if not mask[row]:
+                    sums[row] = 0
+        select_row(sums, k, np.float32(0), ids[q], scores[q])
+        sums[:] = 0
+
+
+@numba.njit(cache=True, nogil=True)
+def _scores(first, step, starts, terms, weights, levels, curve, result):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    for q in range(first, starts.shape[0] - 1, step):
+        _accumulate(starts[q], starts[q + 1], terms, weights, levels, curve, result[q])
+
+
+@numba.njit(cache=True, nogil=True)
+def _frequencies(terms, levels, live):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    counts = np.zeros(terms.shape[0], np.int64)
+    for i in range(terms.shape[0]):
+        for level in levels:
+            found = _find(level.terms, terms[i])
+            if found < 0:
+                continue
+            if live.shape[0]:
+                for j in range(level.starts[found], level.starts[found + 1]):
+                    counts[i] += live[level.rows[j]]
+            else:
+                counts[i] += level.starts[found + 1] - level.starts[found]
+    return counts
+
+
+@numba.njit(cache=True, nogil=True)
+def _merge(old, new, live):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    """Two levels as one; all rows of ``new`` come after those of ``old``. Rows that are not live are left out."""
+    most = old.rows.shape[0] + new.rows.shape[0]
+    terms = np.empty(old.terms.shape[0] + new.terms.shape[0], np.int64)
+    starts = np.empty(terms.shape[0] + 1, np.int64)
+    rows, values = np.empty(most, np.int32), np.empty(most, np.float32)
+    count, end, i, j = 0, 0, 0, 0
+    while i < old.terms.shape[0] or j < new.terms.shape[0]:
+        take_old = j == new.terms.shape[0] or (i < old.terms.shape[0] and old.terms[i] <= new.terms[j])
+        take_new = i == old.terms.shape[0] or (j < new.terms.shape[0] and new.terms[j] <= old.terms[i])
+        terms[count] = old.terms[i] if take_old else new.terms[j]
+        starts[count] = end
+        if take_old:
+            end = _append(old, i, live, rows, values, end)
+            i += 1
+        if take_new:
+            end = _append(new, j, live, rows, values, end)
+            j += 1
+        count += end > starts[count]
+    starts[count] = end
+    return terms[:count].copy(), starts[: count + 1].copy(), rows[:end].copy(), values[:end].copy()
+
+
+@numba.njit(cache=True, nogil=True)
+def _append(level, term, live, rows, values, end):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    for p in range(level.starts[term], level.starts[term + 1]):
+        if live.shape[0] == 0 or live[level.rows[p]]:
+            rows[end], values[end] = level.rows[p], level.values[p]
+            end += 1
+    return end

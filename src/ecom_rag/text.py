@@ -1,0 +1,187 @@
+"""Texts to search terms: normalisation, Chinese segmentation, model numbers, English stems.
+
+In: texts. Out: for each the list of its terms, in reading order. Everything runs over whole batches; the work that
+Python does a term is done once for each *distinct* run of characters.
+"""
+
+import re
+import unicodedata
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import chain
+from typing import Any
+
+from ecom_rag.errors import UsageError
+
+# Default-ignorable code points: zero-width spaces and joiners, soft hyphens, direction marks, variation selectors.
+INVISIBLE = (
+    "\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164"
+    "\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufff8\U000e0000-\U000e0fff"
+)
+HAN = "\u3007\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U000323af"
+
+# The stop words of Lucene's EnglishAnalyzer.
+_STOPWORDS = """
+a an and are as at be but by for if in into is it no not of on or such that the their then there these they this to was
+will with
+"""
+STOPWORDS = frozenset(_STOPWORDS.split())
+
+_INVISIBLE = re.compile(f"[{INVISIBLE}]")
+_SPACE = re.compile(r"\s")
+# A run is Chinese, or letters and digits glued together, decimals included: "3.5mm", "iPhone15ProMax".
+_RUN = re.compile(rf"[{HAN}]+|(?:\d+(?:\.\d+)+|[^\W_{HAN}])+")
+_HAN = re.compile(f"[{HAN}]")
+_PIECE = re.compile(r"\d+(?:\.\d+)*|[^\W\d_]+")
+_CAMEL = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
+_CHUNK = 20_000  # texts normalised at once
+
+
+@dataclass(frozen=True, slots=True)
+class Analyzer:
+    """How texts become terms; the same for seeds and queries.
+
+    Args:
+        simplify: Fold traditional Chinese to simplified (OpenCC's phrases, so that 乾隆 stays and 頭髮 becomes 头发).
+        stem: Stem English words (Snowball's English, also called Porter2).
+        stopwords: Leave out Lucene's 33 English stop words.
+        subwords: Index the words inside long Chinese words too (手机壳 also as 手机), jieba's search mode.
+        pieces: Index the letters, digits and capitalised parts of glued runs beside the whole
+            (``iPhone15ProMax`` also as iphone, 15, promax, pro, max).
+        words: Own words, Chinese or Latin: Chinese ones are kept whole by the segmenter, Latin ones are found inside
+            glued letters (with ``pro`` and ``max``, ``promax`` is also indexed as both).
+
+    Raises:
+        UsageError: An own word is empty or holds a space.
+    """
+
+    simplify: bool = True
+    stem: bool = True
+    stopwords: bool = True
+    subwords: bool = True
+    pieces: bool = True
+    words: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for word in self.words:
+            if not word or _SPACE.search(word):
+                raise UsageError(f"own word {word!r} is empty or holds a space; expected one word a line")
+
+    def tokens(self, texts: Sequence[str]) -> list[list[str]]:
+        """The terms of each text, in reading order; a text of symbols alone has none.
+
+        Args:
+            texts: Any strings; lone surrogates count as symbols.
+        """
+        runs = [
+            _RUN.findall(text)
+            for start in range(0, len(texts), _CHUNK)
+            for text in normalize(texts[start : start + _CHUNK], simplify=self.simplify, lower=False)
+        ]
+        expand = self._expander()
+        terms = {run: expand(run) for run in set(chain.from_iterable(runs))}
+        return [list(chain.from_iterable(map(terms.__getitem__, line))) for line in runs]
+
+    def fingerprint(self) -> str:
+        """Says whether two analyzers give the same terms."""
+        return repr(self)
+
+    def _expander(self) -> Callable[[str], tuple[str, ...]]:
+        chinese, latin = _own_words(self.words, self.simplify)
+        segmenter = _segmenter(chinese)
+        cut = segmenter.cut_for_search if self.subwords else segmenter.cut
+        stems = _stemmer() if self.stem else None
+
+        def expand(run: str) -> tuple[str, ...]:
+            if _HAN.match(run):
+                return tuple(cut(run))
+            found = _glued(run, latin) if self.pieces else [run.lower()]
+            if self.stopwords:
+                found = [term for term in found if term not in STOPWORDS]
+            return tuple(stems(found)) if stems else tuple(found)
+
+        return expand
+
+
+def normalize(texts: Sequence[str], *, simplify: bool = False, lower: bool = True) -> list[str]:
+    """Bring texts to one spelling: NFKC (width, ligatures, circled letters), no invisible characters, one case.
+
+    Args:
+        texts: Any strings.
+        simplify: Fold traditional Chinese to simplified.
+        lower: Lower the case.
+
+    Returns:
+        Texts of the same number; white space of any kind is a single space each.
+    """
+    if not texts:
+        return []
+    # One string for the whole batch: each step is one call into C. No step makes or takes a newline.
+    whole = "\n".join(_SPACE.sub(" ", text) for text in texts)
+    whole = unicodedata.normalize("NFKC", _INVISIBLE.sub("", whole))
+    if simplify and not whole.isascii():
+        whole = _converter().convert(whole.encode("utf-8", "replace").decode())
+    if lower:
+        whole = whole.lower()
+    return whole.split("\n")
+
+
+def _glued(run: str, latin: frozenset[str]) -> list[str]:
+    """A run of letters and digits as the whole and its pieces, each once."""
+    found = [run.lower()]
+    parts = _PIECE.findall(run)
+    for part in parts:
+        if part.isascii() and part.isalpha():
+            camel = _CAMEL.findall(part)
+            found.append(part.lower())
+            if min(map(len, camel)) > 1:  # a single letter is no word: "iPhone" is not "i" and "phone"
+                found += [piece.lower() for piece in camel]
+            found += _covered(part.lower(), latin)
+        else:
+            found.append(part.lower())
+    return list(dict.fromkeys(found))
+
+
+def _covered(word: str, latin: frozenset[str]) -> list[str]:
+    """The own words that make up a glued word, longest first from the left; none unless they cover it all."""
+    longest = max(map(len, latin), default=0)
+    found, start = [], 0
+    while start < len(word):
+        stop = next((s for s in range(min(len(word), start + longest), start, -1) if word[start:s] in latin), 0)
+        if not stop:
+            return []
+        found.append(word[start:stop])
+        start = stop
+    return found
+
+
+@lru_cache(maxsize=8)
+def _own_words(words: tuple[str, ...], simplify: bool) -> tuple[tuple[str, ...], frozenset[str]]:
+    plain = normalize(words, simplify=simplify)
+    return tuple(word for word in plain if _HAN.match(word)), frozenset(w for w in plain if not _HAN.match(w))
+
+
+@lru_cache(maxsize=8)
+def _segmenter(words: tuple[str, ...]) -> Any:
+    import rjieba
+
+    segmenter = rjieba.Jieba()
+    for word in words:
+        segmenter.add_word(word, segmenter.suggest_freq(word), "n")  # just frequent enough to stay whole
+    return segmenter
+
+
+@lru_cache(maxsize=1)
+def _converter() -> Any:
+    import opencc
+
+    return opencc.OpenCC("t2s")
+
+
+@lru_cache(maxsize=1)
+def _stemmer() -> Callable[[list[str]], list[str]]:
+    import Stemmer  # type: ignore[import-not-found]
+
+    stemmer: Callable[[list[str]], list[str]] = Stemmer.Stemmer("english").stemWords
+    return stemmer

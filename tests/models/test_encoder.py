@@ -211,11 +211,11 @@ def test_out_of_memory_halves_the_batch_and_goes_on(bge_folder, caplog):
     inner, sizes = encoder._runtime._module, []
 
     class Small(torch.nn.Module):
-        def forward(self, ids, mask):
+        def forward(self, ids, mask, outputs):
             sizes.append(ids.numel())
             if ids.numel() > 1100:
                 raise torch.OutOfMemoryError
-            return inner(ids, mask)
+            return inner(ids, mask, outputs)
 
     encoder._runtime = TorchRuntime(Small(), Placement("torch", "fp32", "cpu"))
     with caplog.at_level(logging.WARNING, "ecom_rag"):
@@ -226,7 +226,7 @@ def test_out_of_memory_halves_the_batch_and_goes_on(bge_folder, caplog):
     assert len([size for size in sizes if size > 1100]) == failures  # the size that fits is remembered
 
     class Full(torch.nn.Module):
-        def forward(self, ids, mask):
+        def forward(self, ids, mask, outputs):
             raise torch.OutOfMemoryError
 
     encoder._runtime = TorchRuntime(Full(), Placement("torch", "fp32", "cpu"))
@@ -235,8 +235,8 @@ def test_out_of_memory_halves_the_batch_and_goes_on(bge_folder, caplog):
 
 
 def test_what_does_not_go_together():
-    assert choose("auto", "fp32", "cpu", "bert").runtime == "openvino"
-    assert choose("auto", "auto", "cpu", "qwen3").runtime == "torch"
+    assert choose("auto", "fp32", "cpu", {"model_type": "bert"}).runtime == "openvino"
+    assert choose("auto", "auto", "cpu", {"model_type": "qwen3"}).runtime == "torch"
     for arguments, message in [
         (("onnx", "auto", "auto", "bert"), "runtime 'onnx' is unknown"),
         (("auto", "int4", "auto", "bert"), "precision 'int4' is unknown"),
@@ -255,3 +255,33 @@ def test_missing_heads_are_errors(bge_folder):
         encoder.encode(["a"], outputs=("colbert",))
     with pytest.raises(UsageError, match="expected query or passage"):
         encoder.encode(["a"], side="seed")
+
+
+@pytest.mark.parametrize("lengths", [[3, 9, 9, 15], [16, 20, 33], [40, 40]])
+@pytest.mark.parametrize("kind", ["bert", "xlmr"])
+def test_fused_layers_equal_transformers(tmp_path, kind, lengths):
+    """Each position, padding among them, over both attention kernels; and the first position computed alone."""
+    import torch
+    import transformers
+
+    from ecom_rag.models.fused import FusedTransformer, supported
+
+    torch.manual_seed(3)
+    shape = {"vocab_size": 99, "hidden_size": 48, "num_hidden_layers": 3, "num_attention_heads": 3}
+    if kind == "bert":
+        model = transformers.BertModel(transformers.BertConfig(**shape, intermediate_size=64))
+    else:
+        model = transformers.XLMRobertaModel(transformers.XLMRobertaConfig(**shape, intermediate_size=64))
+    if not supported(model.config.to_dict()):
+        pytest.skip("this CPU has no bf16 instructions")
+    longest = max(lengths)
+    mask = (torch.arange(longest) < torch.tensor(lengths)[:, None]).long()
+    ids = torch.randint(5, 99, mask.shape) * mask + model.config.pad_token_id * (1 - mask)
+    types = None if kind == "xlmr" else (torch.arange(longest) > 4).long() * mask
+    with torch.inference_mode():
+        expected = model.eval()(input_ids=ids, attention_mask=mask, token_type_ids=types).last_hidden_state
+        fused = FusedTransformer(model)
+        whole = fused(ids, mask, types).last_hidden_state.float()
+        first = fused(ids, mask, types, first_only=True).last_hidden_state.float()
+    assert torch.cosine_similarity(whole, expected, dim=-1)[mask.bool()].min() > 0.9998
+    assert torch.cosine_similarity(first[:, 0], expected[:, 0], dim=-1).min() > 0.9998

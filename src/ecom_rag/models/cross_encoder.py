@@ -76,7 +76,7 @@ class CrossEncoder:
             raise ModelError(
                 f"{model}: max length {max_length} is outside what this checkpoint can read; expected 32 to {limit}"
             )
-        placement = runtimes.choose(runtime, precision, device, str(config.get("model_type")))
+        placement = runtimes.choose(runtime, precision, device, config)
         tokenizer = Tokenizer(folder)
         print_of_files = fingerprint(folder)
 

@@ -93,9 +93,7 @@ class Encoder:
         )
         if truncate_dim is not None and truncate_dim < 1:
             raise UsageError(f"truncate_dim is {truncate_dim}; expected at least 1")
-        placement = runtimes.choose(
-            runtime, precision, device, str(read_json(folder / "config.json").get("model_type"))
-        )
+        placement = runtimes.choose(runtime, precision, device, read_json(folder / "config.json"))
         print_of_files = fingerprint(folder)
 
         def build() -> Any:

@@ -21,30 +21,50 @@ class EncoderNetwork(nn.Module):
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         super().__init__()
-        self.transformer = _load_transformer(checkpoint.folder, "AutoModel")
+        self.transformer: Any = _load_transformer(checkpoint.folder, "AutoModel")
         self.pooling = checkpoint.pooling
         self.dense = nn.Sequential(*(_dense_layer(path) for path in checkpoint.dense_layers))
-        self.sparse_head = _head(checkpoint.folder / "sparse_linear.pt") if checkpoint.has_sparse else None
-        self.multivector_head = _head(checkpoint.folder / "colbert_linear.pt") if checkpoint.has_multivector else None
+        heads = checkpoint.folder
+        self.sparse_head: Any = _head(heads / "sparse_linear.pt") if checkpoint.has_sparse else None
+        self.multivector_head: Any = _head(heads / "colbert_linear.pt") if checkpoint.has_multivector else None
+        self._fused = False
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, ...]:
+    @property
+    def config(self) -> dict[str, Any]:
+        """Of the transformer, as in its ``config.json``."""
+        return dict(self.transformer.config.to_dict())
+
+    def forward(
+        self, input_ids: Tensor, attention_mask: Tensor, outputs: tuple[int, ...] | None = None
+    ) -> tuple[Tensor, ...]:
         """Run one batch.
 
         Args:
             input_ids: ``(batch, length)``.
             attention_mask: ``(batch, length)``.
+            outputs: Positions of the outputs to compute; by default all.
 
         Returns:
-            ``dense (batch, dim)``, then where there is a head ``sparse (batch, length)`` weights, and
-            ``multivector (batch, length - 1, dim)`` from the second position on.
+            Of ``dense (batch, dim)``, then where there is a head ``sparse (batch, length)`` weights, and
+            ``multivector (batch, length - 1, dim)`` from the second position on, those asked for.
         """
-        hidden = self.transformer(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state  # (B, L, D)
-        outputs = [self.dense(self._pool(hidden, attention_mask))]
+        only_cls = {"first_only": True} if self._fused and self.pooling == "cls" and outputs == (0,) else {}
+        found = self.transformer(input_ids=input_ids, attention_mask=attention_mask, **only_cls)
+        hidden = found.last_hidden_state  # (B, L, D)
+        compute = [lambda: self.dense(self._pool(hidden, attention_mask))]
         if self.sparse_head is not None:
-            outputs.append(torch.relu(self.sparse_head(hidden)).squeeze(-1))
+            compute.append(lambda: torch.relu(self.sparse_head(hidden)).squeeze(-1))
         if self.multivector_head is not None:
-            outputs.append(self.multivector_head(hidden[:, 1:]))
-        return tuple(outputs)
+            compute.append(lambda: self.multivector_head(hidden[:, 1:]))
+        return tuple(compute[position]() for position in (range(len(compute)) if outputs is None else outputs))
+
+    def fuse(self) -> None:
+        """From now on compute in bf16 by ``FusedTransformer``; the float32 layers are given up."""
+        from ecom_rag.models.fused import FusedTransformer
+
+        self.transformer = FusedTransformer(self.transformer)
+        self.bfloat16()
+        self._fused = True
 
     def _pool(self, hidden: Tensor, mask: Tensor) -> Tensor:
         if self.pooling == "cls":
@@ -61,13 +81,36 @@ class CrossEncoderNetwork(nn.Module):
 
     def __init__(self, folder: Path, *, uses_token_types: bool) -> None:
         super().__init__()
-        self.classifier = _load_transformer(folder, "AutoModelForSequenceClassification")
+        self.classifier: Any = _load_transformer(folder, "AutoModelForSequenceClassification")
         self.uses_token_types = uses_token_types
+        self._fused: nn.Module | None = None
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None) -> tuple[Tensor]:
-        """``(batch, length)`` each; returns logits ``(batch,)``."""
-        types = {"token_type_ids": token_type_ids} if token_type_ids is not None else {}
-        return (self.classifier(input_ids=input_ids, attention_mask=attention_mask, **types).logits[:, 0],)
+    @property
+    def config(self) -> dict[str, Any]:
+        """Of the transformer, as in its ``config.json``."""
+        return dict(self.classifier.config.to_dict())
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        token_type_ids: Tensor | None = None,
+        outputs: tuple[int, ...] | None = None,
+    ) -> tuple[Tensor]:
+        """``(batch, length)`` each; returns logits ``(batch,)``, the only output."""
+        if self._fused is None:
+            types = {"token_type_ids": token_type_ids} if token_type_ids is not None else {}
+            return (self.classifier(input_ids=input_ids, attention_mask=attention_mask, **types).logits[:, 0],)
+        hidden = self._fused(input_ids, attention_mask, token_type_ids, first_only=True).last_hidden_state.float()
+        pooler = getattr(self.classifier.base_model, "pooler", None)
+        return (self.classifier.classifier(hidden if pooler is None else pooler(hidden))[:, 0],)
+
+    def fuse(self) -> None:
+        """From now on compute in bf16 by ``FusedTransformer``, the head in float32; the other layers are given up."""
+        from ecom_rag.models.fused import FusedTransformer
+
+        self._fused = FusedTransformer(self.classifier.base_model)
+        self.classifier.base_model.encoder = None
 
 
 def _load_transformer(folder: Path, auto_class: str) -> nn.Module:

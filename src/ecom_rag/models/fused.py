@@ -1,0 +1,154 @@
+"""BERT and XLM-RoBERTa in bf16 on a CPU, with each layer in a handful of fused operations.
+
+The weights are packed once for oneDNN; bias, GELU and residual sums happen inside the matrix products; each core runs a
+batch of its own. Two things cost nothing and change no result: short sequences are attended to by a compiled loop (the
+general kernel spends most of its time on set-up there), and where only the first position is used (CLS pooling,
+cross-encoders) the last layer is computed for that position alone.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import embedding, layer_norm, scaled_dot_product_attention
+
+from ecom_rag.models.attention_kernel import attend
+
+FAMILIES = ("bert", "xlm-roberta", "roberta")
+_LOOP_TOKENS = 15  # up to this padded length the compiled loop is faster than the general kernel
+
+
+@dataclass(frozen=True, slots=True)
+class _Linear:
+    weight: Tensor  # packed
+    bias: Tensor
+
+    def __call__(self, x: Tensor, activation: str = "none") -> Tensor:
+        return torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, activation, [], "none")
+
+    def plus(self, x: Tensor, residual: Tensor) -> Tensor:
+        """``x W + b + residual`` in one pass."""
+        return torch.ops.mkldnn._linear_pointwise.binary(x, residual, self.weight, self.bias, "add")
+
+
+@dataclass(frozen=True, slots=True)
+class _Norm:
+    weight: Tensor
+    bias: Tensor
+    eps: float
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return layer_norm(x, (x.shape[-1],), self.weight, self.bias, self.eps)
+
+
+@dataclass(frozen=True, slots=True)
+class _Layer:
+    qkv: _Linear
+    attention_out: _Linear
+    attention_norm: _Norm
+    up: _Linear
+    down: _Linear
+    norm: _Norm
+
+
+def supported(config: Mapping[str, Any]) -> bool:
+    """Whether a transformer of this ``config.json`` can be fused on this machine."""
+    return (
+        config.get("model_type") in FAMILIES
+        and config.get("hidden_act", "gelu") == "gelu"
+        and config.get("position_embedding_type", "absolute") == "absolute"
+        and not config.get("is_decoder", False)
+        and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+        and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    )
+
+
+class FusedTransformer(nn.Module):
+    """A drop-in for the ``transformers`` module that it was made from, for inference in bf16.
+
+    Args:
+        model: ``BertModel``, ``RobertaModel`` or ``XLMRobertaModel`` in float32.
+    """
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        config = model.config
+        self._heads = config.num_attention_heads
+        self._offset = config.pad_token_id + 1 if config.model_type != "bert" else 0
+        tables = model.embeddings
+        self._words = tables.word_embeddings.weight.detach()
+        self._positions = tables.position_embeddings.weight.detach()
+        self._types = tables.token_type_embeddings.weight.detach()
+        self._norm = _norm(tables.LayerNorm, torch.float32)
+        self._layers = [_packed(layer) for layer in model.encoder.layer]
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        token_type_ids: Tensor | None = None,
+        *,
+        first_only: bool = False,
+    ) -> SimpleNamespace:
+        """``(batch, length)`` each; gives ``last_hidden_state``, of the first position alone under ``first_only``."""
+        batch, length = input_ids.shape
+        lengths = attention_mask.sum(dim=1)
+        full = bool((lengths == length).all())
+        x = self._embed(input_ids, token_type_ids)  # (batch * length, dim)
+        mask = None if full else attention_mask[:, None, None, :].bool()
+        for number, layer in enumerate(self._layers):
+            first = first_only and number == len(self._layers) - 1
+            attended = self._attention(layer.qkv(x), batch, length, lengths, mask, 1 if first else length)
+            if first:
+                x = x.view(batch, length, -1)[:, 0].contiguous()
+            x = layer.attention_norm(layer.attention_out.plus(attended, x))
+            x = layer.norm(layer.down.plus(layer.up(x, "gelu"), x))
+        return SimpleNamespace(last_hidden_state=x.view(batch, 1 if first_only else length, -1))
+
+    def _embed(self, input_ids: Tensor, token_type_ids: Tensor | None) -> Tensor:
+        length = input_ids.shape[1]
+        types = self._types[0] if token_type_ids is None else embedding(token_type_ids, self._types)
+        x = embedding(input_ids, self._words) + self._positions[self._offset : self._offset + length] + types
+        return self._norm(x).bfloat16().view(-1, x.shape[-1])
+
+    def _attention(
+        self, qkv: Tensor, batch: int, length: int, lengths: Tensor, mask: Tensor | None, asked: int
+    ) -> Tensor:
+        """Softmax attention of the first ``asked`` positions: ``(batch * asked, dim)``."""
+        dim = qkv.shape[1] // 3
+        if length <= _LOOP_TOKENS:
+            out = torch.empty((batch, asked, dim), dtype=torch.bfloat16)
+            bits = qkv.view(torch.int16).numpy().view(np.uint16).reshape(batch, length, 3 * dim)
+            scale = np.float32(math.log2(math.e) / math.sqrt(dim // self._heads))
+            attend(bits, lengths.numpy(), self._heads, scale, out.view(torch.int16).numpy().view(np.uint16))
+            return out.view(-1, dim)
+        q, k, v = qkv.view(batch, length, 3, self._heads, -1).permute(2, 0, 3, 1, 4)
+        attended = scaled_dot_product_attention(q[:, :, :asked], k, v, attn_mask=mask)
+        return attended.transpose(1, 2).reshape(-1, dim)
+
+
+def _norm(module: Any, dtype: torch.dtype) -> _Norm:
+    return _Norm(module.weight.detach().to(dtype), module.bias.detach().to(dtype), module.eps)
+
+
+def _linear(*modules: Any) -> _Linear:
+    weight = torch.cat([module.weight.detach() for module in modules]).bfloat16()
+    bias = torch.cat([module.bias.detach() for module in modules]).bfloat16()
+    return _Linear(torch.ops.mkldnn._reorder_linear_weight(weight), bias)
+
+
+def _packed(layer: Any) -> _Layer:
+    attention = layer.attention
+    return _Layer(
+        qkv=_linear(attention.self.query, attention.self.key, attention.self.value),
+        attention_out=_linear(attention.output.dense),
+        attention_norm=_norm(attention.output.LayerNorm, torch.bfloat16),
+        up=_linear(layer.intermediate.dense),
+        down=_linear(layer.output.dense),
+        norm=_norm(layer.output.LayerNorm, torch.bfloat16),
+    )

@@ -81,9 +81,10 @@ class CrossEncoder:
         print_of_files = fingerprint(folder)
 
         def build() -> Any:
-            from ecom_rag.models.networks import CrossEncoderNetwork
+            from ecom_rag.models import networks
 
-            return CrossEncoderNetwork(folder, uses_token_types=tokenizer.uses_token_types)
+            kind = networks.FusedCrossEncoderNetwork if placement.fused else networks.CrossEncoderNetwork
+            return kind(folder, uses_token_types=tokenizer.uses_token_types)
 
         return cls(
             tokenizer,

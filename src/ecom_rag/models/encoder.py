@@ -99,7 +99,7 @@ class Encoder:
         def build() -> Any:
             from ecom_rag.models.networks import EncoderNetwork
 
-            return EncoderNetwork(checkpoint)
+            return EncoderNetwork(checkpoint, fused=placement.fused)
 
         tokenizer = Tokenizer(folder)
         loaded = runtimes.load(build, placement, f"{print_of_files}-encoder-{checkpoint.pooling}")

@@ -17,7 +17,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import embedding, layer_norm, scaled_dot_product_attention
 
+from ecom_rag.errors import ModelError
 from ecom_rag.models.attention_kernel import attend
+from ecom_rag.models.weights import Weights
 
 FAMILIES = ("bert", "xlm-roberta", "roberta")
 _LOOP_TOKENS = 15  # up to this padded length the compiled loop is faster than the general kernel
@@ -69,23 +71,44 @@ def supported(config: Mapping[str, Any]) -> bool:
 
 
 class FusedTransformer(nn.Module):
-    """A drop-in for the ``transformers`` module that it was made from, for inference in bf16.
+    """BERT, RoBERTa or XLM-RoBERTa for inference in bf16; called as the ``transformers`` modules are.
 
     Args:
-        model: ``BertModel``, ``RobertaModel`` or ``XLMRobertaModel`` in float32.
+        config: The checkpoint's ``config.json``; see ``supported``.
+        weights: Its tensors.
+
+    Raises:
+        ModelError: A tensor is missing, or the words do not fit the configuration.
     """
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, config: Mapping[str, Any], weights: Weights) -> None:
         super().__init__()
-        config = model.config
-        self._heads = config.num_attention_heads
-        self._offset = config.pad_token_id + 1 if config.model_type != "bert" else 0
-        tables = model.embeddings
-        self._words = tables.word_embeddings.weight.detach()
-        self._positions = tables.position_embeddings.weight.detach()
-        self._types = tables.token_type_embeddings.weight.detach()
-        self._norm = _norm(tables.LayerNorm, torch.float32)
-        self._layers = [_packed(layer) for layer in model.encoder.layer]
+        self._heads = int(config["num_attention_heads"])
+        self._offset = 0 if config["model_type"] == "bert" else int(config.get("pad_token_id", 1)) + 1
+        self._eps = float(config.get("layer_norm_eps", 1e-12))
+        self._words = weights["embeddings.word_embeddings.weight"]
+        expected = (int(config["vocab_size"]), int(config["hidden_size"]))
+        if tuple(self._words.shape) != expected:
+            raise ModelError(f"the word embeddings are of shape {tuple(self._words.shape)}, config.json says {expected};"
+                             " the files are of different checkpoints")  # fmt: skip
+        self._positions = weights["embeddings.position_embeddings.weight"]
+        self._types = weights["embeddings.token_type_embeddings.weight"]
+        self._norm = _Norm(*weights.linear("embeddings.LayerNorm"), self._eps)
+        self._layers = [self._layer(weights, f"encoder.layer.{i}") for i in range(int(config["num_hidden_layers"]))]
+
+    def _layer(self, weights: Weights, name: str) -> _Layer:
+        def norm(part: str) -> _Norm:
+            weight, bias = weights.linear(f"{name}.{part}.LayerNorm")
+            return _Norm(weight.bfloat16(), bias.bfloat16(), self._eps)
+
+        return _Layer(
+            qkv=_linear(*(weights.linear(f"{name}.attention.self.{part}") for part in ("query", "key", "value"))),
+            attention_out=_linear(weights.linear(f"{name}.attention.output.dense")),
+            attention_norm=norm("attention.output"),
+            up=_linear(weights.linear(f"{name}.intermediate.dense")),
+            down=_linear(weights.linear(f"{name}.output.dense")),
+            norm=norm("output"),
+        )
 
     def forward(
         self,
@@ -132,23 +155,8 @@ class FusedTransformer(nn.Module):
         return attended.transpose(1, 2).reshape(-1, dim)
 
 
-def _norm(module: Any, dtype: torch.dtype) -> _Norm:
-    return _Norm(module.weight.detach().to(dtype), module.bias.detach().to(dtype), module.eps)
-
-
-def _linear(*modules: Any) -> _Linear:
-    weight = torch.cat([module.weight.detach() for module in modules]).bfloat16()
-    bias = torch.cat([module.bias.detach() for module in modules]).bfloat16()
+def _linear(*parts: tuple[Tensor, Tensor]) -> _Linear:
+    """Layers of the same input side by side, packed as one."""
+    weight = torch.cat([weight for weight, _ in parts]).bfloat16()
+    bias = torch.cat([bias for _, bias in parts]).bfloat16()
     return _Linear(torch.ops.mkldnn._reorder_linear_weight(weight), bias)
-
-
-def _packed(layer: Any) -> _Layer:
-    attention = layer.attention
-    return _Layer(
-        qkv=_linear(attention.self.query, attention.self.key, attention.self.value),
-        attention_out=_linear(attention.output.dense),
-        attention_norm=_norm(attention.output.LayerNorm, torch.bfloat16),
-        up=_linear(layer.intermediate.dense),
-        down=_linear(layer.output.dense),
-        norm=_norm(layer.output.LayerNorm, torch.bfloat16),
-    )

@@ -6,9 +6,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import linear
 
 from ecom_rag.errors import ModelError
 from ecom_rag.models.checkpoint import Checkpoint, read_json
+from ecom_rag.models.fused import FusedTransformer
+from ecom_rag.models.weights import Weights, read_weights
 
 logger = logging.getLogger(__name__)
 
@@ -17,22 +20,23 @@ class EncoderNetwork(nn.Module):
     """Transformer, pooling, optional Dense layers, and bge-m3's two heads where the checkpoint has them.
 
     Outputs are not normalised: that is done in float32 outside, whatever the precision in here.
+
+    Args:
+        checkpoint: What to load.
+        fused: Compute in bf16 by ``FusedTransformer``.
     """
 
-    def __init__(self, checkpoint: Checkpoint) -> None:
+    def __init__(self, checkpoint: Checkpoint, *, fused: bool = False) -> None:
         super().__init__()
-        self.transformer: Any = _load_transformer(checkpoint.folder, "AutoModel")
+        folder = checkpoint.folder
+        self.transformer: Any = _fused(folder) if fused else _load_transformer(folder, "AutoModel")
         self.pooling = checkpoint.pooling
         self.dense = nn.Sequential(*(_dense_layer(path) for path in checkpoint.dense_layers))
-        heads = checkpoint.folder
-        self.sparse_head: Any = _head(heads / "sparse_linear.pt") if checkpoint.has_sparse else None
-        self.multivector_head: Any = _head(heads / "colbert_linear.pt") if checkpoint.has_multivector else None
-        self._fused = False
-
-    @property
-    def config(self) -> dict[str, Any]:
-        """Of the transformer, as in its ``config.json``."""
-        return dict(self.transformer.config.to_dict())
+        self.sparse_head: Any = _head(folder / "sparse_linear.pt") if checkpoint.has_sparse else None
+        self.multivector_head: Any = _head(folder / "colbert_linear.pt") if checkpoint.has_multivector else None
+        self._fused = fused
+        if fused:
+            self.bfloat16()
 
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor, outputs: tuple[int, ...] | None = None
@@ -58,14 +62,6 @@ class EncoderNetwork(nn.Module):
             compute.append(lambda: self.multivector_head(hidden[:, 1:]))
         return tuple(compute[position]() for position in (range(len(compute)) if outputs is None else outputs))
 
-    def fuse(self) -> None:
-        """From now on compute in bf16 by ``FusedTransformer``; the float32 layers are given up."""
-        from ecom_rag.models.fused import FusedTransformer
-
-        self.transformer = FusedTransformer(self.transformer)
-        self.bfloat16()
-        self._fused = True
-
     def _pool(self, hidden: Tensor, mask: Tensor) -> Tensor:
         if self.pooling == "cls":
             return hidden[:, 0]
@@ -77,18 +73,17 @@ class EncoderNetwork(nn.Module):
 
 
 class CrossEncoderNetwork(nn.Module):
-    """A sequence classifier with one logit."""
+    """A sequence classifier with one logit.
+
+    Args:
+        folder: The checkpoint.
+        uses_token_types: Whether a pair's second text has token type 1.
+    """
 
     def __init__(self, folder: Path, *, uses_token_types: bool) -> None:
         super().__init__()
         self.classifier: Any = _load_transformer(folder, "AutoModelForSequenceClassification")
         self.uses_token_types = uses_token_types
-        self._fused: nn.Module | None = None
-
-    @property
-    def config(self) -> dict[str, Any]:
-        """Of the transformer, as in its ``config.json``."""
-        return dict(self.classifier.config.to_dict())
 
     def forward(
         self,
@@ -98,19 +93,40 @@ class CrossEncoderNetwork(nn.Module):
         outputs: tuple[int, ...] | None = None,
     ) -> tuple[Tensor]:
         """``(batch, length)`` each; returns logits ``(batch,)``, the only output."""
-        if self._fused is None:
-            types = {"token_type_ids": token_type_ids} if token_type_ids is not None else {}
-            return (self.classifier(input_ids=input_ids, attention_mask=attention_mask, **types).logits[:, 0],)
-        hidden = self._fused(input_ids, attention_mask, token_type_ids, first_only=True).last_hidden_state.float()
-        pooler = getattr(self.classifier.base_model, "pooler", None)
-        return (self.classifier.classifier(hidden if pooler is None else pooler(hidden))[:, 0],)
+        types = {"token_type_ids": token_type_ids} if token_type_ids is not None else {}
+        return (self.classifier(input_ids=input_ids, attention_mask=attention_mask, **types).logits[:, 0],)
 
-    def fuse(self) -> None:
-        """From now on compute in bf16 by ``FusedTransformer``, the head in float32; the other layers are given up."""
-        from ecom_rag.models.fused import FusedTransformer
 
-        self._fused = FusedTransformer(self.classifier.base_model)
-        self.classifier.base_model.encoder = None
+class FusedCrossEncoderNetwork(nn.Module):
+    """The same in bf16 by ``FusedTransformer``, with the head in float32.
+
+    BERT's head is pooler and classifier, RoBERTa's a dense layer and a projection; both are tanh between two layers.
+    """
+
+    def __init__(self, folder: Path, *, uses_token_types: bool) -> None:
+        super().__init__()
+        weights = read_weights(folder)
+        bert = read_json(folder / "config.json")["model_type"] == "bert"
+        self.transformer = _fused(folder, weights)
+        self.uses_token_types = uses_token_types
+        self._dense = weights.linear("pooler.dense" if bert else "classifier.dense")
+        self._out = weights.linear("classifier" if bert else "classifier.out_proj")
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        token_type_ids: Tensor | None = None,
+        outputs: tuple[int, ...] | None = None,
+    ) -> tuple[Tensor]:
+        """``(batch, length)`` each; returns logits ``(batch,)``, the only output."""
+        found = self.transformer(input_ids, attention_mask, token_type_ids, first_only=True)
+        hidden = torch.tanh(linear(found.last_hidden_state[:, 0].float(), *self._dense))
+        return (linear(hidden, *self._out)[:, 0],)
+
+
+def _fused(folder: Path, weights: Weights | None = None) -> FusedTransformer:
+    return FusedTransformer(read_json(folder / "config.json"), weights or read_weights(folder))
 
 
 def _load_transformer(folder: Path, auto_class: str) -> nn.Module:

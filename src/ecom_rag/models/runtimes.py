@@ -54,18 +54,19 @@ class Runtime(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """Where and how exactly a network runs, all ``auto`` resolved."""
+    """Where and how exactly a network runs, all ``auto`` resolved; ``fused`` by ``FusedTransformer``."""
 
     runtime: str
     precision: str
     device: str
+    fused: bool = False
 
     @property
     def batch_tokens(self) -> int:
         """Default budget of padded tokens a batch: fits the caches of a CPU, fills a GPU."""
         if self.device != "cpu":
             return 65536
-        return 1024 if self.runtime == "torch" else 2048
+        return 1024 if self.fused else 2048
 
 
 def choose(runtime: str, precision: str, device: str, config: Mapping[str, Any]) -> Placement:
@@ -101,7 +102,8 @@ def choose(runtime: str, precision: str, device: str, config: Mapping[str, Any])
         raise UsageError("precision fp16 needs a GPU; on a CPU use bf16 or fp32")
     if precision == "bf16" and not cpu_has_bf16():
         logger.warning("this CPU has no bf16 instructions: bf16 will be slower than fp32")
-    return Placement(runtime, precision, device)
+    fused = runtime == "torch" and precision == "bf16" and _fusible(config)
+    return Placement(runtime, precision, device, fused)
 
 
 def cpu_has_bf16() -> bool:
@@ -122,11 +124,7 @@ def load(build: "Callable[[], torch.nn.Module]", placement: Placement, cache_key
         cache_key: Names the conversion: the checkpoint's fingerprint and what was built on it.
     """
     if placement.runtime == "torch":
-        module: Any = build()
-        if placement.device == "cpu" and placement.precision == "bf16" and _fusible(module.config):
-            module.fuse()
-            return FusedRuntime(module)
-        return TorchRuntime(module, placement)
+        return FusedRuntime(build()) if placement.fused else TorchRuntime(build(), placement)
     return OpenVinoRuntime(build, placement, cache_key)
 
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 import ecom_rag
-from ecom_rag.cli import evaluate, everyday
+from ecom_rag.cli import evaluate, everyday, train
 from ecom_rag.errors import EcomRagError
 
 # typer carries its own copy of click, whose error classes it does not export by name.
@@ -38,6 +38,7 @@ def _root(version: Annotated[bool, typer.Option("--version", help="Print the ver
 
 for command in (everyday.score, everyday.rerank, everyday.demo, evaluate.evaluate):
     app.command()(command)
+app.add_typer(train.app)
 
 
 def main() -> None:

@@ -68,6 +68,7 @@ class Batches:
     Attributes:
         epoch: The current epoch, from 0.
         position: Global batches of it that were yielded.
+        batches: Global batches of an epoch.
     """
 
     def __init__(
@@ -90,7 +91,7 @@ class Batches:
         self._new_planner = new_planner
         self._classes, self._class_names = classes, class_names
         self._sources, self._source_names = sources, source_names
-        self._batches, self._seed, self._rank, self._world = batches, seed, rank, world
+        self.batches, self._seed, self._rank, self._world = batches, seed, rank, world
         self._planner: Planner | None = None
         self._planned = -1
         self._plan: Integers = np.empty((0, 0), np.int64)
@@ -98,7 +99,7 @@ class Batches:
 
     def __len__(self) -> int:
         """Lists that an epoch yields: batches, times the processes where ``rank`` is ``None``."""
-        return self._batches * (self._world if self._rank is None else 1)
+        return self.batches * (self._world if self._rank is None else 1)
 
     def __iter__(self) -> Iterator[list[int]]:
         plan = self.plan(self.epoch)
@@ -134,25 +135,26 @@ class Batches:
         Raises:
             UsageError: The position is beyond this sampler's epoch, so the state is another run's.
         """
-        if not 0 <= state["position"] <= self._batches or state["epoch"] < 0:
-            raise UsageError(f"sampler state {state} does not fit an epoch of {self._batches} batches; resume with the"
+        if not 0 <= state["position"] <= self.batches or state["epoch"] < 0:
+            raise UsageError(f"sampler state {state} does not fit an epoch of {self.batches} batches; resume with the"
                              " data and the sampling settings that the run began with")  # fmt: skip
         self.epoch, self.position = state["epoch"], state["position"]
         self._shown = (self.epoch, self.position)
 
-    def report(self, epoch: int | None = None) -> EpochReport:
+    def report(self, epoch: int | None = None, *, batches: int | None = None) -> EpochReport:
         """What an epoch showed, all ranks together.
 
         Args:
-            epoch: A whole epoch; by default the one that was yielded last, as far as it was.
+            epoch: By default the one that was yielded last, as far as it was.
+            batches: Of a given epoch: the first so many batches; by default all.
         """
-        number, batches = self._shown if epoch is None else (epoch, self._batches)
-        rows = self.plan(number)[:batches].ravel()
+        number, shown = self._shown if epoch is None else (epoch, self.batches if batches is None else batches)
+        rows = self.plan(number)[:shown].ravel()
         draws = np.bincount(rows, minlength=len(self._classes))
         return EpochReport(
             epoch=number,
-            batches=batches,
-            planned=self._batches,
+            batches=shown,
+            planned=self.batches,
             total=_shown(draws),
             classes=_shown_by(draws, self._classes, self._class_names),
             sources=_shown_by(draws, self._sources, self._source_names),

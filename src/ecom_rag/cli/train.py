@@ -1,0 +1,97 @@
+"""train embedder, train reranker."""
+
+import contextlib
+import sys
+from collections.abc import Iterator
+from typing import Annotated, Any
+
+import typer
+
+from ecom_rag.cli.options import Verbose, prepare
+
+RecipePath = Annotated[str, typer.Argument(help="The recipe, a TOML file.", metavar="RECIPE.toml", show_default=False)]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with an unfinished run of the same recipe.")]
+
+app = typer.Typer(
+    name="train",
+    help="Fine-tune an embedder or a reranker by a recipe, with validation and the best checkpoint.",
+    no_args_is_help=True,
+)
+
+
+@app.command()
+def embedder(recipe: RecipePath, resume: Resume = False, verbose: Verbose = False) -> None:
+    """Fine-tune an embedder: circle loss, InfoNCE, supervised contrastive, distillation, or all of bge-m3.
+
+    The finished folder loads in ecom_rag, sentence-transformers and FlagEmbedding; train_report.json and
+    learning_curve.png lie beside the weights. The keys of a recipe are in docs/training.md.
+
+    \b
+    Examples:
+      ecom-rag train embedder recipe.toml
+      ecom-rag train embedder recipe.toml --resume
+      torchrun --nproc-per-node 4 -m ecom_rag train embedder recipe.toml
+    """
+    _run(recipe, "embedder", resume, verbose)
+
+
+@app.command()
+def reranker(recipe: RecipePath, resume: Resume = False, verbose: Verbose = False) -> None:
+    """Fine-tune a reranker: listwise or binary cross-entropy, distillation from teacher scores.
+
+    \b
+    Example:
+      ecom-rag train reranker recipe.toml
+    """
+    _run(recipe, "reranker", resume, verbose)
+
+
+def _run(path: str, task: Any, resume: bool, verbose: bool) -> None:
+    prepare(verbose)
+    from ecom_rag.training.checkpoints import require_extra
+    from ecom_rag.training.recipe import read_recipe
+
+    recipe = read_recipe(path, task)
+    require_extra()
+    _quiet()
+    from ecom_rag.training.fit import train
+
+    with _bar() as progress:
+        report = train(recipe, resume=resume, progress=progress)
+    dev = report["dev"]
+    figures = f", dev {dev['measure']} {dev['before']:.4f} -> {dev['after']:.4f}" if dev else ""
+    print(f"ecom-rag: trained {report['steps']} steps in {report['seconds']} s{figures} -> {recipe.output}",
+          file=sys.stderr)  # fmt: skip
+    for note in report["data"]["notes"]:
+        print(f"ecom-rag: note: {note}", file=sys.stderr)
+
+
+def _quiet() -> None:
+    """Other libraries' bars and advice off; transformers would log the whole configuration of a trainer."""
+    import datasets
+    import transformers
+
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    datasets.disable_progress_bars()
+
+
+@contextlib.contextmanager
+def _bar() -> Iterator[Any]:
+    """A bar with loss and dev measure on a terminal; elsewhere a line at each validation."""
+    from tqdm import tqdm
+
+    terminal = sys.stderr.isatty()
+    bar = tqdm(desc="training", unit="step", file=sys.stderr, dynamic_ncols=True, disable=not terminal)
+
+    def progress(step: int, steps: int, figures: dict[str, float], validated: bool) -> None:
+        shown = {key: f"{value:.4f}" for key, value in figures.items() if isinstance(value, float)}
+        bar.total = steps
+        bar.n = step
+        bar.set_postfix(shown)
+        if validated and not terminal:
+            words = ", ".join(f"{key} {value}" for key, value in shown.items())
+            print(f"ecom-rag: step {step} of {steps}: {words}", file=sys.stderr, flush=True)
+
+    with bar:
+        yield progress

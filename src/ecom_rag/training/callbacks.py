@@ -1,0 +1,141 @@
+"""What hooks into the trainer: the sampler's epoch, the EMA, complete checkpoints, progress."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from sentence_transformers.base.evaluation import BaseEvaluator
+from torch import Tensor
+from transformers import TrainerCallback
+
+from ecom_rag.training.batches import Batches
+
+_MARK = "complete"
+_EMA = "ema.pt"
+
+
+def complete_checkpoints(work: Path) -> list[Path]:
+    """Checkpoints that were written to the end, oldest first; what a kill left half written is not among them."""
+    found = [path for path in work.glob("checkpoint-*") if (path / _MARK).exists()]
+    return sorted(found, key=lambda path: int(path.name.rpartition("-")[2]))
+
+
+class Hooks(TrainerCallback):
+    """Called by the trainer as it goes.
+
+    Args:
+        model: The model in training.
+        batches: Its sampler.
+        ema_decay: Of the exponential moving average of weights; 0 is off.
+        progress: Called with step, number of steps, the latest figures, and whether a validation has just been made.
+        resume_from: Checkpoint whose EMA is gone on with.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        batches: Batches,
+        *,
+        ema_decay: float,
+        progress: Callable[[int, int, dict[str, float], bool], None] | None,
+        resume_from: Path | None,
+    ) -> None:
+        self._model, self._batches, self._decay, self._progress = model, batches, ema_decay, progress
+        self._figures: dict[str, float] = {}
+        self._ema: dict[str, Tensor] = {}
+        if ema_decay:
+            self._ema = {name: weight.detach().clone() for name, weight in self._weights()}
+            if resume_from:
+                self._load(resume_from)
+
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """The sampler's epoch, which accelerate does not pass through all of its wrappers."""
+        self._batches.set_epoch(int(state.epoch or 0))
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """One step of the EMA."""
+        if self._ema:
+            # With a fixed decay the average would stay near the untrained weights for long.
+            decay = min(self._decay, (1 + state.global_step) / (10 + state.global_step))
+            for name, weight in self._weights():
+                self._ema[name].lerp_(weight.detach(), 1 - decay)
+        self._tell(state)
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
+        """The latest loss and dev measure."""
+        logs = logs or {}
+        noise = ("_runtime", "_second")
+        kept = {key.removeprefix("eval_"): value for key, value in logs.items()
+                if key == "loss" or (key.startswith("eval_") and not key.endswith(noise))}  # fmt: skip
+        self._figures.update(kept)
+        self._tell(state)
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """A validation."""
+        self._tell(state, validated=True)
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """The EMA beside the weights, then the mark that the checkpoint is complete."""
+        if not state.is_world_process_zero:
+            return
+        folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+        if self._ema:
+            torch.save(self._ema, folder / _EMA)
+        (folder / _MARK).touch()
+
+    @contextlib.contextmanager
+    def averaged(self) -> Iterator[None]:
+        """The model with the averaged weights, if there are any, for as long as the block lasts."""
+        if not self._ema:
+            yield
+            return
+        kept = {name: weight.detach().clone() for name, weight in self._weights()}
+        self._put(self._ema)
+        try:
+            yield
+        finally:
+            self._put(kept)
+
+    def use_ema(self, checkpoint: Path | None) -> None:
+        """Put the averaged weights into the model for good: the last ones, or those of a checkpoint."""
+        if self._ema:
+            if checkpoint:
+                self._load(checkpoint)
+            self._put(self._ema)
+
+    def _load(self, checkpoint: Path) -> None:
+        self._ema = torch.load(checkpoint / _EMA, map_location=self._model.device, weights_only=True)
+
+    def _weights(self) -> Iterator[tuple[str, Any]]:
+        return ((name, weight) for name, weight in self._model.named_parameters() if weight.requires_grad)
+
+    def _put(self, weights: dict[str, Tensor]) -> None:
+        with torch.no_grad():
+            for name, weight in self._weights():
+                weight.copy_(weights[name])
+
+    def _tell(self, state: Any, *, validated: bool = False) -> None:
+        if self._progress is not None and state.is_world_process_zero:
+            self._progress(state.global_step, state.max_steps, self._figures, validated)
+
+
+class DevEvaluator(BaseEvaluator):
+    """A dev measure as the trainer calls it; with an EMA of the averaged weights, since they are what will be written.
+
+    Args:
+        dev: See ``dev``.
+        hooks: Hold the EMA, if there is one.
+    """
+
+    def __init__(self, dev: Any, hooks: Hooks) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._dev, self._hooks = dev, hooks
+        self.primary_metric = dev.primary_metric
+
+    def __call__(self, model: Any, *_: Any, **__: Any) -> dict[str, float]:
+        """The measure, by its name."""
+        with self._hooks.averaged():
+            found: dict[str, float] = self._dev(model)
+        return found

@@ -1,0 +1,146 @@
+"""The model that is trained, loaded from any checkpoint we know, and its folder when it is done.
+
+A finished folder is complete for ecom_rag, for sentence-transformers (modules, pooling, prompts) and for FlagEmbedding
+(transformer and tokenizer at its root, bge-m3's heads beside them).
+"""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ecom_rag.errors import ModelError, UsageError
+from ecom_rag.models.checkpoint import Checkpoint, describe, locate, position_limit, read_json, with_overrides
+from ecom_rag.training.recipe import Recipe
+
+logger = logging.getLogger(__name__)
+
+INSTALL = 'training needs packages that are not installed ({}); install them with pip install "ecom-rag[train]"'
+
+
+def require_extra() -> None:
+    """Raise ``UsageError`` where the ``train`` extra is not installed."""
+    import importlib.util
+
+    missing = [name for name in ("sentence_transformers", "datasets", "accelerate", "peft", "matplotlib")
+               if importlib.util.find_spec(name) is None]  # fmt: skip
+    if missing:
+        raise UsageError(INSTALL.format(", ".join(missing)))
+
+
+def base_checkpoint(recipe: Recipe) -> Checkpoint:
+    """What the model to start from says of itself, with the recipe's length and instructions.
+
+    Raises:
+        ModelError: No such checkpoint, a length it cannot read, or heads that loss m3 needs are missing.
+    """
+    folder = locate(recipe.model)
+    found = with_overrides(
+        describe(folder, name=None if Path(recipe.model).is_dir() else recipe.model),
+        max_length=recipe.data.max_length,
+        query_instruction=recipe.data.query_instruction,
+        passage_instruction=recipe.data.passage_instruction,
+    )
+    if recipe.loss.name == "m3" and not (found.has_sparse and found.has_multivector):
+        raise ModelError(f'{recipe.model}: has no sparse_linear.pt and colbert_linear.pt, which loss "m3" trains;'
+                         " start from a bge-m3 checkpoint")  # fmt: skip
+    return found
+
+
+def load_embedder(recipe: Recipe, checkpoint: Checkpoint) -> Any:
+    """A ``SentenceTransformer`` with our pooling, normalising, with bge-m3's heads for loss m3."""
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.base.modules import Dense, Normalize, Transformer
+    from sentence_transformers.sentence_transformer.modules import Pooling
+
+    from ecom_rag.training.m3 import M3Heads
+
+    transformer = Transformer(str(checkpoint.folder), max_seq_length=checkpoint.max_length)
+    size = int(transformer.get_embedding_dimension())
+    modes = {"cls": "cls", "mean": "mean", "last": "lasttoken"}
+    modules: list[Any] = [transformer, Pooling(size, modes[checkpoint.pooling])]
+    modules += [Dense.load(str(path)) for path in checkpoint.dense_layers]
+    modules.append(Normalize())
+    if recipe.loss.name == "m3":
+        modules.append(M3Heads.of(checkpoint.folder))
+    prompts = {"query": checkpoint.query_instruction, "document": checkpoint.passage_instruction}
+    model = SentenceTransformer(modules=modules, prompts=prompts, device=_device(recipe))
+    return _prepared(model, recipe, "FEATURE_EXTRACTION")
+
+
+def load_reranker(recipe: Recipe, max_length: int) -> Any:
+    """A ``CrossEncoder`` of sentence-transformers with one logit; an encoder gets a new head, and says so."""
+    from sentence_transformers import CrossEncoder
+
+    folder = locate(recipe.model)
+    config = read_json(folder / "config.json")
+    if not any("SequenceClassification" in name for name in config.get("architectures") or []):
+        logger.info("%s is no reranker yet: its classification head starts from random weights", recipe.model)
+    torch.manual_seed(recipe.seed)  # of that head
+    model = CrossEncoder(str(folder), num_labels=1, max_length=max_length, device=_device(recipe))
+    return _prepared(model, recipe, "SEQ_CLS")
+
+
+def reranker_length(recipe: Recipe) -> int:
+    """Tokens of a pair: the recipe's, else 512 or what the checkpoint can read.
+
+    Raises:
+        ModelError: The recipe's is more than the checkpoint can read.
+    """
+    limit = position_limit(read_json(locate(recipe.model) / "config.json"))
+    length = recipe.data.max_length or min(512, limit)
+    if not 32 <= length <= limit:
+        raise ModelError(f"{recipe.model}: max length {length} is outside what this checkpoint can read; expected 32 to"
+                         f" {limit}")  # fmt: skip
+    return length
+
+
+def save_embedder(model: Any, folder: Path) -> None:
+    """Write a finished embedder; the heads go to the root, where FlagEmbedding and ecom_rag look for them."""
+    from sentence_transformers import SentenceTransformer
+
+    from ecom_rag.training.m3 import M3Heads
+
+    modules = [module for module in model if not isinstance(module, M3Heads)]
+    plain = SentenceTransformer(modules=modules, prompts=model.prompts, device=str(model.device))
+    plain.save_pretrained(str(folder), create_model_card=False)
+    for module in model:
+        if isinstance(module, M3Heads):
+            module.save(str(folder))
+
+
+def save_reranker(model: Any, folder: Path) -> None:
+    """Write a finished reranker."""
+    model.save_pretrained(str(folder), create_model_card=False)
+
+
+def merge_lora(model: Any) -> None:
+    """Fold adapters into the weights, so that the folder is an ordinary checkpoint."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    for name, module in list(model.named_modules()):
+        if isinstance(module, BaseTunerLayer):
+            module.merge()
+            parent = model.get_submodule(name.rpartition(".")[0])
+            setattr(parent, name.rpartition(".")[2], module.get_base_layer())
+    model[0].model._hf_peft_config_loaded = False
+
+
+def _prepared(model: Any, recipe: Recipe, task: str) -> Any:
+    """Adapters where asked for; and no generated model cards, which would quote training data and take their time."""
+    if recipe.lora.rank:
+        from peft import LoraConfig
+
+        asked = recipe.lora
+        model.add_adapter(
+            LoraConfig(task_type=task, r=asked.rank, lora_alpha=asked.alpha, lora_dropout=asked.dropout,
+                       target_modules="all-linear")
+        )  # fmt: skip
+    model.model_card_data.set_widget_examples = lambda *_: None
+    model._create_model_card = lambda *_, **__: None
+    return model
+
+
+def _device(recipe: Recipe) -> str | None:
+    return "cpu" if recipe.schedule.device == "cpu" else None

@@ -1,0 +1,187 @@
+"""Rows of training data to tensors, tokenised exactly as ``models`` does for inference.
+
+A dataset holds row numbers only, so that nothing of the data ends up in model cards or caches; the collators look the
+texts up. Which positive and which negatives of a query are shown follows from the seed, the row and the epoch: each in
+turn, none again before all were shown.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ecom_rag.models.tokens import Tokenizer
+from ecom_rag.training.batches import Batches
+from ecom_rag.training.data import Group, Groups, Labelled
+from ecom_rag.training.losses.distributed import rank
+
+
+def single_inputs(tokenizer: Tokenizer, texts: Sequence[str], max_length: int) -> dict[str, Tensor]:
+    """``input_ids`` and ``attention_mask`` ``(texts, longest)`` of texts with their special tokens."""
+    layout = tokenizer.single
+    ids = tokenizer.ids(texts, max_length - layout.special)
+    return _padded([np.concatenate([layout.prefix, ids[i], layout.suffix]) for i in range(len(ids))], tokenizer.pad_id)
+
+
+def pair_inputs(
+    tokenizer: Tokenizer, queries: Sequence[str], documents: Sequence[str], max_length: int
+) -> dict[str, Tensor]:
+    """Inputs of a cross-encoder: the query cut to 3/4 of the length, the document to what is left."""
+    layout, single = tokenizer.pair, tokenizer.single
+    room = max_length - layout.special
+    query_ids, document_ids = tokenizer.ids(queries, max_length * 3 // 4), tokenizer.ids(documents, max_length)
+    rows, seconds = [], []
+    for number in range(len(queries)):
+        query, document = query_ids[number][:room], document_ids[number]
+        if len(document) == 0:
+            rows.append(np.concatenate([single.prefix, query, single.suffix]))
+            seconds.append(len(rows[-1]))
+            continue
+        rows.append(np.concatenate([layout.prefix, query, layout.middle, document[: room - len(query)], layout.suffix]))
+        seconds.append(len(layout.prefix) + len(query) + len(layout.middle))
+    inputs = _padded(rows, tokenizer.pad_id)
+    if tokenizer.uses_token_types:
+        columns = torch.arange(inputs["input_ids"].shape[1])
+        second = (columns[None, :] >= torch.tensor(seconds)[:, None]) & (inputs["attention_mask"] > 0)
+        inputs["token_type_ids"] = second.long() * layout.document_type
+    return inputs
+
+
+def _padded(rows: Sequence[NDArray[np.int32]], pad_id: int) -> dict[str, Tensor]:
+    longest = max(len(row) for row in rows)
+    ids = np.full((len(rows), longest), pad_id, np.int64)
+    mask = np.zeros((len(rows), longest), np.int64)
+    for number, row in enumerate(rows):
+        ids[number, : len(row)] = row
+        mask[number, : len(row)] = 1
+    return {"input_ids": torch.from_numpy(ids), "attention_mask": torch.from_numpy(mask)}
+
+
+class LabelledCollator:
+    """Labelled texts to one feature, ``texts``, and their class numbers."""
+
+    valid_label_columns = ("label",)
+
+    def __init__(self, data: Labelled, tokenizer: Tokenizer, *, max_length: int, instruction: str) -> None:
+        self._data, self._tokenizer = data, tokenizer
+        self._max_length, self._instruction = max_length, instruction
+        _, self._classes = np.unique(np.array(data.labels), return_inverse=True)
+
+    def __call__(self, rows: Sequence[dict[str, int]]) -> dict[str, Any]:
+        """One batch."""
+        numbers = np.array([row["row"] for row in rows])
+        texts = [self._instruction + self._data.texts[number] for number in numbers]
+        inputs = single_inputs(self._tokenizer, texts, self._max_length)
+        return {**_prefixed("texts", inputs), "label": {"labels": torch.from_numpy(self._classes[numbers])}}
+
+
+class GroupCollator:
+    """Queries with some of their documents, the positives first: two features for an embedder, pairs for a reranker.
+
+    Args:
+        data: The queries.
+        tokenizer: Of the checkpoint.
+        batches: The sampler in use; its epoch decides which documents of a query have their turn.
+        task: ``embedder`` or ``reranker``.
+        positives: Positives of a query a batch.
+        negatives: Negatives of a query a batch.
+        max_length: Tokens.
+        query_instruction: Put before queries that have no prompt of their own.
+        passage_instruction: Put before documents.
+        seed: Orders each query's documents.
+    """
+
+    valid_label_columns = ("label",)
+
+    def __init__(
+        self,
+        data: Groups,
+        tokenizer: Tokenizer,
+        batches: Batches,
+        *,
+        task: str,
+        positives: int,
+        negatives: int,
+        max_length: int,
+        query_instruction: str,
+        passage_instruction: str,
+        seed: int,
+    ) -> None:
+        self._items, self._tokenizer, self._batches, self._task = data.items, tokenizer, batches, task
+        self._positives, self._negatives, self._max_length, self._seed = positives, negatives, max_length, seed
+        self._query_instruction, self._passage_instruction = query_instruction, passage_instruction
+        self._ids: dict[str, int] = {}
+        known: dict[str, set[int]] = {}
+        for item in data.items:  # a query that stands on several lines knows the positives of all of them
+            known.setdefault(item.query, set()).update(self._id(text) for text in item.positives)
+        self._known = {query: np.array(sorted(ids)) for query, ids in known.items()}
+
+    def __call__(self, rows: Sequence[dict[str, int]]) -> dict[str, Any]:
+        """One batch."""
+        numbers = [row["row"] for row in rows]
+        chosen = [self._choose(number) for number in numbers]
+        documents = [text for texts, _ in chosen for text in texts]
+        items = [self._items[number] for number in numbers]
+        group = self._positives + self._negatives
+        label = self._label(numbers, items, documents, group)
+        if all(scores is not None for _, scores in chosen):
+            label["teacher"] = torch.tensor([scores for _, scores in chosen])
+        queries = [(self._query_instruction if item.prompt is None else item.prompt) + item.query for item in items]
+        passages = [self._passage_instruction + text for text in documents]
+        if self._task == "reranker":
+            asked = [query for query in queries for _ in range(group)]
+            return {"pairs": pair_inputs(self._tokenizer, asked, passages, self._max_length), "label": label}
+        return {
+            **_prefixed("queries", single_inputs(self._tokenizer, queries, self._max_length)),
+            **_prefixed("documents", single_inputs(self._tokenizer, passages, self._max_length)),
+            "label": label,
+        }
+
+    def _label(self, numbers: list[int], items: list[Group], documents: list[str], group: int) -> dict[str, Tensor]:
+        known = [self._known[item.query] for item in items]
+        padded = np.full((len(known), max(map(len, known))), -1, np.int64)
+        for row, ids in enumerate(known):
+            padded[row, : len(ids)] = ids
+        first = rank() * len(documents)
+        return {
+            "queries": torch.tensor(numbers),
+            "owners": torch.tensor(numbers).repeat_interleave(group),
+            "is_positive": (torch.arange(group) < self._positives).repeat(len(numbers)),
+            "query_texts": torch.tensor([self._id(item.query) for item in items]),
+            "document_texts": torch.tensor([self._id(text) for text in documents]),
+            "known_positives": torch.from_numpy(padded),
+            "groups": first + torch.arange(len(documents)).reshape(len(numbers), group),
+        }
+
+    def _choose(self, number: int) -> tuple[list[str], list[float] | None]:
+        """The texts whose turn it is, and their teacher scores where there are all of them."""
+        item = self._items[number]
+        texts: list[str] = []
+        scores: list[float] | None = []
+        sides = ((item.positives, item.positive_scores, self._positives),
+                 (item.negatives, item.negative_scores, self._negatives))  # fmt: skip
+        for side, (given, given_scores, count) in enumerate(sides):
+            if count == 0:
+                continue
+            order = np.random.default_rng([self._seed, number, side]).permutation(len(given))
+            turns = (self._batches.epoch * count + np.arange(count)) % len(given)
+            texts += [given[i] for i in order[turns]]
+            if scores is not None:
+                scores = scores + [given_scores[i] for i in order[turns]] if given_scores else None
+        return texts, scores
+
+    def _id(self, text: str) -> int:
+        """A number for a text, the same on every rank: a hash, so that no rank has to have seen it before."""
+        found = self._ids.get(text)
+        if found is None:
+            digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+            found = self._ids[text] = int.from_bytes(digest, "big") >> 1
+        return found
+
+
+def _prefixed(name: str, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {f"{name}_{key}": value for key, value in inputs.items()}

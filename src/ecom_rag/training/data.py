@@ -1,0 +1,260 @@
+"""Training data from files, checked line by line before a model is loaded.
+
+In: labelled records (``{"text", "metadata": {"label"}}``), FlagEmbedding's JSON lines (``query``, ``pos``, ``neg``,
+``pos_scores``, ``neg_scores``, ``prompt``, ``type``), or BEIR folders; a list of files is a list of sources. Out:
+``Labelled`` or ``Groups``.
+"""
+
+import gzip
+import math
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from ecom_rag import records
+from ecom_rag.errors import RecordError, UsageError
+from ecom_rag.training.recipe import Recipe
+
+
+@dataclass(frozen=True, slots=True)
+class Labelled:
+    """Texts with their class.
+
+    Args:
+        texts: The texts.
+        labels: Class of each.
+        parents: Policy group of each, where asked for.
+        sources: File of each.
+        notes: What a reader of the report should know.
+    """
+
+    texts: list[str]
+    labels: list[str]
+    parents: list[str] | None
+    sources: list[str]
+    notes: list[str]
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """A query with its documents; scores are a teacher's."""
+
+    query: str
+    positives: list[str]
+    negatives: list[str]
+    positive_scores: list[float] | None
+    negative_scores: list[float] | None
+    prompt: str | None
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class Groups:
+    """Queries with their documents."""
+
+    items: list[Group]
+    notes: list[str]
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+
+def read_data(
+    paths: Sequence[str], split: str, recipe: Recipe, *, use: Literal["train", "dev"] = "train"
+) -> Labelled | Groups:
+    """Read all sources; they must be of one kind.
+
+    Args:
+        paths: Files or BEIR folders.
+        split: Of a BEIR folder.
+        recipe: Says which keys hold what, and what the loss needs.
+        use: ``dev`` asks for less: no second text of a class, no teacher scores, negatives for a reranker only.
+
+    Raises:
+        UsageError: No such file, different kinds, too few classes.
+        RecordError: The first line that cannot be trained on.
+    """
+    kinds = [_kind_of(path) for path in paths]
+    if len(set(kinds)) > 1:
+        found = ", ".join(f"{path} ({kind})" for path, kind in zip(paths, kinds, strict=True))
+        raise UsageError(f"data.train mixes kinds: {found}; train on one kind at a time")
+    if kinds[0] == "labelled records":
+        if recipe.task == "reranker":
+            raise UsageError(f"{paths[0]}: holds labelled records; a reranker needs queries with pos and neg, which"
+                             " ecom-rag mine makes of them")  # fmt: skip
+        return _labelled(paths, recipe, use)
+    reranker = recipe.task == "reranker"
+    needs_negatives = reranker or (use == "train" and recipe.data.negatives > 0)
+    needs_scores = use == "train" and recipe.loss.distillation != "none"
+    items: list[Group] = []
+    for path, kind in zip(paths, kinds, strict=True):
+        if kind == "BEIR folder":
+            if needs_negatives:
+                raise UsageError(f"{path}: a BEIR folder has no hard negatives; mine them with ecom-rag mine, or set"
+                                 " data.negatives = 0 to train an embedder on in-batch negatives alone")  # fmt: skip
+            items += _beir(path, split, recipe.data.min_grade)
+        else:
+            items += [_group(where, item, path, needs_negatives=needs_negatives, needs_scores=needs_scores)
+                      for where, item in json_lines(path)]  # fmt: skip
+    if not items:
+        raise UsageError(f"{paths[0]}: holds no queries; there is nothing to train on")
+    return Groups(items, _group_notes(items))
+
+
+def json_lines(path: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Place and object of each line of a ``.jsonl`` or ``.jsonl.gz`` file.
+
+    Raises:
+        RecordError: A line that is not a JSON object.
+        UsageError: Another kind of file.
+    """
+    if not path.endswith((".jsonl", ".jsonl.gz")):
+        raise UsageError(f"{path}: unknown file type; training reads .jsonl, .jsonl.gz and BEIR folders")
+    with gzip.open(path, "rb") if path.endswith(".gz") else Path(path).open("rb") as source:
+        for number, line in enumerate(source, start=1):
+            line = (line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line).strip(b" \t\r\n")
+            if not line:
+                continue
+            where = f"{path}:{number}"
+            try:
+                item = records.loads(line)
+            except ValueError as error:
+                raise RecordError(where, str(error)) from None
+            if not isinstance(item, dict):
+                raise RecordError(where, "is not an object; expected one object a line")
+            yield where, item
+
+
+def _kind_of(path: str) -> str:
+    if Path(path).is_dir():
+        return "BEIR folder"
+    if not Path(path).exists():
+        raise UsageError(f"{path}: no such file or folder; check data.train and data.dev")
+    where, first = next(json_lines(path), ("", None))
+    if first is None:
+        raise UsageError(f"{path}: is empty; there is nothing to train on")
+    if "query" in first:
+        return "queries with pos and neg"
+    if "text" in first:
+        return "labelled records"
+    raise RecordError(where, f"found keys {', '.join(first)}; expected a query with pos and neg, or a record with text")
+
+
+def _text(where: str, value: Any, name: str) -> str:
+    if not isinstance(value, str) or not value.strip():
+        found = "is missing" if value is None else "is empty" if isinstance(value, str) else f"is {value!r:.40}"
+        raise RecordError(where, f"{name} {found}; expected a text")
+    return value
+
+
+def _labelled(paths: Sequence[str], recipe: Recipe, use: str) -> Labelled:
+    found = Labelled([], [], [] if recipe.data.parent and use == "train" else None, [], [])
+    places: list[str] = []
+    for path in paths:
+        for where, item in json_lines(path):
+            metadata = item.get("metadata") or {}
+            label = metadata.get(recipe.data.label) if isinstance(metadata, dict) else None
+            if label is None or label == "":
+                raise RecordError(where, f'"metadata.{recipe.data.label}" is missing; training by class needs the label'
+                                  " of every record (another key is named by data.label)")  # fmt: skip
+            found.texts.append(_text(where, item.get("text"), '"text"'))
+            found.labels.append(str(label))
+            found.sources.append(path)
+            places.append(where)
+            if found.parents is not None:
+                parent = metadata.get(recipe.data.parent)
+                if parent is None:
+                    raise RecordError(where, f'"metadata.{recipe.data.parent}" is missing; hierarchical batches need'
+                                      " the policy group of every record")  # fmt: skip
+                found.parents.append(str(parent))
+    if use == "dev":
+        return found
+    return _without_singles(found, places, drop=recipe.data.single_texts == "drop")
+
+
+def _without_singles(data: Labelled, places: Sequence[str], *, drop: bool) -> Labelled:
+    """Classes of one distinct text have no pair to learn from: an error at the first, or left out and noted."""
+    distinct = Counter(label for label, _ in set(zip(data.labels, data.texts, strict=True)))
+    single = [row for row, label in enumerate(data.labels) if distinct[label] == 1]
+    if single and not drop:
+        label = data.labels[single[0]]
+        classes = len({data.labels[row] for row in single})
+        others = f", and so have {classes - 1} more" if classes > 1 else ""
+        raise RecordError(places[single[0]], f'class "{label}" has this one text{others}; a class needs two different'
+                          ' texts: add some, or set data.single_texts = "drop"')  # fmt: skip
+    notes = []
+    if single:
+        keep = sorted(set(range(len(data))) - set(single))
+        notes.append(f"{len(single)} texts were left out: their classes have no second text")
+        data = Labelled([data.texts[i] for i in keep], [data.labels[i] for i in keep],
+                        [data.parents[i] for i in keep] if data.parents is not None else None,
+                        [data.sources[i] for i in keep], [])  # fmt: skip
+    torn = Counter(text for text, _ in set(zip(data.texts, data.labels, strict=True)))
+    several = sum(1 for count in torn.values() if count > 1)
+    if several:
+        notes.append(f"{several} texts carry more than one label; they pull in both directions")
+    if len(set(data.labels)) < 2:
+        source = data.sources[0] if data.sources else "data.train"
+        raise UsageError(f"{source}: {len(set(data.labels))} classes to train on; expected at least 2")
+    return Labelled(data.texts, data.labels, data.parents, data.sources, notes)
+
+
+def _group(where: str, item: dict[str, Any], source: str, *, needs_negatives: bool, needs_scores: bool) -> Group:
+    query = _text(where, item.get("query"), '"query"')
+    sides = {}
+    for side in ("pos", "neg"):
+        texts = item.get(side) or []
+        if not isinstance(texts, list):
+            raise RecordError(where, f'"{side}" is {texts!r:.40}; expected a list of texts')
+        sides[side] = [_text(where, text, f'"{side}[{number}]"') for number, text in enumerate(texts)]
+    if not sides["pos"]:
+        raise RecordError(where, '"pos" is empty; every query needs a positive')
+    if needs_negatives and not sides["neg"]:
+        raise RecordError(where, '"neg" is empty; mine hard negatives with ecom-rag mine, or set data.negatives = 0')
+    scores = {side: _scores(where, item.get(f"{side}_scores"), side, len(texts), needed=needs_scores)
+              for side, texts in sides.items()}  # fmt: skip
+    prompt = item.get("prompt")
+    if prompt is not None and not isinstance(prompt, str):
+        raise RecordError(where, f'"prompt" is {prompt!r:.40}; expected a text put before the query')
+    return Group(query, sides["pos"], sides["neg"], scores["pos"], scores["neg"], prompt, source)
+
+
+def _scores(where: str, scores: Any, side: str, texts: int, *, needed: bool) -> list[float] | None:
+    key = f'"{side}_scores"'
+    if scores is None:
+        if needed and texts:
+            raise RecordError(where, f"{key} is missing; distillation needs a teacher's scores, see ecom-rag teach")
+        return [] if needed else None
+    if not isinstance(scores, list) or len(scores) != texts:
+        found = f"has {len(scores)} entries" if isinstance(scores, list) else f"is {scores!r:.40}"
+        raise RecordError(where, f'{key} {found}; expected a number for each of the {texts} texts in "{side}"')
+    for number, score in enumerate(scores):
+        if isinstance(score, bool) or not isinstance(score, int | float) or not math.isfinite(score):
+            raise RecordError(where, f'"{side}_scores[{number}]" is {score!r:.20}; expected a finite number')
+    return [float(score) for score in scores]
+
+
+def _beir(folder: str, split: str, min_grade: int) -> list[Group]:
+    from ecom_rag.evaluation.formats import read_beir
+
+    beir = read_beir(folder, split)
+    wanted = {document for judged in beir.qrels.values() for document, grade in judged.items() if grade >= min_grade}
+    texts = {str(document["metadata"]["id"]): document["text"] for document in beir.documents()
+             if str(document["metadata"]["id"]) in wanted}  # fmt: skip
+    found = []
+    for query in beir.queries:
+        judged = beir.qrels[str(query["metadata"]["id"])]
+        positives = [texts[document] for document, grade in judged.items() if grade >= min_grade and document in texts]
+        if positives:
+            found.append(Group(query["text"], positives, [], None, None, None, folder))
+    return found
+
+
+def _group_notes(items: Sequence[Group]) -> list[str]:
+    both = sum(1 for item in items if not set(item.positives).isdisjoint(item.negatives))
+    return [f"{both} queries have a text among both pos and neg; it is not used as their negative"] if both else []

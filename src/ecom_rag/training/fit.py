@@ -1,0 +1,349 @@
+"""A training run from recipe to finished folder: check, load, train, pick the best, write.
+
+While a run is under way its state lies in ``OUTPUT.partial/``: ``run.json`` with what was asked, and the trainer's
+checkpoints. The output folder appears only when complete. Everything that decides the weights is restored on resuming:
+optimizer, scheduler, random states, the EMA, and the sampler's place, so that a killed and resumed run ends with the
+weights of an uninterrupted one.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ecom_rag.errors import ResumeError, UsageError
+from ecom_rag.models.checkpoint import Checkpoint, fingerprint, locate
+from ecom_rag.models.tokens import Tokenizer
+from ecom_rag.training import checkpoints, report
+from ecom_rag.training.averaging import best_average
+from ecom_rag.training.batches import Batches
+from ecom_rag.training.callbacks import DevEvaluator, Hooks, complete_checkpoints
+from ecom_rag.training.collate import GroupCollator, LabelledCollator
+from ecom_rag.training.data import Groups, Labelled, read_data
+from ecom_rag.training.dev import make_dev
+from ecom_rag.training.duplicates import near_duplicates
+from ecom_rag.training.modules import EmbedderLoss, RerankerLoss
+from ecom_rag.training.recipe import OVER_GROUPS, OVER_LABELS, Recipe
+from ecom_rag.training.sampling import pk_batches, row_batches
+
+logger = logging.getLogger(__name__)
+
+Progress = Callable[[int, int, dict[str, float], bool], None]  # step, of steps, figures, whether just validated
+
+
+def train(recipe: Recipe, *, resume: bool = False, progress: Progress | None = None) -> dict[str, Any]:
+    """Run a recipe.
+
+    Args:
+        recipe: What to do.
+        resume: Go on with an unfinished run of the same recipe and data, if there is one.
+        progress: Called after steps, logs and validations.
+
+    Returns:
+        The report, as in ``train_report.json``.
+
+    Raises:
+        EcomRagError: Anything the user can mend; all of it is found before training starts.
+    """
+    recipe = _with_loss_name(recipe)
+    output, work = Path(recipe.output), Path(f"{recipe.output}.partial")
+    _check_output(output)
+    data = read_data(recipe.data.train, recipe.data.train_split, recipe)
+    recipe = _check_loss(recipe, data)
+    folder = locate(recipe.model)
+    checkpoint = checkpoints.base_checkpoint(recipe) if recipe.task == "embedder" else None
+    length = checkpoint.max_length if checkpoint else checkpoints.reranker_length(recipe)
+    tokenizer = Tokenizer(folder)
+    dev = make_dev(recipe, data, tokenizer, length)
+    batches = make_batches(recipe, data, world=int(os.environ.get("WORLD_SIZE", "1")))
+    asked: dict[str, Any] = {"recipe": recipe.as_dict(), "model": fingerprint(folder), "data": _digest(data)}
+    resume_from = _open(work, asked, resume)
+
+    torch.manual_seed(recipe.seed)
+    model = checkpoints.load_embedder(recipe, checkpoint) if checkpoint else checkpoints.load_reranker(recipe, length)
+    hooks = Hooks(model, batches, ema_decay=recipe.averaging.ema_decay, progress=progress, resume_from=resume_from)
+    trainer = _trainer(recipe, model, data, tokenizer, batches, dev, hooks, checkpoint, length, work)
+    before = _baseline(work, dev, model, resume_from)
+    started = time.monotonic()
+    trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
+    seconds = time.monotonic() - started
+    figures = _finish_weights(recipe, trainer, model, hooks, dev, before, work)
+    found = {
+        "recipe": recipe.as_dict(),
+        "model_fingerprint": asked["model"],
+        "data": _describe(data, asked["data"]),
+        "versions": report.versions(),
+        "device": str(model.device),
+        "steps": trainer.state.global_step,
+        "seconds": round(seconds, 1),
+        "resumed_at_step": int(resume_from.name.rpartition("-")[2]) if resume_from else None,
+        "dev": figures,
+        "sampling": _shown(batches, trainer.state.global_step * recipe.schedule.gradient_accumulation),
+        "log": trainer.state.log_history,
+    }
+    if trainer.is_world_process_zero():
+        _write(recipe, model, found, output, work)
+    return found
+
+
+def make_batches(recipe: Recipe, data: Labelled | Groups, *, world: int = 1) -> Batches:
+    """The recipe's sampler; it yields every rank's share in turn, since accelerate deals them out.
+
+    Raises:
+        UsageError: The data cannot fill the batches asked for.
+    """
+    asked = recipe.sampling
+    shared: dict[str, Any] = {
+        "source_alpha": asked.source_alpha, "duplicate_cap": asked.duplicate_cap, "batches": asked.batches_per_epoch,
+        "seed": recipe.seed, "rank": None, "world": world,
+    }  # fmt: skip
+    texts = data.texts if isinstance(data, Labelled) else [item.query for item in data.items]
+    similarity = asked.near_duplicates
+    shared["duplicates"] = None if similarity is None else near_duplicates(texts, similarity=similarity)
+    if isinstance(data, Labelled):
+        return pk_batches(
+            data.labels, classes_per_batch=asked.classes_per_batch, texts_per_class=asked.texts_per_class,
+            alpha=asked.alpha, sources=data.sources if asked.one_source else None, parents=data.parents,
+            parents_per_batch=asked.parents_per_batch, **shared,
+        )  # fmt: skip
+    sources = [item.source for item in data.items]
+    size = min(asked.batch_size, max(world, len(data) // world * world))
+    return row_batches(len(data), batch_size=size, sources=sources, one_source=asked.one_source, **shared)
+
+
+def _with_loss_name(recipe: Recipe) -> Recipe:
+    default = "listwise" if recipe.task == "reranker" else "info_nce"
+    return recipe if recipe.loss.name else replace(recipe, loss=replace(recipe.loss, name=default))
+
+
+def _check_loss(recipe: Recipe, data: Labelled | Groups) -> Recipe:
+    """Whether the loss can be had from data of this kind."""
+    if recipe.task == "reranker":
+        if recipe.data.negatives == 0:
+            raise UsageError("data.negatives is 0; a reranker learns from negatives, expected at least 1")
+        return recipe
+    kind, names = ("labelled records", OVER_LABELS) if isinstance(data, Labelled) else ("queries", OVER_GROUPS)
+    if recipe.loss.name not in names:
+        raise UsageError(f"loss.name is {recipe.loss.name!r}; over {kind} expected one of {', '.join(names)}")
+    if isinstance(data, Labelled) and recipe.loss.distillation != "none":
+        raise UsageError("loss.distillation needs queries with pos_scores and neg_scores, not labelled records")
+    return recipe
+
+
+def _trainer(
+    recipe: Recipe,
+    model: Any,
+    data: Labelled | Groups,
+    tokenizer: Tokenizer,
+    batches: Batches,
+    dev: Any,
+    hooks: Hooks,
+    checkpoint: Checkpoint | None,
+    length: int,
+    work: Path,
+) -> Any:
+    from datasets import Dataset
+    from sentence_transformers import CrossEncoderTrainer, SentenceTransformerTrainer
+    from transformers import EarlyStoppingCallback
+    from transformers.trainer_callback import PrinterCallback
+
+    query, passage = recipe.data.query_instruction or "", recipe.data.passage_instruction or ""
+    if checkpoint:
+        query, passage = checkpoint.query_instruction, checkpoint.passage_instruction
+    collator: Any
+    if isinstance(data, Labelled):
+        collator = LabelledCollator(data, tokenizer, max_length=length, instruction=query)
+    else:
+        collator = GroupCollator(
+            data, tokenizer, batches, task=recipe.task, positives=recipe.data.positives,
+            negatives=recipe.data.negatives, max_length=length, query_instruction=query, passage_instruction=passage,
+            seed=recipe.seed,
+        )  # fmt: skip
+    group = recipe.data.positives + recipe.data.negatives
+    mini_batch = recipe.schedule.mini_batch
+    loss: Any
+    if recipe.task == "embedder":
+        ignore = torch.from_numpy(tokenizer.unweighted_ids)
+        loss = EmbedderLoss(model, recipe.loss, group=group, mini_batch=mini_batch, ignore=ignore)
+    else:
+        loss = RerankerLoss(model, recipe.loss, group=group, mini_batch=mini_batch)
+    kind = SentenceTransformerTrainer if recipe.task == "embedder" else CrossEncoderTrainer
+    callbacks: list[Any] = [hooks]
+    if recipe.schedule.patience is not None:
+        callbacks.append(EarlyStoppingCallback(early_stopping_patience=recipe.schedule.patience))
+    trainer: Any = kind(
+        model=model,
+        args=_arguments(recipe, kind.training_args_class, dev, work),
+        train_dataset=Dataset.from_dict({"row": np.arange(len(data))}),
+        data_collator=collator,
+        loss=loss,
+        evaluator=DevEvaluator(dev, hooks) if dev else None,
+        callbacks=callbacks,
+    )
+    trainer.get_batch_sampler = lambda *_, **__: batches  # as argument it would be pickled into every checkpoint
+    trainer.remove_callback(PrinterCallback)  # it prints to stdout
+    trainer.remove_callback(kind.model_card_callback_class)  # our own card holds no data
+    return trainer
+
+
+def _arguments(recipe: Recipe, kind: Any, dev: Any, work: Path) -> Any:
+    schedule = recipe.schedule
+    when = "epoch" if schedule.save_every is None else "steps"
+    arguments = kind(
+        output_dir=str(work),
+        num_train_epochs=schedule.epochs,
+        max_steps=schedule.max_steps or -1,
+        per_device_train_batch_size=1,  # not used: the sampler makes the batches
+        learning_rate=schedule.learning_rate,
+        lr_scheduler_type=schedule.scheduler,
+        warmup_steps=schedule.warmup,  # below 1 it is a share
+        weight_decay=schedule.weight_decay,
+        max_grad_norm=schedule.max_grad_norm,
+        gradient_accumulation_steps=schedule.gradient_accumulation,
+        bf16=schedule.bf16,
+        use_cpu=schedule.device == "cpu",
+        seed=recipe.seed,
+        save_strategy=when,
+        save_steps=schedule.save_every or 500,
+        save_total_limit=schedule.keep,
+        eval_strategy=when if dev else "no",
+        eval_steps=schedule.save_every,
+        load_best_model_at_end=dev is not None,
+        metric_for_best_model=f"eval_{dev.primary_metric}" if dev else None,
+        greater_is_better=True if dev else None,
+        logging_steps=schedule.log_every,
+        dataloader_pin_memory=False,
+        remove_unused_columns=False,
+        report_to="none",
+        disable_tqdm=True,
+    )
+    arguments._n_gpu = min(arguments.n_gpu, 1)  # several GPUs are torchrun's; DataParallel would split our batches
+    return arguments
+
+
+def _finish_weights(
+    recipe: Recipe, trainer: Any, model: Any, hooks: Hooks, dev: Any, before: float | None, work: Path
+) -> dict[str, Any] | None:
+    """Put the best weights into the model: of the best checkpoint, averaged over steps or checkpoints where asked."""
+    best = Path(trainer.state.best_model_checkpoint) if dev and trainer.state.best_model_checkpoint else None
+    hooks.use_ema(best)
+    figures: dict[str, Any] | None = None
+    if dev:
+        measure = dev.primary_metric
+        after = float(dev(model)[measure])
+        figures = {"measure": measure, "data": dev.size, "before": before, "after": after,
+                   "best_step": trainer.state.best_global_step}  # fmt: skip
+        if recipe.averaging.best_checkpoints > 1:
+            figures["average"] = best_average(
+                model,
+                trainer._load_from_checkpoint,
+                work,
+                trainer.state.log_history,
+                recipe.averaging.best_checkpoints,
+                dev,
+                after,
+            )
+            figures["after"] = max(after, figures["average"]["value"])
+    if recipe.lora.rank:
+        checkpoints.merge_lora(model)
+    return figures
+
+
+def _write(recipe: Recipe, model: Any, found: dict[str, Any], output: Path, work: Path) -> None:
+    fresh = work / "finished"
+    shutil.rmtree(fresh, ignore_errors=True)
+    fresh.mkdir(parents=True)
+    (checkpoints.save_embedder if recipe.task == "embedder" else checkpoints.save_reranker)(model, fresh)
+    report.write_report(fresh, found)
+    fresh.rename(output)
+    shutil.rmtree(work)
+
+
+def _check_output(output: Path) -> None:
+    if output.exists():
+        raise UsageError(f"{output}: already exists; name another output in the recipe, or remove it")
+    if not output.absolute().parent.is_dir():
+        raise UsageError(f"{output}: the folder {output.absolute().parent} does not exist; create it first")
+
+
+def _open(work: Path, asked: dict[str, Any], resume: bool) -> Path | None:
+    """The checkpoint to go on from, after making sure that it is of this very run."""
+    asked = json.loads(json.dumps(asked))
+    settings = work / "run.json"
+    if work.exists() and settings.exists():
+        if not resume:
+            raise ResumeError(f"{work}: holds an unfinished run; go on with --resume, or remove that folder")
+        kept = json.loads(settings.read_text(encoding="utf-8"))
+        different = [key for key in asked if asked[key] != kept.get(key)]
+        if different:
+            what = _difference(asked["recipe"], kept["recipe"]) if "recipe" in different else different[0]
+            raise ResumeError(f"{work}: the unfinished run had another {what}; resume with what it began with, or"
+                              " remove that folder to begin anew")  # fmt: skip
+        done = complete_checkpoints(work)
+        return done[-1] if done else None
+    work.mkdir(parents=True, exist_ok=True)
+    fresh = settings.with_suffix(".new")
+    fresh.write_text(json.dumps(asked, indent=1, ensure_ascii=False), encoding="utf-8")
+    fresh.replace(settings)
+    return None
+
+
+def _difference(asked: dict[str, Any], kept: dict[str, Any]) -> str:
+    for key, value in asked.items():
+        other = kept.get(key)
+        if isinstance(value, dict) and isinstance(other, dict):
+            if value != other:
+                return f"{key}.{_difference(value, other)}"
+        elif value != other:
+            return f"{key} ({other!r}, now {value!r})"
+    return "recipe"
+
+
+def _baseline(work: Path, dev: Any, model: Any, resume_from: Path | None) -> float | None:
+    """The dev measure before training, kept for a resumed run."""
+    if dev is None:
+        return None
+    kept = work / "before.json"
+    if not (resume_from and kept.exists()):
+        kept.write_text(json.dumps(dev(model)), encoding="utf-8")
+    return float(json.loads(kept.read_text(encoding="utf-8"))[dev.primary_metric])
+
+
+def _shown(batches: Batches, micro_batches: int) -> list[dict[str, Any]]:
+    """A report of every epoch, the last one as far as it went."""
+    found = []
+    epochs, rest = divmod(micro_batches, batches.batches)
+    for epoch in range(epochs):
+        found.append(batches.report(epoch).as_dict())
+    if rest:
+        found.append(batches.report(epochs, batches=rest).as_dict())
+    return found
+
+
+def _digest(data: Labelled | Groups) -> str:
+    found = hashlib.blake2b(digest_size=16)
+    rows = zip(data.texts, data.labels, strict=True) if isinstance(data, Labelled) else data.items
+    for row in rows:
+        found.update(repr(row).encode("utf-8", "surrogatepass"))
+    return found.hexdigest()
+
+
+def _describe(data: Labelled | Groups, digest: str) -> dict[str, Any]:
+    sources = data.sources if isinstance(data, Labelled) else [item.source for item in data.items]
+    found: dict[str, Any] = {"rows": len(data), "digest": digest, "notes": data.notes,
+                             "sources": {name: sources.count(name) for name in dict.fromkeys(sources)}}  # fmt: skip
+    if isinstance(data, Labelled):
+        found["classes"] = len(set(data.labels))
+    else:
+        found["positives"] = sum(len(item.positives) for item in data.items)
+        found["negatives"] = sum(len(item.negatives) for item in data.items)
+    return found

@@ -1,0 +1,273 @@
+"""The recipe of a training run: one small TOML, checked as a whole before anything is loaded.
+
+A key that is not known is an error that names the file, the key and the nearest known one. ``docs/training.md`` lists
+every key; the defaults are below, with what they rest on.
+"""
+
+import difflib
+import tomllib
+import types
+from dataclasses import MISSING, Field, asdict, dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from ecom_rag.errors import UsageError
+
+Task = Literal["embedder", "reranker"]
+OVER_LABELS = ("circle", "supervised_contrastive", "info_nce")
+OVER_GROUPS = ("info_nce", "circle", "m3", "none")
+RERANKER_LOSSES = ("listwise", "binary", "none")
+
+
+@dataclass(frozen=True, slots=True)
+class Data:
+    """What is learned from, and how a text is cut.
+
+    ``negatives`` 7 and one positive are FlagEmbedding's group of 8.
+    """
+
+    train: tuple[str, ...]
+    train_split: str = "train"  # of a BEIR folder
+    dev: str | None = None
+    dev_split: str = "dev"
+    label: str = "label"  # key in a record's metadata
+    parent: str | None = None  # key of the policy group, for hierarchical batches
+    single_texts: Literal["error", "drop"] = "error"  # a class of one text has no pair
+    min_grade: int = 1  # of a BEIR judgement that counts as relevant
+    positives: int = 1
+    negatives: int = 7
+    max_length: int | None = None  # tokens; by default the checkpoint's, at most 512
+    query_instruction: str | None = None  # by default the checkpoint's or its family's
+    passage_instruction: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """Which loss, see ``losses``; the numbers are those of the papers named there."""
+
+    name: str = ""  # info_nce for an embedder, listwise for a reranker
+    temperature: float | None = None  # 0.02 (BGE), 0.1 for supervised_contrastive (Khosla et al.)
+    margin: float = 0.4  # circle
+    gamma: float = 80.0  # circle
+    in_batch: bool = True  # other queries' documents are negatives
+    mask_false_negatives: bool = True
+    self_distillation: bool = True  # m3
+    positive_weight: float = 1.0  # binary
+    distillation: Literal["none", "kl", "margin_mse"] = "none"  # from pos_scores and neg_scores
+    distillation_weight: float = 1.0
+    teacher_temperature: float = 1.0  # kl
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How batches are drawn, see ``sampling``; ``alpha`` 0.5 is square-root sampling (Mahajan et al. 2018)."""
+
+    batch_size: int = 64  # queries; over all GPUs
+    classes_per_batch: int = 16  # labelled records: P
+    texts_per_class: int = 4  # K
+    alpha: float = 0.5
+    source_alpha: float = 1.0
+    one_source: bool = False
+    parents_per_batch: int = 1  # with data.parent
+    near_duplicates: float | None = None  # Jaccard similarity from which texts count as nearly the same
+    duplicate_cap: int = 1
+    batches_per_epoch: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """How long and how fast; the learning rate is the one of BGE's fine-tuning examples within a factor of two."""
+
+    epochs: int = 3
+    max_steps: int | None = None
+    learning_rate: float = 2e-5
+    scheduler: Literal["linear", "cosine", "constant", "constant_with_warmup"] = "linear"
+    warmup: float = 0.1  # share of all steps
+    weight_decay: float = 0.01
+    max_grad_norm: float = 1.0
+    gradient_accumulation: int = 1
+    mini_batch: int | None = None  # texts at once with gradient caching (Gao et al. 2021, arXiv:2101.06983)
+    bf16: bool = False
+    device: Literal["auto", "cpu"] = "auto"
+    save_every: int | None = None  # steps between checkpoints and validations; by default an epoch
+    keep: int = 2  # checkpoints
+    patience: int | None = None  # validations without a gain before stopping
+    log_every: int = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """The dev measure that picks the best checkpoint."""
+
+    measure: str = ""  # nDCG@10; MAP@R for labelled records
+    batch_size: int = 128
+
+
+@dataclass(frozen=True, slots=True)
+class Lora:
+    """Low-rank adaptation (Hu et al. 2021, arXiv:2106.09685), merged into the weights at the end; rank 0 is off."""
+
+    rank: int = 0
+    alpha: int = 16
+    dropout: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Averaging:
+    """Averages of weights: EMA over steps (decay 0 is off), and the mean of the best checkpoints."""
+
+    ema_decay: float = 0.0
+    best_checkpoints: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """A whole training run."""
+
+    task: Task
+    model: str
+    output: str
+    data: Data
+    seed: int = 42
+    loss: Loss = field(default_factory=Loss)
+    sampling: Sampling = field(default_factory=Sampling)
+    schedule: Schedule = field(default_factory=Schedule)
+    evaluation: Evaluation = field(default_factory=Evaluation)
+    lora: Lora = field(default_factory=Lora)
+    averaging: Averaging = field(default_factory=Averaging)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return asdict(self)
+
+
+def read_recipe(path: str, task: Task) -> Recipe:
+    """Read and check a recipe.
+
+    Args:
+        path: The TOML file; paths in it are relative to the current folder.
+        task: What the command trains.
+
+    Raises:
+        UsageError: Unreadable, an unknown or missing key, a value of the wrong kind or out of range.
+    """
+    try:
+        table = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UsageError(f"{path}: no such file; expected a recipe, see docs/training.md") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: not valid TOML ({error})") from None
+    return make_recipe(table, task, where=path)
+
+
+def make_recipe(table: dict[str, Any], task: Task, *, where: str = "recipe") -> Recipe:
+    """A recipe of parsed TOML, checked.
+
+    Raises:
+        UsageError: As ``read_recipe``.
+    """
+    if table.get("task", task) != task:
+        raise UsageError(f'{where}: task is "{table["task"]}", but the command trains a {task}; use the other command')
+    recipe: Recipe = _build(Recipe, {**table, "task": task}, where, "")
+    for holds, key, expected in _rules(recipe):
+        if not holds:
+            value = recipe
+            for part in key.split("."):
+                value = getattr(value, part)
+            raise UsageError(f"{where}: {key} is {value!r}; expected {expected}")
+    return recipe
+
+
+def _rules(recipe: Recipe) -> list[tuple[bool, str, str]]:
+    """What types do not say: whether it holds, the key, what is expected."""
+    data, loss, schedule = recipe.data, recipe.loss, recipe.schedule
+    names = RERANKER_LOSSES if recipe.task == "reranker" else tuple(dict.fromkeys(OVER_LABELS + OVER_GROUPS))
+    rules = [
+        (len(data.train) > 0, "data.train", "at least one file"),
+        (loss.name in ("", *names), "loss.name", f"one of {', '.join(names)}"),
+        (loss.name != "none" or loss.distillation != "none", "loss.distillation", 'kl or margin_mse with loss "none"'),
+        (loss.temperature is None or loss.temperature > 0, "loss.temperature", "above 0"),
+        (0 <= loss.margin < 1, "loss.margin", "from 0 to below 1"),
+        (recipe.evaluation.batch_size > 0, "evaluation.batch_size", "above 0"),
+        (0 <= schedule.warmup < 1, "schedule.warmup", "a share of the steps, from 0 to below 1"),
+        (schedule.keep >= 2, "schedule.keep", "at least 2, so that a kill while one is written leaves another"),
+        (schedule.patience is None or data.dev is not None, "schedule.patience", "data.dev to be given beside it"),
+        (recipe.averaging.best_checkpoints == 1 or data.dev is not None, "averaging.best_checkpoints",
+         "data.dev to be given beside it"),
+        (recipe.averaging.best_checkpoints <= schedule.keep, "averaging.best_checkpoints", "at most schedule.keep"),
+        (recipe.averaging.best_checkpoints == 1 or not recipe.averaging.ema_decay, "averaging.best_checkpoints",
+         "1 beside averaging.ema_decay: take one of the two"),
+        (0 <= recipe.averaging.ema_decay < 1, "averaging.ema_decay", "from 0 to below 1"),
+        (0 <= recipe.lora.dropout < 1, "lora.dropout", "from 0 to below 1"),
+        (data.negatives >= 0, "data.negatives", "0 or more"),
+        (recipe.lora.rank >= 0, "lora.rank", "0 or more"),
+        (loss.name != "m3" or schedule.mini_batch is None, "schedule.mini_batch", 'none with loss "m3"'),
+        (loss.name != "m3" or recipe.lora.rank == 0, "lora.rank", '0 with loss "m3"'),
+    ]  # fmt: skip
+    above_zero = {
+        "loss": ("gamma", "positive_weight", "teacher_temperature"),
+        "data": ("positives", "max_length"),
+        "sampling": ("batch_size", "texts_per_class", "parents_per_batch", "duplicate_cap", "batches_per_epoch"),
+        "schedule": ("epochs", "max_steps", "learning_rate", "max_grad_norm", "gradient_accumulation", "mini_batch",
+                     "save_every", "patience", "log_every"),
+        "averaging": ("best_checkpoints",),
+    }  # fmt: skip
+    for table, keys in above_zero.items():
+        for key in keys:
+            value = getattr(getattr(recipe, table), key)
+            rules.append((value is None or value > 0, f"{table}.{key}", "above 0"))
+    return rules
+
+
+def _build(kind: Any, table: dict[str, Any], where: str, prefix: str) -> Any:
+    """A dataclass of a table, recursively, refusing what it does not know."""
+    hints = get_type_hints(kind)
+    known = {item.name: item for item in fields(kind)}
+    values: dict[str, Any] = {}
+    for key, value in table.items():
+        if key not in known:
+            raise UsageError(_unknown(where, prefix, key, [name for name in known if name != "task"]))
+        hint = hints[key]
+        if is_dataclass(hint):
+            if not isinstance(value, dict):
+                raise UsageError(f"{where}: {prefix}{key} is {value!r}; expected a table [{prefix}{key}]")
+            values[key] = _build(hint, value, where, f"{prefix}{key}.")
+        else:
+            values[key] = _value(hint, value, f"{where}: {prefix}{key}")
+    for name, item in known.items():
+        if name not in values and _required(item):
+            what = f"table [{prefix}{name}]" if is_dataclass(hints[name]) else f"key {prefix}{name}"
+            raise UsageError(f"{where}: the {what} is missing; see docs/training.md for a recipe")
+    return kind(**values)
+
+
+def _required(item: "Field[Any]") -> bool:
+    return item.default is MISSING and item.default_factory is MISSING
+
+
+def _unknown(where: str, prefix: str, key: str, known: list[str]) -> str:
+    near = difflib.get_close_matches(key, known, n=1)
+    hint = f"did you mean {prefix}{near[0]}?" if near else f"known are {', '.join(prefix + name for name in known)}"
+    return f"{where}: unknown key {prefix}{key}; {hint}"
+
+
+def _value(hint: Any, value: Any, where: str) -> Any:
+    """A value of the annotated kind; an integer is a number too, a boolean is neither."""
+    origin = get_origin(hint)
+    if origin in (Union, types.UnionType):  # only "X | None" is used; TOML has no null
+        return _value(next(arg for arg in get_args(hint) if arg is not type(None)), value, where)
+    if origin is Literal:
+        if value not in get_args(hint):
+            raise UsageError(f"{where} is {value!r}; expected one of {', '.join(map(str, get_args(hint)))}")
+        return value
+    if origin is tuple:
+        items = [value] if isinstance(value, str) else value
+        if not isinstance(items, list) or not all(isinstance(item, str) for item in items):
+            raise UsageError(f"{where} is {value!r}; expected a string or a list of strings")
+        return tuple(items)
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
+        names = {int: "a whole number", float: "a number", str: "a string", bool: "true or false"}
+        raise UsageError(f"{where} is {value!r}; expected {names[hint]}")
+    return value

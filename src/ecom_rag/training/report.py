@@ -1,0 +1,77 @@
+"""What a training run leaves beside the checkpoint: ``train_report.json``, a learning curve, and a model card.
+
+No text of the training data goes into any of them.
+"""
+
+import json
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import ecom_rag
+
+_PACKAGES = ("torch", "transformers", "sentence-transformers", "datasets", "accelerate", "peft", "numpy")
+
+
+def versions() -> dict[str, str]:
+    """Versions of what the figures depend on."""
+    found = {"ecom_rag": ecom_rag.__version__, "python": platform.python_version()}
+    for name in _PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+def write_report(folder: Path, report: dict[str, Any]) -> None:
+    """Write the report, the curve and the card into the checkpoint folder."""
+    text = json.dumps(report, ensure_ascii=False, indent=1, default=str) + "\n"
+    (folder / "train_report.json").write_text(text, encoding="utf-8")
+    (folder / "README.md").write_text(_card(report), encoding="utf-8")
+    learning_curve(report["log"], report["dev"]["measure"] if report["dev"] else None, folder / "learning_curve.png")
+
+
+def learning_curve(log: list[dict[str, Any]], measure: str | None, target: Path) -> None:
+    """Draw loss and dev measure over steps.
+
+    Args:
+        log: The trainer's history.
+        measure: Name of the dev measure, if there is one.
+        target: The PNG to write.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    FigureCanvasAgg(figure)
+    left = figure.add_subplot()
+    losses = [(entry["step"], entry["loss"]) for entry in log if "loss" in entry]
+    if losses:
+        left.plot(*zip(*losses, strict=True), color="tab:blue", label="loss")
+    left.set_xlabel("step")
+    left.set_ylabel("training loss")
+    figures = [(entry["step"], entry[f"eval_{measure}"]) for entry in log if f"eval_{measure}" in entry]
+    if figures:
+        right = left.twinx()
+        right.plot(*zip(*figures, strict=True), color="tab:orange", marker="o", label=measure)
+        right.set_ylabel(f"dev {measure}")
+    figure.legend(loc="upper center", ncols=2)
+    figure.savefig(target, dpi=120, metadata={"Software": None})
+
+
+def _card(report: dict[str, Any]) -> str:
+    recipe, data, dev = report["recipe"], report["data"], report["dev"]
+    lines = [
+        f"# {Path(recipe['output']).name}",
+        "",
+        f"A {recipe['task']} fine-tuned from `{recipe['model']}` by ecom_rag {report['versions']['ecom_rag']}:"
+        f" loss `{recipe['loss']['name']}`, {report['steps']} steps over {data['rows']} rows"
+        f" of {len(data['sources'])} files.",
+    ]
+    if dev:
+        lines += ["", f"| | dev {dev['measure']} |", "|---|---|",
+                  f"| before | {dev['before']:.4f} |", f"| after | {dev['after']:.4f} |"]  # fmt: skip
+    lines += ["", "`train_report.json` holds all settings, figures, versions and what each epoch showed.", ""]
+    return "\n".join(lines)

@@ -1,0 +1,101 @@
+"""Recipes: strict, with the nearest known key in the message; and the command over them."""
+
+import pytest
+from typer.testing import CliRunner
+
+from ecom_rag.errors import UsageError
+from ecom_rag.training.recipe import make_recipe, read_recipe
+
+LEAST = {"model": "starter", "output": "out", "data": {"train": "train.jsonl"}}
+
+
+def test_a_small_recipe_and_its_defaults(tmp_path):
+    path = tmp_path / "recipe.toml"
+    path.write_text('model = "starter"\noutput = "out"\n[data]\ntrain = ["a.jsonl", "b.gz"]\n[loss]\nmargin = 0\n')
+    recipe = read_recipe(str(path), "embedder")
+    assert recipe.data.train == ("a.jsonl", "b.gz")
+    assert recipe.loss.margin == 0.0 and recipe.loss.gamma == 80.0 and recipe.schedule.keep == 2
+    assert recipe.as_dict()["sampling"]["alpha"] == 0.5
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"modle": "x"}, "unknown key modle; did you mean model?"),
+        ({"loss": {"tempratur": 1}}, "unknown key loss.tempratur; did you mean loss.temperature?"),
+        ({"schedule": {"zzz": 1}}, "unknown key schedule.zzz; known are schedule.epochs, schedule.max_steps"),
+        ({"loss": {"name": "triplet"}}, "loss.name is 'triplet'; expected one of circle, supervised_contrastive"),
+        ({"loss": {"gamma": -1}}, "loss.gamma is -1.0; expected above 0"),
+        ({"loss": {"distillation": "mse"}}, "loss.distillation is 'mse'; expected one of none, kl, margin_mse"),
+        ({"loss": {"name": "none"}}, "loss.distillation is 'none'; expected kl or margin_mse with loss \"none\""),
+        ({"schedule": {"epochs": 1.5}}, "schedule.epochs is 1.5; expected a whole number"),
+        ({"schedule": {"bf16": 1}}, "schedule.bf16 is 1; expected true or false"),
+        ({"schedule": {"epochs": True}}, "schedule.epochs is True; expected a whole number"),
+        ({"schedule": {"keep": 1}}, "schedule.keep is 1; expected at least 2"),
+        ({"schedule": {"patience": 3}}, "schedule.patience is 3; expected data.dev to be given beside it"),
+        ({"schedule": 3}, r"schedule is 3; expected a table \[schedule\]"),
+        ({"data": {"train": [1]}}, "data.train is .*; expected a string or a list of strings"),
+        ({"data": {}}, "the key data.train is missing"),
+        ({"output": None}, "output is None; expected a string"),
+        ({"task": "reranker"}, 'task is "reranker", but the command trains a embedder'),
+        ({"averaging": {"best_checkpoints": 3}, "data": {"train": "a", "dev": "b"}}, "expected at most schedule.keep"),
+    ],
+)
+def test_a_wrong_recipe_is_one_line(change, message):
+    with pytest.raises(UsageError, match=message):
+        make_recipe({**LEAST, **change}, "embedder")
+
+
+def test_a_missing_table_and_file_are_named(tmp_path):
+    with pytest.raises(UsageError, match=r"the table \[data\] is missing"):
+        make_recipe({"model": "a", "output": "b"}, "embedder")
+    with pytest.raises(UsageError, match="no such file; expected a recipe"):
+        read_recipe(str(tmp_path / "none.toml"), "embedder")
+    (tmp_path / "bad.toml").write_text("model = \n")
+    with pytest.raises(UsageError, match=r"bad.toml: not valid TOML \(.*line 1"):
+        read_recipe(str(tmp_path / "bad.toml"), "embedder")
+
+
+def test_every_key_is_documented():
+    """docs/training.md and its Chinese twin name each key of each table."""
+    from dataclasses import fields, is_dataclass
+    from pathlib import Path
+    from typing import get_type_hints
+
+    from ecom_rag.training.recipe import Recipe
+
+    hints = get_type_hints(Recipe)
+    tables = {name: hint for name, hint in hints.items() if is_dataclass(hint)}
+    for document in ("training.md", "training.zh-CN.md"):
+        text = (Path(__file__).parents[2] / "docs" / document).read_text(encoding="utf-8")
+        for table, kind in tables.items():
+            assert f"`[{table}]`" in text
+            for item in fields(kind):
+                assert f"`{item.name}`" in text, f"{document} does not name {table}.{item.name}"
+
+
+def test_without_the_extra_the_message_says_what_to_install(monkeypatch, tmp_path):
+    import importlib.util
+
+    from ecom_rag.training import checkpoints
+
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "peft" else object())
+    with pytest.raises(UsageError, match=r'\(peft\); install them with pip install "ecom-rag\[train\]"'):
+        checkpoints.require_extra()
+
+
+def test_the_command_trains(mean_folder, tmp_path, monkeypatch):
+    from test_train import labelled
+
+    from ecom_rag.cli import app
+
+    monkeypatch.chdir(tmp_path)
+    data = labelled(tmp_path / "train.jsonl")
+    (tmp_path / "recipe.toml").write_text(
+        f'model = "{mean_folder}"\noutput = "tuned"\n[data]\ntrain = "train.jsonl"\ndev = "{data}"\n'
+        '[loss]\nname = "circle"\n[sampling]\nclasses_per_batch = 2\n[schedule]\nepochs = 1\ndevice = "cpu"\n'
+    )
+    done = CliRunner().invoke(app, ["train", "embedder", "recipe.toml"])
+    assert done.exit_code == 0, done.output
+    assert "trained 3 steps" in done.stderr and "MAP@R" in done.stderr and "-> tuned" in done.stderr
+    assert (tmp_path / "tuned" / "model.safetensors").exists() and done.stdout == ""

@@ -7,6 +7,7 @@
     ├── RecordError         a line of input that is not a record
     ├── ModelError          a checkpoint that cannot be found, read or used for what was asked
     ├── EmbeddingError      numbers that are not numbers, or that do not fit each other
+    ├── BankError           a seed bank that is not there, is damaged, or does not fit what is asked of it
     └── ResumeError         an unfinished run that cannot be continued as asked
 """
 
@@ -39,6 +40,10 @@ class ModelError(EcomRagError):
 
 class EmbeddingError(EcomRagError):
     """Embeddings that hold NaN or infinity, or whose shapes do not fit each other."""
+
+
+class BankError(EcomRagError):
+    """A seed bank that is not there, is damaged, is being written, or does not fit what is asked of it."""
 
 
 class ResumeError(EcomRagError):

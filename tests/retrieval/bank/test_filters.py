@@ -142,8 +142,11 @@ def test_mistakes_say_where_and_what(text, place, expected):
     assert message.startswith(f"filter, character {place}: found ") and expected in message and "\n" not in message
 
 
-@pytest.mark.parametrize("source", [{"a": [1]}, {"a": {"~": 1}}, {"a": {"<": None}}, {"$or": []}, {"$and": 1},
-                                    {1: 2}, {"a..b": 1}, {"a": float("nan")}, 7, {"a": {"in": "xy"}}, {"$not": []}])  # fmt: skip
+@pytest.mark.parametrize(
+    "source",
+    [{"a": [1]}, {"a": {"~": 1}}, {"a": {"<": None}}, {"$or": []}, {"$and": 1}, {1: 2}, {"a..b": 1},
+     {"a": float("nan")}, 7, {"a": {"in": "xy"}}, {"$not": []}],
+)  # fmt: skip
 def test_dict_mistakes(source):
     with pytest.raises(UsageError, match="filter"):
         parse(source)

@@ -237,8 +237,8 @@ def _conditions(path: Path, key: str, condition: Any) -> list[Filter]:
         elif operator in OPERATORS and _is_scalar(value) and (operator == "=" or kind(value) in ("number", "string")):
             found.append(Compare(path, operator, value))
         else:
-            raise UsageError(f"filter: {key!r} has the condition {operator!r}: {value!r:.60}; expected a value, or one of"
-                             f' {", ".join(OPERATORS)} with a value, "in" with a list, "exists" with true or false')  # fmt: skip
+            known = f'a value, {", ".join(OPERATORS)} with a value, "in" with a list, "exists" with true or false'
+            raise UsageError(f"filter: {key!r} has the condition {operator!r}: {value!r:.60}; expected {known}")
     return found
 
 

@@ -1,0 +1,202 @@
+"""Many records into a bank, each block acknowledged; a new bank appears under its name when it is complete."""
+
+import contextlib
+import fcntl
+import hashlib
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ecom_rag import jobs, records
+from ecom_rag.errors import BankError, ResumeError, UsageError
+from ecom_rag.models import Encoder
+from ecom_rag.records import Record
+from ecom_rag.retrieval.bank import saved, store
+from ecom_rag.retrieval.bank.bank import SeedBank
+from ecom_rag.text import Analyzer
+
+_BLOCK_RECORDS = 4096
+_BLOCK_CHARS = 2_000_000
+
+
+@dataclass
+class Built:
+    """What was written.
+
+    Args:
+        records: Records read, those of an interrupted run included.
+        added: Documents written.
+        replaced: Documents that took another's place.
+        resumed: Records that an interrupted run had written.
+        notes: Things worth a user's eye, one line each.
+    """
+
+    records: int = 0
+    added: int = 0
+    replaced: int = 0
+    resumed: int = 0
+    notes: list[str] = field(default_factory=list)
+
+
+def add(bank: SeedBank, items: Iterable[Record], *, progress: Callable[[int], None] | None = None) -> Built:
+    """Upsert a stream of records, a block at a time; after a kill the blocks before are there.
+
+    Args:
+        bank: Open for writing.
+        items: Records.
+        progress: Called with the number of records of each block that is written.
+
+    Raises:
+        EcomRagError: As ``SeedBank.upsert``; earlier blocks stay.
+    """
+    built = Built()
+    for block in _blocks(items):
+        _write(bank, block, built)
+        if progress is not None:
+            progress(len(block))
+    return built
+
+
+def build(
+    path: str | Path,
+    items: Iterable[Record],
+    *,
+    encoder: Encoder | None = None,
+    model: str | None = None,
+    routes: Sequence[str] = ("bm25", "dense"),
+    id_key: str = "id",
+    label_key: str = "label",
+    index_keys: Sequence[str] = (),
+    analyzer: Analyzer | None = None,
+    resume: bool = False,
+    progress: Callable[[int], None] | None = None,
+) -> Built:
+    """Make a bank of records in ``PATH.partial`` and give it its name at the end.
+
+    Args:
+        path: The bank; not there yet.
+        items: Records; with ``resume`` the same as before.
+        encoder: As of ``SeedBank.create``, like the next six.
+        model: See there.
+        routes: See there.
+        id_key: See there.
+        label_key: See there.
+        index_keys: See there.
+        analyzer: See there.
+        resume: Go on with an interrupted build of the same settings, where there is one.
+        progress: Called with the number of records of each block that is done.
+
+    Returns:
+        What was written.
+
+    Raises:
+        BankError: The bank is there already, or another run is building it.
+        ResumeError: The interrupted build had other settings or other records.
+    """
+    target = Path(path)
+    partial = target.with_name(f"{target.name}.partial")
+    if target.exists():
+        raise BankError(f"{target}: is there already; add to it with ecom-rag bank add, or remove it first")
+    if not target.parent.is_dir():
+        raise UsageError(f"{target}: the folder {target.parent} does not exist; create it first")
+    asked = {
+        "routes": list(routes),
+        "id_key": id_key,
+        "label_key": label_key,
+        "index_keys": sorted(index_keys),
+        "analyzer": (analyzer or Analyzer()).fingerprint(),
+    }
+    with _alone(partial) as lock:
+        if not (resume and (partial / store.FILE).exists()):
+            _empty(partial, keep=lock)
+            SeedBank.create(
+                partial, encoder=encoder, model=model, routes=routes, id_key=id_key, label_key=label_key,
+                index_keys=index_keys, analyzer=analyzer,
+            ).close()  # fmt: skip
+        with SeedBank.open(partial, encoder=encoder, maintain=False) as bank:
+            changed = [
+                f"{key}: {bank.settings[key]}, now {value}"
+                for key, value in asked.items()
+                if bank.settings[key] != value
+            ]
+            if changed:
+                raise ResumeError(f"{partial}: the interrupted build had other settings ({'; '.join(changed)});"
+                                  " give the same ones, or build again without --resume")  # fmt: skip
+            built = _fill(bank, items, progress)
+            bank.save_indexes()
+            bank.checkpoint()
+        lock.unlink()
+        saved.sync_folder(partial)
+        partial.rename(target)
+        saved.sync_folder(target.parent)
+    return built
+
+
+@contextlib.contextmanager
+def _alone(partial: Path) -> Iterator[Path]:
+    """Hold the lock of an unfinished bank; what failed before it had anything to keep leaves nothing behind."""
+    partial.mkdir(exist_ok=True)
+    path = partial / "lock"
+    with path.open("ab") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise BankError(f"{partial}: another run is building it; wait for it or name another") from None
+        try:
+            yield path
+        except BaseException:
+            if (partial / store.FILE).exists():
+                with SeedBank.open(partial, maintain=False) as bank:
+                    worth_keeping = bank.sequence > 0
+            else:
+                worth_keeping = False
+            if not worth_keeping:
+                shutil.rmtree(partial)
+            raise
+
+
+def _empty(folder: Path, *, keep: Path) -> None:
+    for item in folder.iterdir():
+        if item != keep:
+            shutil.rmtree(item) if item.is_dir() else item.unlink()
+
+
+def _fill(bank: SeedBank, items: Iterable[Record], progress: Callable[[int], None] | None) -> Built:
+    """Write the blocks that are not there yet, and with each, in the same transaction, how far that is."""
+    built = Built()
+    done = bank.note or {"blocks": 0, "records": 0, "digest": ""}
+    whole = hashlib.blake2b(digest_size=16)
+    number = 0
+    for number, block in enumerate(_blocks(items), start=1):
+        for item in block:
+            whole.update(records.dumps(item))
+        if number <= done["blocks"]:
+            built.resumed += len(block)
+            built.records += len(block)
+            if number == done["blocks"] and done["digest"] != whole.hexdigest():
+                break
+        else:
+            so_far = {"blocks": number, "records": built.records + len(block), "digest": whole.hexdigest()}
+            _write(bank, block, built, so_far)
+        if progress is not None:
+            progress(len(block))
+    if number < done["blocks"] or (number == done["blocks"] and number and done["digest"] != whole.hexdigest()):
+        raise ResumeError(f"{bank.path}: the interrupted build had read {done['records']} records, and this input does"
+                          " not begin with the same; give the same input, or build again without --resume")  # fmt: skip
+    return built
+
+
+def _write(bank: SeedBank, block: list[Record], built: Built, note: Any = None) -> None:
+    change = bank.upsert(block, note=note)
+    built.records += len(block)
+    built.added += change.added
+    built.replaced += change.removed
+    built.notes += change.notes
+
+
+def _blocks(items: Iterable[Record]) -> Iterator[list[Record]]:
+    return jobs.blocks_of(
+        items, max_records=_BLOCK_RECORDS, max_size=_BLOCK_CHARS, size=lambda record: len(record["text"])
+    )

@@ -1,0 +1,102 @@
+"""Records to rows and back: what a document's id is, and what may be stored."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from ecom_rag import records
+from ecom_rag.errors import RecordError, UsageError
+from ecom_rag.records import Record
+from ecom_rag.retrieval.bank.store import Row
+
+
+def rows_of(batch: Sequence[Record], id_key: str) -> tuple[list[Row], list[int], list[str]]:
+    """The rows to store, of each id the last record.
+
+    Args:
+        batch: Records.
+        id_key: Key of the metadata that holds the id.
+
+    Returns:
+        The rows without embeddings, the number of each one's record in the batch, and notes worth a user's eye.
+
+    Raises:
+        RecordError: Something that is no record, or has an id that is neither a string nor an integer.
+    """
+    found = [_row(record, number, id_key) for number, record in enumerate(batch)]
+    last = {row.id: number for number, row in enumerate(found)}
+    kept = [number for number, row in enumerate(found) if last[row.id] == number]
+    notes = []
+    if len(kept) < len(found):
+        double = next(row.id for number, row in enumerate(found) if last[row.id] != number)
+        notes.append(f"{len(found) - len(kept)} records have the id of a later record (e.g. {double!r}); of each id the"
+                     " last was kept")  # fmt: skip
+    return [found[number] for number in kept], kept, notes
+
+
+def record_of(text: str, metadata: str, extra: str | None) -> Record:
+    """A stored document as the record that it came from."""
+    record: Record = {"text": text, "metadata": records.loads(metadata.encode())}
+    if extra is not None:
+        record |= records.loads(extra.encode())
+    return record
+
+
+def id_of(value: Any) -> str:
+    """An id as it is stored; 7 and "7" are the same.
+
+    Raises:
+        ValueError: Neither an integer nor a string of some length.
+    """
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    if isinstance(value, str) and value:
+        return value
+    raise ValueError(f"{value!r:.60}; expected a string of at least one character, or an integer")
+
+
+def ids_of(values: Sequence[Any]) -> list[str]:
+    """Ids that a caller asks for, each once.
+
+    Raises:
+        UsageError: Something that cannot be an id.
+    """
+    if isinstance(values, str):
+        raise UsageError(f"ids is the string {values!r}; expected a list of ids")
+    try:
+        return list(dict.fromkeys(map(id_of, values)))
+    except ValueError as error:
+        raise UsageError(f"an id is {error}") from None
+
+
+def _row(record: Any, number: int, id_key: str) -> Row:
+    where = f"record {number}"
+    if not isinstance(record, dict) or not isinstance(record.get("text"), str) or not record["text"].strip():
+        raise RecordError(where, f'found {record!r:.60}; expected {{"text": "...", "metadata": {{}}}} with a text')
+    text, metadata = record["text"], record.get("metadata")
+    metadata = {} if metadata is None else metadata
+    if not isinstance(metadata, dict):
+        raise RecordError(where, f'"metadata" is {metadata!r:.60}; expected an object')
+    extra = {key: value for key, value in record.items() if key not in ("text", "metadata")}
+    try:
+        stored = records.dumps(metadata).decode().rstrip("\n")
+        others = records.dumps(extra).decode().rstrip("\n") if extra else None
+        text.encode()
+        own = metadata.get(id_key)
+        content = _content_id(text, metadata, extra) if own is None else ""
+    except UnicodeEncodeError:
+        raise RecordError(where, "holds a lone surrogate (half of a cut emoji); replace it by U+FFFD") from None
+    except (TypeError, ValueError, RecursionError) as error:
+        raise RecordError(where, f"cannot be written as JSON ({error})") from None
+    try:
+        id_ = content or id_of(own)
+    except ValueError as error:
+        raise RecordError(where, f"the {id_key!r} of its metadata is {error}") from None
+    return Row(id_, text, stored, others, {})
+
+
+def _content_id(text: str, metadata: Any, extra: Any) -> str:
+    """The id of a record that has none: equal records are the same document."""
+    whole = json.dumps([text, metadata, extra], ensure_ascii=False, sort_keys=True).encode()
+    return f"sha256:{hashlib.sha256(whole).hexdigest()[:32]}"

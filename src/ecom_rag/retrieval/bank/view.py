@@ -1,0 +1,134 @@
+"""A bank as of one change: what a search needs, and nothing that moves under it."""
+
+import threading
+from collections.abc import Sequence
+from sqlite3 import Connection
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ecom_rag.errors import BankError, UsageError
+from ecom_rag.records import Record
+from ecom_rag.retrieval import Index
+from ecom_rag.retrieval.bank.conditions import conditions
+from ecom_rag.retrieval.bank.derived import Derived, positions_mask
+from ecom_rag.retrieval.bank.documents import record_of
+from ecom_rag.retrieval.bank.expressions import parse
+from ecom_rag.retrieval.bank.filters import Filter, Path
+from ecom_rag.retrieval.bank.store import State
+
+_MASKS = 64  # filters remembered
+_TOGETHER = 500  # records fetched by one statement
+
+
+class Masks:
+    """The rows that recent filters match. Documents never change, so only later rows are ever looked at again."""
+
+    def __init__(self) -> None:
+        self._known: dict[Filter, NDArray[np.bool_]] = {}
+        self._turn = threading.Lock()
+
+    def of(self, tree: Filter, db: Connection, derived: Derived, indexed: frozenset[Path]) -> NDArray[np.bool_]:
+        """A mask over the rows of the indexes."""
+        with self._turn:
+            known = self._known.get(tree, np.empty(0, bool))
+        rows = derived.rows.rows
+        if len(known) < len(rows):
+            where, parameters = conditions(tree, indexed=indexed)
+            parameters.append(int(rows[len(known)]))
+            matched = db.execute(f"SELECT row FROM documents WHERE {where} AND row >= ?", parameters).fetchall()
+            known = np.concatenate([known, positions_mask(derived, len(known), matched)])
+        with self._turn:
+            self._known.pop(tree, None)
+            self._known[tree] = known  # the last used stands last
+            if len(self._known) > _MASKS:
+                del self._known[next(iter(self._known))]
+        return known
+
+
+class View:
+    """One state of a bank, for the length of a ``with bank.view() as view:``.
+
+    Attributes:
+        sequence: Number of the last change that this state holds.
+        live: Documents that can be found.
+        routes: Names of the indexes.
+    """
+
+    def __init__(
+        self,
+        db: Connection,
+        state: State,
+        derived: Derived,
+        *,
+        routes: tuple[str, ...],
+        masks: Masks,
+        indexed: frozenset[Path],
+        name: str,
+    ) -> None:
+        self.sequence = state.sequence
+        self.live = state.live
+        self.routes = routes
+        self._db = db
+        self._derived = derived
+        self._masks = masks
+        self._indexed = indexed
+        self._name = name
+
+    def __len__(self) -> int:
+        """Rows of the indexes, removed ones included: the length of a mask."""
+        return len(self._derived.rows)
+
+    def index(self, route: str) -> Index:
+        """A route's index. Its rows are those that ``record`` and ``rows`` speak of.
+
+        Raises:
+            UsageError: The bank has no such route.
+            BankError: The bank is empty.
+        """
+        if route not in self.routes:
+            raise UsageError(f"{self._name}: has no route {route!r}; it was built with {', '.join(self.routes)}")
+        if self.live == 0:
+            raise BankError(f"{self._name}: holds no seeds; add some with ecom-rag bank add")
+        return self._derived.indexes[route]
+
+    def rows(self, filter: Any) -> NDArray[np.bool_] | None:
+        """The mask of the rows whose metadata a filter matches, for ``Index.search(allowed=...)``.
+
+        Args:
+            filter: An expression, its dict form, or ``None`` for all rows.
+
+        Returns:
+            ``(len(view),)``, not to be written to; removed rows may be in it, an index leaves them out by itself.
+
+        Raises:
+            UsageError: Not a filter.
+        """
+        return None if filter is None else self._masks.of(parse(filter), self._db, self._derived, self._indexed)
+
+    def record(self, row: int) -> Record:
+        """The record of a row of the indexes.
+
+        Raises:
+            IndexError: No such row.
+        """
+        return self.records([row])[0]
+
+    def records(self, rows: Sequence[int]) -> list[Record]:
+        """The records of rows of the indexes, in their order.
+
+        Raises:
+            IndexError: No such row.
+        """
+        wanted = self._derived.rows.rows[np.asarray(rows, np.int64)].tolist()
+        found: dict[int, tuple[str, str, str | None]] = {}
+        distinct = list(dict.fromkeys(wanted))
+        for start in range(0, len(distinct), _TOGETHER):
+            part = distinct[start : start + _TOGETHER]
+            marks = ", ".join("?" * len(part))
+            for row, *parts in self._db.execute(
+                f"SELECT row, text, metadata, extra FROM documents WHERE row IN ({marks})", part
+            ):
+                found[row] = (parts[0], parts[1], parts[2])
+        return [record_of(*found[row]) for row in wanted]

@@ -83,9 +83,9 @@ class SeedBank:
         self._analyzer = Analyzer(**options)
         self._live = LiveIndexes(record, Plan(meta["bank"], self.routes, self._analyzer, meta["sizes"]), self._indexed)
         self._loading = threading.Lock()
-        self._encoder = encoder
-        if encoder is not None and self.model is not None:
-            self.model.check(encoder, self.path)
+        self._encoder: Encoder | None = None
+        if encoder is not None:
+            self.use(encoder)
 
     @classmethod
     def create(
@@ -204,6 +204,16 @@ class SeedBank:
                 self.model.check(loaded, self.path)
                 self._encoder = loaded
             return self._encoder
+
+    def use(self, encoder: Encoder) -> None:
+        """Take an encoder that is loaded already.
+
+        Raises:
+            BankError: It is not of the bank's model.
+        """
+        if self.model is not None:
+            self.model.check(encoder, self.path)
+        self._encoder = encoder
 
     # --- changes ------------------------------------------------------------------------------------------------------
 

@@ -97,10 +97,7 @@ def build(
     """
     target = Path(path)
     partial = target.with_name(f"{target.name}.partial")
-    if target.exists():
-        raise BankError(f"{target}: is there already; add to it with ecom-rag bank add, or remove it first")
-    if not target.parent.is_dir():
-        raise UsageError(f"{target}: the folder {target.parent} does not exist; create it first")
+    check_target(target)
     asked = {
         "routes": list(routes),
         "id_key": id_key,
@@ -132,6 +129,20 @@ def build(
         partial.rename(target)
         saved.sync_folder(target.parent)
     return built
+
+
+def check_target(path: str | Path) -> None:
+    """Raise if a bank could not be built there, before any work is done for it.
+
+    Raises:
+        BankError: There is something already.
+        UsageError: No folder to put it in.
+    """
+    target = Path(path)
+    if target.exists():
+        raise BankError(f"{target}: is there already; add to it with ecom-rag bank add, or remove it first")
+    if not target.parent.is_dir():
+        raise UsageError(f"{target}: the folder {target.parent} does not exist; create it first")
 
 
 @contextlib.contextmanager

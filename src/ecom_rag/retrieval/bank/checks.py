@@ -38,19 +38,28 @@ def fitting(embeddings: Embeddings, outputs: Sequence[str], count: int) -> Embed
     return Embeddings(dense, embeddings.sparse, embeddings.multivector)
 
 
-def check_routes(routes: Sequence[str], encoder: Encoder | None) -> None:
-    """Whether there can be such a bank.
+def check_names(routes: Sequence[str]) -> list[str]:
+    """The routes among these that need an encoder.
 
     Raises:
-        UsageError: No route, an unknown one, one twice, or one that needs an encoder and has none.
-        ModelError: The encoder cannot give what a route needs.
+        UsageError: No route, an unknown one, or one twice.
     """
     if not routes or len(set(routes)) != len(routes):
         raise UsageError(f"routes are {', '.join(routes) or 'none'}; expected some of {', '.join(ROUTES)}, each once")
     for route in routes:
         if route not in ROUTES:
             raise UsageError(f"route {route!r} is unknown; expected some of {', '.join(ROUTES)}")
-    outputs = [route for route in routes if route in ENCODED_ROUTES]
+    return [route for route in routes if route in ENCODED_ROUTES]
+
+
+def check_routes(routes: Sequence[str], encoder: Encoder | None) -> None:
+    """Whether there can be such a bank.
+
+    Raises:
+        UsageError: As ``check_names``, or a route needs an encoder and there is none.
+        ModelError: The encoder cannot give what a route needs.
+    """
+    outputs = check_names(routes)
     if outputs:
         if encoder is None:
             raise UsageError(f"the routes {', '.join(outputs)} need an encoder; give one (--model MODEL)")

@@ -51,14 +51,13 @@ class Plan:
     analyzer: Analyzer
     sizes: dict[str, int]
 
-    def header(self, purged: int) -> dict[str, Any]:
+    def header(self) -> dict[str, Any]:
         """What saved arrays must have been made for."""
         return {
             "bank": self.bank,
             "routes": list(self.routes),
             "analyzer": self.analyzer.fingerprint(),
             "sizes": self.sizes,
-            "purged": purged,
         }
 
 
@@ -91,8 +90,10 @@ def load(db: Connection, state: State, plan: Plan, folder: Path) -> Derived:
         folder: The bank's.
     """
     for found in saved.newest(folder / FOLDER, state.sequence):
+        if found.sequence < state.purged:  # the changes since then are gone
+            continue
         try:
-            derived = _from_arrays(saved.load(found.folder, plan.header(state.purged)), found, state, plan)
+            derived = _from_arrays(saved.load(found.folder, plan.header()), found, state, plan)
         except saved.DamagedError as error:
             logger.warning("%s: cannot be used (%s); the indexes are built anew from the record", found.folder, error)
             continue
@@ -125,8 +126,7 @@ def save(derived: Derived, plan: Plan, folder: Path) -> saved.Saved | None:
     """Write the indexes as arrays, to be loaded by the next one who opens the bank."""
     arrays = {route: index.arrays() for route, index in derived.indexes.items()}
     arrays["bank"] = {"rows": derived.rows.rows}
-    header = plan.header(derived.purged)
-    return saved.save(folder / FOLDER, arrays, header, sequence=derived.sequence, next_row=derived.next_row)
+    return saved.save(folder / FOLDER, arrays, plan.header(), sequence=derived.sequence, next_row=derived.next_row)
 
 
 def blobs_of(embeddings: Embeddings, row: int) -> dict[str, bytes]:

@@ -1,0 +1,309 @@
+"""bank build, add, delete, info, snapshot, restore."""
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ecom_rag.cli.options import (
+    BadLine,
+    BatchTokens,
+    Device,
+    OnBadLine,
+    Precision,
+    PrecisionOption,
+    Resume,
+    Runtime,
+    RuntimeName,
+    Verbose,
+    bars,
+    prepare,
+)
+from ecom_rag.errors import UsageError
+
+Bank = Annotated[str, typer.Argument(help="Folder of the bank.", metavar="BANK", show_default=False)]
+
+app = typer.Typer(
+    name="bank",
+    help="Keep a seed bank on disk: build it once, change it at any time, search it with recall --bank.",
+    no_args_is_help=True,
+)
+
+
+@app.command()
+def build(
+    bank: Bank,
+    seeds: Annotated[str, typer.Option(help="Records {text, metadata}; - is stdin.", show_default=False)],
+    model: Annotated[
+        str | None, typer.Option(help="Of dense, sparse, multivector: local folder, hub id, or 'starter'.")
+    ] = None,
+    routes: Annotated[str, typer.Option(help="Of bm25, dense, sparse, multivector.")] = "bm25,dense",
+    id_key: Annotated[str, typer.Option(help="Key of the metadata that holds a document's id.")] = "id",
+    label_key: Annotated[str, typer.Option(help="Key of the metadata that info counts.")] = "label",
+    index_key: Annotated[
+        list[str] | None, typer.Option(help="Key that filters are made fast for, e.g. seller.level; may be repeated.")
+    ] = None,
+    runtime: Runtime = RuntimeName.auto,
+    precision: PrecisionOption = Precision.auto,
+    device: Device = "auto",
+    batch_tokens: BatchTokens = None,
+    pooling: Annotated[str | None, typer.Option(help="cls, mean or last.", show_default="the checkpoint's")] = None,
+    truncate_dim: Annotated[int | None, typer.Option(help="Matryoshka: keep the first dimensions.")] = None,
+    max_length: Annotated[
+        int | None, typer.Option(help="Tokens a text.", show_default="the checkpoint's, at most 512")
+    ] = None,
+    resume: Resume = False,
+    on_bad_line: BadLine = OnBadLine.fail,
+    verbose: Verbose = False,
+) -> None:
+    """Make a bank of a file of seeds. It appears under its name when it is complete.
+
+    \b
+    Examples:
+      ecom-rag bank build bank --seeds seeds.jsonl --model BAAI/bge-m3 --routes bm25,dense,sparse
+      ecom-rag bank build bank --seeds seeds.jsonl --routes bm25 --index-key label --index-key seller.level
+    """
+    prepare(verbose)
+    from ecom_rag.retrieval.bank import building
+    from ecom_rag.retrieval.bank.checks import check_names
+
+    names = tuple(name.strip() for name in routes.split(","))
+    needed = check_names(names)
+    if needed and model is None:
+        raise UsageError(f"the routes {', '.join(needed)} need a model; give --model MODEL, or other --routes")
+    building.check_target(bank)
+    started = time.monotonic()
+    source = _Source(seeds, bank, id_key, on_bad_line)
+    encoder: Any = None
+    if needed:
+        from ecom_rag.models import Encoder
+
+        encoder = Encoder.from_pretrained(
+            str(model),
+            runtime=runtime,
+            precision=precision,
+            device=device,
+            batch_tokens=batch_tokens,
+            max_length=max_length,
+            pooling=pooling,
+            truncate_dim=truncate_dim,
+        )
+    with bars() as progress:
+        built = building.build(
+            bank,
+            source.records(),
+            encoder=encoder,
+            model=model,
+            routes=names,
+            id_key=id_key,
+            label_key=label_key,
+            index_keys=index_key or (),
+            resume=resume,
+            progress=None if progress is None else lambda done: progress("building", done, None),
+        )
+    source.write_rejections()
+    _say(f"built {bank} of {built.records} records", started, built, source)
+
+
+@app.command()
+def add(
+    bank: Bank,
+    file: Annotated[str, typer.Argument(help="Records {text, metadata}; - is stdin.", show_default=False)],
+    model: Annotated[
+        str | None, typer.Option(help="Where the bank's model is now.", show_default="where it was")
+    ] = None,
+    runtime: Runtime = RuntimeName.auto,
+    precision: PrecisionOption = Precision.auto,
+    device: Device = "auto",
+    batch_tokens: BatchTokens = None,
+    on_bad_line: BadLine = OnBadLine.fail,
+    verbose: Verbose = False,
+) -> None:
+    """Add records to a bank; one whose id is there takes the place of the old one.
+
+    Every block of 4,096 records is on the disk before the next is read: after a kill, run the command again.
+
+    \b
+    Examples:
+      ecom-rag bank add bank more.jsonl
+      zcat more.jsonl.gz | ecom-rag bank add bank -
+    """
+    prepare(verbose)
+    from ecom_rag.retrieval.bank import SeedBank, building
+
+    started = time.monotonic()
+    with SeedBank.open(bank) as opened:
+        source = _Source(file, bank, opened.id_key, on_bad_line)
+        if opened.model is not None:
+            opened.use(
+                opened.model.load(
+                    path=model, runtime=runtime, precision=precision, device=device, batch_tokens=batch_tokens
+                )
+            )
+        with bars() as progress:
+            step = None if progress is None else lambda done: progress("adding", done, None)
+            built = building.add(opened, source.records(), progress=step)
+    source.write_rejections()
+    _say(f"added {built.records} records to {bank}", started, built, source)
+
+
+@app.command()
+def delete(
+    bank: Bank,
+    id: Annotated[list[str] | None, typer.Option("--id", help="Document; may be repeated.")] = None,
+    filter: Annotated[
+        str | None, typer.Option("--filter", help="What matches, e.g. 'label = \"spam\" and year < 2020'.")
+    ] = None,
+    verbose: Verbose = False,
+) -> None:
+    """Remove documents by id or by a filter over their metadata.
+
+    \b
+    Examples:
+      ecom-rag bank delete bank --id S017 --id S018
+      ecom-rag bank delete bank --filter 'label = "outdated" and not exists(keep)'
+    """
+    prepare(verbose)
+    from ecom_rag.retrieval.bank import SeedBank
+
+    if bool(id) == (filter is not None):
+        raise UsageError("delete takes --id or --filter; give one of them")
+    with SeedBank.open(bank) as opened:
+        change = opened.delete(id or None, filter=filter)
+        left = len(opened)
+    missing = len(set(id)) - change.removed if id else 0
+    absent = f"; {missing} of the ids were not there" if missing else ""
+    print(f"ecom-rag: removed {change.removed} documents from {bank}, {left} are left{absent}", file=sys.stderr)
+
+
+@app.command()
+def info(
+    bank: Bank,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+    verbose: Verbose = False,
+) -> None:
+    """Say what a bank holds: documents, labels, routes, model, bytes on disk.
+
+    \b
+    Examples:
+      ecom-rag bank info bank
+      ecom-rag bank info bank --json | jq .labels
+    """
+    prepare(verbose)
+    from ecom_rag.retrieval.bank import SeedBank
+
+    with SeedBank.open(bank) as opened:
+        stats = opened.stats()
+    if as_json:
+        typer.echo(json.dumps(stats, ensure_ascii=False))
+        return
+    model = stats["model"]
+    labels = ", ".join(f"{label} {count}" for label, count in list(stats["labels"].items())[:20]) or "none"
+    lines = {
+        "documents": f"{stats['documents']} ({stats['removed_rows']} removed rows not yet dropped)",
+        "changes": stats["sequence"],
+        "routes": ", ".join(stats["routes"]),
+        "model": f"{model['path']} ({model['fingerprint']})" if model else "none is needed",
+        "id key": stats["id_key"],
+        "index keys": ", ".join(stats["index_keys"]) or "none",
+        stats["label_key"]: labels,
+        "on disk": f"{stats['bytes'] / 1e6:.1f} MB",
+    }
+    for name, value in lines.items():
+        typer.echo(f"{name:>12}  {value}")
+
+
+@app.command()
+def snapshot(
+    bank: Bank,
+    out: Annotated[str, typer.Argument(help="Folder to make.", show_default=False)],
+    verbose: Verbose = False,
+) -> None:
+    """Copy one state of a bank, while it may be searched and changed.
+
+    \b
+    Example:
+      ecom-rag bank snapshot bank backup-monday
+    """
+    prepare(verbose)
+    from ecom_rag.retrieval.bank import SeedBank
+
+    with SeedBank.open(bank) as opened:
+        note = opened.snapshot(out)
+    print(f"ecom-rag: copied {note['documents']} documents as of change {note['sequence']} -> {out}", file=sys.stderr)
+
+
+@app.command()
+def restore(
+    snapshot: Annotated[str, typer.Argument(help="What bank snapshot made.", show_default=False)],
+    bank: Bank,
+    verbose: Verbose = False,
+) -> None:
+    """Make a bank of a snapshot, after checking that it is undamaged.
+
+    \b
+    Example:
+      ecom-rag bank restore backup-monday bank
+    """
+    prepare(verbose)
+    from ecom_rag.retrieval.bank import copies
+
+    note = copies.restore(snapshot, bank)
+    print(f"ecom-rag: restored {note['documents']} documents -> {bank}", file=sys.stderr)
+
+
+class _Source:
+    """A file of records on its way into a bank, and the lines that were refused."""
+
+    def __init__(self, path: str, bank: str, id_key: str, on_bad_line: str) -> None:
+        from ecom_rag import records
+
+        if path != "-" and not Path(path).is_file():
+            raise UsageError(f"{path}: no such file; check the path, or pass - to read standard input")
+        records.file_format(path)
+        self.path = path
+        self.rejected_path = f"{bank.rstrip('/')}.rejected.jsonl"
+        self.report = records.ReadReport()
+        self._id_key = id_key
+        self._on_bad_line = str(on_bad_line)
+
+    def records(self) -> Any:
+        from ecom_rag import records
+
+        return records.read(self.path, on_bad_line=self._on_bad_line, check=self._check, report=self.report)
+
+    def _check(self, record: Any) -> None:
+        from ecom_rag.retrieval.bank.documents import id_of
+
+        own = record["metadata"].get(self._id_key)
+        if own is not None:
+            try:
+                id_of(own)
+            except ValueError as error:
+                raise ValueError(f"the {self._id_key!r} of its metadata is {error}") from None
+
+    def write_rejections(self) -> None:
+        if self.report.rejections:
+            from ecom_rag import records
+
+            Path(self.rejected_path).write_bytes(b"".join(map(records.dumps, self.report.rejections)))
+
+
+def _say(what: str, started: float, built: Any, source: _Source) -> None:
+    seconds = time.monotonic() - started
+    resumed = f", {built.resumed} of them before the interruption" if built.resumed else ""
+    replaced = f", {built.replaced} took another's place" if built.replaced else ""
+    print(f"ecom-rag: {what}{resumed}{replaced} in {seconds:.1f} s", file=sys.stderr)
+    for note in built.notes:
+        print(f"ecom-rag: note: {note}", file=sys.stderr)
+    if source.report.rejected:
+        print(f"ecom-rag: note: {source.report.rejected} lines were refused and written to {source.rejected_path}",
+              file=sys.stderr)  # fmt: skip
+    if source.report.surrogates_replaced:
+        print(f"ecom-rag: note: {source.report.surrogates_replaced} records held lone surrogates, replaced by U+FFFD",
+              file=sys.stderr)  # fmt: skip
+    if built.records == 0:
+        print("ecom-rag: note: the input held no records", file=sys.stderr)

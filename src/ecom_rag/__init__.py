@@ -13,6 +13,11 @@ _EXPORTS = {
     "Embeddings": "ecom_rag.models",
     "Encoder": "ecom_rag.models",
     "EcomRagError": "ecom_rag.errors",
+    "Pipeline": "ecom_rag.pipeline",
+    "Recall": "ecom_rag.pipeline",
+    "SeedBank": "ecom_rag.retrieval.bank",
+    "Seeds": "ecom_rag.pipeline",
+    "recall_file": "ecom_rag.pipeline",
     "rerank": "ecom_rag.pipeline",
     "rerank_file": "ecom_rag.pipeline",
     "score": "ecom_rag.pipeline",
@@ -23,7 +28,12 @@ __all__ = [
     "EcomRagError",
     "Embeddings",
     "Encoder",
+    "Pipeline",
+    "Recall",
+    "SeedBank",
+    "Seeds",
     "__version__",
+    "recall_file",
     "rerank",
     "rerank_file",
     "score",
@@ -33,7 +43,8 @@ __all__ = [
 if TYPE_CHECKING:
     from ecom_rag.errors import EcomRagError
     from ecom_rag.models import CrossEncoder, Embeddings, Encoder
-    from ecom_rag.pipeline import rerank, rerank_file, score, score_file
+    from ecom_rag.pipeline import Pipeline, Recall, Seeds, recall_file, rerank, rerank_file, score, score_file
+    from ecom_rag.retrieval.bank import SeedBank
 
 
 def __getattr__(name: str) -> Any:

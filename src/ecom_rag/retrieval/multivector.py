@@ -16,6 +16,7 @@ from ecom_rag.retrieval.topk import TopK, select
 
 _DOCUMENT_TOKENS = 8192  # document tokens a block
 _QUERY_TOKENS = 1024  # query tokens a tile
+_SPARE = 16  # more than k are scored pair by pair: a pair's score must not depend on what else is searched
 _SCORES = 32_000_000  # float32 scores held at once: 128 MB
 
 
@@ -72,7 +73,8 @@ class MultiVectorIndex:
             scores = self.scores(queries.take(part))
             if mask is not None:
                 scores[:, ~mask] = -np.inf
-            best = select(scores, k)
+            near = select(scores, min(k + _SPARE, len(self)), floor=-1e30)
+            best = self.rescore(queries.take(part), near, k)
             found.ids[part], found.scores[part] = best.ids, best.scores
         return found
 
@@ -85,15 +87,18 @@ class MultiVectorIndex:
             k: Results a query.
         """
         found = TopK.empty(len(queries), min(k, candidates.ids.shape[1]))
-        everything = self._whole()
-        for row in range(len(queries)):
-            ids = np.unique(candidates.ids[row][candidates.ids[row] >= 0])
-            if self._live.mask is not None:
-                ids = ids[self._live.mask[ids]]
-            pairs = np.column_stack([np.full(len(ids), row), ids])
-            scores = max_sim_pairs(queries, everything, pairs)
-            order = np.argsort(-scores, kind="stable")[: found.ids.shape[1]]
-            found.ids[row, : len(order)], found.scores[row, : len(order)] = ids[order], scores[order]
+        offered = np.sort(candidates.ids, axis=1)
+        use = offered >= 0
+        use[:, 1:] &= offered[:, 1:] != offered[:, :-1]
+        if self._live.mask is not None:
+            use &= self._live.mask[np.maximum(offered, 0)]
+        rows, columns = np.nonzero(use)
+        scores = np.full(offered.shape, -np.inf, np.float32)
+        pairs = np.column_stack([rows, offered[rows, columns]])
+        scores[rows, columns] = max_sim_pairs(queries, self._whole(), pairs)
+        order = np.argsort(-scores, axis=1, kind="stable")[:, : found.ids.shape[1]]  # equal scores stay in row order
+        found.scores[:] = np.take_along_axis(scores, order, axis=1)
+        found.ids[:] = np.where(np.isfinite(found.scores), np.take_along_axis(offered, order, axis=1), -1)
         return found
 
     def scores(self, queries: Ragged) -> NDArray[np.float32]:

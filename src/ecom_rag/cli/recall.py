@@ -1,0 +1,170 @@
+"""recall."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ecom_rag.cli.options import (
+    BadLine,
+    BatchTokens,
+    Device,
+    OnBadLine,
+    Output,
+    Precision,
+    PrecisionOption,
+    Resume,
+    Runtime,
+    RuntimeName,
+    Verbose,
+    bars,
+    prepare,
+    report,
+)
+from ecom_rag.errors import UsageError
+
+
+def recall(
+    queries: Annotated[str, typer.Argument(help="Records {text, metadata}; - is stdin.", show_default=False)],
+    output: Output,
+    seeds: Annotated[str | None, typer.Option(help="The seeds: records {text, metadata}.", show_default=False)] = None,
+    bank: Annotated[str | None, typer.Option(help="Or a bank of ecom-rag bank build.", show_default=False)] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="Encoder of dense, sparse, multivector: folder, hub id or 'starter'.", show_default="the bank's"
+        ),
+    ] = None,
+    routes: Annotated[
+        str | None,
+        typer.Option(help="Some of bm25,dense,sparse,multivector,variant.", show_default="bm25,dense; all of a bank"),
+    ] = None,
+    fusion: Annotated[
+        str | None, typer.Option(help="rrf, weighted, minmax, zscore, dbsf, or a fitted .json.", show_default="rrf")
+    ] = None,
+    weights: Annotated[
+        str | None, typer.Option(help="Of routes in fusion, e.g. bm25=1,dense=0.5.", show_default="1; variant 0.3")
+    ] = None,
+    rerank: Annotated[
+        str | None, typer.Option(help="Cross-encoder that re-sorts the fused candidates.", show_default="none")
+    ] = None,
+    depth: Annotated[
+        int | None, typer.Option(help="Candidates a route, and to the reranker.", show_default="100")
+    ] = None,
+    top_k: Annotated[int | None, typer.Option("--top-k", "-k", help="Seeds a query.", show_default="10")] = None,
+    filter: Annotated[
+        str | None,
+        typer.Option(help="Over seed metadata, e.g. 'label = \"fraud\" and price < 9'.", show_default="none"),
+    ] = None,
+    normalize: Annotated[
+        bool | None, typer.Option("--normalize", help="Relevance of the reranker in 0..1.", show_default=False)
+    ] = None,
+    exact_multivector: Annotated[
+        bool | None,
+        typer.Option(
+            "--exact-multivector", help="Score all seeds by MaxSim, not only the candidates.", show_default=False
+        ),
+    ] = None,
+    config: Annotated[
+        str | None, typer.Option(help="TOML with these options; those on the command line win.", show_default="none")
+    ] = None,
+    stem: Annotated[bool, typer.Option(help="bm25 over --seeds: English words by their stems.")] = True,
+    simplify: Annotated[bool, typer.Option(help="bm25 over --seeds: traditional Chinese as simplified.")] = True,
+    words: Annotated[
+        str | None, typer.Option(help="bm25 over --seeds: own words, one a line.", show_default="none")
+    ] = None,
+    max_length: Annotated[
+        int | None, typer.Option(help="Tokens a text.", show_default="the checkpoint's, at most 512")
+    ] = None,
+    query_instruction: Annotated[
+        str | None, typer.Option(help="Put before queries; '' for none.", show_default="the checkpoint's")
+    ] = None,
+    runtime: Runtime = RuntimeName.auto,
+    precision: PrecisionOption = Precision.auto,
+    device: Device = "auto",
+    batch_tokens: BatchTokens = None,
+    resume: Resume = False,
+    on_bad_line: BadLine = OnBadLine.fail,
+    verbose: Verbose = False,
+) -> None:
+    """Find seeds by several routes at once, fuse what they found, and rerank it if asked.
+
+    Adds topk_sim, topk_seed, topk_metadata and topk_evidence, which holds each route's own score and rank.
+
+    \b
+    Examples:
+      ecom-rag recall listings.jsonl --seeds seeds.jsonl --model starter --output recalled.jsonl
+      ecom-rag recall listings.jsonl --bank bank --filter 'label in ("fraud","medical")' --output recalled.jsonl
+      ecom-rag recall new.parquet --seeds seeds.jsonl --model ./bge-m3 --routes bm25,dense,sparse,multivector,variant
+        --rerank ./bge-reranker-v2-m3 --depth 50 --output recalled.jsonl.gz
+    """
+    prepare(verbose)
+    from ecom_rag.pipeline.recalling import read_settings, recall_file
+    from ecom_rag.text import Analyzer
+
+    settings, models = read_settings(
+        config,
+        {
+            "routes": None if routes is None else [route.strip() for route in routes.split(",")],
+            "fusion": fusion,
+            "weights": None if weights is None else _weights(weights),
+            "depth": depth,
+            "top_k": top_k,
+            "filter": filter,
+            "normalize": normalize,
+            "exact_multivector": exact_multivector,
+            "model": model,
+            "rerank": rerank,
+        },
+    )
+    if bank is not None and not (stem and simplify and words is None):
+        raise UsageError("how texts become terms is the bank's own, chosen when it was built; leave out --no-stem,"
+                         " --no-simplify and --words")  # fmt: skip
+    place: dict[str, Any] = {
+        "runtime": runtime, "precision": precision, "device": device, "batch_tokens": batch_tokens
+    }  # fmt: skip
+
+    def load_encoder() -> Any:
+        from ecom_rag.models import Encoder
+
+        return Encoder.from_pretrained(
+            models["model"], max_length=max_length, query_instruction=query_instruction, **place
+        )
+
+    def load_cross_encoder() -> Any:
+        from ecom_rag.models import CrossEncoder
+
+        return CrossEncoder.from_pretrained(models["rerank"], **place)
+
+    with bars() as progress:
+        summary = recall_file(
+            queries,
+            output,
+            settings,
+            seeds=seeds,
+            bank=bank,
+            load_encoder=load_encoder if "model" in models else None,
+            load_cross_encoder=load_cross_encoder if "rerank" in models else None,
+            analyzer=Analyzer(stem=stem, simplify=simplify, words=_lines(words)),
+            resume=resume,
+            on_bad_line=on_bad_line,
+            progress=progress,
+        )
+    report(f"recalled for {summary.records} records from {summary.seeds} seeds", summary, output)
+
+
+def _lines(path: str | None) -> tuple[str, ...]:
+    if path is None:
+        return ()
+    try:
+        return tuple(line.strip() for line in Path(path).read_text("utf-8-sig").splitlines() if line.strip())
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: cannot be read as text ({error}); expected own words, one a line") from None
+
+
+def _weights(text: str) -> dict[str, float]:
+    try:
+        pairs = [part.split("=") for part in text.split(",")]
+        return {route.strip(): float(weight) for route, weight in pairs}
+    except ValueError:
+        raise UsageError(f"--weights {text!r} does not fit; expected ROUTE=NUMBER,..., e.g. bm25=1,dense=0.5") from None

@@ -1,0 +1,185 @@
+"""Multi-route recall: routes -> fusion -> optional reranking, over seeds in memory or over a bank."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ecom_rag.errors import UsageError
+from ecom_rag.models import CrossEncoder, Embeddings, Encoder
+from ecom_rag.pipeline.seeds import ENCODED_ROUTES, ROUTES, Seeds, SeedView, check_routes
+from ecom_rag.records import Record
+from ecom_rag.retrieval import TopK
+from ecom_rag.retrieval.bank import SeedBank
+from ecom_rag.retrieval.fusion import METHODS, RRF_CONSTANT, Fused, evidence_lists, fuse
+from ecom_rag.retrieval.learned_fusion import load_fusion
+from ecom_rag.retrieval.rerank import rerank
+
+FUSIONS = (*METHODS, "weighted")  # weighted: the usual name of the weighted sum, over min-max scores
+DEFAULT_WEIGHTS = {"variant": 0.3}  # adds what the others miss, without moving what they agree on
+
+
+@dataclass(frozen=True, slots=True)
+class Recall:
+    """What multi-route recall does; the keys of its TOML file are these names.
+
+    Args:
+        routes: Of ``ROUTES``; none for all that the bank has, or ``bm25`` and ``dense`` over a file.
+        fusion: ``rrf``, ``weighted`` (that is ``minmax``), ``minmax``, ``zscore``, ``dbsf``, or the path of a fusion
+            fitted by ``ecom-rag evaluate --fit-fusion`` (.json).
+        weights: Of routes, in fusion; by default 1, and 0.3 for ``variant``.
+        rrf_constant: Of ``rrf``.
+        depth: Candidates kept of each route, and of the fusion where a reranker follows.
+        top_k: Results a query.
+        filter: Over the seeds' metadata, e.g. ``label = "fraud" and price < 100``.
+        exact_multivector: Score every seed by MaxSim, instead of the other routes' candidates.
+        normalize: Relevance of the reranker in 0..1.
+    """
+
+    routes: tuple[str, ...] = ()
+    fusion: str = "rrf"
+    weights: Mapping[str, float] | None = None
+    rrf_constant: float = RRF_CONSTANT
+    depth: int = 100
+    top_k: int = 10
+    filter: Any = None
+    exact_multivector: bool = False
+    normalize: bool = False
+
+    def check(self) -> "Recall":
+        """The same, if it makes sense.
+
+        Raises:
+            UsageError: It does not.
+        """
+        if self.top_k < 1 or self.depth < 1:
+            raise UsageError(f"top-k is {self.top_k} and depth {self.depth}; expected at least 1")
+        if self.depth < self.top_k:
+            raise UsageError(f"depth {self.depth} is less than top-k {self.top_k}; keep at least as many candidates")
+        if self.fusion not in FUSIONS and not self.fusion.endswith(".json"):
+            raise UsageError(f"fusion {self.fusion!r} is unknown; expected {', '.join(FUSIONS)} or a fitted .json file")
+        unknown = set(self.weights or ()) - set(self.routes or ROUTES)
+        if unknown:
+            raise UsageError(f"weights for {', '.join(sorted(unknown))}, which is none of the routes"
+                             f" {', '.join(self.routes or ROUTES)}")  # fmt: skip
+        return self
+
+
+class Pipeline:
+    """Routes, fusion and reranker over seeds, ready for queries.
+
+    Args:
+        seeds: ``Seeds`` in memory, or an open ``SeedBank``.
+        settings: See ``Recall``.
+        encoder: For routes over embeddings; a bank brings its own.
+        cross_encoder: Re-sorts the fused candidates.
+
+    Raises:
+        UsageError: Settings that make no sense, or a route that the seeds do not have.
+    """
+
+    def __init__(
+        self,
+        seeds: Seeds | SeedBank,
+        settings: Recall | None = None,
+        *,
+        encoder: Encoder | None = None,
+        cross_encoder: CrossEncoder | None = None,
+    ) -> None:
+        self.settings = (settings or Recall()).check()
+        self.routes = self.settings.routes or tuple(seeds.routes)
+        missing = [route for route in self.routes if route not in seeds.routes]
+        if missing:
+            raise UsageError(f"route {missing[0]!r} is not among those of the seeds ({', '.join(seeds.routes)});"
+                             " build them with it, or leave it out")  # fmt: skip
+        needs = any(route in ENCODED_ROUTES for route in self.routes)
+        if isinstance(seeds, SeedBank) and needs and encoder is None:
+            encoder = seeds.encoder
+        self.outputs = check_routes(self.routes, encoder)
+        self._seeds = seeds
+        self._encoder = encoder
+        self._cross_encoder = cross_encoder
+        fitted = load_fusion(self.settings.fusion) if self.settings.fusion.endswith(".json") else None
+        if fitted is not None:
+            fitted.check_routes(self.routes)
+        self._fitted = fitted
+
+    def recall(self, queries: Sequence[Record], *, progress: Callable[[int], None] | None = None) -> list[Record]:
+        """The best seeds of each query.
+
+        Args:
+            queries: Records.
+            progress: Called with the number of queries done.
+
+        Returns:
+            The queries with ``topk_sim`` (descending), ``topk_seed``, ``topk_metadata``, and where more than one route
+            or a reranker took part ``topk_evidence``: each route's own score and rank.
+        """
+        if not queries:
+            return []
+        texts = [query["text"] for query in queries]
+        keep = self.settings.top_k if self._cross_encoder is None else self.settings.depth
+        embeddings = Embeddings()
+        if self.outputs:
+            assert self._encoder is not None
+            embeddings = self._encoder.encode(texts, side="query", outputs=self.outputs)
+        with self._seeds.view() as view:
+            found = self.search(view, texts, embeddings)
+            results = _results(queries, view, *self._fused(found, keep))
+        if self._cross_encoder is not None:
+            results = rerank(results, self._cross_encoder, top_k=self.settings.top_k, normalize=self.settings.normalize)
+        if progress is not None:
+            progress(len(queries))
+        return results
+
+    def search(self, view: SeedView, texts: Sequence[str], embeddings: Embeddings) -> dict[str, TopK]:
+        """What each route finds by itself, to the depth of the settings."""
+        allowed = view.rows(self.settings.filter)
+        depth = self.settings.depth
+        found: dict[str, TopK] = {}
+        late = "multivector" in self.routes and len(self.routes) > 1 and not self.settings.exact_multivector
+        for route in self.routes:
+            if route == "multivector" and late:
+                continue
+            asked = texts if route not in ENCODED_ROUTES else getattr(embeddings, route)
+            found[route] = view.index(route).search(asked, depth, allowed=allowed)
+        if late:
+            candidates = TopK(np.concatenate([top.ids for top in found.values()], axis=1), np.empty((0, 0), np.float32))
+            index: Any = view.index("multivector")
+            found["multivector"] = index.rescore(embeddings.multivector, candidates, depth)
+        return {route: found[route] for route in self.routes}
+
+    def _fused(self, found: dict[str, TopK], keep: int) -> tuple[TopK, Fused | None]:
+        if len(found) == 1:
+            [top] = found.values()
+            return TopK(top.ids[:, :keep], top.scores[:, :keep]), None
+        if self._fitted is not None:
+            fused = self._fitted.fuse(found, k=keep)
+        else:
+            given = self.settings.weights or {}
+            weights = {route: given.get(route, DEFAULT_WEIGHTS.get(route, 1.0)) for route in found}
+            method = "minmax" if self.settings.fusion == "weighted" else self.settings.fusion
+            constant = self.settings.rrf_constant
+            fused = fuse(found, k=keep, method=method, weights=weights, rrf_constant=constant)
+        return fused.top, fused
+
+
+def _results(queries: Sequence[Record], view: SeedView, top: TopK, fused: Fused | None) -> list[Record]:
+    """The queries with the found seeds' texts and metadata joined back by row number."""
+    rows = np.unique(top.ids[top.ids >= 0])
+    seeds = dict(zip(rows.tolist(), view.records(rows.tolist()), strict=True))
+    evidence = evidence_lists(fused) if fused is not None else None
+    results = []
+    for number, query in enumerate(queries):
+        ids = [row for row in top.ids[number].tolist() if row >= 0]
+        result = {
+            **query,
+            "topk_sim": [round(sim, 6) for sim in top.scores[number, : len(ids)].tolist()],
+            "topk_seed": [seeds[row]["text"] for row in ids],
+            "topk_metadata": [seeds[row]["metadata"] for row in ids],
+        }
+        if evidence is not None:
+            result["topk_evidence"] = evidence[number]
+        results.append(result)
+    return results

@@ -1,0 +1,177 @@
+"""Multi-route recall over files: settings from TOML, seeds from a file or a bank, results that can be resumed."""
+
+import time
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, fields, replace
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import ecom_rag
+from ecom_rag import jobs, records
+from ecom_rag.errors import UsageError
+from ecom_rag.models import CrossEncoder, Encoder
+from ecom_rag.pipeline.files import (
+    BLOCK_CHARS,
+    Progress,
+    Summary,
+    bank_notes,
+    check_files,
+    count,
+    digest,
+    encode_seeds,
+    read_seeds,
+    run_blocks,
+    stage,
+    summary_of,
+)
+from ecom_rag.pipeline.recall import Pipeline, Recall
+from ecom_rag.pipeline.seeds import ENCODED_ROUTES, Seeds, check_routes
+from ecom_rag.records import ReadReport, Record
+from ecom_rag.retrieval.bank import SeedBank
+from ecom_rag.text import Analyzer
+
+_MODELS = ("model", "rerank")
+
+
+def read_settings(path: str | None, options: Mapping[str, Any]) -> tuple[Recall, dict[str, str]]:
+    """Settings of a TOML file, with those of ``options`` that are not ``None`` on top.
+
+    Args:
+        path: Of the file; ``None`` for none. Its keys are those of ``Recall``, ``model`` and ``rerank``.
+        options: By the same names.
+
+    Returns:
+        The settings, and ``model`` and ``rerank`` where they are given.
+
+    Raises:
+        UsageError: No such file, no TOML, an unknown key, or a value of the wrong kind.
+    """
+    found: dict[str, Any] = _read_toml(path) if path else {}
+    found.update({key: value for key, value in options.items() if value is not None})
+    models = {key: str(found.pop(key)) for key in _MODELS if key in found}
+    if "routes" in found:
+        found["routes"] = tuple(found["routes"])
+    return replace(Recall(), **found).check(), models
+
+
+def _read_toml(path: str) -> dict[str, Any]:
+    try:
+        with Path(path).open("rb") as handle:
+            found = tomllib.load(handle)
+    except FileNotFoundError:
+        raise UsageError(f"{path}: no such file; check the path of --config") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: not TOML ({error}); see docs/recall.md for an example") from None
+    kinds: dict[str, tuple[type, ...]] = {
+        "routes": (list,), "fusion": (str,), "weights": (dict,), "rrf_constant": (int, float), "depth": (int,),
+        "top_k": (int,), "filter": (str, dict), "exact_multivector": (bool,), "normalize": (bool,),
+        "model": (str,), "rerank": (str,),
+    }  # fmt: skip
+    assert set(kinds) == {field.name for field in fields(Recall)} | set(_MODELS)
+    for key, value in found.items():
+        if key not in kinds:
+            near = get_close_matches(key, kinds, 1)
+            hint = f"did you mean {near[0]}?" if near else f"expected some of {', '.join(kinds)}"
+            raise UsageError(f"{path}: key {key!r} is unknown; {hint}")
+        if not isinstance(value, kinds[key]) or (isinstance(value, bool) and bool not in kinds[key]):
+            raise UsageError(
+                f"{path}: {key} is {value!r}; expected {' or '.join(kind.__name__ for kind in kinds[key])}"
+            )
+    return found
+
+
+def recall_file(
+    queries: str,
+    output: str,
+    settings: Recall,
+    *,
+    seeds: str | None = None,
+    bank: str | None = None,
+    load_encoder: Callable[[], Encoder] | None = None,
+    load_cross_encoder: Callable[[], CrossEncoder] | None = None,
+    analyzer: Analyzer | None = None,
+    resume: bool = False,
+    on_bad_line: str = "fail",
+    progress: Progress | None = None,
+) -> Summary:
+    """Search a file of queries against a file of seeds or a bank.
+
+    Args:
+        queries: Path, or ``-``.
+        output: Path, or ``-``; appears under its name only when complete.
+        settings: See ``Recall``.
+        seeds: Path of seed records; or
+        bank: Folder of a bank.
+        load_encoder: Called where a route needs it; a bank brings its own where there is none.
+        load_cross_encoder: Called where candidates are to be reranked.
+        analyzer: How the texts of ``seeds`` become terms; a bank brings its own.
+        resume: Continue an interrupted run.
+        on_bad_line: ``fail`` or ``skip``.
+        progress: See ``Progress``.
+
+    Returns:
+        What was done.
+
+    Raises:
+        EcomRagError: Anything the user can mend; nothing half-written is left under ``output``.
+    """
+    started = time.monotonic()
+    if (seeds is None) == (bank is None):
+        raise UsageError("one place to search is needed; give --seeds FILE or --bank DIR")
+    check_files(queries, seeds, output, on_bad_line=on_bad_line, top_k=settings.top_k)
+    settings.check()
+    report, seed_report = ReadReport(), ReadReport()
+    opened: SeedBank | list[Record]
+    if bank is not None:
+        opened = SeedBank.open(bank)
+        routes = settings.routes or opened.routes
+        state: Any = {"bank": str(Path(bank).resolve()), "sequence": opened.sequence}
+    else:
+        opened = read_seeds(str(seeds), on_bad_line=on_bad_line, report=seed_report)
+        routes = settings.routes or (("bm25", "dense") if load_encoder else ("bm25",))
+        state = digest(opened)
+    settings = replace(settings, routes=tuple(routes))
+    encoder = load_encoder() if load_encoder and any(route in ENCODED_ROUTES for route in routes) else None
+    if encoder is None and isinstance(opened, SeedBank) and any(route in ENCODED_ROUTES for route in routes):
+        encoder = opened.encoder
+    outputs = check_routes(routes, encoder)
+    cross_encoder = load_cross_encoder() if load_cross_encoder else None
+    job = {
+        "command": "recall",
+        "ecom_rag": ecom_rag.__version__,
+        "queries": queries,
+        "seeds": state,
+        "settings": asdict(settings),
+        "model": None if encoder is None else [encoder.fingerprint, encoder.settings],
+        "rerank": None if cross_encoder is None else [cross_encoder.fingerprint, cross_encoder.settings],
+        "analyzer": (analyzer or Analyzer()).fingerprint(),
+        "on_bad_line": on_bad_line,
+    }
+    with jobs.ResumableOutput(output, settings=job, resume=resume) as sink:
+        if not sink.already_complete:
+            sink.write_rejections(seed_report.rejections)
+            searched: SeedBank | Seeds
+            if isinstance(opened, SeedBank):
+                searched = opened
+            else:
+                embeddings = None
+                if outputs:
+                    assert encoder is not None
+                    embeddings = encode_seeds(encoder, opened, outputs, sink.cache, progress)
+                searched = Seeds(opened, routes=routes, encoder=encoder, embeddings=embeddings, analyzer=analyzer)
+            pipeline = Pipeline(searched, settings, encoder=encoder, cross_encoder=cross_encoder)
+            step = stage(progress, "recalling", count(queries))
+            stream = records.read(queries, on_bad_line=on_bad_line, report=report)
+            chars = BLOCK_CHARS if cross_encoder is None else BLOCK_CHARS // settings.depth
+            run_blocks(
+                sink, stream, report, lambda block: pipeline.recall(block, progress=step),
+                max_size=chars, size=lambda record: len(record["text"]),
+            )  # fmt: skip
+        sink.finish()
+    summary = summary_of(sink, report, seed_report, started)
+    summary.seeds = len(opened)
+    if not isinstance(opened, SeedBank):
+        summary.notes += bank_notes(opened, settings.top_k)
+    return summary

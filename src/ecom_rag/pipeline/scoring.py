@@ -1,0 +1,211 @@
+"""Scoring records against a seed bank by one model's output."""
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import ecom_rag
+from ecom_rag import jobs, records
+from ecom_rag.errors import UsageError
+from ecom_rag.models import Embeddings, Encoder
+from ecom_rag.models.embeddings import OUTPUTS
+from ecom_rag.pipeline.files import (
+    BLOCK_CHARS,
+    Progress,
+    Summary,
+    bank_notes,
+    check_files,
+    count,
+    digest,
+    encode_seeds,
+    read_seeds,
+    run_blocks,
+    stage,
+    summary_of,
+)
+from ecom_rag.records import ReadReport, Record
+from ecom_rag.retrieval import DenseIndex, HybridIndex, MultiVectorIndex, SparseIndex, TopK
+from ecom_rag.retrieval.hybrid import check_weights
+
+MODES = (*OUTPUTS, "hybrid")
+
+
+class Scorer:
+    """An encoder and a seed bank in memory, ready to score.
+
+    Args:
+        encoder: The embedding model.
+        seeds: Seed records.
+        mode: ``dense``, ``sparse``, ``multivector`` or ``hybrid``.
+        weights: Of dense, sparse, multivector, for ``hybrid``.
+        embeddings: The seeds' embeddings where they are known already.
+
+    Raises:
+        UsageError: No seeds, an unknown mode, or weights that make no sense.
+        ModelError: The checkpoint cannot give what the mode needs.
+    """
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        seeds: Sequence[Record],
+        *,
+        mode: str = "dense",
+        weights: Sequence[float] = (1.0, 1.0, 1.0),
+        embeddings: Embeddings | None = None,
+    ) -> None:
+        self.outputs = outputs_of(mode)
+        check_weights(weights)
+        encoder.check_outputs(self.outputs)
+        if not seeds:
+            raise UsageError("there are no seeds to score against; give at least one")
+        self.encoder = encoder
+        self.seeds = seeds
+        self.mode = mode
+        if embeddings is None:
+            embeddings = encoder.encode([seed["text"] for seed in seeds], outputs=self.outputs)
+        self._index: Any
+        if mode == "hybrid":
+            self._index = HybridIndex(embeddings, weights)
+        else:
+            kind: Any = {"dense": DenseIndex, "sparse": SparseIndex, "multivector": MultiVectorIndex}[mode]
+            self._index = kind(getattr(embeddings, mode))
+
+    def score(
+        self, queries: Sequence[Record], *, top_k: int = 10, progress: Callable[[int], None] | None = None
+    ) -> list[Record]:
+        """The most similar seeds of each query.
+
+        Args:
+            queries: Records.
+            top_k: At most the number of seeds is returned.
+            progress: Called with the number of queries encoded.
+
+        Returns:
+            The queries with ``topk_sim`` (descending), ``topk_seed`` and ``topk_metadata``, and under ``hybrid`` also
+            ``topk_evidence`` with each output's own score and rank.
+        """
+        if top_k < 1:
+            raise UsageError(f"top_k is {top_k}; expected at least 1")
+        texts = [query["text"] for query in queries]
+        embeddings = self.encoder.encode(texts, side="query", outputs=self.outputs, progress=progress)
+        if self.mode == "hybrid":
+            found, evidence = self._index.search(embeddings, top_k)
+            return [self._result(query, row, found, evidence) for row, query in enumerate(queries)]
+        found = self._index.search(getattr(embeddings, self.mode), top_k)
+        return [self._result(query, row, found, None) for row, query in enumerate(queries)]
+
+    def _result(self, query: Record, row: int, found: TopK, evidence: dict[str, TopK] | None) -> Record:
+        ids = [seed for seed in found.ids[row].tolist() if seed >= 0]
+        result = {
+            **query,
+            "topk_sim": [round(sim, 6) for sim in found.scores[row, : len(ids)].tolist()],
+            "topk_seed": [self.seeds[seed]["text"] for seed in ids],
+            "topk_metadata": [self.seeds[seed]["metadata"] for seed in ids],
+        }
+        if evidence is not None:
+            result["topk_evidence"] = [
+                {
+                    name: {"score": round(float(own.scores[row, rank]), 6), "rank": int(own.ids[row, rank])}
+                    for name, own in evidence.items()
+                }
+                for rank in range(len(ids))
+            ]
+        return result
+
+
+def score(
+    queries: Sequence[Record],
+    seeds: Sequence[Record],
+    encoder: Encoder,
+    *,
+    mode: str = "dense",
+    weights: Sequence[float] = (1.0, 1.0, 1.0),
+    top_k: int = 10,
+) -> list[Record]:
+    """Score records in memory; see ``Scorer`` for several calls against the same seeds."""
+    return Scorer(encoder, seeds, mode=mode, weights=weights).score(queries, top_k=top_k)
+
+
+def outputs_of(mode: str) -> tuple[str, ...]:
+    """The encoder outputs a mode needs.
+
+    Raises:
+        UsageError: Unknown mode.
+    """
+    if mode not in MODES:
+        raise UsageError(f"mode {mode!r} is unknown; expected one of {', '.join(MODES)}")
+    return OUTPUTS if mode == "hybrid" else (mode,)
+
+
+def score_file(
+    queries: str,
+    seeds: str,
+    output: str,
+    load_encoder: Callable[[], Encoder],
+    *,
+    mode: str = "dense",
+    weights: Sequence[float] = (1.0, 1.0, 1.0),
+    top_k: int = 10,
+    resume: bool = False,
+    on_bad_line: str = "fail",
+    progress: Progress | None = None,
+) -> Summary:
+    """Score a file of queries against a file of seeds.
+
+    Args:
+        queries: Path, or ``-``.
+        seeds: Path.
+        output: Path, or ``-``; appears under its name only when complete.
+        load_encoder: Called once the cheap checks are passed.
+        mode: ``dense``, ``sparse``, ``multivector`` or ``hybrid``.
+        weights: Of dense, sparse, multivector, for ``hybrid``.
+        top_k: Seeds a query.
+        resume: Continue an interrupted run.
+        on_bad_line: ``fail`` or ``skip``.
+        progress: See ``Progress``.
+
+    Returns:
+        What was done.
+
+    Raises:
+        EcomRagError: Anything the user can mend; nothing half-written is left under ``output``.
+    """
+    started = time.monotonic()
+    outputs = outputs_of(mode)
+    check_weights(weights)
+    check_files(queries, seeds, output, on_bad_line=on_bad_line, top_k=top_k)
+    report, seed_report = ReadReport(), ReadReport()
+    bank = read_seeds(seeds, on_bad_line=on_bad_line, report=seed_report)
+    encoder = load_encoder()
+    encoder.check_outputs(outputs)
+    settings = {
+        "command": "score",
+        "ecom_rag": ecom_rag.__version__,
+        "queries": queries,
+        "seeds": digest(bank),
+        "model": encoder.fingerprint,
+        "encoder": encoder.settings,
+        "mode": mode,
+        "weights": list(weights),
+        "top_k": top_k,
+        "on_bad_line": on_bad_line,
+    }
+    with jobs.ResumableOutput(output, settings=settings, resume=resume) as sink:
+        if not sink.already_complete:
+            sink.write_rejections(seed_report.rejections)
+            embeddings = encode_seeds(encoder, bank, outputs, sink.cache, progress)
+            scorer = Scorer(encoder, bank, mode=mode, weights=weights, embeddings=embeddings)
+
+            step = stage(progress, "scoring", count(queries))
+
+            def work(block: list[Record]) -> list[Record]:
+                return scorer.score(block, top_k=top_k, progress=step)
+
+            stream = records.read(queries, on_bad_line=on_bad_line, report=report)
+            run_blocks(sink, stream, report, work, max_size=BLOCK_CHARS, size=lambda record: len(record["text"]))
+        sink.finish()
+    summary = summary_of(sink, report, seed_report, started)
+    summary.seeds = len(bank)
+    summary.notes += bank_notes(bank, top_k)
+    return summary

@@ -1,0 +1,136 @@
+"""Seeds held in memory, searched by the same routes and through the same view as a persistent bank."""
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ecom_rag.errors import UsageError
+from ecom_rag.models import Embeddings, Encoder
+from ecom_rag.records import Record
+from ecom_rag.retrieval import DenseIndex, Index, MultiVectorIndex, SparseIndex
+from ecom_rag.retrieval.bank.expressions import parse
+from ecom_rag.retrieval.bank.filters import matches
+from ecom_rag.retrieval.bm25 import BM25Index
+from ecom_rag.retrieval.variant import VariantIndex
+from ecom_rag.text import Analyzer
+
+TEXT_ROUTES = ("bm25", "variant")
+ENCODED_ROUTES = ("dense", "sparse", "multivector")
+ROUTES = ("bm25", "dense", "sparse", "multivector", "variant")
+
+
+class SeedView(Protocol):
+    """One state of the seeds: what a search needs, whether they lie in memory or in a bank."""
+
+    def index(self, route: str) -> Index:
+        """The index of a route."""
+
+    def rows(self, filter: Any) -> NDArray[np.bool_] | None:
+        """The rows that a filter matches; ``None`` for no filter."""
+
+    def records(self, rows: Sequence[int]) -> list[Record]:
+        """The records of rows."""
+
+
+class Seeds:
+    """Seed records with an index a route.
+
+    Args:
+        records: The seeds, at least one.
+        routes: Of ``ROUTES``.
+        encoder: For ``dense``, ``sparse`` and ``multivector``.
+        embeddings: The seeds' embeddings where they are known already.
+        analyzer: How texts become the terms of ``bm25``.
+
+    Raises:
+        UsageError: No seeds, or a route that is unknown or needs an encoder.
+        ModelError: The checkpoint lacks the weights of a route.
+    """
+
+    def __init__(
+        self,
+        records: Sequence[Record],
+        *,
+        routes: Sequence[str] = ("bm25", "dense"),
+        encoder: Encoder | None = None,
+        embeddings: Embeddings | None = None,
+        analyzer: Analyzer | None = None,
+    ) -> None:
+        if not records:
+            raise UsageError("there are no seeds to search; give at least one")
+        outputs = check_routes(routes, encoder)
+        self.routes = tuple(routes)
+        self._records = records
+        texts = [record["text"] for record in records]
+        if outputs and embeddings is None:
+            assert encoder is not None
+            embeddings = encoder.encode(texts, outputs=outputs)
+        self._indexes = {route: _index(route, texts, embeddings, analyzer) for route in routes}
+        self._masks: dict[Any, NDArray[np.bool_]] = {}
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    @contextlib.contextmanager
+    def view(self) -> Iterator[SeedView]:
+        """The seeds; they never change."""
+        yield self
+
+    def index(self, route: str) -> Index:
+        """The index of a route."""
+        return self._indexes[route]
+
+    def rows(self, filter: Any) -> NDArray[np.bool_] | None:
+        """The rows whose metadata a filter matches; ``None`` for no filter.
+
+        Raises:
+            UsageError: Not a filter.
+        """
+        if filter is None:
+            return None
+        tree = parse(filter)
+        if tree not in self._masks:
+            found = (matches(tree, record["metadata"]) for record in self._records)
+            self._masks[tree] = np.fromiter(found, np.bool_, len(self))
+        return self._masks[tree]
+
+    def records(self, rows: Sequence[int]) -> list[Record]:
+        """The records of rows."""
+        return [self._records[row] for row in rows]
+
+
+def check_routes(routes: Sequence[str], encoder: Encoder | None) -> tuple[str, ...]:
+    """The encoder outputs that routes need.
+
+    Raises:
+        UsageError: No route, an unknown one, one twice, or one that needs an encoder where there is none.
+        ModelError: The checkpoint lacks the weights of a route.
+    """
+    if not routes:
+        raise UsageError(f"there are no routes; give at least one of {', '.join(ROUTES)}")
+    for route in routes:
+        if route not in ROUTES:
+            raise UsageError(f"route {route!r} is unknown; expected some of {', '.join(ROUTES)}")
+    if len(set(routes)) < len(routes):
+        raise UsageError(f"routes {','.join(routes)} name one twice; give each once")
+    outputs = tuple(route for route in routes if route in ENCODED_ROUTES)
+    if outputs and encoder is None:
+        raise UsageError(
+            f"routes {', '.join(outputs)} search embeddings; give --model, or only routes of {TEXT_ROUTES}"
+        )
+    if encoder is not None:
+        encoder.check_outputs(outputs)
+    return outputs
+
+
+def _index(route: str, texts: list[str], embeddings: Embeddings | None, analyzer: Analyzer | None) -> Index:
+    if route == "bm25":
+        return BM25Index(texts, analyzer=analyzer)
+    if route == "variant":
+        return VariantIndex(texts)
+    kind: Any = {"dense": DenseIndex, "sparse": SparseIndex, "multivector": MultiVectorIndex}[route]
+    index: Index = kind(getattr(embeddings, route))
+    return index

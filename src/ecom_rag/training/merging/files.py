@@ -1,0 +1,207 @@
+"""Checkpoints as tensors that are read one at a time, whatever the files they lie in, and written the same way.
+
+A folder has up to three kinds of *parts*: the network itself, bge-m3's heads (``colbert_linear.pt``,
+``sparse_linear.pt``), and the layers of sentence-transformers' module folders (``2_Dense``). A part is read from
+safetensors or from ``.bin`` / ``.pt`` files, in one piece or in shards with an index.
+"""
+
+import json
+import os
+import shutil
+import struct
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from ecom_rag.errors import ModelError
+from ecom_rag.models.checkpoint import read_json
+
+NETWORK = "model.safetensors"
+HEADS = ("colbert_linear.pt", "sparse_linear.pt")
+_SOURCES = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
+_COPIED = ("*.json", "*.txt", "*.model", "*.jinja")  # tokenizer, configuration, pooling, prompts
+_NOT_COPIED = ("*.index.json", "*_report.json", "trainer_state.json", "*_results.json")
+_NAMES = {
+    torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.int64: "I64",
+    torch.int32: "I32", torch.int16: "I16", torch.int8: "I8", torch.uint8: "U8", torch.bool: "BOOL",
+}  # fmt: skip
+_DTYPES = {name: dtype for dtype, name in _NAMES.items()}
+
+
+class Part:
+    """One part of a checkpoint, open for reading; a tensor is in memory only while it is used.
+
+    Args:
+        files: Where it lies: one file, or the shards of one.
+
+    Raises:
+        ModelError: A file is damaged, or holds something else than tensors.
+    """
+
+    def __init__(self, files: list[Path]) -> None:
+        self._readers: dict[str, Any] = {}
+        for file in files:
+            try:
+                if file.suffix == ".safetensors":
+                    reader: Any = safe_open(file, "pt")  # type: ignore[no-untyped-call,unused-ignore]
+                    names = list(reader.keys())
+                else:
+                    reader = _load_pickled(file)
+                    names = list(reader)
+            except FileNotFoundError:
+                raise ModelError(
+                    f"{file}: no such file, though the index names it; copy the checkpoint again"
+                ) from None
+            except (SafetensorError, RuntimeError, EOFError, OSError, ValueError) as error:
+                first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+                raise ModelError(f"{file}: cannot be read ({first[:120]}); copy the checkpoint again") from None
+            self._readers |= dict.fromkeys(names, reader)
+
+    def keys(self) -> list[str]:
+        """Names of the tensors, sorted."""
+        return sorted(self._readers)
+
+    def shape(self, key: str) -> tuple[int, ...]:
+        """Shape of a tensor, without reading it."""
+        reader = self._readers[key]
+        return tuple(reader[key].shape if isinstance(reader, dict) else reader.get_slice(key).get_shape())
+
+    def dtype(self, key: str) -> torch.dtype:
+        """Type of a tensor, without reading it.
+
+        Raises:
+            ModelError: A type that cannot be merged.
+        """
+        reader = self._readers[key]
+        if isinstance(reader, dict):
+            found = reader[key].dtype
+            name = str(found)
+        else:
+            name = reader.get_slice(key).get_dtype()
+            found = _DTYPES.get(name)
+        if found not in _NAMES:
+            raise ModelError(f"tensor {key} is of type {name}; expected one of {', '.join(_DTYPES)}")
+        return found
+
+    def tensor(self, key: str) -> Tensor:
+        """Read a tensor."""
+        reader = self._readers[key]
+        tensor: Tensor = reader[key] if isinstance(reader, dict) else reader.get_tensor(key)
+        return tensor
+
+
+def parts_of(folder: Path) -> dict[str, Part]:
+    """The parts of a checkpoint by the name under which a merged one keeps them.
+
+    Raises:
+        ModelError: No weights, or files that cannot be read.
+    """
+    found = {NETWORK: Part(_files(folder))}
+    for name in HEADS:
+        if (folder / name).exists():
+            found[name] = Part([folder / name])
+    for module in read_json(folder / "modules.json").get("items", []):
+        path = str(module.get("path", ""))
+        if path and any((folder / path / name).exists() for name in _SOURCES):
+            found[f"{path}/{NETWORK}"] = Part(_files(folder / path))
+    return found
+
+
+def copy_settings(source: Path, target: Path) -> list[str]:
+    """Copy all that is not weights: tokenizer, configuration, pooling, prompts; returns the names."""
+    folders = [Path()] + [Path(str(module["path"])) for module in read_json(source / "modules.json").get("items", [])
+                             if module.get("path")]  # fmt: skip
+    if (source / "1_Pooling").is_dir():
+        folders.append(Path("1_Pooling"))
+    copied = []
+    for folder in dict.fromkeys(folders):
+        (target / folder).mkdir(exist_ok=True)
+        for pattern in _COPIED:
+            for path in sorted((source / folder).glob(pattern)):
+                if path.is_file() and not any(path.match(other) for other in _NOT_COPIED):
+                    shutil.copyfile(path, target / folder / path.name)
+                    copied.append(str(folder / path.name))
+    return copied
+
+
+def write_part(path: Path, like: Part, tensors: Iterable[tuple[str, Tensor]]) -> None:
+    """Write a part whose tensors come one at a time.
+
+    Args:
+        path: ``.safetensors``, written as it comes, or a small ``.pt`` file.
+        like: Has the names, shapes and types.
+        tensors: In the order of ``write_order(like)``.
+    """
+    path.parent.mkdir(exist_ok=True)
+    if path.suffix == ".pt":
+        with path.open("wb") as handle:
+            torch.save(dict(tensors), handle)
+    else:
+        _write_safetensors(path, like, tensors)
+    with path.open("rb") as handle:
+        os.fsync(handle.fileno())
+
+
+def write_order(part: Part) -> list[str]:
+    """Names with the widest types first, so that every tensor is aligned, as safetensors itself orders them."""
+    return sorted(part.keys(), key=lambda key: (-part.dtype(key).itemsize, key))
+
+
+def _write_safetensors(path: Path, like: Part, tensors: Iterable[tuple[str, Tensor]]) -> None:
+    """The format: length of the header (u64), header as JSON, then the bytes of the tensors without gaps."""
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    position = 0
+    for key in write_order(like):
+        dtype, shape = like.dtype(key), like.shape(key)
+        size = dtype.itemsize * int(torch.Size(shape).numel())
+        header[key] = {"dtype": _NAMES[dtype], "shape": list(shape), "data_offsets": [position, position + size]}
+        position += size
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    with path.open("wb") as handle:
+        handle.write(struct.pack("<Q", len(text)) + text)
+        for _, tensor in tensors:
+            handle.write(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        if handle.tell() != 8 + len(text) + position:
+            raise ModelError(f"{path}: {handle.tell()} bytes written, expected {8 + len(text) + position}")
+
+
+def _files(folder: Path) -> list[Path]:
+    for name in _SOURCES:
+        path = folder / name
+        if path.exists():
+            if not name.endswith(".index.json"):
+                return [path]
+            shards = read_json(path).get("weight_map") or {}
+            if not shards:
+                raise ModelError(f"{path}: names no shards; copy the checkpoint again")
+            return [folder / shard for shard in dict.fromkeys(shards.values())]
+    found = ", ".join(sorted(item.name for item in folder.iterdir())[:6]) or "nothing"
+    raise ModelError(f"{folder}: holds no weights (found {found}); expected one of {', '.join(_SOURCES)}")
+
+
+def _load_pickled(path: Path) -> dict[str, Tensor]:
+    """A state dict; memory-mapped where the file's form allows it, so that tensors are read when they are used."""
+    import pickle
+
+    try:
+        try:
+            state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        except RuntimeError:  # the old, unzipped form
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        raise ValueError("not a file of tensors") from None
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise ValueError("holds something else than tensors")
+    return state
+
+
+def all_tensors(parts: dict[str, Part]) -> Iterator[tuple[str, str]]:
+    """Names of part and tensor, in writing order."""
+    for name, part in parts.items():
+        for key in write_order(part):
+            yield name, key

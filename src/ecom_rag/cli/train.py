@@ -1,6 +1,7 @@
 """train embedder, train reranker."""
 
 import contextlib
+import os
 import sys
 from collections.abc import Iterator
 from typing import Annotated, Any
@@ -58,6 +59,8 @@ def _run(path: str, task: Any, resume: bool, verbose: bool) -> None:
 
     with _bar() as progress:
         report = train(recipe, resume=resume, progress=progress)
+    if int(os.environ.get("RANK", "0")) > 0:  # under torchrun the first process speaks for all
+        return
     dev = report["dev"]
     figures = f", dev {dev['measure']} {dev['before']:.4f} -> {dev['after']:.4f}" if dev else ""
     print(f"ecom-rag: trained {report['steps']} steps in {report['seconds']} s{figures} -> {recipe.output}",

@@ -98,6 +98,18 @@ class Hooks(TrainerCallback):
         finally:
             self._put(kept)
 
+    def validating_average(self, evaluate: Callable[..., Any]) -> Callable[..., Any]:
+        """The trainer's ``evaluate`` over the averaged weights, since they are what will be written.
+
+        On every rank, and around all of it: the evaluation deals texts out to the other ranks' models.
+        """
+
+        def evaluate_average(*positional: Any, **named: Any) -> Any:
+            with self.averaged():
+                return evaluate(*positional, **named)
+
+        return evaluate_average
+
     def use_ema(self, checkpoint: Path | None) -> None:
         """Put the averaged weights into the model for good: the last ones, or those of a checkpoint."""
         if self._ema:
@@ -122,20 +134,14 @@ class Hooks(TrainerCallback):
 
 
 class DevEvaluator(BaseEvaluator):
-    """A dev measure as the trainer calls it; with an EMA of the averaged weights, since they are what will be written.
+    """A dev measure as the trainer calls it."""
 
-    Args:
-        dev: See ``dev``.
-        hooks: Hold the EMA, if there is one.
-    """
-
-    def __init__(self, dev: Any, hooks: Hooks) -> None:
+    def __init__(self, dev: Any) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._dev, self._hooks = dev, hooks
+        self._dev = dev
         self.primary_metric = dev.primary_metric
 
     def __call__(self, model: Any, *_: Any, **__: Any) -> dict[str, float]:
         """The measure, by its name."""
-        with self._hooks.averaged():
-            found: dict[str, float] = self._dev(model)
+        found: dict[str, float] = self._dev(model)
         return found

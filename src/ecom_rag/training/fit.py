@@ -31,6 +31,7 @@ from ecom_rag.training.collate import GroupCollator, LabelledCollator
 from ecom_rag.training.data import Groups, Labelled, read_data
 from ecom_rag.training.dev import make_dev
 from ecom_rag.training.duplicates import near_duplicates
+from ecom_rag.training.losses.distributed import rank, world
 from ecom_rag.training.modules import EmbedderLoss, RerankerLoss
 from ecom_rag.training.recipe import OVER_GROUPS, OVER_LABELS, Recipe
 from ecom_rag.training.sampling import pk_batches, row_batches
@@ -77,6 +78,8 @@ def train(recipe: Recipe, *, resume: bool = False, progress: Progress | None = N
     trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
     seconds = time.monotonic() - started
     figures = _finish_weights(recipe, trainer, model, hooks, dev, before, work)
+    if world() > 1:
+        torch.distributed.barrier()  # the other ranks may still be reading checkpoints, which are removed below
     found = {
         "recipe": recipe.as_dict(),
         "model_fingerprint": asked["model"],
@@ -186,10 +189,11 @@ def _trainer(
         train_dataset=Dataset.from_dict({"row": np.arange(len(data))}),
         data_collator=collator,
         loss=loss,
-        evaluator=DevEvaluator(dev, hooks) if dev else None,
+        evaluator=DevEvaluator(dev) if dev else None,
         callbacks=callbacks,
     )
     trainer.get_batch_sampler = lambda *_, **__: batches  # as argument it would be pickled into every checkpoint
+    trainer.evaluate = hooks.validating_average(trainer.evaluate)
     trainer.remove_callback(PrinterCallback)  # it prints to stdout
     trainer.remove_callback(kind.model_card_callback_class)  # our own card holds no data
     return trainer
@@ -276,7 +280,10 @@ def _check_output(output: Path) -> None:
 
 
 def _open(work: Path, asked: dict[str, Any], resume: bool) -> Path | None:
-    """The checkpoint to go on from, after making sure that it is of this very run."""
+    """The checkpoint to go on from, after making sure that it is of this very run; the first rank does that for all."""
+    if int(os.environ.get("RANK", "0")) > 0:
+        done = complete_checkpoints(work) if resume else []
+        return done[-1] if done else None
     asked = json.loads(json.dumps(asked))
     settings = work / "run.json"
     if work.exists() and settings.exists():
@@ -310,7 +317,7 @@ def _difference(asked: dict[str, Any], kept: dict[str, Any]) -> str:
 
 def _baseline(work: Path, dev: Any, model: Any, resume_from: Path | None) -> float | None:
     """The dev measure before training, kept for a resumed run."""
-    if dev is None:
+    if dev is None or rank() > 0:
         return None
     kept = work / "before.json"
     if not (resume_from and kept.exists()):

@@ -1,10 +1,9 @@
-"""The demo: sample listings against a sample seed bank, with the packaged starter encoder.
+"""The demo: multi-route recall of sample listings against a sample seed bank, with the packaged starter encoder.
 
-All sample texts were written for this project. The class is a vote of the five nearest seeds, each weighing
-``exp(similarity / 0.07)`` (Wu et al. 2018, arXiv:1805.01978), untuned.
+All sample texts were written for this project. The class is a vote of the five best seeds, the first weighing 1, the
+second 1/2, and so on, untuned.
 """
 
-import math
 import shutil
 import unicodedata
 from importlib import resources
@@ -13,12 +12,13 @@ from pathlib import Path
 from ecom_rag import records
 from ecom_rag.errors import UsageError
 from ecom_rag.models import Encoder
-from ecom_rag.pipeline import score_file
+from ecom_rag.pipeline import Recall, recall_file
 from ecom_rag.records import Record
 
 _NEIGHBOURS = 5
-_TEMPERATURE = 0.07
-_SHOWN = 16
+_ROUTES = ("bm25", "dense", "variant")
+_SHOWN = 12
+_EVASIVE = 4
 
 
 def run(folder: str, *, show_all: bool = False) -> None:
@@ -39,47 +39,65 @@ def run(folder: str, *, show_all: bool = False) -> None:
     for name in ("seeds.jsonl", "listings.jsonl"):
         with resources.as_file(samples / name) as path:
             shutil.copyfile(path, target / name)
-    result = target / "scored.jsonl"
-    summary = score_file(
+    result = target / "recalled.jsonl"
+    summary = recall_file(
         str(target / "listings.jsonl"),
-        str(target / "seeds.jsonl"),
         str(result),
-        lambda: Encoder.from_pretrained("starter"),
-        top_k=_NEIGHBOURS,
+        Recall(routes=_ROUTES, top_k=_NEIGHBOURS),
+        seeds=str(target / "seeds.jsonl"),
+        load_encoder=lambda: Encoder.from_pretrained("starter"),
     )
     scored = list(records.read(str(result)))
     print(
-        f"{summary.records} listings against {summary.seeds} judged seeds, starter encoder, {summary.seconds:.1f} s\n"
+        f"{summary.records} listings against {summary.seeds} judged seeds by the routes {', '.join(_ROUTES)}, starter"
+        f" encoder, {summary.seconds:.1f} s\n"
     )
     english = [record for record in scored if record["metadata"]["lang"] == "en"]
     for record in scored if show_all else english[:: max(1, len(english) // _SHOWN)]:
         _print_listing(record)
+    _print_evasive(scored)
     _print_totals(scored)
-    command = f"ecom-rag score {target}/listings.jsonl --seeds {target}/seeds.jsonl"
+    command = f"ecom-rag recall {target}/listings.jsonl --seeds {target}/seeds.jsonl"
     print(
-        f"\nResult: {result} (one JSON record a line: text, metadata, topk_sim, topk_seed, topk_metadata)\n"
+        f"\nResult: {result} (a JSON record a line: text, metadata, topk_sim, topk_seed, topk_metadata,"
+        " topk_evidence)\n"
         f"The starter reads English only: on Chinese it guesses (--all shows it). With BGE checkpoints, in both:\n"
-        f"  {command} --model BAAI/bge-m3 --mode hybrid --output {target}/hybrid.jsonl\n"
-        f"  ecom-rag rerank {target}/hybrid.jsonl --model BAAI/bge-reranker-v2-m3 --output {target}/reranked.jsonl"
+        f"  {command} --model BAAI/bge-m3 --routes bm25,dense,sparse,variant --output {target}/m3.jsonl\n"
+        f"  ecom-rag rerank {target}/m3.jsonl --model BAAI/bge-reranker-v2-m3 --output {target}/reranked.jsonl"
     )
 
 
 def vote(record: Record) -> str:
     """The label whose seeds among a result's weigh most; the nearer one of equals."""
     sums: dict[str, float] = {}
-    for similarity, metadata in zip(record["topk_sim"], record["topk_metadata"], strict=True):
-        sums[metadata["label"]] = sums.get(metadata["label"], 0.0) + math.exp(similarity / _TEMPERATURE)
-    return max(sums, key=lambda label: sums[label])  # the first of equals, and the nearest came in first
+    for rank, metadata in enumerate(record["topk_metadata"], start=1):
+        sums[metadata["label"]] = sums.get(metadata["label"], 0.0) + 1 / rank
+    return max(sums, key=lambda label: sums[label], default="none")  # the first of equals, and the best came in first
 
 
 def _print_listing(record: Record) -> None:
     voted, true = vote(record), record["metadata"]["label"]
     mark = "ok " if voted == true else "MISS"
     print(f"{mark:4} {_fit(record['text'], 84)}  -> {voted}" + ("" if voted == true else f" (true: {true})"))
-    for rank in range(2):
-        seed = _fit(record["topk_seed"][rank], 70)
-        print(f"     {record['topk_sim'][rank]:6.3f}  {seed}  {record['topk_metadata'][rank]['label']}")
+    for rank in range(min(2, len(record["topk_seed"]))):
+        seed = _fit(record["topk_seed"][rank], 64)
+        ranks = ", ".join(f"{route} #{own['rank']}" for route, own in record["topk_evidence"][rank].items())
+        print(f"     {record['topk_sim'][rank]:6.3f}  {seed}  {record['topk_metadata'][rank]['label']} ({ranks})")
     print()
+
+
+def _print_evasive(scored: list[Record]) -> None:
+    """Listings whose disguised spelling the variant route sees through, and bm25 does not."""
+    print("evasive spellings that the variant route finds and bm25 ranks lower or misses:\n")
+    shown = 0
+    for record in scored:
+        right = [i for i, m in enumerate(record["topk_metadata"]) if m["label"] == record["metadata"]["label"]]
+        if record["metadata"]["note"] != "evasive" or not right or shown == _EVASIVE:
+            continue
+        own = record["topk_evidence"][right[0]]
+        if own.get("variant", {}).get("rank") == 1 and own.get("bm25", {}).get("rank", _NEIGHBOURS) > 1:
+            _print_listing(record)
+            shown += 1
 
 
 def _print_totals(scored: list[Record]) -> None:

@@ -5,10 +5,11 @@ from typing import Annotated, Any
 
 import typer
 
-from ecom_rag.cli.options import Verbose, prepare
+from ecom_rag.cli.options import Verbose, bars, prepare
 from ecom_rag.errors import UsageError
 
 _TREC = "TREC file to write"
+_DEPTH = 100  # results a query where evaluate itself searches
 
 
 def evaluate(
@@ -53,6 +54,15 @@ def evaluate(
     export_seeds: Annotated[
         str | None, typer.Option(help="With --beir: write the corpus as seed records.", show_default=False)
     ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="With --beir and no RESULTS: search it with this encoder.", show_default="none")
+    ] = None,
+    routes: Annotated[
+        str | None,
+        typer.Option(help="With --beir and no RESULTS: the routes.", show_default="bm25; with --model dense too"),
+    ] = None,
+    fusion: Annotated[str | None, typer.Option(help="Of these routes, as in recall.", show_default="rrf")] = None,
+    rerank: Annotated[str | None, typer.Option(help="And a reranker over them.", show_default="none")] = None,
     resamples: Annotated[int, typer.Option(help="Of bootstrap and randomisation test.")] = 10_000,
     seed: Annotated[int, typer.Option(help="Of both.")] = 0,
     verbose: Verbose = False,
@@ -66,6 +76,7 @@ def evaluate(
     Examples:
       ecom-rag evaluate run.jsonl --qrels qrels.tsv --report report.html
       ecom-rag evaluate old.jsonl new.jsonl --labels --label-key policy.label --output figures.json
+      ecom-rag evaluate --beir scifact --split test --model starter --routes bm25,dense --report report.html
       ecom-rag evaluate --beir scifact --split test --export-queries q.jsonl --export-seeds s.jsonl
       ecom-rag score q.jsonl --seeds s.jsonl --model starter --top-k 100 --output run.jsonl
       ecom-rag evaluate run.jsonl --beir scifact --split test --measures nDCG@10,R@100
@@ -75,22 +86,32 @@ def evaluate(
         _export(beir, split, export_queries, export_seeds)
         if not results:
             return
-    if not results:
-        raise UsageError("no RESULTS are given; expected results files, or --beir DIR with --export-queries and"
-                         " --export-seeds to make the files that ecom-rag score and recall read")  # fmt: skip
+    searched = [option for option in (model, routes, fusion, rerank) if option is not None]
+    if searched and (results or beir is None):
+        raise UsageError("--model, --routes, --fusion and --rerank search a --beir DIR and take no RESULTS")
+    if not results and not searched:
+        raise UsageError("no RESULTS are given; expected results files, or --beir DIR with --model or --routes to"
+                         " search it, or with --export-queries and --export-seeds to make files of it")  # fmt: skip
     if labels and (qrels or beir):
         raise UsageError("--labels and --qrels or --beir are two sources of judgements; give one of them")
-    if (write_run or fit_fusion) and len(results) > 1:
+    if (write_run or fit_fusion) and results and len(results) > 1:
         raise UsageError(f"{len(results)} RESULTS are given; --write-run and --fit-fusion take one")
     common: dict[str, Any] = {"id_key": id_key, "measures": measures, "resamples": resamples, "seed": seed}
     from ecom_rag.evaluation import files, formats, tables
 
     if labels:
         study, runs, judged = files.evaluate_labels(
-            results, label_key=label_key, votes=votes, fixed_precision=fixed_precision, positive=positive, **common
+            results or [],
+            label_key=label_key,
+            votes=votes,
+            fixed_precision=fixed_precision,
+            positive=positive,
+            **common,
         )
+    elif searched:
+        study, runs, judged = _search(str(beir), split, model, routes, fusion, rerank, common)
     else:
-        study, runs, judged = files.evaluate_files(results, qrels=qrels, beir=beir, split=split, **common)
+        study, runs, judged = files.evaluate_files(results or [], qrels=qrels, beir=beir, split=split, **common)
     if write_run:
         formats.write_run(_scored(runs[0]), write_run, tag=runs[0].name.replace(" ", "_"))
     if write_qrels:
@@ -109,10 +130,48 @@ def evaluate(
             files.write_figures(study, output)
     if fit_fusion:
         _fit(
-            files, runs[0], judged, fit_fusion, seed, {"results": results[0], "judgements": qrels or beir or label_key}
+            files,
+            runs[0],
+            judged,
+            fit_fusion,
+            seed,
+            {"results": results[0] if results else routes, "judgements": qrels or beir or label_key},
         )
     _say([("figures", output if output != "-" else None), ("per query", per_query), ("report", report),
           ("run", write_run), ("judgements", write_qrels)])  # fmt: skip
+
+
+def _search(
+    beir: str, split: str, model: str | None, routes: str | None, fusion: str | None, rerank: str | None, common: Any
+) -> Any:
+    """Recall over the folder, and its evaluation."""
+    import tempfile
+    from pathlib import Path
+
+    from ecom_rag.evaluation import files
+    from ecom_rag.pipeline import read_settings, recall_file
+
+    named = None if routes is None else [route.strip() for route in routes.split(",")]
+    settings, _ = read_settings(None, {"routes": named, "fusion": fusion, "top_k": _DEPTH, "depth": _DEPTH})
+
+    def load_encoder() -> Any:
+        from ecom_rag.models import Encoder
+
+        return Encoder.from_pretrained(str(model))
+
+    def load_cross_encoder() -> Any:
+        from ecom_rag.models import CrossEncoder
+
+        return CrossEncoder.from_pretrained(str(rerank))
+
+    with tempfile.TemporaryDirectory() as folder, bars() as progress:
+        queries, seeds, run = (str(Path(folder) / name) for name in ("queries.jsonl", "seeds.jsonl", "recall.jsonl"))
+        _export(beir, split, queries, seeds)
+        recall_file(
+            queries, run, settings, seeds=seeds, progress=progress,
+            load_encoder=load_encoder if model else None, load_cross_encoder=load_cross_encoder if rerank else None,
+        )  # fmt: skip
+        return files.evaluate_files([run], beir=beir, split=split, **common)
 
 
 def _export(beir: str | None, split: str, queries: str | None, seeds: str | None) -> None:

@@ -40,7 +40,7 @@ def build(
     model: Annotated[
         str | None, typer.Option(help="Of dense, sparse, multivector: local folder, hub id, or 'starter'.")
     ] = None,
-    routes: Annotated[str, typer.Option(help="Of bm25, dense, sparse, multivector.")] = "bm25,dense",
+    routes: Annotated[str, typer.Option(help="Of bm25, dense, sparse, multivector, variant.")] = "bm25,dense",
     id_key: Annotated[str, typer.Option(help="Key of the metadata that holds a document's id.")] = "id",
     label_key: Annotated[str, typer.Option(help="Key of the metadata that info counts.")] = "label",
     index_key: Annotated[

@@ -22,6 +22,7 @@ from ecom_rag.retrieval.bm25 import BM25Index
 from ecom_rag.retrieval.dense import DenseIndex
 from ecom_rag.retrieval.multivector import MultiVectorIndex
 from ecom_rag.retrieval.sparse import SparseIndex
+from ecom_rag.retrieval.variant import VariantIndex
 
 WORDS = ["手机壳", "leather", "wallet", "全国", "销量第一", "微信", "replica", "watch", "茶", "best"]
 
@@ -80,17 +81,18 @@ def bank(tmp_path):
 def test_all_routes_over_a_file_and_over_a_bank_are_identical(m3_folder, tmp_path):
     encoder = Encoder.from_pretrained(str(m3_folder), runtime="torch")
     seeds = [seed(n, price=n) for n in range(60)]
-    routes = ("bm25", "dense", "sparse", "multivector")
+    routes = ("bm25", "dense", "sparse", "multivector", "variant")
     built = SeedBank.build(tmp_path / "bank", seeds, encoder=encoder, routes=routes)
     built.close()
-    embeddings = encoder.encode([r["text"] for r in seeds], outputs=routes[1:])
-    queries = ["leather wallet", "销量第一 茶", "watch 3"]
-    asked = encoder.encode(queries, side="query", outputs=routes[1:])
+    embeddings = encoder.encode([r["text"] for r in seeds], outputs=routes[1:4])
+    queries = ["leather wallet", "销量第一 茶", "watch 3", "l3ather w.a.l.l.e.t", "销.量.弟一"]
+    asked = encoder.encode(queries, side="query", outputs=routes[1:4])
     fresh = {
         "bm25": (BM25Index([r["text"] for r in seeds]), queries),
         "dense": (DenseIndex(embeddings.dense), asked.dense),
         "sparse": (SparseIndex(embeddings.sparse), asked.sparse),
         "multivector": (MultiVectorIndex(embeddings.multivector), asked.multivector),
+        "variant": (VariantIndex([r["text"] for r in seeds]), queries),
     }
     cheap = np.arange(60) < 30
     for reopened in (SeedBank.open(tmp_path / "bank"), rebuilt(tmp_path / "bank")):

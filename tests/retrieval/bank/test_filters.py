@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ecom_rag.errors import UsageError
-from ecom_rag.retrieval.bank.conditions import conditions, index_expression, indexable
+from ecom_rag.retrieval.bank.conditions import conditions, index_columns, indexable
 from ecom_rag.retrieval.bank.expressions import parse
 from ecom_rag.retrieval.bank.filters import And, Compare, Exists, In, Not, Or, matches
 
@@ -27,7 +27,7 @@ def by_sql(tree, documents, indexed=()):
     base = sqlite3.connect(":memory:")
     base.execute("CREATE TABLE documents (row INTEGER PRIMARY KEY, metadata TEXT)")
     for number, path in enumerate(indexed):
-        base.execute(f"CREATE INDEX i{number} ON documents ({index_expression(path)})")
+        base.execute(f"CREATE INDEX i{number} ON documents ({', '.join(index_columns(path))})")
     rows = [(n, json.dumps(metadata, ensure_ascii=False)) for n, metadata in enumerate(documents)]
     base.executemany("INSERT INTO documents VALUES (?, ?)", rows)
     where, parameters = conditions(tree, indexed=indexed)

@@ -25,7 +25,7 @@ def conditions(tree: Filter, *, column: str = "metadata", indexed: Collection[Pa
     Args:
         tree: The filter.
         column: Column of JSON objects.
-        indexed: Paths that ``index_expression`` has an index for; they must be named in the SQL to use it.
+        indexed: Paths that there is an index of ``index_columns`` for; they must be named in the SQL to use it.
 
     Raises:
         UsageError: A path that SQLite cannot follow.
@@ -37,9 +37,9 @@ def conditions(tree: Filter, *, column: str = "metadata", indexed: Collection[Pa
     return _compile(tree, parameters, column, frozenset(indexed)), parameters
 
 
-def index_expression(path: Path, column: str = "metadata") -> str:
-    """What to index so that comparisons with ``path`` are found without reading every row."""
-    return f"json_extract({column}, {_literal(path)})"
+def index_columns(path: Path, column: str = "metadata") -> tuple[str, str]:
+    """What to index so that comparisons with ``path`` are found without reading every row: the value, and its type."""
+    return f"json_extract({column}, {_literal(path)})", f"json_type({column}, {_literal(path)})"
 
 
 def indexable(path: Path) -> bool:
@@ -84,16 +84,22 @@ def _compile(tree: Filter, parameters: list[Any], column: str, indexed: frozense
 def _comparison(
     path: Path, operator: str, value: Scalar, parameters: list[Any], column: str, indexed: frozenset[Path]
 ) -> str:
-    json_type, of_type, extract, of_extract = extraction(path, column)
+    json_type, of_type, extract, of_extract = _sides(path, column, indexed)
     parameters += of_type
     if isinstance(value, bool) or value is None:
         parameters.append("null" if value is None else json.dumps(value))
         return f"({json_type} = ?)"
-    if path in indexed:
-        extract, of_extract = index_expression(path, column), []
     parameters += of_extract
     parameters.append(_json(value))
     return f"({json_type} {_TYPES[kind(value)]} AND {extract} {operator} json_extract(?, '$'))"
+
+
+def _sides(path: Path, column: str, indexed: frozenset[Path]) -> tuple[str, list[Any], str, list[Any]]:
+    """``extraction``, in the words of the index where there is one."""
+    if path in indexed:
+        value, json_type = index_columns(path, column)
+        return json_type, [], value, []
+    return extraction(path, column)
 
 
 def _in(path: Path, values: tuple[Scalar, ...], parameters: list[Any], column: str, indexed: frozenset[Path]) -> str:
@@ -102,9 +108,7 @@ def _in(path: Path, values: tuple[Scalar, ...], parameters: list[Any], column: s
     for type_ in ("string", "number"):
         own = [value for value in values if kind(value) == type_]
         if own:
-            json_type, of_type, extract, of_extract = extraction(path, column)
-            if path in indexed:
-                extract, of_extract = index_expression(path, column), []
+            json_type, of_type, extract, of_extract = _sides(path, column, indexed)
             parameters += [*of_type, *of_extract, f"[{','.join(map(_json, own))}]"]
             parts.append(f"({json_type} {_TYPES[type_]} AND {extract} IN (SELECT value FROM json_each(?)))")
     return f"({' OR '.join(parts) or '0'})"

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
+import ecom_rag
 from ecom_rag.models.embeddings import Embeddings, Ragged
 from ecom_rag.retrieval import Index
 from ecom_rag.retrieval.bank import saved
@@ -24,14 +25,22 @@ from ecom_rag.retrieval.dense import DenseIndex
 from ecom_rag.retrieval.growing import GrowingRows
 from ecom_rag.retrieval.multivector import MultiVectorIndex
 from ecom_rag.retrieval.sparse import SparseIndex
+from ecom_rag.retrieval.variant import VariantIndex
 from ecom_rag.text import Analyzer
 
 logger = logging.getLogger(__name__)
 
 FOLDER = "indexes"
-TEXT_ROUTES = ("bm25",)
+TEXT_ROUTES = ("bm25", "variant")
 ENCODED_ROUTES = ("dense", "sparse", "multivector")
-ROUTES = ("bm25", *ENCODED_ROUTES)
+ROUTES = ("bm25", "dense", "sparse", "multivector", "variant")
+_KINDS: dict[str, Any] = {
+    "bm25": BM25Index,
+    "dense": DenseIndex,
+    "sparse": SparseIndex,
+    "multivector": MultiVectorIndex,
+    "variant": VariantIndex,
+}
 _FETCH = 4096  # rows read from the record at once
 
 
@@ -54,6 +63,7 @@ class Plan:
     def header(self) -> dict[str, Any]:
         """What saved arrays must have been made for."""
         return {
+            "ecom_rag": ecom_rag.__version__,  # another version may compute them otherwise
             "bank": self.bank,
             "routes": list(self.routes),
             "analyzer": self.analyzer.fingerprint(),
@@ -109,7 +119,9 @@ def load(db: Connection, state: State, plan: Plan, folder: Path) -> Derived:
 def replay(derived: Derived, db: Connection, state: State, plan: Plan) -> None:
     """Bring the indexes from their sequence to a later one of the same compaction."""
     _extend(derived, db, state, plan, live_only=False)
-    marks = db.execute("SELECT row FROM documents WHERE removed > ? ORDER BY row", (derived.sequence,)).fetchall()
+    # By the index: asked for rows in their order, SQLite would read the whole table for them.
+    later = "SELECT row FROM documents INDEXED BY removals WHERE removed > ?"
+    marks = db.execute(later, (derived.sequence,)).fetchall()
     if marks:
         wanted = np.array(marks, np.int64)[:, 0]
         rows = derived.rows.rows
@@ -147,14 +159,8 @@ def _from_arrays(arrays: saved.Arrays, found: saved.Saved, state: State, plan: P
     derived = Derived(found.sequence, state.purged, found.next_row)
     derived.rows.extend(arrays["bank"]["rows"])
     for route in plan.routes:
-        own = arrays.get(route)
-        if own is None:
-            continue
-        if route == "bm25":
-            derived.indexes[route] = BM25Index.from_arrays(own, analyzer=plan.analyzer)
-        else:
-            kind: Any = {"dense": DenseIndex, "sparse": SparseIndex, "multivector": MultiVectorIndex}[route]
-            derived.indexes[route] = kind.from_arrays(own)
+        if route in arrays:  # there is none of an empty bank
+            derived.indexes[route] = _KINDS[route].from_arrays(arrays[route], **_options(route, plan))
     return derived
 
 
@@ -171,16 +177,12 @@ def _extend(derived: Derived, db: Connection, state: State, plan: Plan, *, live_
         if route in derived.indexes:
             derived.indexes[route].extend(items)
         else:
-            derived.indexes[route] = _index(route, items, plan)
+            derived.indexes[route] = _KINDS[route](items, **_options(route, plan))
     derived.rows.extend(rows)
 
 
-def _index(route: str, items: Any, plan: Plan) -> Index:
-    if route == "bm25":
-        return BM25Index(items, analyzer=plan.analyzer)
-    kind: Any = {"dense": DenseIndex, "sparse": SparseIndex, "multivector": MultiVectorIndex}[route]
-    index: Index = kind(items)
-    return index
+def _options(route: str, plan: Plan) -> dict[str, Any]:
+    return {"analyzer": plan.analyzer} if route == "bm25" else {}
 
 
 def _items(route: str, db: Connection, selected: str, first: int, count: int, plan: Plan) -> Any:

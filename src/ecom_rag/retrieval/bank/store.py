@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ecom_rag.errors import BankError
-from ecom_rag.retrieval.bank.conditions import extraction, index_expression
+from ecom_rag.retrieval.bank.conditions import extraction, index_columns
 from ecom_rag.retrieval.bank.filters import Path as KeyPath
 
 FILE = "bank.db"
@@ -116,7 +116,7 @@ class Store:
         # A page holds several vectors; space given up by a compaction goes back to the file system.
         db.executescript(f"PRAGMA page_size = 8192; PRAGMA auto_vacuum = INCREMENTAL; {_SCHEMA}")
         for number, path in enumerate(index_keys):
-            db.execute(f"CREATE INDEX key_{number} ON documents ({index_expression(path)})")
+            db.execute(f"CREATE INDEX key_{number} ON documents ({', '.join(index_columns(path))})")
         db.executemany("INSERT INTO meta VALUES (?, ?)", [(key, json.dumps(value)) for key, value in meta.items()])
         db.executescript(f"PRAGMA application_id = {_APPLICATION}; PRAGMA user_version = {FORMAT}")
         db.execute("PRAGMA journal_mode = WAL")

@@ -36,8 +36,9 @@ class Masks:
         rows = derived.rows.rows
         if len(known) < len(rows):
             where, parameters = conditions(tree, indexed=indexed)
-            parameters.append(int(rows[len(known)]))
-            matched = db.execute(f"SELECT row FROM documents WHERE {where} AND row >= ?", parameters).fetchall()
+            if len(known):  # else the bound would keep SQLite from an index on a key
+                where, parameters = f"{where} AND row >= ?", [*parameters, int(rows[len(known)])]
+            matched = db.execute(f"SELECT row FROM documents WHERE {where}", parameters).fetchall()
             known = np.concatenate([known, positions_mask(derived, len(known), matched)])
         with self._turn:
             self._known.pop(tree, None)

@@ -125,7 +125,7 @@ class Postings:
         def work(first: int, step: int) -> None:
             _search(first, step, *weights, self.levels, curve, mask, self.rows, k, found.ids, found.scores)
 
-        _in_threads(work, queries)
+        in_threads(work, queries)
         return found
 
     def scores(self, weights: Weights) -> NDArray[np.float32]:
@@ -135,7 +135,7 @@ class Postings:
         def work(first: int, step: int) -> None:
             _scores(first, step, *weights, self.levels, _LINEAR, result)
 
-        _in_threads(work, len(result))
+        in_threads(work, len(result))
         return result
 
     def frequencies(self, terms: NDArray[np.int64], live: NDArray[np.bool_] | None = None) -> NDArray[np.int64]:
@@ -203,7 +203,7 @@ def _merged(old: Level, new: Level, live: NDArray[np.bool_]) -> Level:
     return _frozen(*_merge(old, new, live)) if len(new.rows) else old
 
 
-def _in_threads(work: Any, queries: int) -> None:
+def in_threads(work: Any, queries: int) -> None:
     """Call ``work(first, step)`` so that all queries are done; the kernels leave the interpreter's lock alone."""
     threads = min(numba.get_num_threads(), queries) if queries >= _FEW_QUERIES else 1
     if threads == 1:
@@ -217,7 +217,7 @@ def _in_threads(work: Any, queries: int) -> None:
 
 
 @numba.njit(cache=True, nogil=True)
-def _find(terms, term):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+def find(terms, term):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
     """Position of a term, or -1."""
     low, high = 0, terms.shape[0]
     while low < high:
@@ -235,7 +235,7 @@ def _accumulate(begin, end, terms, weights, levels, curve, sums):  # type: ignor
     for i in range(begin, end):
         weight = weights[i]
         for level in levels:
-            found = _find(level.terms, terms[i])
+            found = find(level.terms, terms[i])
             if found < 0:
                 continue
             rows, values = level.rows, level.values
@@ -255,7 +255,7 @@ def _gather(begin, end, terms, levels, mask, sums, touched, kept):  # type: igno
     count = 0
     for i in range(begin, end):
         for level in levels:
-            found = _find(level.terms, terms[i])
+            found = find(level.terms, terms[i])
             if found < 0:
                 continue
             for j in range(level.starts[found], level.starts[found + 1]):
@@ -311,7 +311,7 @@ def _frequencies(terms, levels, live):  # type: ignore[no-untyped-def]  # noqa: 
     counts = np.zeros(terms.shape[0], np.int64)
     for i in range(terms.shape[0]):
         for level in levels:
-            found = _find(level.terms, terms[i])
+            found = find(level.terms, terms[i])
             if found < 0:
                 continue
             if live.shape[0]:

@@ -1,0 +1,223 @@
+"""Search for evasive spellings: rows that sound or look like the query more than they are written like it.
+
+Texts are compared by pairs of neighbouring characters (four letters or digits where they stand together) in three
+channels (``ecom_rag.spelling``). ``overlap`` is the share of the query's pairs, weighted by idf, that a row holds, in
+sound or in shape; ``written`` is the same for the texts as they are written. A pair counts a little less in a long row,
+as in BM25. A row is a result where
+
+    overlap >= floor   and   overlap >= margin + the largest ``written`` of all rows
+
+and its score is the overlap: a query that some row holds as it is written is no evasive spelling, and one that no row
+holds so, though a row sounds or looks like it, is. So the route reports what the others cannot see, and is silent where
+they suffice: fused with them it adds candidates, and leaves the matches of clean texts alone.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ecom_rag.errors import UsageError
+from ecom_rag.retrieval import variant_kernels as kernels
+from ecom_rag.retrieval.growing import GrowingRows, LiveRows, combine
+from ecom_rag.retrieval.postings import Postings, Saturation, Weights, in_threads, level_of_tokens
+from ecom_rag.retrieval.topk import TopK
+from ecom_rag.spelling import CHANNELS, codes
+
+FLOOR, MARGIN = 0.4, 0.15
+_K1, _B = 0.4, 0.5
+_CHUNK = 20_000  # texts coded at once
+_SPARE = 20  # candidates beyond four times those asked for
+
+
+@dataclass(frozen=True, slots=True)
+class _State:
+    """What one search sees, whatever is changed meanwhile."""
+
+    postings: Postings
+    lengths: NDArray[np.int32]  # (rows,) pairs of characters as written
+    live: NDArray[np.bool_] | None
+    count: int  # rows that have not been removed
+    pairs: int  # and the pairs in them
+
+
+class VariantIndex:
+    """Seeds by how they sound and look.
+
+    Args:
+        texts: The seeds.
+        floor: The least overlap of a result, 0 to 1.
+        margin: By how much it is more than the best overlap as written, 0 to 1.
+
+    Raises:
+        UsageError: ``floor`` or ``margin`` is not within 0 to 1.
+    """
+
+    def __init__(self, texts: Sequence[str] = (), *, floor: float = FLOOR, margin: float = MARGIN) -> None:
+        if not (0 <= floor <= 1 and 0 <= margin <= 1):
+            raise UsageError(f"variant: floor is {floor} and margin is {margin}; expected 0 to 1 for both")
+        self.floor, self.margin = floor, margin
+        self._lengths = GrowingRows((), np.int32)
+        self._state = _State(Postings.empty(), self._lengths.rows, None, 0, 0)
+        self.extend(texts)
+
+    def __len__(self) -> int:
+        return self._state.postings.rows
+
+    def extend(self, texts: Sequence[str]) -> None:
+        """Append rows."""
+        for start in range(0, len(texts), _CHUNK):
+            self._append(texts[start : start + _CHUNK])
+
+    def remove(self, rows: NDArray[np.int64]) -> None:
+        """Rows that are never returned again, and count in no statistic; the numbers of the others stay."""
+        before = self._state
+        live = LiveRows(before.live)
+        live.remove(rows, len(self))
+        assert live.mask is not None
+        gone = np.unique(rows)
+        if before.live is not None:
+            gone = gone[before.live[gone]]
+        pairs = before.pairs - int(before.lengths[gone].sum())
+        self._state = replace(before, live=live.mask, count=before.count - len(gone), pairs=pairs)
+
+    def search(self, queries: Sequence[str], k: int, *, allowed: NDArray[np.bool_] | None = None) -> TopK:
+        """The k rows with the largest overlap in sound or shape, of those written differently.
+
+        Args:
+            queries: Texts.
+            k: At most the number of rows is returned.
+            allowed: ``(n,)``: rows that may be returned; by default all. The statistics stay those of all rows.
+
+        Returns:
+            Row numbers and overlaps from ``floor`` to 1, best first.
+        """
+        state = self._state
+        rows = state.postings.rows
+        found = TopK.empty(len(queries), min(k, state.count))
+        if found.ids.size == 0:
+            return found
+        slope = _K1 * _B * state.count / max(state.pairs, 1)
+        curve = Saturation(state.lengths, np.float32(_K1 * (1 - _B)), np.float32(slope))
+        mask = combine(state.live, allowed, rows)
+        asked = _Asked.of(queries, state)
+        rough = state.postings.search(asked.rough(), 4 * found.ids.shape[1] + _SPARE, saturation=curve, mask=mask)
+        candidates = np.sort(rough.ids, axis=1)
+        overlap = _overlaps(candidates, asked.folded, state.postings, curve)
+        written = _overlaps(candidates, (*asked.written[:2], *asked.written[1:]), state.postings, curve)
+        closest = state.postings.search(asked.written, 1, saturation=curve, mask=state.live).scores
+        written = np.maximum(written, np.maximum(closest, 0) * (1 + curve.constant))
+        overlap[(candidates < 0) | (overlap < self.floor) | (overlap < written + self.margin)] = -np.inf
+        order = np.argsort(-overlap, axis=1, kind="stable")[:, : found.ids.shape[1]]  # stable: the earlier row first
+        scores = np.take_along_axis(overlap, order, axis=1)
+        found.scores[:, : order.shape[1]] = np.minimum(scores, 1)
+        found.ids[:, : order.shape[1]] = np.where(scores > 0, np.take_along_axis(candidates, order, axis=1), -1)
+        return found
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """All that ``from_arrays`` needs, as arrays that can be saved and memory-mapped."""
+        arrays = {**self._state.postings.arrays(), "lengths": self._state.lengths}
+        if self._state.live is not None:
+            arrays["live"] = self._state.live
+        return arrays
+
+    @classmethod
+    def from_arrays(cls, arrays: dict[str, NDArray[Any]], *, floor: float = FLOOR, margin: float = MARGIN) -> Self:
+        """The index that gave ``arrays``; the postings are used as they are, memory-mapped ones too."""
+        index = cls(floor=floor, margin=margin)
+        index._lengths.extend(arrays["lengths"])
+        lengths = index._lengths.rows
+        live = np.array(arrays["live"]) if "live" in arrays else None
+        pairs = int((lengths if live is None else lengths[live]).sum(dtype=np.int64))
+        index._state = _State(Postings.from_arrays(arrays), lengths, live, LiveRows(live).count(len(lengths)), pairs)
+        return index
+
+    def _append(self, texts: Sequence[str]) -> None:
+        before = self._state
+        pairs = _pairs(texts)
+        rows = np.concatenate([pairs[name][1] for name in CHANNELS])
+        terms = np.concatenate([pairs[name][0] for name in CHANNELS])
+        order = np.argsort(rows, kind="stable")
+        counts = np.bincount(rows, minlength=len(texts)).astype(np.int64)
+        lengths = np.bincount(pairs["plain"][1], minlength=len(texts))
+        live = LiveRows(before.live)
+        live.extend(len(texts))
+        self._lengths.extend(lengths)
+        level = level_of_tokens(terms[order], counts, before.postings.rows)
+        self._state = _State(
+            before.postings.extended(level, len(texts), live.mask),
+            self._lengths.rows,
+            live.mask,
+            before.count + len(texts),
+            before.pairs + int(lengths.sum()),
+        )
+
+
+Grams = tuple[NDArray[np.int64], NDArray[np.int64]]
+"""Terms, and the text that each is of."""
+
+
+def _pairs(texts: Sequence[str]) -> dict[str, Grams]:
+    found = {}
+    for number, (name, channel) in enumerate(codes(texts).items()):
+        terms, places = kernels.grams(channel.values, channel.rows, number)
+        found[name] = terms, channel.rows[places]
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """Queries, each with weights that add up to 1 in both of their forms.
+
+    Args:
+        folded: Starts, terms in sound, the same places' terms in shape, and weights.
+        written: Starts, terms and weights.
+    """
+
+    folded: tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]
+    written: Weights
+
+    @classmethod
+    def of(cls, queries: Sequence[str], state: _State) -> Self:
+        pairs = _pairs(queries)
+        bounds = np.arange(len(queries) + 1)
+        idf = {name: _idf(terms, state) for name, (terms, _) in pairs.items()}
+        idf["folded"] = (idf["sound"] + idf["shape"]) / 2
+
+        def shares(name: str, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+            return np.asarray(idf[name] / np.bincount(rows, idf[name], len(queries))[rows], np.float32)
+
+        (sound, rows), (shape, _), (plain, owners) = pairs["sound"], pairs["shape"], pairs["plain"]
+        return cls(
+            (np.searchsorted(rows, bounds).astype(np.int64), sound, shape, shares("folded", rows)),
+            (np.searchsorted(owners, bounds).astype(np.int64), plain, shares("plain", owners)),
+        )
+
+    def rough(self) -> Weights:
+        """Weights of a plain sum that finds candidates: sound and shape, less half of what is written alike."""
+        starts, sound, shape, weights = self.folded
+        own, plain, less = self.written
+        queries = np.arange(len(starts) - 1)
+        rows = np.concatenate([np.repeat(queries, np.diff(s)) for s in (starts, starts, own)])
+        order = np.argsort(rows, kind="stable")
+        values = np.concatenate([weights, weights, -less])[order]
+        return starts * 2 + own, np.concatenate([sound, shape, plain])[order], np.asarray(values / 2, np.float32)
+
+
+def _overlaps(candidates: NDArray[np.int64], asked: Any, postings: Postings, curve: Saturation) -> NDArray[np.float32]:
+    """Overlap of each query with each of its candidates, ``(q, candidates)``."""
+    out, shares = np.zeros(candidates.shape, np.float32), np.empty(candidates.shape, np.float32)
+
+    def work(first: int, step: int) -> None:
+        kernels.overlaps(first, step, candidates, asked, postings.levels, curve, shares, out)
+
+    in_threads(work, len(candidates))
+    return out
+
+
+def _idf(terms: NDArray[np.int64], state: _State) -> NDArray[np.float64]:
+    distinct, which = np.unique(terms, return_inverse=True)
+    frequency = state.postings.frequencies(distinct, state.live)
+    return np.asarray(np.log1p((state.count - frequency + 0.5) / (frequency + 0.5))[which], np.float64)

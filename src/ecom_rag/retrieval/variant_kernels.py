@@ -1,0 +1,90 @@
+"""Loops of the variant route: grams of codes, and the overlap of a query with given rows."""
+
+import numba
+import numpy as np
+
+from ecom_rag.retrieval.postings import find
+
+_LETTERS = 4  # letters and digits in a gram
+
+
+@numba.njit(cache=True, nogil=True)
+def _letter(value):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    return 48 <= value <= 57 or 97 <= value <= 122
+
+
+@numba.njit(cache=True, nogil=True)
+def grams(values, rows, channel):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+    """Terms and the place where each begins: pairs of neighbours, and runs of four where all are letters or digits.
+
+    Fewer than four letters that stand alone are one term. Channels with letters in the same places give terms in the
+    same places.
+    """
+    n = values.shape[0]
+    terms, places = np.empty(2 * n, np.int64), np.empty(2 * n, np.int64)
+    count = 0
+    for i in range(n):
+        last = i + 1 == n or rows[i + 1] != rows[i]
+        if _letter(values[i]):
+            first = i == 0 or rows[i - 1] != rows[i] or not _letter(values[i - 1])
+            key, size = np.int64(0), 0
+            while size < _LETTERS and i + size < n and rows[i + size] == rows[i] and _letter(values[i + size]):
+                key = key << 7 | values[i + size]
+                size += 1
+            if size == _LETTERS or first:
+                terms[count], places[count] = channel << 60 | np.int64(1) << 59 | key, i
+                count += 1
+        if not last and not (_letter(values[i]) and _letter(values[i + 1])):
+            terms[count], places[count] = channel << 60 | values[i] << 21 | values[i + 1], i
+            count += 1
+    return terms[:count].copy(), places[:count].copy()
+
+
+@numba.njit(cache=True, nogil=True)
+def _position(rows, low, high, row):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    """First place from ``low`` to ``high`` whose row is not below ``row``."""
+    while low < high:
+        middle = (low + high) >> 1
+        if rows[middle] < row:
+            low = middle + 1
+        else:
+            high = middle
+    return low
+
+
+@numba.njit(cache=True, nogil=True)
+def _shares(levels, term, rows, curve, out):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    """Raise ``out`` to how much a term counts in each of the ascending ``rows``: 0 without it, 1 at most."""
+    for level in levels:
+        found = find(level.terms, term)
+        if found < 0:
+            continue
+        low, high = level.starts[found], level.starts[found + 1]
+        for c in range(rows.shape[0]):
+            low = _position(level.rows, low, high, rows[c])
+            if low < high and level.rows[low] == rows[c]:
+                norm = curve.constant + curve.slope * np.float32(curve.lengths[rows[c]])
+                share = level.values[low] / (level.values[low] + norm) * (np.float32(1) + curve.constant)
+                out[c] = max(out[c], min(share, np.float32(1)))
+
+
+@numba.njit(cache=True, nogil=True)
+def overlaps(first, step, candidates, folded, levels, curve, shares, out):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+    """Overlap of queries with their candidates: rows in ascending order, those below 0 first and left out.
+
+    ``folded`` holds starts, terms, other terms in their place, and weights; ``shares`` is room for a line a query.
+    """
+    starts, terms, others, weights = folded
+    for q in range(first, candidates.shape[0], step):
+        begin = 0
+        while begin < candidates.shape[1] and candidates[q, begin] < 0:
+            begin += 1
+        rows, share, result = candidates[q, begin:], shares[q, begin:], out[q, begin:]
+        for i in range(starts[q], starts[q + 1]):
+            for c in range(rows.shape[0]):
+                share[c] = 0
+            _shares(levels, terms[i], rows, curve, share)
+            if others[i] != terms[i]:
+                _shares(levels, others[i], rows, curve, share)
+            for c in range(rows.shape[0]):
+                result[c] += weights[i] * share[c]

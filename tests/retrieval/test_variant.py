@@ -1,0 +1,132 @@
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ecom_rag.errors import UsageError
+from ecom_rag.retrieval import postings
+from ecom_rag.retrieval.variant import VariantIndex, _pairs
+
+SEEDS = [
+    "加微信购买低价香烟",
+    "正品手机壳包邮",
+    "代开发票请联系张先生",
+    "iphone15 手机壳",
+    "欢迎光临本店选购",
+    "高仿名表一比一复刻",
+]
+
+
+@pytest.mark.parametrize(
+    ("query", "row"),
+    [
+        ("佳薇❤信购买低价香火因", 0),
+        ("加weixin购买低价香烟", 0),
+        ("正.品.手.机.壳.包.邮", 1),
+        ("代開發剽请联系弓长先生", 2),
+        ("1ph0ne15 守机壳", 3),
+        ("欢 迎 光 临 本 店 选 购", 4),
+        ("高仿茗表一笔一复克", 5),
+    ],
+)
+def test_evasive_spellings_are_found(query, row):
+    found = VariantIndex(SEEDS).search([query], 3)
+    assert found.ids[0, 0] == row
+    assert 0.4 <= found.scores[0, 0] <= 1
+
+
+@pytest.mark.parametrize("query", [*SEEDS, "手机壳", "纯棉儿童袜子", "", "!", "a", "🙂"])
+def test_clean_queries_find_nothing(query):
+    assert (VariantIndex(SEEDS).search([query], 3).ids == -1).all()
+
+
+def slow_search(rows, query, floor, margin):
+    """Overlaps by the formula, from lists of grams: a row's number and overlap where it is a result."""
+    grams = [{name: _pairs([text])[name][0].tolist() for name in ("plain", "sound", "shape")} for text in rows]
+    asked = {name: _pairs([query])[name][0].tolist() for name in ("plain", "sound", "shape")}
+    average = sum(len(g["plain"]) for g in grams) / len(rows)
+
+    def idf(name, term):
+        frequency = sum(term in g[name] for g in grams)
+        return math.log(1 + (len(rows) - frequency + 0.5) / (frequency + 0.5))
+
+    def share(name, term, g):
+        count = g[name].count(term)
+        return min(1.0, 1.2 * count / (count + 0.2 + 0.2 * len(g["plain"]) / average))
+
+    pairs = list(zip(asked["sound"], asked["shape"], strict=True))
+    weights = [(idf("sound", a) + idf("shape", b)) / 2 for a, b in pairs]
+    less = [idf("plain", term) for term in asked["plain"]]
+    written = [
+        sum(w * share("plain", t, g) for w, t in zip(less, asked["plain"], strict=True)) / sum(less) for g in grams
+    ]
+    overlaps = [
+        sum(w * max(share("sound", a, g), share("shape", b, g)) for w, (a, b) in zip(weights, pairs, strict=True))
+        / sum(weights)
+        for g in grams
+    ]
+    bar = max(floor, max(written) + margin)
+    return {row: overlap for row, overlap in enumerate(overlaps) if overlap >= bar}
+
+
+@pytest.mark.parametrize("query", ["佳薇信购买低价香火因", "1ph0ne15 守机壳", "代 开 发 票 手机壳", "高仿茗表"])
+def test_scores_are_those_of_the_formula(query):
+    found = VariantIndex(SEEDS, floor=0.1, margin=0.05).search([query], 6)
+    expected = slow_search(SEEDS, query, 0.1, 0.05)
+    ids = found.ids[0][found.ids[0] >= 0]
+    assert expected and set(ids) == set(expected)
+    np.testing.assert_allclose(found.scores[0, : len(ids)], [expected[row] for row in ids], atol=1e-5)
+    assert (np.diff(found.scores[0, : len(ids)]) <= 0).all()
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.data())
+def test_changes_end_where_a_fresh_index_does(data):
+    rng = np.random.default_rng(data.draw(st.integers(0, 1000)))
+    alphabet = list("微信购买低价香烟正品手机壳包邮")
+    texts = ["".join(rng.choice(alphabet, rng.integers(0, 12))) for _ in range(60)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(postings, "_FULL", (0, 400, 80, 20))
+        index = VariantIndex(texts[:20])
+        index.remove(np.array([3, 3, 7]))
+        for start in range(20, 60, 8):
+            index.extend(texts[start : start + 8])
+            index.remove(rng.integers(0, len(index), 3))
+    live = np.flatnonzero(index.arrays()["live"])
+    queries = [text.replace("微", "威").replace("香", "相").replace("正", "政") for text in texts[::5]]
+    fresh = VariantIndex([texts[row] for row in live]).search(queries, 10)
+    assert (fresh.ids >= 0).any()
+    for same in (index, VariantIndex.from_arrays(index.arrays())):
+        found = same.search(queries, 10)
+        np.testing.assert_array_equal(found.scores, fresh.scores)
+        np.testing.assert_array_equal(found.ids, np.where(fresh.ids < 0, -1, live[fresh.ids]))
+
+
+def test_a_filter_takes_rows_away_and_no_more():
+    index = VariantIndex([*SEEDS, "加微信购买低价香烟"])
+    query = "佳薇信购买低价香烟火"
+    every = index.search([query], 3)
+    assert every.ids[0].tolist() == [0, 6, -1]
+    allowed = np.arange(7) > 0
+    some = index.search([query], 3, allowed=allowed)
+    assert some.ids[0].tolist() == [6, -1, -1] and some.scores[0, 0] == every.scores[0, 1]
+
+
+def test_snapshots_are_mapped_and_grow(tmp_path):
+    for name, array in VariantIndex(SEEDS[:2]).arrays().items():
+        np.save(tmp_path / f"{name}.npy", array)
+    mapped = VariantIndex.from_arrays({p.stem: np.load(p, mmap_mode="r") for p in tmp_path.iterdir()})
+    mapped.extend(SEEDS[2:])
+    query = "高仿茗表一笔一复克"
+    assert mapped.search([query], 2).scores.tolist() == VariantIndex(SEEDS).search([query], 2).scores.tolist()
+
+
+def test_edges():
+    assert VariantIndex().search(["微信"], 3).ids.shape == (1, 0)
+    assert VariantIndex(SEEDS).search([], 3).ids.shape == (0, 3)
+    assert (VariantIndex(["", "!"]).search(["微信"], 3).ids == -1).all()
+    for options in ({"floor": 2.0}, {"margin": -0.1}, {"floor": float("nan")}):
+        with pytest.raises(UsageError, match="expected 0 to 1"):
+            VariantIndex(**options)

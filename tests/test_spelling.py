@@ -1,0 +1,60 @@
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ecom_rag.spelling import CHANNELS, codes
+
+
+def values(text, channel):
+    return codes([text])[channel].values.tolist()
+
+
+@pytest.mark.parametrize(
+    ("clean", "evasive"),
+    [
+        ("加微信", "佳威新"),  # homophones, tones aside
+        ("加微信", "加 微❤️信！"),  # inserted symbols
+        ("加微信", "加\u200b微\u2060信"),  # and what cannot be seen
+        ("代开发票", "代開發票"),  # traditional
+        ("张先生", "弓长先生"),  # split
+        ("微信号", "weixin号"),  # spelled out
+        ("abc123", "ａｂｃ１２３"),  # full width
+        ("iphone15", "1ph0neIS"),  # letters and digits for each other
+        ("appie", "аррlе"),  # Cyrillic
+        ("三星", "山型"),  # -n and -ng
+    ],
+)
+def test_evasive_spellings_sound_like_the_plain_one(clean, evasive):
+    assert values(clean, "sound") == values(evasive, "sound")
+    hidden = clean in ("代开发票", "abc123") or "\u200b" in evasive  # what any search folds is no difference at all
+    assert (values(clean, "plain") == values(evasive, "plain")) == hidden
+
+
+@pytest.mark.parametrize(("one", "other"), [("未", "末"), ("己", "已"), ("人", "入"), ("土", "士"), ("免", "兔")])
+def test_lookalikes_share_a_shape(one, other):
+    assert values(one, "shape") == values(other, "shape")
+    assert values(one, "plain") != values(other, "plain")
+
+
+def test_what_differs_stays_different():
+    assert values("苹果", "sound") != values("香蕉", "sound")
+    assert values("苹果", "shape") != values("香蕉", "shape")
+    assert values("cat", "sound") != values("dog", "sound")
+
+
+def test_letters_that_are_no_syllables_stay_letters():
+    assert len(values("strong", "sound")) == 6
+    assert len(values("shuma", "sound")) == 2
+    assert len(values("shuang", "sound")) == 6  # one syllable alone may be any word
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.text(max_size=20), max_size=5))
+def test_a_batch_is_its_texts_one_by_one(texts):
+    together = codes(texts)
+    assert list(together) == list(CHANNELS)
+    for row, text in enumerate(texts):
+        for name, channel in together.items():
+            assert channel.values[channel.rows == row].tolist() == values(text, name)
+            assert (channel.values < 2**21).all() and (channel.values >= 0).all()
+    assert (together["sound"].rows == together["shape"].rows).all()

@@ -40,7 +40,7 @@ class Models:
     def __init__(self, names: Sequence[str], *, base: str | None = None) -> None:
         self.names = list(names)
         self.base = base
-        folders = [locate(name) for name in names]
+        self.folders = folders = [locate(name) for name in names]
         self.folder = folders[0] if base is None else locate(base)
         self._parts = [files.parts_of(folder) for folder in folders]
         self._reference = self._parts[0] if base is None else files.parts_of(self.folder)

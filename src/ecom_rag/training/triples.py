@@ -1,0 +1,83 @@
+"""FlagEmbedding's JSON lines (``query``, ``pos``, ``neg``, ...) as they are: checked, every key kept."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ecom_rag.errors import RecordError, UsageError
+from ecom_rag.training.data import json_lines
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """A query with what answers it and what does not."""
+
+    query: str
+    positives: list[str]
+    negatives: list[str]
+
+
+def read_triples(path: str, *, needs_negatives: bool = False) -> Iterator[dict[str, Any]]:
+    """Stream the objects of a file; each has a text ``query``, at least one ``pos`` and a list ``neg``.
+
+    Args:
+        path: ``.jsonl`` or ``.jsonl.gz``.
+        needs_negatives: Refuse an empty ``neg``.
+
+    Raises:
+        UsageError: No such file, or another kind.
+        RecordError: A line that does not fit, with its number.
+    """
+    if not Path(path).is_file():
+        raise UsageError(f"{path}: no such file; expected JSON lines with query, pos and neg")
+    for where, item in json_lines(path):
+        _check_text(where, item.get("query"), "query")
+        for side in ("pos", "neg"):
+            item[side] = _texts(where, item, side)
+        if not item["pos"]:
+            raise RecordError(where, '"pos" is missing or empty; every query needs a positive')
+        if needs_negatives and not item["neg"]:
+            raise RecordError(where, '"neg" is missing or empty; mine hard negatives with ecom-rag mine')
+        yield item
+
+
+def read_examples(path: str) -> list[Example]:
+    """The queries, positives and negatives of a file.
+
+    Raises:
+        UsageError: No such file, or it is empty.
+        RecordError: A line that does not fit.
+    """
+    found = [Example(item["query"], item["pos"], item["neg"]) for item in read_triples(path, needs_negatives=True)]
+    if not found:
+        raise UsageError(f"{path}: holds no examples; expected JSON lines with query, pos and neg")
+    return found
+
+
+def _texts(where: str, item: dict[str, Any], side: str) -> list[str]:
+    texts = item.get(side)
+    if texts is None:
+        texts = []
+    if not isinstance(texts, list):
+        raise RecordError(where, f'"{side}" is {texts!r:.40}; expected a list of texts')
+    for number, text in enumerate(texts):
+        _check_text(where, text, f"{side}[{number}]")
+    scores = item.get(f"{side}_scores")
+    if scores is None:
+        return texts
+    if not isinstance(scores, list) or len(scores) != len(texts):
+        found = f"has {len(scores)} entries" if isinstance(scores, list) else f"is {scores!r:.40}"
+        raise RecordError(where, f'"{side}_scores" {found}; expected a number for each of the {len(texts)} texts in'
+                                 f' "{side}", or leave it out')  # fmt: skip
+    for number, score in enumerate(scores):
+        if isinstance(score, bool) or not isinstance(score, int | float) or not math.isfinite(score):
+            raise RecordError(where, f'"{side}_scores[{number}]" is {score!r:.20}; expected a finite number')
+    return texts
+
+
+def _check_text(where: str, value: Any, name: str) -> None:
+    if not isinstance(value, str) or not value.strip():
+        found = "is missing" if value is None else "is empty" if isinstance(value, str) else f"is {value!r:.40}"
+        raise RecordError(where, f'"{name}" {found}; expected a text')

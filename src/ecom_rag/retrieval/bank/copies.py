@@ -38,8 +38,10 @@ def snapshot(bank: SeedBank, path: str | Path) -> dict[str, Any]:
             note: dict[str, Any] = {"sequence": copy.sequence, "documents": len(copy)}
             copy.checkpoint()
         for found in saved.newest(bank.path / FOLDER, note["sequence"])[:1]:
-            with contextlib.suppress(FileNotFoundError):
+            try:
                 shutil.copytree(found.folder, partial / FOLDER / found.folder.name)
+            except (shutil.Error, FileNotFoundError):  # another process has just replaced them
+                shutil.rmtree(partial / FOLDER, ignore_errors=True)
         note["sha256"] = _digest(partial / store.FILE)
         (partial / _NOTE).write_text(json.dumps(note, indent=1))
     return note

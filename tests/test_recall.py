@@ -236,4 +236,5 @@ def test_the_command_feeds_rerank_unchanged(tmp_path, monkeypatch, seeds, m3_fol
         assert ended.value.code == 0
     results = [json.loads(line) for line in (tmp_path / "ranked.jsonl").read_text().splitlines()]
     assert len(results) == len(seeds) and all(len(result["topk_sim"]) == 3 for result in results)
-    assert {"retrieval", "bm25"} <= results[0]["topk_evidence"][0].keys()
+    routes = {route for result in results for evidence in result["topk_evidence"] for route in evidence}
+    assert {"retrieval", "bm25", "dense", "multivector"} <= routes

@@ -61,7 +61,7 @@ def evaluate(
         str | None,
         typer.Option(help="With --beir and no RESULTS: the routes.", show_default="bm25; with --model dense too"),
     ] = None,
-    fusion: Annotated[str | None, typer.Option(help="Of these routes, as in recall.", show_default="rrf")] = None,
+    fusion: Annotated[str | None, typer.Option(help="Of these routes, as in recall.", show_default="weighted")] = None,
     rerank: Annotated[str | None, typer.Option(help="And a reranker over them.", show_default="none")] = None,
     resamples: Annotated[int, typer.Option(help="Of bootstrap and randomisation test.")] = 10_000,
     seed: Annotated[int, typer.Option(help="Of both.")] = 0,

@@ -40,7 +40,7 @@ def recall(
         typer.Option(help="Some of bm25,dense,sparse,multivector,variant.", show_default="bm25,dense; all of a bank"),
     ] = None,
     fusion: Annotated[
-        str | None, typer.Option(help="rrf, weighted, minmax, zscore, dbsf, or a fitted .json.", show_default="rrf")
+        str | None, typer.Option(help="weighted, rrf, zscore, dbsf, or a fitted .json.", show_default="weighted")
     ] = None,
     weights: Annotated[
         str | None, typer.Option(help="Of routes in fusion, e.g. bm25=1,dense=0.5.", show_default="1; variant 0.3")

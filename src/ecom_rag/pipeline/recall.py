@@ -38,7 +38,7 @@ class Recall:
     """
 
     routes: tuple[str, ...] = ()
-    fusion: str = "rrf"
+    fusion: str = "weighted"
     weights: Mapping[str, float] | None = None
     rrf_constant: float = RRF_CONSTANT
     depth: int = 100

@@ -72,7 +72,8 @@ def test_circle_loss_learns_the_classes(mean_folder, tmp_path):
     data = labelled(tmp_path / "train.jsonl")
     dev = labelled(tmp_path / "dev.jsonl", rows=12)
     recipe = recipe_of(mean_folder, data, tmp_path / "out", loss={"name": "circle"},
-                       data_table={"train": data, "dev": dev, "parent": "policy"}, schedule={"epochs": 4})  # fmt: skip
+                       data_table={"train": data, "dev": dev, "parent": "policy"},
+                       schedule={"epochs": 4, "bf16": True})  # fmt: skip
     report = train(recipe)
     assert report["dev"]["after"] >= report["dev"]["before"] and report["dev"]["measure"] == "MAP@R"
     out = tmp_path / "out"
@@ -275,6 +276,29 @@ def test_gradient_caching_gives_the_same_gradients(mean_folder, bert_reranker, t
     assert len(found[0][1]) == len(found[1][1]) > 10
     for whole, cached in zip(found[0][1], found[1][1], strict=True):
         torch.testing.assert_close(whole, cached, rtol=1e-3, atol=1e-5)
+
+
+def test_a_beir_folder_trains_and_validates(mean_folder, tmp_path):
+    """In-batch negatives alone; of the corpus the judged documents and a sample."""
+    folder = tmp_path / "set"
+    (folder / "qrels").mkdir(parents=True)
+    names = list(WORDS)
+    lines(
+        folder / "corpus.jsonl",
+        *({"_id": f"d{i}", "title": "", "text": f"{WORDS[names[i % 4]]} {i}"} for i in range(20)),
+    )
+    lines(folder / "queries.jsonl", *({"_id": f"q{i}", "text": f"{names[i % 4]} {i}"} for i in range(8)))
+    for split, queries in (("train", range(6)), ("dev", range(6, 8))):
+        rows = [f"q{i}\td{i}\t2\nq{i}\td{i + 8}\t0\n" for i in queries]
+        (folder / "qrels" / f"{split}.tsv").write_text("query-id\tcorpus-id\tscore\n" + "".join(rows))
+    table = {"train": str(folder), "dev": str(folder), "negatives": 0}
+    recipe = recipe_of(mean_folder, "", tmp_path / "out", data_table=table, evaluation={"max_documents": 9})
+    report = train(recipe)
+    assert report["data"]["rows"] == 6 and report["data"]["positives"] == 6
+    assert report["dev"]["data"] == "2 queries, 9 documents" and report["dev"]["measure"] == "nDCG@10"
+    hard = recipe_of(mean_folder, "", tmp_path / "hard", data_table=table | {"negatives": 1})
+    with pytest.raises(EcomRagError, match="a BEIR folder has no hard negatives; mine them"):
+        train(hard)
 
 
 def lines(path, *items):

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from ecom_rag.errors import UsageError
 from ecom_rag.evaluation.formats import read_beir
 from ecom_rag.evaluation.labels import macro_f1, vote
-from ecom_rag.evaluation.measures import evaluate_run, parse_measures
+from ecom_rag.evaluation.measures import Qrels, evaluate_run, parse_measures
 from ecom_rag.models.tokens import Tokenizer
+from ecom_rag.records import Record
 from ecom_rag.retrieval import DenseIndex
 from ecom_rag.training.collate import pair_inputs
 from ecom_rag.training.data import Groups, Labelled, read_data
@@ -133,11 +134,30 @@ class RerankDev:
         return evaluate_run(run, self._qrels, [self.primary_metric]).means()
 
 
+class InBf16:
+    """A dev measure computed in the precision that is trained in; on a CPU with AMX several times faster than fp32.
+
+    Args:
+        dev: The measure.
+    """
+
+    def __init__(self, dev: Any) -> None:
+        self.primary_metric, self.size = dev.primary_metric, dev.size
+        self._dev = dev
+
+    def __call__(self, model: Any, *_: Any, **__: Any) -> dict[str, float]:
+        """The measure, by its name."""
+        with torch.autocast(model.device.type, dtype=torch.bfloat16):
+            found: dict[str, float] = self._dev(model)
+        return found
+
+
 def encode(model: Any, texts: Sequence[str], prompt: str, batch_size: int) -> NDArray[np.float32]:
     """``(texts, dim)`` float32 embeddings of length 1 by a ``SentenceTransformer`` in training."""
-    found = model.encode(list(texts), prompt_name=prompt, batch_size=batch_size, normalize_embeddings=True,
-                         show_progress_bar=False, convert_to_numpy=True)  # fmt: skip
-    return np.ascontiguousarray(found, np.float32)
+    found = model.encode(list(texts), prompt_name=prompt, batch_size=batch_size, show_progress_bar=False,
+                         convert_to_numpy=True)  # fmt: skip
+    vectors = np.asarray(found, np.float32)
+    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
 
 
 def same_class_figures(vectors: NDArray[np.float32], labels: Sequence[str]) -> dict[str, float]:
@@ -179,6 +199,12 @@ def make_dev(recipe: Recipe, train: Labelled | Groups, tokenizer: Tokenizer, max
     """
     if recipe.data.dev is None:
         return None
+    dev = _make_dev(recipe, train, tokenizer, max_length)
+    return InBf16(dev) if recipe.schedule.bf16 else dev
+
+
+def _make_dev(recipe: Recipe, train: Labelled | Groups, tokenizer: Tokenizer, max_length: int) -> Any:
+    assert recipe.data.dev is not None
     batch, wanted = recipe.evaluation.batch_size, recipe.evaluation.measure
     if isinstance(train, Labelled):
         data = read_data([recipe.data.dev], recipe.data.dev_split, recipe, use="dev")
@@ -204,7 +230,7 @@ def _retrieval_set(recipe: Recipe) -> tuple[list[str], list[str], list[dict[int,
     assert recipe.data.dev is not None
     if Path(recipe.data.dev).is_dir():
         beir = read_beir(recipe.data.dev, recipe.data.dev_split)
-        corpus = list(beir.documents())
+        corpus = _sample(list(beir.documents()), beir.qrels, recipe.evaluation.max_documents)
         rows = {str(document["metadata"]["id"]): row for row, document in enumerate(corpus)}
         judged = [beir.qrels[str(query["metadata"]["id"])] for query in beir.queries]
         relevant = [{rows[d]: grade for d, grade in one.items() if d in rows} for one in judged]
@@ -217,3 +243,13 @@ def _retrieval_set(recipe: Recipe) -> tuple[list[str], list[str], list[dict[int,
         text for item in groups.items for text in item.positives + item.negatives))}  # fmt: skip
     relevant = [{texts[text]: 1 for text in item.positives} for item in groups.items]
     return [item.query for item in groups.items], list(texts), relevant
+
+
+def _sample(corpus: list[Record], qrels: Qrels, most: int | None) -> list[Record]:
+    """The judged documents, and of the others as many as fit, always the same ones; in corpus order."""
+    if most is None or len(corpus) <= most:
+        return corpus
+    judged = {document for one in qrels.values() for document in one}
+    is_judged = np.array([str(document["metadata"]["id"]) in judged for document in corpus])
+    others = np.random.default_rng(0).permutation(np.flatnonzero(~is_judged))[: max(0, most - int(is_judged.sum()))]
+    return [corpus[row] for row in np.sort(np.concatenate([np.flatnonzero(is_judged), others]))]

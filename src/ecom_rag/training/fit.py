@@ -7,7 +7,6 @@ weights of an uninterrupted one.
 """
 
 import hashlib
-import json
 import logging
 import os
 import shutil
@@ -20,20 +19,21 @@ from typing import Any
 import numpy as np
 import torch
 
-from ecom_rag.errors import ResumeError, UsageError
+from ecom_rag.errors import UsageError
 from ecom_rag.models.checkpoint import Checkpoint, fingerprint, locate
 from ecom_rag.models.tokens import Tokenizer
 from ecom_rag.training import checkpoints, report
 from ecom_rag.training.averaging import best_average
 from ecom_rag.training.batches import Batches
-from ecom_rag.training.callbacks import DevEvaluator, Hooks, complete_checkpoints
+from ecom_rag.training.callbacks import DevEvaluator, Hooks
 from ecom_rag.training.collate import GroupCollator, LabelledCollator
 from ecom_rag.training.data import Groups, Labelled, read_data
 from ecom_rag.training.dev import make_dev
 from ecom_rag.training.duplicates import near_duplicates
-from ecom_rag.training.losses.distributed import rank, world
+from ecom_rag.training.losses.distributed import world
 from ecom_rag.training.modules import EmbedderLoss, RerankerLoss
 from ecom_rag.training.recipe import OVER_GROUPS, OVER_LABELS, Recipe
+from ecom_rag.training.runs import baseline, check_output, open_run
 from ecom_rag.training.sampling import pk_batches, row_batches
 
 logger = logging.getLogger(__name__)
@@ -57,7 +57,7 @@ def train(recipe: Recipe, *, resume: bool = False, progress: Progress | None = N
     """
     recipe = _with_loss_name(recipe)
     output, work = Path(recipe.output), Path(f"{recipe.output}.partial")
-    _check_output(output)
+    check_output(output)
     data = read_data(recipe.data.train, recipe.data.train_split, recipe)
     recipe = _check_loss(recipe, data)
     folder = locate(recipe.model)
@@ -67,13 +67,13 @@ def train(recipe: Recipe, *, resume: bool = False, progress: Progress | None = N
     dev = make_dev(recipe, data, tokenizer, length)
     batches = make_batches(recipe, data, world=int(os.environ.get("WORLD_SIZE", "1")))
     asked: dict[str, Any] = {"recipe": recipe.as_dict(), "model": fingerprint(folder), "data": _digest(data)}
-    resume_from = _open(work, asked, resume)
+    resume_from = open_run(work, asked, resume)
 
     torch.manual_seed(recipe.seed)
     model = checkpoints.load_embedder(recipe, checkpoint) if checkpoint else checkpoints.load_reranker(recipe, length)
     hooks = Hooks(model, batches, ema_decay=recipe.averaging.ema_decay, progress=progress, resume_from=resume_from)
     trainer = _trainer(recipe, model, data, tokenizer, batches, dev, hooks, checkpoint, length, work)
-    before = _baseline(work, dev, model, resume_from)
+    before = baseline(work, dev, model, resume_from)
     started = time.monotonic()
     trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
     seconds = time.monotonic() - started
@@ -243,7 +243,8 @@ def _finish_weights(
     figures: dict[str, Any] | None = None
     if dev:
         measure = dev.primary_metric
-        after = float(dev(model)[measure])
+        # The best checkpoint was measured when it was written.
+        after = float(trainer.state.best_metric) if best else float(dev(model)[measure])
         figures = {"measure": measure, "data": dev.size, "before": before, "after": after,
                    "best_step": trainer.state.best_global_step}  # fmt: skip
         if recipe.averaging.best_checkpoints > 1:
@@ -270,59 +271,6 @@ def _write(recipe: Recipe, model: Any, found: dict[str, Any], output: Path, work
     report.write_report(fresh, found)
     fresh.rename(output)
     shutil.rmtree(work)
-
-
-def _check_output(output: Path) -> None:
-    if output.exists():
-        raise UsageError(f"{output}: already exists; name another output in the recipe, or remove it")
-    if not output.absolute().parent.is_dir():
-        raise UsageError(f"{output}: the folder {output.absolute().parent} does not exist; create it first")
-
-
-def _open(work: Path, asked: dict[str, Any], resume: bool) -> Path | None:
-    """The checkpoint to go on from, after making sure that it is of this very run; the first rank does that for all."""
-    if int(os.environ.get("RANK", "0")) > 0:
-        done = complete_checkpoints(work) if resume else []
-        return done[-1] if done else None
-    asked = json.loads(json.dumps(asked))
-    settings = work / "run.json"
-    if work.exists() and settings.exists():
-        if not resume:
-            raise ResumeError(f"{work}: holds an unfinished run; go on with --resume, or remove that folder")
-        kept = json.loads(settings.read_text(encoding="utf-8"))
-        different = [key for key in asked if asked[key] != kept.get(key)]
-        if different:
-            what = _difference(asked["recipe"], kept["recipe"]) if "recipe" in different else different[0]
-            raise ResumeError(f"{work}: the unfinished run had another {what}; resume with what it began with, or"
-                              " remove that folder to begin anew")  # fmt: skip
-        done = complete_checkpoints(work)
-        return done[-1] if done else None
-    work.mkdir(parents=True, exist_ok=True)
-    fresh = settings.with_suffix(".new")
-    fresh.write_text(json.dumps(asked, indent=1, ensure_ascii=False), encoding="utf-8")
-    fresh.replace(settings)
-    return None
-
-
-def _difference(asked: dict[str, Any], kept: dict[str, Any]) -> str:
-    for key, value in asked.items():
-        other = kept.get(key)
-        if isinstance(value, dict) and isinstance(other, dict):
-            if value != other:
-                return f"{key}.{_difference(value, other)}"
-        elif value != other:
-            return f"{key} ({other!r}, now {value!r})"
-    return "recipe"
-
-
-def _baseline(work: Path, dev: Any, model: Any, resume_from: Path | None) -> float | None:
-    """The dev measure before training, kept for a resumed run."""
-    if dev is None or rank() > 0:
-        return None
-    kept = work / "before.json"
-    if not (resume_from and kept.exists()):
-        kept.write_text(json.dumps(dev(model)), encoding="utf-8")
-    return float(json.loads(kept.read_text(encoding="utf-8"))[dev.primary_metric])
 
 
 def _shown(batches: Batches, micro_batches: int) -> list[dict[str, Any]]:

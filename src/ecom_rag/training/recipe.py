@@ -101,6 +101,7 @@ class Evaluation:
 
     measure: str = ""  # nDCG@10; MAP@R for labelled records
     batch_size: int = 128
+    max_documents: int | None = None  # of a BEIR corpus: the judged ones and a sample of the others
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,6 +211,7 @@ def _rules(recipe: Recipe) -> list[tuple[bool, str, str]]:
         "sampling": ("batch_size", "texts_per_class", "parents_per_batch", "duplicate_cap", "batches_per_epoch"),
         "schedule": ("epochs", "max_steps", "learning_rate", "max_grad_norm", "gradient_accumulation", "mini_batch",
                      "save_every", "patience", "log_every"),
+        "evaluation": ("max_documents",),
         "averaging": ("best_checkpoints",),
     }  # fmt: skip
     for table, keys in above_zero.items():

@@ -1,0 +1,64 @@
+"""The folder of an unfinished run, ``OUTPUT.partial``: what was asked, the dev measure before, checkpoints."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from ecom_rag.errors import ResumeError, UsageError
+from ecom_rag.training.callbacks import complete_checkpoints
+from ecom_rag.training.losses.distributed import rank
+
+
+def check_output(output: Path) -> None:
+    """Raise ``UsageError`` if the finished folder could not be put there."""
+    if output.exists():
+        raise UsageError(f"{output}: already exists; name another output in the recipe, or remove it")
+    if not output.absolute().parent.is_dir():
+        raise UsageError(f"{output}: the folder {output.absolute().parent} does not exist; create it first")
+
+
+def open_run(work: Path, asked: dict[str, Any], resume: bool) -> Path | None:
+    """The checkpoint to go on from, after making sure that it is of this very run; the first rank does that for all."""
+    if int(os.environ.get("RANK", "0")) > 0:
+        done = complete_checkpoints(work) if resume else []
+        return done[-1] if done else None
+    asked = json.loads(json.dumps(asked))
+    settings = work / "run.json"
+    if work.exists() and settings.exists():
+        if not resume:
+            raise ResumeError(f"{work}: holds an unfinished run; go on with --resume, or remove that folder")
+        kept = json.loads(settings.read_text(encoding="utf-8"))
+        different = [key for key in asked if asked[key] != kept.get(key)]
+        if different:
+            what = _difference(asked["recipe"], kept["recipe"]) if "recipe" in different else different[0]
+            raise ResumeError(f"{work}: the unfinished run had another {what}; resume with what it began with, or"
+                              " remove that folder to begin anew")  # fmt: skip
+        done = complete_checkpoints(work)
+        return done[-1] if done else None
+    work.mkdir(parents=True, exist_ok=True)
+    fresh = settings.with_suffix(".new")
+    fresh.write_text(json.dumps(asked, indent=1, ensure_ascii=False), encoding="utf-8")
+    fresh.replace(settings)
+    return None
+
+
+def _difference(asked: dict[str, Any], kept: dict[str, Any]) -> str:
+    for key, value in asked.items():
+        other = kept.get(key)
+        if isinstance(value, dict) and isinstance(other, dict):
+            if value != other:
+                return f"{key}.{_difference(value, other)}"
+        elif value != other:
+            return f"{key} ({other!r}, now {value!r})"
+    return "recipe"
+
+
+def baseline(work: Path, dev: Any, model: Any, resume_from: Path | None) -> float | None:
+    """The dev measure before training, kept for a resumed run."""
+    if dev is None or rank() > 0:
+        return None
+    kept = work / "before.json"
+    if not (resume_from and kept.exists()):
+        kept.write_text(json.dumps(dev(model)), encoding="utf-8")
+    return float(json.loads(kept.read_text(encoding="utf-8"))[dev.primary_metric])

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 import ecom_rag
-from ecom_rag.cli import bank, evaluate, everyday, merge, recall, train
+from ecom_rag.cli import bank, evaluate, everyday, merge, mining, recall, train
 from ecom_rag.errors import EcomRagError
 
 # typer carries its own copy of click, whose error classes it does not export by name.
@@ -36,7 +36,16 @@ def _root(version: Annotated[bool, typer.Option("--version", help="Print the ver
         raise typer.Exit
 
 
-for command in (everyday.score, everyday.rerank, recall.recall, evaluate.evaluate, merge.merge, everyday.demo):
+for command in (
+    everyday.score,
+    everyday.rerank,
+    recall.recall,
+    evaluate.evaluate,
+    mining.mine,
+    mining.teach,
+    merge.merge,
+    everyday.demo,
+):
     app.command()(command)
 app.add_typer(train.app)
 app.add_typer(bank.app)

@@ -1,0 +1,181 @@
+"""mine, teach."""
+
+from enum import StrEnum
+from typing import Annotated, Any
+
+import typer
+
+from ecom_rag.cli.options import (
+    BatchTokens,
+    Device,
+    Precision,
+    PrecisionOption,
+    Resume,
+    Runtime,
+    RuntimeName,
+    Verbose,
+    bars,
+    prepare,
+    report,
+)
+from ecom_rag.errors import UsageError
+
+Jsonl = Annotated[str, typer.Option("--output", "-o", help=".jsonl or .jsonl.gz.", show_default=False)]
+
+
+class Route(StrEnum):
+    """What ranks the corpus."""
+
+    dense = "dense"
+    sparse = "sparse"
+    multivector = "multivector"
+    bm25 = "bm25"
+
+
+class Pick(StrEnum):
+    """Which of the candidates that are left are taken."""
+
+    random = "random"
+    top = "top"
+
+
+class Teacher(StrEnum):
+    """What kind of model scores."""
+
+    reranker = "reranker"
+    embedder = "embedder"
+
+
+def mine(
+    queries: Annotated[
+        str,
+        typer.Argument(help="JSON lines with query and pos, labelled records, or a BEIR folder.", show_default=False),
+    ],
+    output: Jsonl,
+    seeds: Annotated[
+        str | None,
+        typer.Option("--seeds", "--corpus", help="Records that negatives come from.", show_default="those of QUERIES"),
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="Encoder: local folder, hub id, or 'starter'.")] = None,
+    route: Annotated[Route, typer.Option(help="What ranks the corpus; bm25 needs no model.")] = Route.dense,
+    run: Annotated[
+        str | None, typer.Option(help="Candidates from these results of score, recall or rerank instead of a search.")
+    ] = None,
+    negatives: Annotated[int, typer.Option("--negatives", "-n", help="A query.")] = 7,
+    ranks: Annotated[str, typer.Option("--range", help="Ranks that negatives come from.")] = "10-100",
+    margin: Annotated[
+        float | None, typer.Option(help="Negatives score at least this much below the lowest positive.")
+    ] = None,
+    percentage: Annotated[
+        float | None, typer.Option(help="Negatives score at most this share of the lowest positive, e.g. 0.95.")
+    ] = None,
+    reranker: Annotated[str | None, typer.Option(help="Cross-encoder that finds false negatives.")] = None,
+    reranker_threshold: Annotated[
+        float | None, typer.Option(help="It refuses what it gives more relevance (0 to 1), e.g. 0.5.")
+    ] = None,
+    reranker_margin: Annotated[
+        float | None, typer.Option(help="And what is less than this below the lowest positive's relevance.")
+    ] = None,
+    pick: Annotated[Pick, typer.Option(help="Of the candidates left: at random, or the hardest.")] = Pick.random,
+    label: Annotated[str, typer.Option(help="Key of the label in the metadata of records.")] = "label",
+    positives: Annotated[int, typer.Option(help="Of labelled records: texts of the same label a query.")] = 4,
+    split: Annotated[str, typer.Option(help="Of a BEIR folder.")] = "train",
+    min_grade: Annotated[int, typer.Option(help="Of a BEIR judgement that makes a positive.")] = 1,
+    seed: Annotated[int, typer.Option(help="Of the random choices.")] = 42,
+    runtime: Runtime = RuntimeName.auto,
+    precision: PrecisionOption = Precision.auto,
+    device: Device = "auto",
+    batch_tokens: BatchTokens = None,
+    resume: Resume = False,
+    verbose: Verbose = False,
+) -> None:
+    """Mine hard negatives for training, in FlagEmbedding's JSON lines.
+
+    Known positives, texts of the query's own label and copies of either are never negatives; margin, percentage and a
+    reranker keep out what is probably relevant though nobody judged it.
+
+    \b
+    Examples:
+      ecom-rag mine train.jsonl --seeds seeds.jsonl --model BAAI/bge-m3 --percentage 0.95 --output mined.jsonl
+      ecom-rag mine listings.jsonl --model starter --label policy --range 1-50 --output mined.jsonl
+      ecom-rag mine beir --run recalled.jsonl --reranker ./bge-reranker --reranker-threshold 0.5 -o mined.jsonl
+    """  # fmt: skip
+    prepare(verbose)
+    from ecom_rag.training.mining import Rules, mine_file
+    from ecom_rag.training.mining.sources import Source, kind_of
+
+    placed = {"runtime": runtime, "precision": precision, "device": device, "batch_tokens": batch_tokens}
+    first, last = _ranks(ranks)
+    rules = Rules(negatives, first, last, margin, percentage, pick, seed, reranker_threshold, reranker_margin)
+    source = Source(queries, kind_of(queries), split, min_grade, label, positives, seed)
+    with bars() as progress:
+        summary = mine_file(
+            source,
+            output,
+            rules,
+            seeds=seeds,
+            run=run,
+            route=route,
+            load_encoder=_loader("Encoder", model, placed),
+            load_cross_encoder=_loader("CrossEncoder", reranker, placed),
+            resume=resume,
+            progress=progress,
+        )
+    report(f"mined {summary.negatives} negatives for {summary.written} of {summary.records} queries", summary, output)
+
+
+def teach(
+    train: Annotated[
+        str, typer.Argument(help="JSON lines with query, pos and neg.", metavar="TRAIN.jsonl", show_default=False)
+    ],
+    model: Annotated[str, typer.Option(help="The teacher: local folder or hub id.", show_default=False)],
+    output: Jsonl,
+    teacher: Annotated[Teacher, typer.Option(help="What kind of model it is.")] = Teacher.reranker,
+    mode: Annotated[
+        str, typer.Option(help="Of an embedder: dense, sparse, multivector, hybrid; auto: hybrid for a bge-m3.")
+    ] = "auto",
+    normalize: Annotated[bool, typer.Option("--normalize", help="Of a reranker: 0..1 instead of logits.")] = False,
+    max_length: Annotated[int, typer.Option(help="Tokens a pair, or a text of an embedder.")] = 512,
+    runtime: Runtime = RuntimeName.auto,
+    precision: PrecisionOption = Precision.auto,
+    device: Device = "auto",
+    batch_tokens: BatchTokens = None,
+    resume: Resume = False,
+    verbose: Verbose = False,
+) -> None:
+    """Fill pos_scores and neg_scores with a teacher's scores, for distillation.
+
+    \b
+    Examples:
+      ecom-rag teach mined.jsonl --model BAAI/bge-reranker-v2-m3 --output taught.jsonl
+      ecom-rag teach mined.jsonl --model BAAI/bge-m3 --teacher embedder --output taught.jsonl
+    """  # fmt: skip
+    prepare(verbose)
+    from ecom_rag.training.teaching import teach_file
+
+    placed = {"runtime": runtime, "precision": precision, "device": device, "batch_tokens": batch_tokens,
+              "max_length": max_length}  # fmt: skip
+    kind = "CrossEncoder" if teacher is Teacher.reranker else "Encoder"
+    load = _loader(kind, model, placed)
+    with bars() as progress:
+        summary = teach_file(train, output, load, mode=mode, normalize=normalize, resume=resume, progress=progress)
+    report(f"scored {summary.pairs} pairs of {summary.records} queries", summary, output)
+
+
+def _loader(kind: str, model: str | None, placed: dict[str, Any]) -> Any:
+    if model is None:
+        return None
+
+    def load() -> Any:
+        from ecom_rag import models
+
+        return getattr(models, kind).from_pretrained(model, **placed)
+
+    return load
+
+
+def _ranks(text: str) -> tuple[int, int]:
+    first, _, last = text.partition("-")
+    if not (first.strip().isdecimal() and last.strip().isdecimal()):
+        raise UsageError(f"--range {text!r} is not understood; expected two ranks, e.g. 10-100")
+    return int(first), int(last)

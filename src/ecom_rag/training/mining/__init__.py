@@ -1,0 +1,10 @@
+"""Mining: hard negatives for queries, from any route's ranking, with those left out that may well be relevant.
+
+``sources`` reads queries with their positives and the corpus; ``ranking`` finds candidates; ``rules`` says which of
+them may be negatives; ``pick`` takes them; ``job`` does it for files, resumably.
+"""
+
+from ecom_rag.training.mining.job import MineSummary, mine_file
+from ecom_rag.training.mining.rules import Rules
+
+__all__ = ["MineSummary", "Rules", "mine_file"]

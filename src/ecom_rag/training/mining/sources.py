@@ -1,0 +1,186 @@
+"""What is mined: queries with their positives, and the corpus that negatives come from.
+
+Queries are FlagEmbedding's JSON lines (``query``, ``pos``), a BEIR folder, or labelled records, whose positives are
+other texts of their label. All become the same plain objects::
+
+    {"query": str, "pos": [str], "label": str | None, "known": [str], "rest": {...}}
+
+``known`` are further texts that are no negatives; ``rest`` are keys that pass through, e.g. ``prompt`` and ``type``.
+"""
+
+import unicodedata
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ecom_rag import records
+from ecom_rag.errors import UsageError
+from ecom_rag.evaluation.formats import Beir, read_beir, value_at
+from ecom_rag.records import Record
+from ecom_rag.training.data import json_lines
+from ecom_rag.training.mining.rules import random_of
+from ecom_rag.training.triples import read_triples
+
+_REPLACED = ("query", "pos", "neg", "pos_scores", "neg_scores")
+
+
+class Corpus:
+    """Distinct texts with their labels.
+
+    Attributes:
+        texts: Each once.
+        groups: ``(texts,)``: texts that differ in case, width or white space alone have the same number.
+    """
+
+    def __init__(self, items: Sequence[tuple[str, str | None]]) -> None:
+        self.rows: dict[str, int] = {}
+        members: dict[str, set[int]] = defaultdict(set)
+        for text, label in items:
+            row = self.rows.setdefault(text, len(self.rows))
+            if label is not None:
+                members[label].add(row)
+        self.texts = list(self.rows)
+        self._members = {label: np.array(sorted(rows), np.int64) for label, rows in members.items()}
+        self._groups: dict[str, int] = {}
+        self.groups = np.array(
+            [self._groups.setdefault(plain(text), len(self._groups)) for text in self.texts], np.int64
+        )
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def of_label(self, label: str | None) -> NDArray[np.int64]:
+        """Rows of a label."""
+        return self._members.get(label or "", np.empty(0, np.int64))
+
+    def groups_of(self, texts: Sequence[str]) -> NDArray[np.int64]:
+        """Groups of texts; those that are not in the corpus are left out."""
+        found = (self._groups.get(plain(text)) for text in texts)
+        return np.array([group for group in found if group is not None], np.int64)
+
+
+def plain(text: str) -> str:
+    """The text without what makes no difference: NFKC, case folded, white space as single blanks."""
+    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Queries of one kind.
+
+    Args:
+        path: File or folder.
+        kind: ``beir``, ``triples`` or ``labelled``.
+        split: Of a BEIR folder.
+        min_grade: From which a judged document is a positive; a lower one above 0 is neither positive nor negative.
+        label: Key of the label in the metadata of records.
+        positives: Of labelled records, texts of the same label put into ``pos``.
+        seed: Of their choice.
+    """
+
+    path: str
+    kind: str
+    split: str = "train"
+    min_grade: int = 1
+    label: str = "label"
+    positives: int = 4
+    seed: int = 42
+
+
+def kind_of(path: str) -> str:
+    """What a path holds.
+
+    Raises:
+        UsageError: Nothing that can be mined for.
+    """
+    if Path(path).is_dir():
+        return "beir"
+    if not Path(path).is_file():
+        raise UsageError(
+            f"{path}: no such file or folder; expected queries with pos, labelled records or a BEIR folder"
+        )
+    if not path.endswith((".jsonl", ".jsonl.gz")):
+        return "labelled"
+    where, first = next(json_lines(path), ("", None))
+    if first is None:
+        raise UsageError(f"{path}: is empty; there is nothing to mine for")
+    if "query" in first:
+        return "triples"
+    if "text" in first:
+        return "labelled"
+    raise UsageError(
+        f"{where}: found keys {', '.join(list(first)[:8])}; expected a query with pos, or a record with text"
+    )
+
+
+def read_corpus(source: Source, seeds: str | None) -> Corpus:
+    """The texts that negatives come from: ``seeds``, or what the queries' own source holds.
+
+    Raises:
+        UsageError: There are none.
+        RecordError: A line that does not fit.
+    """
+    if seeds is not None:
+        items = [(item["text"], _label(item, source.label)) for item in records.read(seeds)]
+    elif source.kind == "beir":
+        items = [(item["text"], None) for item in read_beir(source.path, source.split).documents()]
+    elif source.kind == "labelled":
+        items = [(item["text"], _label(item, source.label)) for item in records.read(source.path)]
+    else:
+        items = [(text, None) for item in read_triples(source.path) for text in (*item["pos"], *item["neg"])]
+    if not items:
+        raise UsageError(f"{seeds or source.path}: holds no texts; there is nothing to mine from")
+    return Corpus(items)
+
+
+def read_queries(source: Source, corpus: Corpus) -> Iterator[Record]:
+    """The queries as plain objects, in file order.
+
+    Raises:
+        UsageError: A part of the source is missing.
+        RecordError: A line that does not fit.
+    """
+    if source.kind == "beir":
+        yield from _of_beir(source, read_beir(source.path, source.split))
+    elif source.kind == "labelled":
+        yield from _of_records(source, corpus)
+    else:
+        for item in read_triples(source.path):
+            rest = {key: value for key, value in item.items() if key not in _REPLACED}
+            yield {"query": item["query"], "pos": item["pos"], "label": None, "known": [], "rest": rest}
+
+
+def _of_beir(source: Source, beir: Beir) -> Iterator[Record]:
+    judged = {document for grades in beir.qrels.values() for document, grade in grades.items() if grade > 0}
+    texts = {item["metadata"]["id"]: item["text"] for item in beir.documents() if item["metadata"]["id"] in judged}
+    for query in beir.queries:
+        grades = {
+            key: grade for key, grade in beir.qrels[query["metadata"]["id"]].items() if grade > 0 and key in texts
+        }
+        positives = [texts[key] for key, grade in grades.items() if grade >= source.min_grade]
+        known = [texts[key] for key, grade in grades.items() if grade < source.min_grade]
+        yield {"query": query["text"], "pos": list(dict.fromkeys(positives)), "label": None, "known": known, "rest": {}}
+
+
+def _of_records(source: Source, corpus: Corpus) -> Iterator[Record]:
+    def labelled(record: Record) -> None:
+        if _label(record, source.label) is None:
+            raise ValueError(f'"metadata.{source.label}" is missing; mining with labels needs that of every record'
+                             " (name another key with --label)")  # fmt: skip
+
+    for item in records.read(source.path, check=labelled):
+        label = _label(item, source.label)
+        rows = corpus.of_label(label)
+        rows = rows[~np.isin(corpus.groups[rows], corpus.groups_of([item["text"]]))]
+        chosen = random_of(source.seed, item["text"]).permutation(rows)[: source.positives]
+        positives = [corpus.texts[row] for row in chosen.tolist()]
+        yield {"query": item["text"], "pos": positives, "label": label, "known": [], "rest": {}}
+
+
+def _label(record: Record, key: str) -> str | None:
+    value = value_at(record["metadata"], key)
+    return None if value is None or value == "" else str(value)

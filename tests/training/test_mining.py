@@ -1,0 +1,324 @@
+"""Mining: the rules against slow definitions, whole runs on tiny models, kills and mistakes."""
+
+import json
+from collections import Counter
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from conftest import make_encoder
+from ecom_rag import CrossEncoder, Encoder
+from ecom_rag.errors import RecordError, UsageError
+from ecom_rag.retrieval import TopK
+from ecom_rag.training.mining import Rules, mine_file
+from ecom_rag.training.mining import job as jobs_of_mining
+from ecom_rag.training.mining.pick import mine
+from ecom_rag.training.mining.ranking import ListedRanking, listed_floors
+from ecom_rag.training.mining.rules import allowed, order_of
+from ecom_rag.training.mining.sources import Corpus, Source, kind_of, plain
+
+WORDS = ["leather", "wallet", "best", "before", "watch", "replica", "quick", "brown", "case", "price"]
+
+
+def lines(path):
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def write(path, items):
+    path.write_text("".join(json.dumps(item, ensure_ascii=False) + "\n" for item in items), encoding="utf-8")
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory):
+    folder = make_encoder(tmp_path_factory.mktemp("mine") / "bge-small", "bert", pooling="cls", seed=3)
+    return lambda: Encoder.from_pretrained(str(folder), runtime="torch", precision="fp32")
+
+
+@pytest.fixture(scope="module")
+def labelled(tmp_path_factory):
+    """120 texts of six labels, and one label of one text."""
+    random = np.random.default_rng(0)
+    items = [
+        {"text": f"{' '.join(random.choice(WORDS, 4))} {number}", "metadata": {"label": f"c{number % 6}"}}
+        for number in range(120)
+    ]
+    items.append({"text": "alone in its class", "metadata": {"label": "single"}})
+    return write(tmp_path_factory.mktemp("data") / "labelled.jsonl", items)
+
+
+# --- rules ------------------------------------------------------------------------------------------------------------
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 10**6), st.sampled_from([None, 0.1, 0.4]), st.sampled_from([None, 0.5, 0.95]))
+def test_rules_are_their_slow_definition(seed, margin, percentage):
+    random = np.random.default_rng(seed)
+    queries, depth, rows = 4, 12, 30
+    rules = Rules(first=2, last=10, margin=margin, percentage=percentage)
+    ids = np.stack([random.permutation(rows)[:depth] for _ in range(queries)])
+    ids[1, 7:] = -1
+    scores = -np.sort(-random.normal(0, 1, (queries, depth)).astype(np.float32), axis=1)
+    groups = random.integers(0, 20, rows)
+    known = [random.integers(0, 20, 3) for _ in range(queries)]
+    same_label = [random.permutation(rows)[:5] for _ in range(queries)]
+    floors = random.normal(0, 1, queries).astype(np.float32)
+    keep, counts = allowed(ids, scores, rules, groups=groups, known=known, same_label=same_label, floors=floors)
+    expected: Counter[str] = Counter()
+    for q in range(queries):
+        seen = set()
+        for place in range(depth):
+            row, rank, score = ids[q, place], place + 1, scores[q, place]
+            reason = None
+            within = row >= 0 and 2 <= rank <= 10
+            limit = (
+                floors[q] * np.float32(percentage or 1) if floors[q] > 0 else floors[q] / np.float32(percentage or 1)
+            )
+            if not within:
+                reason = "rank"
+            elif groups[row] in known[q]:
+                reason = "known"
+            elif row in same_label[q]:
+                reason = "label"
+            elif groups[row] in seen:
+                reason = "duplicate"
+            elif margin is not None and score > floors[q] - np.float32(margin):
+                reason = "margin"
+            elif percentage is not None and score > limit:
+                reason = "percentage"
+            if within:
+                seen.add(groups[row])
+            expected[reason] += reason is not None
+            assert keep[q, place] == (reason is None)
+    assert {key: value for key, value in counts.items() if value} == {
+        key: value for key, value in expected.items() if value and key != "rank" and key is not None
+    }
+
+
+def test_nv_retrievers_thresholds_by_hand():
+    """Positive 0.8: TopK-PercPos at 0.95 lets pass up to 0.76, TopK-MarginPos at 0.05 up to 0.75."""
+    scores = np.array([[0.9, 0.77, 0.755, 0.75, 0.5]], np.float32)
+    none = [np.empty(0, np.int64)]
+    common = {"groups": np.arange(5), "known": none, "same_label": none, "floors": np.array([0.8], np.float32)}
+    ids = np.arange(5)[None]
+    by_share, _ = allowed(ids, scores, Rules(first=1, percentage=0.95), **common)
+    by_margin, _ = allowed(ids, scores, Rules(first=1, margin=0.05), **common)
+    assert by_share[0].tolist() == [False, False, True, True, True]
+    assert by_margin[0].tolist() == [False, False, False, True, True]
+
+
+def test_picks_depend_on_seed_and_query_alone():
+    rows = np.arange(50)
+    assert order_of(rows, "a", Rules(pick="top")).tolist() == rows.tolist()
+    first = order_of(rows, "a", Rules()).tolist()
+    assert sorted(first) == rows.tolist() and first == order_of(rows, "a", Rules()).tolist()
+    assert first != order_of(rows, "b", Rules()).tolist() != order_of(rows, "a", Rules(seed=1)).tolist()
+
+
+def test_texts_that_only_look_different_are_one_group():
+    corpus = Corpus(
+        [("Leather  Wallet", "a"), ("leather wallet", "b"), ("ＬＥＡＴＨＥＲ wallet", None), ("other", "a")]
+    )
+    assert corpus.groups.tolist() == [0, 0, 0, 1]
+    assert corpus.of_label("a").tolist() == [0, 3] and corpus.of_label(None).tolist() == []
+    assert corpus.groups_of(["LEATHER WALLET", "unknown"]).tolist() == [0]
+    assert plain("　Ａ\tb ") == "a b"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"negatives": 0}, "negatives is 0"),
+        ({"first": 0}, "range is 0-100"),
+        ({"first": 9, "last": 8}, "range is 9-8"),
+        ({"percentage": 1.5}, "percentage is 1.5"),
+        ({"margin": float("nan")}, "margin is nan"),
+        ({"pick": "best"}, "pick is best"),
+        ({"reranker_threshold": 2.0}, "reranker threshold is 2.0"),
+        ({"reranker_margin": -1.0}, "reranker margin is -1.0"),
+    ],
+)
+def test_rules_that_make_no_sense(options, message):
+    with pytest.raises(UsageError, match=message):
+        Rules(**options)
+
+
+def test_floors_of_a_listed_ranking_are_a_bound():
+    corpus = Corpus([(text, None) for text in "abcd"])
+    found = TopK(np.array([[2, 0, 1], [1, 2, 3], [-1, -1, -1]]), np.array([[3, 2, 1], [6, 5, 4], [-9] * 3], np.float32))
+    floors = listed_floors(corpus, [["a"], ["a", "b"], ["a"]], found)
+    assert floors.tolist() == [2.0, 4.0, np.inf]  # listed; one is not, so at most the last; nothing listed at all
+
+
+# --- whole runs -------------------------------------------------------------------------------------------------------
+
+
+def test_labelled_records_never_meet_their_own_label(labelled, encoder, tmp_path):
+    output = tmp_path / "mined.jsonl"
+    rules = Rules(negatives=5, first=1, last=60)
+    summary = mine_file(Source(labelled, kind_of(labelled), positives=3), str(output), rules, load_encoder=encoder)
+    label = {item["text"]: item["metadata"]["label"] for item in lines(tmp_path.parent / labelled)}
+    mined = lines(output)
+    assert (summary.records, summary.written, summary.negatives) == (121, 120, 600)
+    assert any("1 queries have no positive" in note and "alone" in note for note in summary.notes)
+    for item in mined:
+        own = label[item["query"]]
+        assert len(item["pos"]) == 3 and len(set(item["neg"])) == 5
+        assert all(label[text] == own and text != item["query"] for text in item["pos"])
+        assert all(label[text] != own for text in item["neg"])
+    assert summary.refused["label"] > 0 and summary.refused["known"] > 0
+
+
+def test_range_margin_and_top_pick_are_those_of_the_ranking(encoder, tmp_path):
+    texts = [f"{word} {number}" for number, word in enumerate(WORDS * 4)]
+    model = encoder()
+    scores = (model.encode(["leather wallet"], side="query").dense @ model.encode(texts).dense.T)[0]
+    order = np.argsort(-scores, kind="stable")
+    best, share = int(order[0]), float(scores[order[6]] / scores[order[0]]) + 1e-4
+    given = {"query": "leather wallet", "pos": [texts[best]], "prompt": "find: ", "type": "normal"}
+    queries = write(tmp_path / "q.jsonl", [{**given, "neg": ["old"], "pos_scores": [1.0], "neg_scores": [0.0]}])
+    seeds = write(tmp_path / "s.jsonl", [{"text": text} for text in texts])
+    rules = Rules(negatives=4, first=3, last=20, pick="top", percentage=share)
+    summary = mine_file(
+        Source(queries, "triples"), str(tmp_path / "out.jsonl"), rules, seeds=seeds, load_encoder=encoder
+    )
+    (found,) = lines(tmp_path / "out.jsonl")
+    assert found == {**given, "neg": [texts[row] for row in order[6:10]]}
+    assert summary.refused == {"percentage": 4}  # ranks 3 to 6
+
+
+def test_beir_grades_and_unjudged(encoder, tmp_path):
+    folder = tmp_path / "beir"
+    (folder / "qrels").mkdir(parents=True)
+    write(
+        folder / "corpus.jsonl",
+        [{"_id": f"d{i}", "title": "", "text": f"{word} thing"} for i, word in enumerate(WORDS)],
+    )
+    write(folder / "queries.jsonl", [{"_id": "q", "text": "leather"}, {"_id": "r", "text": "nothing good"}])
+    (folder / "qrels" / "train.tsv").write_text("query-id\tcorpus-id\tscore\nq\td0\t3\nq\td1\t1\nq\td2\t0\nr\td3\t1\n")
+    rules = Rules(negatives=20, first=1, last=20)
+    source = Source(str(folder), kind_of(str(folder)), min_grade=2)
+    summary = mine_file(source, str(tmp_path / "out.jsonl"), rules, route="bm25", load_encoder=None)
+    assert summary.written == 0  # "leather" is found in the positive alone
+    assert any("no candidate that may be a negative" in note and "'leather'" in note for note in summary.notes)
+    summary = mine_file(source, str(tmp_path / "dense.jsonl"), rules, load_encoder=encoder)
+    (found,) = lines(tmp_path / "dense.jsonl")
+    assert found["pos"] == ["leather thing"]
+    # The grade 1 is neither; what was judged 0 or not at all may be a negative.
+    assert set(found["neg"]) == {f"{word} thing" for word in WORDS} - {"leather thing", "wallet thing"}
+    assert any("fewer than 20 negatives" in note for note in summary.notes)
+
+
+def test_candidates_from_a_results_file(tmp_path):
+    texts = ["a good wallet", "A GOOD wallet", "a bad wallet", "a watch", "a case"]
+    seeds = write(tmp_path / "s.jsonl", [{"text": text} for text in texts])
+    asked = [{"query": "wallet", "pos": ["a good wallet"]}, {"query": "x", "pos": ["y"]}]
+    queries = write(tmp_path / "q.jsonl", asked)
+    run = write(tmp_path / "run.jsonl", [
+        {"text": "wallet", "topk_sim": [5, 4.9, 4.8, 2, 1], "topk_seed": texts, "topk_metadata": [{}] * 5},
+    ])  # fmt: skip
+    rules = Rules(negatives=3, first=1, pick="top", margin=1.0)
+    summary = mine_file(Source(queries, "triples"), str(tmp_path / "o.jsonl"), rules, seeds=seeds, run=run)
+    (found,) = lines(tmp_path / "o.jsonl")
+    assert found["neg"] == ["a watch", "a case"]  # the copy is known, the third scores too near the positive
+    assert summary.refused == {"known": 2, "margin": 1}
+    with pytest.raises(UsageError, match="'a good wallet' is not in the corpus; pass the seeds"):
+        ListedRanking(run, Corpus([("a watch", None)]))
+
+
+def test_a_reranker_keeps_false_negatives_out_and_gives_scores(labelled, encoder, bert_reranker, tmp_path):
+    cross_encoder = CrossEncoder.from_pretrained(str(bert_reranker), runtime="torch", precision="fp32")
+    corpus = Corpus([(item["text"], None) for item in lines(tmp_path.parent / labelled)])
+    queries = [
+        {"query": text, "pos": [corpus.texts[60 + i]], "label": None, "known": [], "rest": {}}
+        for i, text in enumerate(corpus.texts[:8])
+    ]
+
+    class Everything:
+        def search(self, texts, depth):
+            ids = np.tile(np.arange(len(corpus)), (len(texts), 1))
+            return TopK(ids, np.zeros(ids.shape, np.float32))
+
+    relevance = lambda query, texts: cross_encoder.score([(query, text) for text in texts], normalize=True)  # noqa: E731
+    middle = float(np.median(relevance(queries[0]["query"], corpus.texts)))
+    rules = Rules(negatives=6, first=1, last=200, reranker_threshold=middle, reranker_margin=0.0)
+    counts: Counter[str] = Counter()
+    mined = mine(queries, corpus, Everything(), rules, cross_encoder=cross_encoder, counts=counts)
+    assert mined and counts["refused reranker"] > 0
+    for item in mined:
+        positive = relevance(item["query"], item["pos"])
+        assert (relevance(item["query"], item["neg"]) <= min(middle, positive.min()) + 1e-6).all()
+        logits = cross_encoder.score([(item["query"], text) for text in [*item["pos"], *item["neg"]]])
+        np.testing.assert_allclose([*item["pos_scores"], *item["neg_scores"]], logits, atol=1e-4)
+
+
+def test_a_killed_run_goes_on_and_ends_in_the_same_bytes(labelled, encoder, tmp_path, monkeypatch):
+    monkeypatch.setattr(jobs_of_mining, "_BLOCK_RECORDS", 25)
+    rules = Rules(negatives=3, first=1, last=30)
+    source = Source(labelled, "labelled")
+    whole = mine_file(source, str(tmp_path / "whole.jsonl"), rules, load_encoder=encoder)
+    calls = []
+
+    def dies(*arguments, **options):
+        calls.append(1)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return mine(*arguments, **options)
+
+    monkeypatch.setattr(jobs_of_mining, "mine", dies)
+    output = tmp_path / "cut.jsonl"
+    with pytest.raises(KeyboardInterrupt):
+        mine_file(source, str(output), rules, load_encoder=encoder)
+    assert not output.exists()
+    monkeypatch.setattr(jobs_of_mining, "mine", mine)
+    summary = mine_file(source, str(output), rules, load_encoder=encoder, resume=True)
+    assert output.read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
+    assert summary.resumed == 75 and (summary.notes, summary.refused) == (whole.notes, whole.refused)
+    assert (summary.written, summary.negatives) == (whole.written, whole.negatives)
+
+
+def test_mistakes(labelled, encoder, tmp_path):
+    out = str(tmp_path / "o.jsonl")
+    source = Source(labelled, "labelled")
+    for options, message in [
+        ({}, "route dense needs a model"),
+        ({"route": "magic"}, "route 'magic' is unknown"),
+        ({"load_encoder": encoder, "load_cross_encoder": encoder}, "not what it should refuse"),
+        ({"route": "bm25", "run": str(tmp_path / "no.jsonl")}, "no.jsonl: no such file"),
+        ({"load_encoder": encoder, "route": "sparse"}, "sparse_linear.pt is missing"),
+    ]:
+        with pytest.raises(Exception, match=message) as caught:
+            mine_file(source, out, Rules(), **options)
+        assert "\n" not in str(caught.value)
+    with pytest.raises(UsageError, match="no reranker; name it"):
+        mine_file(source, out, Rules(reranker_threshold=0.5), load_encoder=encoder)
+    with pytest.raises(UsageError, match=r"writes .jsonl"):
+        mine_file(source, str(tmp_path / "o.parquet"), Rules(), load_encoder=encoder)
+    with pytest.raises(UsageError, match="also an input"):
+        mine_file(source, labelled, Rules(), load_encoder=encoder)
+    bare = write(tmp_path / "bare.jsonl", [{"text": "a", "metadata": {"label": "x"}}, {"text": "b"}])
+    with pytest.raises(RecordError, match=r'bare.jsonl:2: "metadata.label" is missing'):
+        mine_file(Source(bare, "labelled"), out, Rules(), load_encoder=encoder)
+    with pytest.raises(UsageError, match="is empty"):
+        kind_of(write(tmp_path / "empty.jsonl", []))
+    with pytest.raises(UsageError, match="found keys foo"):
+        kind_of(write(tmp_path / "odd.jsonl", [{"foo": 1}]))
+    assert not (tmp_path / "o.jsonl").exists() and not (tmp_path / "o.jsonl.partial").exists()
+
+
+def test_command(labelled, tmp_path, monkeypatch, capsys):
+    from ecom_rag import cli
+
+    def run(*arguments):
+        monkeypatch.setattr("sys.argv", ["ecom-rag", *map(str, arguments)])
+        with pytest.raises(SystemExit) as caught:
+            cli.main()
+        return caught.value.code, capsys.readouterr().err
+
+    out = tmp_path / "o.jsonl.gz"
+    code, shown = run("mine", labelled, "--route", "bm25", "--range", "1-40", "--percentage", 0.9, "-n", 3, "-o", out)
+    assert code == 0 and out.exists() and "mined" in shown and "refused by rule" in shown
+    code, shown = run("mine", labelled, "--route", "bm25", "--range", "all", "-o", tmp_path / "p.jsonl")
+    assert code == 2 and shown.count("\n") == 1 and "--range 'all'" in shown

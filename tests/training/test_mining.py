@@ -15,7 +15,7 @@ from ecom_rag.retrieval import TopK
 from ecom_rag.training.mining import Rules, mine_file
 from ecom_rag.training.mining import job as jobs_of_mining
 from ecom_rag.training.mining.pick import mine
-from ecom_rag.training.mining.ranking import ListedRanking, listed_floors
+from ecom_rag.training.mining.ranking import LexicalRanking, ListedRanking, listed_floors
 from ecom_rag.training.mining.rules import allowed, order_of
 from ecom_rag.training.mining.sources import Corpus, Source, kind_of, plain
 
@@ -73,9 +73,7 @@ def test_rules_are_their_slow_definition(seed, margin, percentage):
             row, rank, score = ids[q, place], place + 1, scores[q, place]
             reason = None
             within = row >= 0 and 2 <= rank <= 10
-            limit = (
-                floors[q] * np.float32(percentage or 1) if floors[q] > 0 else floors[q] / np.float32(percentage or 1)
-            )
+            limit = floors[q] - abs(floors[q]) * (1 - (percentage or 1))
             if not within:
                 reason = "rank"
             elif groups[row] in known[q]:
@@ -145,11 +143,18 @@ def test_rules_that_make_no_sense(options, message):
         Rules(**options)
 
 
-def test_floors_of_a_listed_ranking_are_a_bound():
+def test_floors_of_rankings():
     corpus = Corpus([(text, None) for text in "abcd"])
     found = TopK(np.array([[2, 0, 1], [1, 2, 3], [-1, -1, -1]]), np.array([[3, 2, 1], [6, 5, 4], [-9] * 3], np.float32))
-    floors = listed_floors(corpus, [["a"], ["a", "b"], ["a"]], found)
-    assert floors.tolist() == [2.0, 4.0, np.inf]  # listed; one is not, so at most the last; nothing listed at all
+    floors = listed_floors(corpus, [["a", "d"], ["a"], ["a"]], found)
+    assert floors.tolist() == [2.0, 4.0, np.inf]  # one is listed; none is, so at most the last; nothing listed at all
+    corpus = Corpus([(text, None) for text in ("red shoe", "red hat", "blue hat", "green coat")])
+    ranking = LexicalRanking(corpus)
+    found = ranking.search(["red hat"], 4)
+    score = dict(zip(found.ids[0].tolist(), found.scores[0].tolist(), strict=True))
+    positives = [["red hat"], ["red shoe", "red hat"], ["red hat", "green coat"], ["elsewhere"]]
+    floors = ranking.floors(["red hat"] * 4, positives, found)
+    assert floors.tolist() == pytest.approx([score[1], score[0], 0.0, 0.0])
 
 
 # --- whole runs -------------------------------------------------------------------------------------------------------

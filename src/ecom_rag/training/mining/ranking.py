@@ -79,8 +79,16 @@ class LexicalRanking:
         return self._index.search(queries, depth)
 
     def floors(self, queries: Sequence[str], positives: Sequence[Sequence[str]], found: TopK) -> NDArray[np.float32]:
-        """See ``Ranking.floors``, and ``listed_floors``."""
-        return listed_floors(self._corpus, positives, found)
+        """See ``Ranking.floors``; a positive that shares no term with its query, or is not in the corpus, scores 0."""
+        floors = np.zeros(len(queries), np.float32)
+        for number, own in enumerate(positives):
+            rows = [self._corpus.rows[text] for text in own if text in self._corpus.rows]
+            allowed = np.zeros(len(self._corpus), bool)
+            allowed[rows] = True
+            scores = self._index.search([queries[number]], len(own), allowed=allowed).scores[0]
+            if len(scores) == len(own) and np.isfinite(scores).all():
+                floors[number] = scores.min()
+        return floors
 
 
 class ListedRanking:
@@ -125,23 +133,18 @@ class ListedRanking:
 
 
 def listed_floors(corpus: Corpus, positives: Sequence[Sequence[str]], found: TopK) -> NDArray[np.float32]:
-    """The lowest positive's score as the ranking lists it.
+    """The score of the lowest positive that a ranking lists.
 
-    A positive that is not listed scores at most what the last candidate scores; that bound is taken, so that margin and
-    percentage never let a candidate pass that the true score would refuse.
+    Where none is listed, that of the last candidate: no positive has more, so margin and percentage let no candidate
+    pass that the true score would refuse.
     """
     floors = np.full(len(positives), np.inf, np.float32)
     for number, own in enumerate(positives):
         listed = found.ids[number] >= 0
-        if not listed.any():
-            continue
-        scores = found.scores[number][listed]
-        places = np.isin(corpus.groups[found.ids[number][listed]], corpus.groups_of(own))
-        whole = len(np.unique(corpus.groups[found.ids[number][listed]][places])) == len(
-            {*corpus.groups_of(own).tolist()}
-        )
-        whole = whole and all(text in corpus.rows for text in own)
-        floors[number] = scores[places].min() if whole and places.any() else scores.min()
+        if listed.any():
+            scores = found.scores[number][listed]
+            places = np.isin(corpus.groups[found.ids[number][listed]], corpus.groups_of(own))
+            floors[number] = scores[places].min() if places.any() else scores.min()
     return floors
 
 

@@ -95,9 +95,8 @@ def allowed(
         if rules.margin is not None:
             refused["margin"] = scores > positive - rules.margin
         if rules.percentage is not None:
-            # Below 0 a share of the score would lie above it; the same distance below it is meant.
-            share = np.where(positive > 0, positive * rules.percentage, positive / rules.percentage)
-            refused["percentage"] = scores > share
+            # For a score below 0, a share of it would lie above it; the same distance below is meant.
+            refused["percentage"] = scores > positive - np.abs(positive) * (1 - rules.percentage)
     counts = {}
     for reason, mask in refused.items():
         counts[reason] = int((keep & mask).sum())

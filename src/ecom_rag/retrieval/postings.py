@@ -15,13 +15,13 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from ecom_rag.retrieval.topk import TopK, select_row
+from ecom_rag.retrieval import postings_kernels as kernels
+from ecom_rag.retrieval.topk import TopK
 
 # A level that holds more postings than this goes into the level before it. The first has no bound, and the second goes
 # into it when it holds a quarter as many.
 _FULL = (0, 1 << 20, 1 << 16, 1 << 12)
 _LEVELS = len(_FULL)
-_FEW_ROWS = 6  # with less than a posting for so many rows, rows are gathered from the postings and not scanned
 _FEW_QUERIES = 4  # fewer are not worth a second thread
 
 Weights = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]
@@ -35,7 +35,7 @@ class Level(NamedTuple):
         terms: int64, ascending, each once.
         starts: ``(terms + 1,)`` int64: where each term's postings begin.
         rows: int32, ascending for a term.
-        values: float32.
+        values: float32, not below 0.
     """
 
     terms: NDArray[np.int64]
@@ -123,7 +123,7 @@ class Postings:
         mask = np.empty(0, bool) if mask is None else mask
 
         def work(first: int, step: int) -> None:
-            _search(first, step, *weights, self.levels, curve, mask, self.rows, k, found.ids, found.scores)
+            kernels.search(first, step, *weights, self.levels, curve, mask, self.rows, k, found.ids, found.scores)
 
         in_threads(work, queries)
         return found
@@ -133,14 +133,14 @@ class Postings:
         result = np.zeros((len(weights[0]) - 1, self.rows), np.float32)
 
         def work(first: int, step: int) -> None:
-            _scores(first, step, *weights, self.levels, _LINEAR, result)
+            kernels.scores(first, step, *weights, self.levels, _LINEAR, result)
 
         in_threads(work, len(result))
         return result
 
     def frequencies(self, terms: NDArray[np.int64], live: NDArray[np.bool_] | None = None) -> NDArray[np.int64]:
         """In how many rows each term is, of those that are live."""
-        return _frequencies(terms, self.levels, np.empty(0, bool) if live is None else live)
+        return kernels.frequencies(terms, self.levels, np.empty(0, bool) if live is None else live)
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """All as one level, to be saved and memory-mapped."""
@@ -153,7 +153,7 @@ class Postings:
     @classmethod
     def from_arrays(cls, arrays: dict[str, NDArray[Any]]) -> Self:
         """The postings that gave ``arrays``; they are used as they are."""
-        base = _frozen(arrays["terms"], arrays["starts"], arrays["rows"], arrays["values"])
+        base = _frozen(*(arrays[name] for name in Level._fields))
         return cls((base, *cls.empty().levels[1:]), int(arrays["rows_count"][0]))
 
 
@@ -200,7 +200,7 @@ def _frozen(terms: NDArray[Any], starts: NDArray[Any], rows: NDArray[Any], value
 def _merged(old: Level, new: Level, live: NDArray[np.bool_]) -> Level:
     if len(old.rows) == 0 and len(live) == 0:
         return new
-    return _frozen(*_merge(old, new, live)) if len(new.rows) else old
+    return _frozen(*kernels.merge(old, new, live)) if len(new.rows) else old
 
 
 def in_threads(work: Any, queries: int) -> None:
@@ -211,145 +211,3 @@ def in_threads(work: Any, queries: int) -> None:
         return
     with ThreadPoolExecutor(threads) as pool:
         list(pool.map(work, range(threads), [threads] * threads))
-
-
-# --- kernels ----------------------------------------------------------------------------------------------------------
-
-
-@numba.njit(cache=True, nogil=True)
-def find(terms, term):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
-    """Position of a term, or -1."""
-    low, high = 0, terms.shape[0]
-    while low < high:
-        middle = (low + high) >> 1
-        if terms[middle] < term:
-            low = middle + 1
-        else:
-            high = middle
-    return low if low < terms.shape[0] and terms[low] == term else -1
-
-
-@numba.njit(cache=True, nogil=True)
-def _accumulate(begin, end, terms, weights, levels, curve, sums):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
-    """Terms outside, levels inside: a row's sum is made in the same order however its postings are spread."""
-    for i in range(begin, end):
-        weight = weights[i]
-        for level in levels:
-            found = find(level.terms, terms[i])
-            if found < 0:
-                continue
-            rows, values = level.rows, level.values
-            if curve.lengths.shape[0]:
-                for j in range(level.starts[found], level.starts[found + 1]):
-                    value = values[j]
-                    norm = curve.constant + curve.slope * np.float32(curve.lengths[rows[j]])
-                    sums[rows[j]] += weight * (value / (value + norm))
-            else:
-                for j in range(level.starts[found], level.starts[found + 1]):
-                    sums[rows[j]] += weight * values[j]
-
-
-@numba.njit(cache=True, nogil=True)
-def _gather(begin, end, terms, levels, mask, sums, touched, kept):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
-    """Rows that the terms' postings name, each once, with their sums, which are cleared; returns how many."""
-    count = 0
-    for i in range(begin, end):
-        for level in levels:
-            found = find(level.terms, terms[i])
-            if found < 0:
-                continue
-            for j in range(level.starts[found], level.starts[found + 1]):
-                row = level.rows[j]
-                value = sums[row]
-                sums[row] = 0
-                touched[count], kept[count] = row, value
-                count += value > 0 and (mask.shape[0] == 0 or mask[row])
-    return count
-
-
-@numba.njit(cache=True, nogil=True)
-def _select_few(touched, kept, k, ids, scores):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
-    """The k best of rows in any order: higher first, then the earlier row."""
-    if kept.shape[0] > k:
-        cut = np.partition(kept, kept.shape[0] - k)[kept.shape[0] - k]
-        best = np.flatnonzero(kept >= cut)
-        touched, kept = touched[best], kept[best]
-    by_row = np.argsort(touched)
-    order = by_row[np.argsort(-kept[by_row], kind="mergesort")]
-    for rank in range(min(k, order.shape[0])):
-        ids[rank], scores[rank] = touched[order[rank]], kept[order[rank]]
-
-
-@numba.njit(cache=True, nogil=True)
-def _search(first, step, starts, terms, weights, levels, curve, mask, rows, k, ids, scores):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
-    sums = np.zeros(rows, np.float32)
-    most = rows // _FEW_ROWS
-    touched, kept = np.empty(most + 1, np.int32), np.empty(most + 1, np.float32)
-    for q in range(first, starts.shape[0] - 1, step):
-        begin, end = starts[q], starts[q + 1]
-        _accumulate(begin, end, terms, weights, levels, curve, sums)
-        if _frequencies(terms[begin:end], levels, np.empty(0, np.bool_)).sum() <= most:
-            count = _gather(begin, end, terms, levels, mask, sums, touched, kept)
-            _select_few(touched[:count], kept[:count], k, ids[q], scores[q])
-            continue
-        if mask.shape[0]:
-            for row in range(rows):
-                if not mask[row]:
-                    sums[row] = 0
-        select_row(sums, k, np.float32(0), ids[q], scores[q])
-        sums[:] = 0
-
-
-@numba.njit(cache=True, nogil=True)
-def _scores(first, step, starts, terms, weights, levels, curve, result):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
-    for q in range(first, starts.shape[0] - 1, step):
-        _accumulate(starts[q], starts[q + 1], terms, weights, levels, curve, result[q])
-
-
-@numba.njit(cache=True, nogil=True)
-def _frequencies(terms, levels, live):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
-    counts = np.zeros(terms.shape[0], np.int64)
-    for i in range(terms.shape[0]):
-        for level in levels:
-            found = find(level.terms, terms[i])
-            if found < 0:
-                continue
-            if live.shape[0]:
-                for j in range(level.starts[found], level.starts[found + 1]):
-                    counts[i] += live[level.rows[j]]
-            else:
-                counts[i] += level.starts[found + 1] - level.starts[found]
-    return counts
-
-
-@numba.njit(cache=True, nogil=True)
-def _merge(old, new, live):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
-    """Two levels as one; all rows of ``new`` come after those of ``old``. Rows that are not live are left out."""
-    most = old.rows.shape[0] + new.rows.shape[0]
-    terms = np.empty(old.terms.shape[0] + new.terms.shape[0], np.int64)
-    starts = np.empty(terms.shape[0] + 1, np.int64)
-    rows, values = np.empty(most, np.int32), np.empty(most, np.float32)
-    count, end, i, j = 0, 0, 0, 0
-    while i < old.terms.shape[0] or j < new.terms.shape[0]:
-        take_old = j == new.terms.shape[0] or (i < old.terms.shape[0] and old.terms[i] <= new.terms[j])
-        take_new = i == old.terms.shape[0] or (j < new.terms.shape[0] and new.terms[j] <= old.terms[i])
-        terms[count] = old.terms[i] if take_old else new.terms[j]
-        starts[count] = end
-        if take_old:
-            end = _append(old, i, live, rows, values, end)
-            i += 1
-        if take_new:
-            end = _append(new, j, live, rows, values, end)
-            j += 1
-        count += end > starts[count]
-    starts[count] = end
-    return terms[:count].copy(), starts[: count + 1].copy(), rows[:end].copy(), values[:end].copy()
-
-
-@numba.njit(cache=True, nogil=True)
-def _append(level, term, live, rows, values, end):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
-    for p in range(level.starts[term], level.starts[term + 1]):
-        if live.shape[0] == 0 or live[level.rows[p]]:
-            rows[end], values[end] = level.rows[p], level.values[p]
-            end += 1
-    return end

@@ -19,7 +19,7 @@ class SparseIndex:
         weights: ``(n, vocabulary)`` CSR float32, weights above 0.
 
     Raises:
-        EmbeddingError: A weight that is NaN or infinite.
+        EmbeddingError: A weight that is NaN, infinite or below 0.
     """
 
     def __init__(self, weights: csr_matrix) -> None:
@@ -40,9 +40,12 @@ class SparseIndex:
         """Append rows ``(m, vocabulary)`` CSR float32.
 
         Raises:
-            EmbeddingError: Another vocabulary, NaN or infinity.
+            EmbeddingError: Another vocabulary, NaN, infinity or a weight below 0.
         """
         self._check(weights, "new rows")
+        if weights.nnz and weights.data.min() < 0:
+            raise EmbeddingError(f"new rows hold a weight of {weights.data.min()}; expected none below 0 (bge-m3's go"
+                                 " through relu)")  # fmt: skip
         if weights.shape[0] == 0:
             return
         self._live.extend(weights.shape[0])

@@ -27,13 +27,27 @@ class TopK:
         return cls(np.full((queries, k), -1, np.int64), np.full((queries, k), -np.inf, np.float32))
 
 
-@numba.njit(cache=True, fastmath={"nnan", "nsz"})
-def _highest(scores, start, stop):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
-    """The maximum of a run; scores are never NaN, which lets the compiler take many at a time."""
-    best = scores[start]
-    for column in range(start, stop):
-        best = max(best, scores[column])
-    return best
+@numba.njit(cache=True)
+def maxima(scores):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+    """The maximum of each run of 64 columns; in 16 lanes, which the compiler takes at once."""
+    n = scores.shape[0]
+    highest = np.empty((n + _RUN - 1) // _RUN, np.float32)
+    lanes = np.empty(16, np.float32)
+    for run in range(n // _RUN):
+        start = run * _RUN
+        for lane in range(16):
+            a, b = scores[start + lane], scores[start + 16 + lane]
+            c, d = scores[start + 32 + lane], scores[start + 48 + lane]
+            a = a if a > b else b
+            c = c if c > d else d
+            lanes[lane] = a if a > c else c
+        best = lanes[0]
+        for lane in range(1, 16):
+            best = best if best > lanes[lane] else lanes[lane]
+        highest[run] = best
+    if n % _RUN:
+        highest[n // _RUN] = scores[n // _RUN * _RUN :].max()
+    return highest
 
 
 @numba.njit(cache=True)
@@ -44,10 +58,8 @@ def select_row(scores, k, floor, ids_out, scores_out):  # type: ignore[no-untype
     is read once and only the few runs that reach the bound are looked into.
     """
     n = scores.shape[0]
-    runs = (n + _RUN - 1) // _RUN
-    highest = np.empty(runs, np.float32)
-    for run in range(runs):
-        highest[run] = _highest(scores, run * _RUN, min(run * _RUN + _RUN, n))
+    highest = maxima(scores)
+    runs = highest.shape[0]
     bound = np.partition(highest, runs - k)[runs - k] if 0 < k < runs else np.float32(-np.inf)
     good = np.flatnonzero((highest >= bound) & (highest > floor))
     kept = np.empty(good.shape[0] * _RUN, np.float32)

@@ -3,7 +3,7 @@
 import numba
 import numpy as np
 
-from ecom_rag.retrieval.postings import find
+from ecom_rag.retrieval.postings_kernels import find, position
 
 _LETTERS = 4  # letters and digits in a gram
 
@@ -41,18 +41,6 @@ def grams(values, rows, channel):  # type: ignore[no-untyped-def]  # noqa: ANN00
 
 
 @numba.njit(cache=True, nogil=True)
-def _position(rows, low, high, row):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
-    """First place from ``low`` to ``high`` whose row is not below ``row``."""
-    while low < high:
-        middle = (low + high) >> 1
-        if rows[middle] < row:
-            low = middle + 1
-        else:
-            high = middle
-    return low
-
-
-@numba.njit(cache=True, nogil=True)
 def _shares(levels, term, rows, curve, out):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
     """Raise ``out`` to how much a term counts in each of the ascending ``rows``: 0 without it, 1 at most."""
     for level in levels:
@@ -61,7 +49,7 @@ def _shares(levels, term, rows, curve, out):  # type: ignore[no-untyped-def]  # 
             continue
         low, high = level.starts[found], level.starts[found + 1]
         for c in range(rows.shape[0]):
-            low = _position(level.rows, low, high, rows[c])
+            low = position(level.rows, low, high, rows[c])
             if low < high and level.rows[low] == rows[c]:
                 norm = curve.constant + curve.slope * np.float32(curve.lengths[rows[c]])
                 share = level.values[low] / (level.values[low] + norm) * (np.float32(1) + curve.constant)

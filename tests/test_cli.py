@@ -247,8 +247,9 @@ def test_reranker_input_is_checked(folder, xlmr_reranker, bge_folder, tmp_path, 
 
 KILLED = """
 import os, sys
-from ecom_rag import jobs, pipeline
-pipeline._BLOCK_RECORDS = 16
+from ecom_rag import jobs
+from ecom_rag.pipeline import files, scoring
+files._BLOCK_RECORDS = 16
 point, count = sys.argv[1], int(sys.argv[2])
 def dying(owner, name):
     original, calls = getattr(owner, name), []
@@ -270,9 +271,9 @@ KILL_POINTS = [
     ("jobs.ResumableOutput:_save_journal", 1),
     ("jobs.ResumableOutput:_save_journal", 4),
     ("jobs.records:dumps", 90),
-    ("pipeline.Embeddings:save", 2),
-    ("pipeline.Scorer:score", 1),
-    ("pipeline.Scorer:score", 11),
+    ("files.Embeddings:save", 2),
+    ("scoring.Scorer:score", 1),
+    ("scoring.Scorer:score", 11),
     ("jobs.ResumableOutput:_final_source", 1),
     ("jobs.shutil:copyfile", 1),
     ("jobs:_sync_folder", 22),
@@ -326,7 +327,7 @@ def test_resume_refuses_other_settings_and_changed_input(folder, bge_folder, tmp
     queries.write_bytes((folder / "queries.jsonl").read_bytes())
     arguments = ["score", queries, "--seeds", folder / "seeds.jsonl", "--model", bge_folder, "--runtime", "torch",
                  "-o", tmp_path / "o.jsonl"]  # fmt: skip
-    assert killable("pipeline.Scorer:score", 5, *arguments).returncode == -signal.SIGKILL
+    assert killable("scoring.Scorer:score", 5, *arguments).returncode == -signal.SIGKILL
     code, stderr = run_here(*arguments, "--resume", "--top-k", "3")
     assert code == 2 and "other settings (top_k: 10, now 3)" in stderr
     queries.write_bytes(queries.read_bytes().replace(b"wallet 2 ", b"WALLET 2 "))
@@ -338,7 +339,10 @@ def test_interrupt_exits_130(folder, bge_folder, tmp_path):
     """A pipe that never ends, interrupted by Ctrl-C."""
     command = [sys.executable, "-m", "ecom_rag", "score", "-", "--seeds", folder / "seeds.jsonl", "--model", bge_folder,
                "--runtime", "torch", "-o", tmp_path / "o.jsonl"]  # fmt: skip
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE)
+    process = subprocess.Popen(
+        command, stdin=subprocess.PIPE, stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
+    )  # fmt: skip
     for _ in range(600):
         if (tmp_path / "o.jsonl.partial" / "journal.json").exists():
             break
@@ -354,7 +358,7 @@ def test_help_and_import_load_no_torch():
     for code in ("import ecom_rag", "import ecom_rag.cli"):
         check = f"import sys; {code}; assert not {{'torch', 'numba', 'transformers', 'openvino'}} & set(sys.modules)"
         subprocess.run([sys.executable, "-c", check], check=True)
-    for command in ([], ["score"], ["rerank"], ["demo"]):
+    for command in ([], ["score"], ["rerank"], ["recall"], ["evaluate"], ["bank", "build"], ["demo"]):
         done = run(*command, "--help")
         assert done.returncode == 0
         assert not command or b"Example" in done.stdout
@@ -364,7 +368,9 @@ def test_help_and_import_load_no_torch():
 def test_public_names():
     import ecom_rag
 
-    assert ecom_rag.__all__ == ["CrossEncoder", "EcomRagError", "Embeddings", "Encoder", "__version__", "rerank",
-                                "rerank_file", "score", "score_file"]  # fmt: skip
+    assert ecom_rag.__all__ == [
+        "CrossEncoder", "EcomRagError", "Embeddings", "Encoder", "Pipeline", "Recall", "SeedBank", "Seeds",
+        "__version__", "recall_file", "rerank", "rerank_file", "score", "score_file",
+    ]  # fmt: skip
     for name in ecom_rag.__all__:
         assert getattr(ecom_rag, name) is not None

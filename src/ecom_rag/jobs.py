@@ -108,7 +108,12 @@ class ResumableOutput:
                 raise UsageError("--resume needs a file to continue; give --output a path instead of -")
             return
         self._folder = Path(f"{output}.partial")
-        self._open(json.dumps(settings, sort_keys=True, default=str, indent=1), resume)
+        try:
+            self._open(json.dumps(settings, sort_keys=True, default=str, indent=1), resume)
+        except BaseException:
+            if self._lock is not None:
+                self._lock.close()  # at once, not when the error is forgotten: the caller may try again
+            raise
 
     @property
     def cache(self) -> Path | None:

@@ -111,8 +111,7 @@ class ResumableOutput:
         try:
             self._open(json.dumps(settings, sort_keys=True, default=str, indent=1), resume)
         except BaseException:
-            if self._lock is not None:
-                self._lock.close()  # at once, not when the error is forgotten: the caller may try again
+            self._unlock()  # at once, not when the error is forgotten: the caller may try again
             raise
 
     @property
@@ -209,8 +208,7 @@ class ResumableOutput:
         if self._folder is None:
             return
         self._close()
-        if self._lock is not None:
-            self._lock.close()
+        self._unlock()
         # A run that failed before it had anything to keep leaves nothing behind.
         if error is not None and self._journal.blocks == 0 and not any((self._folder / "cache").glob("*")):
             shutil.rmtree(self._folder, ignore_errors=True)
@@ -219,6 +217,10 @@ class ResumableOutput:
         for handle in (self._results, self._rejected):
             if handle is not None and handle is not sys.stdout.buffer:
                 handle.close()
+
+    def _unlock(self) -> None:
+        if self._lock is not None:
+            self._lock.close()
 
     def _final_source(self) -> Path:
         assert self._folder is not None

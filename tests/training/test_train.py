@@ -73,7 +73,7 @@ def test_circle_loss_learns_the_classes(mean_folder, tmp_path):
     dev = labelled(tmp_path / "dev.jsonl", rows=12)
     recipe = recipe_of(mean_folder, data, tmp_path / "out", loss={"name": "circle"},
                        data_table={"train": data, "dev": dev, "parent": "policy"},
-                       schedule={"epochs": 4, "bf16": True})  # fmt: skip
+                       schedule={"epochs": 4, "bf16": True, "device": "auto"})  # fmt: skip
     report = train(recipe)
     assert report["dev"]["after"] >= report["dev"]["before"] and report["dev"]["measure"] == "MAP@R"
     out = tmp_path / "out"

@@ -214,7 +214,7 @@ def _arguments(recipe: Recipe, kind: Any, dev: Any, work: Path) -> Any:
         max_grad_norm=schedule.max_grad_norm,
         gradient_accumulation_steps=schedule.gradient_accumulation,
         bf16=schedule.bf16,
-        use_cpu=schedule.device == "cpu" or not torch.cuda.is_available(),  # bf16 is refused on a CPU that was not asked for
+        use_cpu=schedule.device == "cpu" or not torch.cuda.is_available(),  # else bf16 is refused without a GPU
         seed=recipe.seed,
         save_strategy=when,
         save_steps=schedule.save_every or 500,

@@ -15,6 +15,7 @@ from ecom_rag.models import Embeddings, Encoder
 from ecom_rag.models import checkpoint as checkpoints
 from ecom_rag.models.families import family_of
 from ecom_rag.models.runtimes import Placement, TorchRuntime, choose
+from ecom_rag.models.tokens import Tokenizer
 
 
 @pytest.mark.parametrize(
@@ -287,3 +288,19 @@ def test_fused_layers_equal_transformers(tmp_path, kind, lengths):
         first = fused(ids, mask, types, first_only=True).last_hidden_state.float()
     assert torch.cosine_similarity(whole, expected, dim=-1)[mask.bool()].min() > 0.9998
     assert torch.cosine_similarity(first[:, 0], expected[:, 0], dim=-1).min() > 0.9998
+
+
+def test_tokenizer_from_the_cache_is_the_checkpoints(mean_folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("ECOM_RAG_CACHE", str(tmp_path))
+    texts = ["leather bag 皮包", "", "x" * 900]
+    first, second = Tokenizer(mean_folder), Tokenizer(mean_folder)
+    kept = sorted((tmp_path / "tokenizers").iterdir())
+    assert [path.suffix for path in kept] == [".json", ".tokenizer"]
+    kept[1].write_text("{damaged")
+    for other in (second, Tokenizer(mean_folder)):
+        assert np.array_equal(other.ids(texts, 64).values, first.ids(texts, 64).values)
+        for layout in ("single", "pair"):
+            assert np.array_equal(getattr(other, layout).suffix, getattr(first, layout).suffix)
+        for fact in ("pad_id", "vocab_size", "uses_token_types", "max_length"):
+            assert getattr(other, fact) == getattr(first, fact)
+        assert np.array_equal(other.unweighted_ids, first.unweighted_ids)

@@ -4,8 +4,13 @@ Cutting the ids ourselves gives the same ids as the tokenizer's own truncation, 
 query and each document once, however many pairs they appear in.
 """
 
+import hashlib
+import json
+import logging
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ecom_rag.errors import ModelError
+from ecom_rag.models.checkpoint import cache_folder
 from ecom_rag.models.embeddings import Ragged
+
+logger = logging.getLogger(__name__)
 
 _TEXTS_AT_ONCE = 1024
 
@@ -44,28 +52,16 @@ class Tokenizer:
     """
 
     def __init__(self, folder: Path) -> None:
-        from transformers import AutoTokenizer
-
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(folder)
-        except Exception as error:
-            raise ModelError(f"{folder}: its tokenizer cannot be loaded ({_first_line(error)}); expected tokenizer.json"
-                             " and tokenizer_config.json beside the weights") from None  # fmt: skip
-        if not tokenizer.is_fast:
-            raise ModelError(
-                f"{folder}: has only a slow tokenizer; save a fast one (tokenizer.json) beside the weights"
-            )
-        self._backend = tokenizer.backend_tokenizer
+        backend, facts = _from_cache(folder) or _from_checkpoint(folder)
+        self._backend = backend
         self._backend.no_truncation()
         self._backend.no_padding()
-        self._cut_left = tokenizer.truncation_side == "left"
-        self.pad_id = int(tokenizer.pad_token_id or 0)
-        self.vocab_size = len(tokenizer)
-        self.uses_token_types = "token_type_ids" in tokenizer.model_input_names
-        self.max_length = int(tokenizer.model_max_length)
-        # What FlagEmbedding drops from learned term weights: [SEP] of a BERT is not among them.
-        special = (tokenizer.cls_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id, tokenizer.unk_token_id)
-        self.unweighted_ids = np.array(sorted({int(i) for i in special if i is not None}), np.int64)
+        self._cut_left = facts["cut_left"]
+        self.pad_id: int = facts["pad_id"]
+        self.vocab_size: int = facts["vocab_size"]
+        self.uses_token_types: bool = facts["uses_token_types"]
+        self.max_length: int = facts["max_length"]
+        self.unweighted_ids = np.array(facts["unweighted_ids"], np.int64)
         self.single = self._layout(self._backend.encode("a"))
         self.pair = self._layout(self._backend.encode("a", "b"))
 
@@ -94,6 +90,64 @@ class Tokenizer:
         # The run of special tokens strictly between the two texts; empty for a single text.
         inside = np.flatnonzero(special[first:last]) + first
         return Layout(ids[:first], ids[inside], ids[last + 1 :], int(probe.type_ids[last]))
+
+
+def _from_checkpoint(folder: Path) -> tuple[Any, dict[str, Any]]:
+    """The tokenizer as transformers builds it of the folder's files; kept in the cache."""
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+    except Exception as error:
+        raise ModelError(f"{folder}: its tokenizer cannot be loaded ({_first_line(error)}); expected tokenizer.json"
+                         " and tokenizer_config.json beside the weights") from None  # fmt: skip
+    if not tokenizer.is_fast:
+        raise ModelError(f"{folder}: has only a slow tokenizer; save a fast one (tokenizer.json) beside the weights")
+    # What FlagEmbedding drops from learned term weights: [SEP] of a BERT is not among them.
+    special = (tokenizer.cls_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id, tokenizer.unk_token_id)
+    facts = {
+        "cut_left": tokenizer.truncation_side == "left",
+        "pad_id": int(tokenizer.pad_token_id or 0),
+        "vocab_size": len(tokenizer),
+        "uses_token_types": "token_type_ids" in tokenizer.model_input_names,
+        "max_length": int(tokenizer.model_max_length),
+        "unweighted_ids": sorted({int(i) for i in special if i is not None}),
+    }
+    place = _cache_place(folder)
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        for path, content in (
+            (place.with_suffix(".tokenizer"), tokenizer.backend_tokenizer.to_str()),
+            (place, json.dumps(facts)),  # last: with it the pair is complete
+        ):
+            part = path.with_name(f"{path.name}.{os.getpid()}")
+            part.write_text(content, encoding="utf-8")
+            part.replace(path)
+    except OSError as error:
+        logger.info("the tokenizer is not kept in the cache (%s)", error)
+    return tokenizer.backend_tokenizer, facts
+
+
+def _from_cache(folder: Path) -> tuple[Any, dict[str, Any]] | None:
+    """What an earlier start kept: importing transformers takes a second, more than encoding a small file."""
+    import tokenizers
+
+    place = _cache_place(folder)
+    try:
+        facts = json.loads(place.read_text(encoding="utf-8"))
+        return tokenizers.Tokenizer.from_file(str(place.with_suffix(".tokenizer"))), facts
+    except Exception as error:  # tokenizers raises a bare Exception; a damaged cache is made anew
+        logger.debug("no tokenizer in the cache (%s)", error)
+        return None
+
+
+def _cache_place(folder: Path) -> Path:
+    """Named by what the tokenizer is made of: the folder's own small files, and the libraries' versions."""
+    digest = hashlib.sha256(f"{version('transformers')} {version('tokenizers')}".encode())
+    for path in sorted(folder.iterdir()):
+        if path.suffix in (".json", ".txt", ".model") and "safetensors" not in path.name:
+            digest.update(path.name.encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
+    return cache_folder() / "tokenizers" / f"{digest.hexdigest()[:32]}.json"
 
 
 def _first_line(error: BaseException) -> str:

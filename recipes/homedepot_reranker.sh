@@ -1,0 +1,34 @@
+#!/usr/bin/env bash
+# A cross-encoder on homedepot's train queries, begun from the starter's weights, against the fused routes that it
+# re-orders: bm25 and the fine-tuned embedder, first 100 documents of each dev query.
+# Usage: recipes/homedepot_reranker.sh DATA [WORK], after recipes/homedepot_embedder.sh
+set -euo pipefail
+data=${1:?folder that holds homedepot/, a BEIR folder} work=${2:-work}
+
+ecom-rag evaluate --beir "$data/homedepot" --split train --export-queries "$work/hd_train.jsonl" \
+  --export-seeds "$work/hd_seeds.jsonl"
+for split in train dev; do
+  ecom-rag recall "$work/hd_$split.jsonl" --seeds "$work/hd_seeds.jsonl" --model "$work/homedepot_embedder" \
+    --routes bm25,dense --top-k 100 --resume --output "$work/hd_fused_$split.jsonl"
+done
+ecom-rag mine "$data/homedepot" --run "$work/hd_fused_train.jsonl" --split train --min-grade 3 --range 1-60 \
+  --negatives 15 --resume --output "$work/homedepot_fused_mined.jsonl"
+
+cat > "$work/homedepot_reranker.toml" <<TOML
+model = "starter"
+output = "$work/homedepot_reranker"
+[data]
+train = "$work/homedepot_fused_mined.jsonl"
+max_length = 64
+[sampling]
+batch_size = 32
+[schedule]
+epochs = ${EPOCHS:-4}
+learning_rate = 1e-4
+bf16 = true
+TOML
+test -e "$work/homedepot_reranker" || ecom-rag train reranker "$work/homedepot_reranker.toml" --resume
+
+ecom-rag rerank "$work/hd_fused_dev.jsonl" --model "$work/homedepot_reranker" --resume --output "$work/hd_reranked.jsonl"
+ecom-rag evaluate "$work/hd_fused_dev.jsonl" "$work/hd_reranked.jsonl" --beir "$data/homedepot" --split dev \
+  --measures nDCG@10 --output "$work/homedepot_reranker.json"

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# A cross-encoder on homedepot's train queries, begun from the starter's weights, against the fused routes that it
+# A cross-encoder on homedepot's train queries, begun from the fine-tuned embedder's weights, against the fused routes that it
 # re-orders: bm25 and the fine-tuned embedder, first 100 documents of each dev query.
 # Usage: recipes/homedepot_reranker.sh DATA [WORK], after recipes/homedepot_embedder.sh
 set -euo pipefail
@@ -15,7 +15,7 @@ ecom-rag mine "$data/homedepot" --run "$work/hd_fused_train.jsonl" --split train
   --negatives 15 --resume --output "$work/homedepot_fused_mined.jsonl"
 
 cat > "$work/homedepot_reranker.toml" <<TOML
-model = "starter"
+model = "$work/homedepot_embedder"
 output = "$work/homedepot_reranker"
 [data]
 train = "$work/homedepot_fused_mined.jsonl"
@@ -23,12 +23,15 @@ max_length = 64
 [sampling]
 batch_size = 32
 [schedule]
-epochs = ${EPOCHS:-4}
+epochs = ${EPOCHS:-6}
 learning_rate = 1e-4
+dropout = 0.0
 bf16 = true
 TOML
 test -e "$work/homedepot_reranker" || ecom-rag train reranker "$work/homedepot_reranker.toml" --resume
 
 ecom-rag rerank "$work/hd_fused_dev.jsonl" --model "$work/homedepot_reranker" --resume --output "$work/hd_reranked.jsonl"
-ecom-rag evaluate "$work/hd_fused_dev.jsonl" "$work/hd_reranked.jsonl" --beir "$data/homedepot" --split dev \
-  --measures nDCG@10 --output "$work/homedepot_reranker.json"
+ecom-rag rerank "$work/hd_fused_dev.jsonl" --model "$work/homedepot_reranker" --blend 0.5 --resume \
+  --output "$work/hd_blended.jsonl"
+ecom-rag evaluate "$work/hd_fused_dev.jsonl" "$work/hd_reranked.jsonl" "$work/hd_blended.jsonl" --beir "$data/homedepot" \
+  --split dev --measures nDCG@10 --output "$work/homedepot_reranker.json"

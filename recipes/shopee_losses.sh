@@ -15,7 +15,6 @@ output = "$work/$name"
 seed = $seed
 [data]
 train = "$data/shopee/train.jsonl.gz"
-dev = "$data/shopee/dev.jsonl.gz"
 single_texts = "drop"
 max_length = 64
 [loss]
@@ -24,18 +23,34 @@ name = "$loss"
 classes_per_batch = 32
 texts_per_class = 2
 [schedule]
-max_steps = ${STEPS:-500}
-save_every = ${STEPS:-500}
+max_steps = ${STEPS:-400}
 learning_rate = 5e-5
+dropout = 0.0
 bf16 = true
 TOML
     test -e "$work/$name" || ecom-rag train embedder "$work/$name.toml" --resume
   done
 done
-python - "$work" <<'PY'
-import json, pathlib, sys
+python - "$data" "$work" <<'PY'
+import sys
+from pathlib import Path
 
-for path in sorted(pathlib.Path(sys.argv[1]).glob("shopee_*_?/train_report.json")):
-    report = json.loads(path.read_text())
-    print(path.parent.name, json.dumps(report["dev"]))
+import numpy as np
+from ecom_rag import Encoder
+from ecom_rag.records import read
+from ecom_rag.training.dev import same_class_figures
+
+data, work = sys.argv[1:]
+dev = list(read(f"{data}/shopee/dev.jsonl.gz"))
+texts, labels = [r["text"] for r in dev], [r["metadata"]["label"] for r in dev]
+found = {}
+for model in ["starter", *map(str, sorted(Path(work).glob("shopee_*_?/")))]:
+    vectors = Encoder.from_pretrained(model, max_length=64).encode(texts, outputs=("dense",)).dense
+    name = Path(model).name.removeprefix("shopee_").rstrip("_0123456789")
+    found.setdefault(name, []).append(same_class_figures(vectors, labels))
+for name, runs in found.items():
+    for measure in ("MAP@R", "R@1"):
+        values = [run[measure] for run in runs]
+        each = " ".join(f"{value:.4f}" for value in values)
+        print(f"{name:24} {measure:6} {np.mean(values):.4f} +- {np.std(values):.4f}  ({each})")
 PY

@@ -7,6 +7,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from ecom_rag import records
@@ -137,6 +138,21 @@ def test_rerank_moves_the_lists_together(folder, score, xlmr_reranker, tmp_path)
             assert old["topk_metadata"][rank - 1] == metadata
             assert old["topk_sim"][rank - 1] == evidence["retrieval"]["score"]
             assert sim == pytest.approx(relevance[rank - 1], abs=1e-5)
+    half = run("rerank", tmp_path / "scored.jsonl", "--model", xlmr_reranker, "-o", tmp_path / "half.jsonl",
+               "--precision", "fp32", "--blend", "0.25")  # fmt: skip
+    assert half.returncode == 0, half.stderr
+    for old, new in zip(before, read(tmp_path / "half.jsonl"), strict=True):
+        relevance = cross_encoder.score([(old["text"], seed) for seed in old["topk_seed"]]).astype(float)
+        earlier = np.array(old["topk_sim"])
+        parts = [(x - x.min()) / (x.std() or 1) for x in (relevance, earlier)]
+        blended = 0.25 * parts[0] + 0.75 * parts[1]
+        order = [evidence["retrieval"]["rank"] - 1 for evidence in new["topk_evidence"]]
+        assert sorted(order) == list(range(6))
+        np.testing.assert_allclose(new["topk_sim"], blended[order], atol=2e-2)
+        assert new["topk_sim"] == sorted(new["topk_sim"], reverse=True)
+        own = [evidence["reranker"] for evidence in new["topk_evidence"]]
+        np.testing.assert_allclose([item["score"] for item in own], relevance[order], atol=1e-5)
+        assert sorted(item["rank"] for item in own) == [1, 2, 3, 4, 5, 6]
     twice = run("rerank", tmp_path / "r.jsonl", "--model", xlmr_reranker, "-o", tmp_path / "rr.jsonl")
     assert twice.returncode == 0
     assert set(read(tmp_path / "rr.jsonl")[0]["topk_evidence"][0]) == {"retrieval", "retrieval_2"}

@@ -352,3 +352,40 @@ def test_broken_json_and_missing_files(tmp_path):
         train(recipe_of("starter", data, tmp_path))
     with pytest.raises(EcomRagError, match="labelled records; a reranker needs queries"):
         train(recipe_of("starter", labelled(tmp_path / "l.jsonl"), tmp_path / "out", task="reranker"))
+
+
+@pytest.mark.parametrize("task", ["embedder", "reranker"])
+def test_parts_of_like_length_give_what_the_whole_batch_gives(mean_folder, bert_reranker, tmp_path, monkeypatch, task):
+    from ecom_rag.models.tokens import Tokenizer
+    from ecom_rag.training import checkpoints, modules
+    from ecom_rag.training.collate import pair_inputs, single_inputs
+
+    folder = mean_folder if task == "embedder" else bert_reranker
+    recipe = recipe_of(folder, grouped(tmp_path / "train.jsonl"), tmp_path / "out", task=task)
+    texts = ["leather wallet card " * n for n in (5, 1, 3, 1, 4, 2, 8)]
+    if task == "embedder":
+        model, output = checkpoints.load_embedder(recipe, checkpoints.base_checkpoint(recipe)), "sentence_embedding"
+        feature = single_inputs(Tokenizer(folder), texts, 32)
+    else:
+        model, output = checkpoints.load_reranker(recipe, 32), "scores"
+        feature = pair_inputs(Tokenizer(folder), ["watch"] * len(texts), texts, 32)
+    model.eval()
+    whole = model(dict(feature))[output]
+    widths = []
+    model.register_forward_pre_hook(lambda _, given: widths.append(tuple(given[0]["input_ids"].shape)))
+    monkeypatch.setattr(modules, "_PART", 3)
+    torch.testing.assert_close(modules._in_parts(model, feature, output), whole, rtol=1e-4, atol=1e-5)
+    assert [rows for rows, _ in widths] == [3, 3, 1] and widths[0][1] < widths[1][1] <= widths[2][1]
+
+
+def test_dropout_of_the_recipe(mean_folder, tmp_path):
+    from ecom_rag.training import checkpoints
+
+    def rates(**schedule):
+        recipe = recipe_of(mean_folder, grouped(tmp_path / "train.jsonl"), tmp_path / "out", schedule=schedule)
+        model = checkpoints.load_embedder(recipe, checkpoints.base_checkpoint(recipe))
+        return {module.p for module in model.modules() if isinstance(module, torch.nn.Dropout)}
+
+    assert rates() == {0.1} and rates(dropout=0) == {0.0}
+    with pytest.raises(EcomRagError, match=r"schedule\.dropout is 1\.0; expected from 0 to below 1"):
+        rates(dropout=1)

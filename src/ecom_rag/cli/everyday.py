@@ -97,10 +97,14 @@ def score(
 
 def rerank(
     results: Annotated[str, typer.Argument(help="Results of score or recall; - is stdin.", show_default=False)],
-    model: Annotated[str, typer.Option(help="Local folder or hub id of a cross-encoder.", show_default=False)],
+    model: Annotated[str, typer.Option(help="Cross-encoder: local folder, hub id, or 'starter'.", show_default=False)],
     output: Output,
     top_k: Annotated[int | None, typer.Option("--top-k", "-k", help="Keep this many.", show_default="all")] = None,
     normalize: Annotated[bool, typer.Option("--normalize", help="Relevance in 0..1 instead of logits.")] = False,
+    blend: Annotated[
+        float,
+        typer.Option(min=0, max=1, help="The relevance's share in the order; the rest is the earlier score's."),
+    ] = 1.0,
     max_length: Annotated[int, typer.Option(help="Tokens a pair; of the query at most 3/4 of it.")] = 512,
     runtime: Runtime = RuntimeName.auto,
     precision: PrecisionOption = Precision.auto,
@@ -118,6 +122,7 @@ def rerank(
     \b
     Examples:
       ecom-rag rerank scored.jsonl --model BAAI/bge-reranker-v2-m3 --output reranked.jsonl
+      ecom-rag rerank scored.jsonl --model starter --blend 0.5 --output reranked.jsonl
       ecom-rag rerank recalled.jsonl.gz --model ./bge-reranker-base --normalize --top-k 5 --output reranked.parquet
     """
     prepare(verbose)
@@ -143,6 +148,7 @@ def rerank(
             load,
             top_k=top_k,
             normalize=normalize,
+            blend=blend,
             resume=resume,
             on_bad_line=on_bad_line,
             progress=progress,

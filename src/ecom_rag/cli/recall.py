@@ -59,6 +59,9 @@ def recall(
     normalize: Annotated[
         bool | None, typer.Option("--normalize", help="Relevance of the reranker in 0..1.", show_default=False)
     ] = None,
+    blend: Annotated[
+        float | None, typer.Option(min=0, max=1, help="The reranker's share in the order.", show_default="1")
+    ] = None,
     exact_multivector: Annotated[
         bool | None,
         typer.Option(
@@ -112,6 +115,7 @@ def recall(
             "top_k": top_k,
             "filter": filter,
             "normalize": normalize,
+            "blend": blend,
             "exact_multivector": exact_multivector,
             "model": model,
             "rerank": rerank,

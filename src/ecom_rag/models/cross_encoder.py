@@ -53,7 +53,7 @@ class CrossEncoder:
         """Load a checkpoint.
 
         Args:
-            model: Local folder or hub id.
+            model: Local folder, hub id, or ``starter``.
             runtime: ``auto``, ``torch`` or ``openvino``.
             precision: ``auto``, ``fp32``, ``bf16`` or ``fp16``.
             device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
@@ -63,7 +63,7 @@ class CrossEncoder:
         Raises:
             ModelError: The checkpoint cannot be found, read, or does not give one logit.
         """
-        folder = locate(model)
+        folder = locate(model, reranker=True)
         config = read_json(folder / "config.json")
         labels = len(config.get("id2label") or {}) or int(config.get("num_labels", 2))
         architectures = config.get("architectures") or []

@@ -35,6 +35,7 @@ class Recall:
         filter: Over the seeds' metadata, e.g. ``label = "fraud" and price < 100``.
         exact_multivector: Score every seed by MaxSim, instead of the other routes' candidates.
         normalize: Relevance of the reranker in 0..1.
+        blend: Its share in the order, see ``rerank``.
     """
 
     routes: tuple[str, ...] = ()
@@ -46,6 +47,7 @@ class Recall:
     filter: Any = None
     exact_multivector: bool = False
     normalize: bool = False
+    blend: float = 1.0
 
     def check(self) -> "Recall":
         """The same, if it makes sense.
@@ -59,6 +61,8 @@ class Recall:
             raise UsageError(f"depth {self.depth} is less than top-k {self.top_k}; keep at least as many candidates")
         if self.fusion not in FUSIONS and not self.fusion.endswith(".json"):
             raise UsageError(f"fusion {self.fusion!r} is unknown; expected {', '.join(FUSIONS)} or a fitted .json file")
+        if not 0 <= self.blend <= 1:
+            raise UsageError(f"blend is {self.blend}; expected 0 to 1, the reranker's share")
         unknown = set(self.weights or ()) - set(self.routes or ROUTES)
         if unknown:
             raise UsageError(f"weights for {', '.join(sorted(unknown))}, which is none of the routes"
@@ -128,7 +132,10 @@ class Pipeline:
             found = self.search(view, texts, embeddings)
             results = _results(queries, view, *self._fused(found, keep))
         if self._cross_encoder is not None:
-            results = rerank(results, self._cross_encoder, top_k=self.settings.top_k, normalize=self.settings.normalize)
+            results = rerank(
+                results, self._cross_encoder, top_k=self.settings.top_k, normalize=self.settings.normalize,
+                blend=self.settings.blend,
+            )  # fmt: skip
         if progress is not None:
             progress(len(queries))
         return results

@@ -67,7 +67,7 @@ def _read_toml(path: str) -> dict[str, Any]:
     kinds: dict[str, tuple[type, ...]] = {
         "routes": (list,), "fusion": (str,), "weights": (dict,), "rrf_constant": (int, float), "depth": (int,),
         "top_k": (int,), "filter": (str, dict), "exact_multivector": (bool,), "normalize": (bool,),
-        "model": (str,), "rerank": (str,),
+        "blend": (int, float), "model": (str,), "rerank": (str,),
     }  # fmt: skip
     assert set(kinds) == {field.name for field in fields(Recall)} | set(_MODELS)
     for key, value in found.items():

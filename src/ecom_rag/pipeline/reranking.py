@@ -20,6 +20,7 @@ def rerank_file(
     *,
     top_k: int | None = None,
     normalize: bool = False,
+    blend: float = 1.0,
     resume: bool = False,
     on_bad_line: str = "fail",
     progress: Progress | None = None,
@@ -32,6 +33,7 @@ def rerank_file(
         load_cross_encoder: Called once the cheap checks are passed.
         top_k: Keep this many a record; by default all.
         normalize: Sigmoid of the logit.
+        blend: Share of the relevance in the order; see ``rerank``.
         resume: Continue an interrupted run.
         on_bad_line: ``fail`` or ``skip``.
         progress: See ``Progress``; counts pairs.
@@ -54,6 +56,7 @@ def rerank_file(
         "cross_encoder": cross_encoder.settings,
         "top_k": top_k,
         "normalize": normalize,
+        "blend": blend,
         "on_bad_line": on_bad_line,
     }
     with jobs.ResumableOutput(output, settings=settings, resume=resume) as sink:
@@ -61,7 +64,7 @@ def rerank_file(
             step = stage(progress, "reranking", None)
 
             def work(block: list[Record]) -> list[Record]:
-                return rerank(block, cross_encoder, top_k=top_k, normalize=normalize, progress=step)
+                return rerank(block, cross_encoder, top_k=top_k, normalize=normalize, blend=blend, progress=step)
 
             stream = records.read(results, on_bad_line=on_bad_line, check=check_result, report=report)
             run_blocks(sink, stream, report, work, max_size=RERANK_PAIRS, size=lambda record: len(record["topk_seed"]))

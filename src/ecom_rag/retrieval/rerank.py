@@ -3,12 +3,15 @@
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ecom_rag.errors import UsageError
 from ecom_rag.models.cross_encoder import CrossEncoder
+from ecom_rag.retrieval.fusion import Evidence, route_scores
 
 LISTS = ("topk_sim", "topk_seed", "topk_metadata")
 _EARLIER = "retrieval"  # evidence entry of the scores that the candidates came with
+_RERANKER = "reranker"  # entry of the relevance, where it is not the score itself
 
 
 def rerank(
@@ -17,6 +20,7 @@ def rerank(
     *,
     top_k: int | None = None,
     normalize: bool = False,
+    blend: float = 1.0,
     progress: Any = None,
 ) -> list[dict[str, Any]]:
     """Re-sort the candidates of each result by the relevance of its text and each seed.
@@ -30,6 +34,10 @@ def rerank(
         cross_encoder: The reranker.
         top_k: Keep this many after re-sorting; by default all.
         normalize: Sigmoid of the logit, 0..1.
+        blend: Below 1 the candidates are ordered by ``blend`` times the relevance and ``1 - blend`` times the score
+            they came with, each in standard deviations above the lowest of the result; that is then ``topk_sim``,
+            and the relevance and its rank are in the evidence as ``reranker``. A reranker that was trained on little
+            data does not know all that the routes know; half and half can be better than either (docs/training.md).
         progress: Called with the number of pairs done.
 
     Returns:
@@ -37,11 +45,13 @@ def rerank(
     """
     if top_k is not None and top_k < 1:
         raise UsageError(f"top_k is {top_k}; expected at least 1")
+    if not 0 <= blend <= 1:
+        raise UsageError(f"blend is {blend}; expected 0 to 1, the reranker's share")
     pairs = [(result["text"], seed) for result in results for seed in result["topk_seed"]]
     relevance = cross_encoder.score(pairs, normalize=normalize, progress=progress)
     ends = np.cumsum([len(result["topk_seed"]) for result in results], dtype=np.int64)
     return [
-        _resorted(result, relevance[end - len(result["topk_seed"]) : end], top_k)
+        _resorted(result, relevance[end - len(result["topk_seed"]) : end], top_k, blend)
         for result, end in zip(results, ends, strict=True)
     ]
 
@@ -65,18 +75,43 @@ def check_result(record: dict[str, Any]) -> None:
         raise ValueError('"topk_sim" holds something else than numbers; expected one score a candidate')
 
 
-def _resorted(result: dict[str, Any], relevance: Any, top_k: int | None) -> dict[str, Any]:
-    order = np.argsort(-relevance, kind="stable")[:top_k].tolist()
+def _resorted(
+    result: dict[str, Any], relevance: NDArray[np.float32], top_k: int | None, blend: float
+) -> dict[str, Any]:
     evidence = result.get("topk_evidence") or [{} for _ in result["topk_sim"]]
     taken = {key for item in evidence for key in item}
-    name = _EARLIER
-    while name in taken:
-        number = int(name.rpartition("_")[2]) + 1 if "_" in name else 2
-        name = f"{_EARLIER}_{number}"
+    name = _free(_EARLIER, taken)
+    scores: NDArray[Any] = relevance
+    if blend < 1:
+        earlier = np.array(result["topk_sim"], np.float64)
+        scores = blend * _standardised(relevance) + (1 - blend) * _standardised(earlier)
+        ranks = np.empty(len(relevance), np.int64)
+        ranks[np.argsort(-relevance, kind="stable")] = np.arange(1, len(relevance) + 1)
+        own = _free(_RERANKER, taken)
+        evidence = [
+            {**item, own: {"score": round(float(score), 6), "rank": int(rank)}}
+            for item, score, rank in zip(evidence, relevance, ranks, strict=True)
+        ]
+    order = np.argsort(-scores, kind="stable")[:top_k].tolist()
     return {
         **result,
-        "topk_sim": [round(float(relevance[i]), 6) for i in order],
+        "topk_sim": [round(float(scores[i]), 6) for i in order],
         "topk_seed": [result["topk_seed"][i] for i in order],
         "topk_metadata": [result["topk_metadata"][i] for i in order],
         "topk_evidence": [{**evidence[i], name: {"score": result["topk_sim"][i], "rank": i + 1}} for i in order],
     }
+
+
+def _standardised(scores: NDArray[Any]) -> NDArray[np.float64]:
+    """Standard deviations above the lowest, as fusion's ``zscore``."""
+    given = np.asarray(scores, np.float32)[None, :]
+    return route_scores(Evidence(given, np.ones(given.shape, np.int64)), method="zscore")[0]
+
+
+def _free(name: str, taken: set[str]) -> str:
+    """The name, or the first of ``name_2``, ``name_3``, ... that is not taken."""
+    found, number = name, 1
+    while found in taken:
+        number += 1
+        found = f"{name}_{number}"
+    return found

@@ -16,6 +16,7 @@ from ecom_rag.training.losses.distributed import rank
 from ecom_rag.training.recipe import Loss
 
 _TEMPERATURES = {"supervised_contrastive": 0.1}
+_PART = 64  # texts of like length that go through the model together on a CPU
 
 
 class EmbedderLoss(CachedLossMixin, nn.Module):
@@ -46,7 +47,8 @@ class EmbedderLoss(CachedLossMixin, nn.Module):
         if self.mini_batch_size:
             found: Tensor = self.forward_cached(features, labels)
             return found
-        return self.calculate_loss([[self.model(feature)["sentence_embedding"]] for feature in features], labels)
+        embeddings = [_in_parts(self.model, feature, "sentence_embedding") for feature in features]
+        return self.calculate_loss([[part] for part in embeddings], labels)
 
     def calculate_loss(self, reps: list[list[Tensor]], labels: Any = None, *, with_backward: bool = False) -> Tensor:
         """The loss of embeddings that came in mini-batches; see ``CachedLossMixin``."""
@@ -140,7 +142,7 @@ class RerankerLoss(CachedLossMixin, nn.Module):
         if self.mini_batch_size:
             found: Tensor = self.forward_cached(features, labels)
             return found
-        return self.calculate_loss([[self.model(features[0])["scores"]]], labels)
+        return self.calculate_loss([[_in_parts(self.model, features[0], "scores")]], labels)
 
     def embed_minibatch(
         self,
@@ -174,6 +176,20 @@ class RerankerLoss(CachedLossMixin, nn.Module):
             loss.backward()  # type: ignore[no-untyped-call]
             loss = loss.detach()
         return loss
+
+
+def _in_parts(model: Any, feature: dict[str, Tensor], output: str) -> Tensor:
+    """The model's output for a batch; on a CPU, where padding costs as much as text, in parts of like length."""
+    lengths = feature["attention_mask"].sum(1)
+    if lengths.device.type != "cpu" or len(lengths) <= _PART:
+        whole: Tensor = model(feature)[output]
+        return whole
+    order = torch.argsort(lengths, stable=True)
+    found = []
+    for rows in torch.split(order, _PART):
+        longest = int(lengths[rows[-1]])
+        found.append(model({name: value[rows, :longest] for name, value in feature.items()})[output])
+    return torch.cat(found)[torch.argsort(order)]
 
 
 def _distil(settings: Loss, student: Tensor, teacher: Tensor) -> Tensor:

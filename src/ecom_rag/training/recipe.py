@@ -85,6 +85,7 @@ class Schedule:
     warmup: float = 0.1  # share of all steps
     weight_decay: float = 0.01
     max_grad_norm: float = 1.0
+    dropout: float | None = None  # by default the checkpoint's; 0 halves a step on a CPU
     gradient_accumulation: int = 1
     mini_batch: int | None = None  # texts at once with gradient caching (Gao et al. 2021, arXiv:2101.06983)
     bf16: bool = False
@@ -191,6 +192,7 @@ def _rules(recipe: Recipe) -> list[tuple[bool, str, str]]:
         (0 <= loss.margin < 1, "loss.margin", "from 0 to below 1"),
         (recipe.evaluation.batch_size > 0, "evaluation.batch_size", "above 0"),
         (0 <= schedule.warmup < 1, "schedule.warmup", "a share of the steps, from 0 to below 1"),
+        (schedule.dropout is None or 0 <= schedule.dropout < 1, "schedule.dropout", "from 0 to below 1"),
         (schedule.keep >= 2, "schedule.keep", "at least 2, so that a kill while one is written leaves another"),
         (schedule.patience is None or data.dev is not None, "schedule.patience", "data.dev to be given beside it"),
         (recipe.averaging.best_checkpoints == 1 or data.dev is not None, "averaging.best_checkpoints",

@@ -237,7 +237,7 @@ def test_out_of_memory_halves_the_batch_and_goes_on(bge_folder, caplog):
 
 
 def test_what_does_not_go_together():
-    assert choose("auto", "fp32", "cpu", {"model_type": "bert"}).runtime == "openvino"
+    assert choose("auto", "fp32", "cpu", {"model_type": "distilbert"}).runtime == "openvino"
     assert choose("auto", "auto", "cpu", {"model_type": "qwen3"}).runtime == "torch"
     for arguments, message in [
         (("onnx", "auto", "auto", "bert"), "runtime 'onnx' is unknown"),
@@ -261,7 +261,8 @@ def test_missing_heads_are_errors(bge_folder):
 
 @pytest.mark.parametrize("lengths", [[3, 9, 9, 15], [16, 20, 33], [40, 40]])
 @pytest.mark.parametrize("kind", ["bert", "xlmr"])
-def test_fused_layers_equal_transformers(tmp_path, kind, lengths):
+@pytest.mark.parametrize(("precision", "cosine"), [("bf16", 0.9998), ("fp32", 0.999999), ("int8", 0.999)])
+def test_fused_layers_equal_transformers(tmp_path, kind, lengths, precision, cosine):
     """Each position, padding among them, over both attention kernels; and the first position computed alone."""
     import torch
     import transformers
@@ -276,18 +277,78 @@ def test_fused_layers_equal_transformers(tmp_path, kind, lengths):
     else:
         model = transformers.XLMRobertaModel(transformers.XLMRobertaConfig(**shape, intermediate_size=64))
     if not supported(model.config.to_dict()):
-        pytest.skip("this CPU has no bf16 instructions")
+        pytest.skip("this torch has no fused layers")
     longest = max(lengths)
     mask = (torch.arange(longest) < torch.tensor(lengths)[:, None]).long()
     ids = torch.randint(5, 99, mask.shape) * mask + model.config.pad_token_id * (1 - mask)
     types = None if kind == "xlmr" else (torch.arange(longest) > 4).long() * mask
     with torch.inference_mode():
         expected = model.eval()(input_ids=ids, attention_mask=mask, token_type_ids=types).last_hidden_state
-        fused = FusedTransformer(model.config.to_dict(), Weights(model.state_dict(), tmp_path))
+        fused = FusedTransformer(model.config.to_dict(), Weights(model.state_dict(), tmp_path), precision)
         whole = fused(ids, mask, types).last_hidden_state.float()
         first = fused(ids, mask, types, first_only=True).last_hidden_state.float()
-    assert torch.cosine_similarity(whole, expected, dim=-1)[mask.bool()].min() > 0.9998
-    assert torch.cosine_similarity(first[:, 0], expected[:, 0], dim=-1).min() > 0.9998
+    assert torch.cosine_similarity(whole, expected, dim=-1)[mask.bool()].min() > cosine
+    assert torch.cosine_similarity(first[:, 0], expected[:, 0], dim=-1).min() > cosine
+
+
+def test_int8_kernels_equal_plain_numpy():
+    """Rounding, GELU and LayerNorm as their definitions have them; a row of zeros, and damage that must show."""
+    import torch
+
+    from ecom_rag.models import int8_kernels as kernels
+
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((5, 70)).astype(np.float32) * np.float32([[1], [1e-6], [300], [0], [1]])
+    x[4, 3] = np.nan
+    q, scales = np.empty(x.shape, np.int8), np.empty(5, np.float32)
+    kernels.quantize(x, q, scales)
+    assert np.isnan(scales[4]) and scales[3] == 0 and not q[3].any()
+    np.testing.assert_allclose(scales[:3], np.abs(x[:3]).max(axis=1) / 127, rtol=1e-6)
+    assert np.abs(q[:3].astype(int)).max(axis=1).tolist() == [127] * 3
+    assert (np.abs(q[:3] * scales[:3, None] - x[:3]) <= 0.501 * scales[:3, None]).all()
+
+    product = rng.integers(-90_000, 90_000, (4, 70)).astype(np.int32)
+    rows, columns = rng.random(4).astype(np.float32), rng.random(70).astype(np.float32) * np.float32(1e-4)
+    bias, gain, shift = (rng.standard_normal(70).astype(np.float32) for _ in range(3))
+    wide = (product * rows[:, None].astype(float) * columns + bias).astype(np.float32)
+    out = np.empty((4, 70), np.float32)
+    kernels.widen(product, rows, columns, bias, out)
+    np.testing.assert_allclose(out, wide, atol=1e-5)
+
+    kernels.gelu_quantize(product, rows, columns, bias, q[:4], scales[:4])
+    expected = torch.nn.functional.gelu(torch.from_numpy(wide)).numpy()
+    assert (np.abs(q[:4] * scales[:4, None] - expected) <= 0.501 * scales[:4, None] + 1e-5).all()
+
+    residual = rng.standard_normal((4, 70)).astype(np.float32)
+    kernels.add_norm(product, rows, columns, bias, residual, gain, shift, np.float32(1e-12), out)
+    parts = [torch.from_numpy(part) for part in (wide + residual, gain, shift)]
+    np.testing.assert_allclose(out, torch.nn.functional.layer_norm(parts[0], (70,), *parts[1:]).numpy(), atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("flags", "auto", "int8"),
+    [
+        ("GenuineIntel avx512_bf16 avx512_vnni amx_bf16 amx_int8", "bf16", True),
+        ("GenuineIntel avx512_bf16 avx512_vnni", "fp32", True),
+        ("AuthenticAMD avx512_bf16 avx512_vnni", "bf16", True),
+        ("GenuineIntel avx2", "fp32", False),
+    ],
+)
+def test_precision_by_processor(monkeypatch, flags, auto, int8):
+    from ecom_rag.models import cpu
+
+    monkeypatch.setattr(cpu, "_info", lambda: flags)
+    config = {"model_type": "bert"}
+    assert choose("auto", "auto", "cpu", config) == Placement("torch", auto, "cpu", True)
+    if int8:
+        assert choose("auto", "int8", "cpu", config) == Placement("torch", "int8", "cpu", True)
+    else:
+        with pytest.raises(UsageError, match="needs a CPU with int8 instructions"):
+            choose("auto", "int8", "cpu", config)
+    with pytest.raises(UsageError, match="this checkpoint is 'mpnet'"):
+        choose("auto", "int8", "cpu", {"model_type": "mpnet"})
+    with pytest.raises(UsageError, match="int8 runs in torch"):
+        choose("openvino", "int8", "cpu", config)
 
 
 def test_tokenizer_from_the_cache_is_the_checkpoints(mean_folder, tmp_path, monkeypatch):

@@ -1,42 +1,85 @@
-"""Attention (Vaswani et al. 2017, eq. 1) of short sequences: one compiled loop, in float32 over bf16 bits."""
+"""Attention (Vaswani et al. 2017, eq. 1) of short sequences: one compiled loop over float32 or the bits of bf16."""
+
+from typing import Any
 
 import numba
 import numpy as np
+from numba.extending import overload
 
 # exp2 on [0, 1): a minimax polynomial, far below the rounding of bf16.
 _C1, _C2, _C3, _C4, _C5 = (np.float32(c) for c in (0.69314718, 0.24022651, 0.05550411, 0.00961813, 0.00133336))
 
 
+def _widen(source: Any, target: Any) -> None:
+    """Copy numbers to float32; bf16 comes as its bits in uint16."""
+
+
+def _narrow(source: Any, target: Any) -> None:
+    """Copy float32 numbers to float32, or to bf16 bits, to the nearest and ties to even."""
+
+
+@overload(_widen)
+def _widen_as_typed(source: Any, target: Any) -> Any:
+    if source.dtype == numba.types.float32:
+
+        def copy(source: Any, target: Any) -> None:
+            for d in range(len(target)):
+                target[d] = source[d]
+
+        return copy
+
+    def shift(source: Any, target: Any) -> None:
+        bits = target.view(np.uint32)  # a float32 is its bf16 bits followed by 16 zeros
+        for d in range(len(target)):
+            bits[d] = np.uint32(source[d]) << 16
+
+    return shift
+
+
+@overload(_narrow)
+def _narrow_as_typed(source: Any, target: Any) -> Any:
+    if target.dtype == numba.types.float32:
+
+        def copy(source: Any, target: Any) -> None:
+            for d in range(len(target)):
+                target[d] = source[d]
+
+        return copy
+
+    def rounded(source: Any, target: Any) -> None:
+        bits = source.view(np.uint32)
+        for d in range(len(target)):
+            target[d] = (bits[d] + np.uint32(0x7FFF) + ((bits[d] >> 16) & 1)) >> 16
+
+    return rounded
+
+
 @numba.njit(cache=True, nogil=True, fastmath={"reassoc", "contract", "arcp", "nsz"}, error_model="numpy")
 def attend(qkv, lengths, heads, scale, out):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
-    """Fill ``out (batch, asked, dim)`` for the first ``asked`` positions of ``qkv (batch, length, 3 dim)``, bf16 bits.
+    """Fill ``out (batch, asked, dim)`` for the first ``asked`` positions of ``qkv (batch, length, 3 dim)``.
 
-    ``lengths (batch,)`` are the real tokens a row; ``scale`` is log2(e) / sqrt(head dimension).
+    Both are float32, or bf16 as bits in uint16. ``lengths (batch,)`` are the real tokens a row; ``scale`` is log2(e) /
+    sqrt(head dimension).
     """
     batch, length, _ = qkv.shape
     asked, dim = out.shape[1], out.shape[2]
     size = dim // heads
-    q_bits = np.empty(size, np.uint32)  # a float32 is its bf16 bits followed by 16 zeros
-    k_bits = np.empty((length, size), np.uint32)
-    v_bits = np.empty((length, size), np.uint32)
-    q, k, v = q_bits.view(np.float32), k_bits.view(np.float32), v_bits.view(np.float32)
+    q = np.empty(size, np.float32)
+    k = np.empty((length, size), np.float32)
+    v = np.empty((length, size), np.float32)
     weights = np.empty(length, np.float32)
     powers = np.empty(length, np.int32)
     scales = powers.view(np.float32)
     total = np.empty(size, np.float32)
-    bits = total.view(np.uint32)
     for b in range(batch):
         n = lengths[b]
         for head in range(heads):
             at = head * size
             for j in range(n):
-                for d in range(size):
-                    v_bits[j, d] = np.uint32(qkv[b, j, 2 * dim + at + d]) << 16
-                for d in range(size):
-                    k_bits[j, d] = np.uint32(qkv[b, j, dim + at + d]) << 16
+                _widen(qkv[b, j, 2 * dim + at : 2 * dim + at + size], v[j])
+                _widen(qkv[b, j, dim + at : dim + at + size], k[j])
             for i in range(asked):
-                for d in range(size):
-                    q_bits[d] = np.uint32(qkv[b, i, at + d]) << 16
+                _widen(qkv[b, i, at : at + size], q)
                 largest = np.float32(-np.inf)
                 poison = np.float32(0)  # becomes NaN where a product is NaN or infinite: damage must show
                 for j in range(n):
@@ -63,5 +106,4 @@ def attend(qkv, lengths, heads, scale, out):  # type: ignore[no-untyped-def]  # 
                 inverse = 1 / denominator
                 for d in range(size):
                     total[d] *= inverse
-                for d in range(size):  # to the nearest bf16, ties to even
-                    out[b, i, at + d] = (bits[d] + np.uint32(0x7FFF) + ((bits[d] >> 16) & 1)) >> 16
+                _narrow(total, out[b, i, at : at + size])

@@ -55,7 +55,7 @@ class CrossEncoder:
         Args:
             model: Local folder, hub id, or ``starter``.
             runtime: ``auto``, ``torch`` or ``openvino``.
-            precision: ``auto``, ``fp32``, ``bf16`` or ``fp16``.
+            precision: ``auto``, ``fp32``, ``bf16``, ``fp16`` or ``int8``.
             device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
             batch_tokens: Budget of padded tokens a batch; by default what suits the device.
             max_length: Tokens of a pair, special ones included; of the query at most three quarters of it are kept.
@@ -83,8 +83,10 @@ class CrossEncoder:
         def build() -> Any:
             from ecom_rag.models import networks
 
-            kind = networks.FusedCrossEncoderNetwork if placement.fused else networks.CrossEncoderNetwork
-            return kind(folder, uses_token_types=tokenizer.uses_token_types)
+            types = tokenizer.uses_token_types
+            if placement.fused:
+                return networks.FusedCrossEncoderNetwork(folder, uses_token_types=types, precision=placement.precision)
+            return networks.CrossEncoderNetwork(folder, uses_token_types=types)
 
         return cls(
             tokenizer,

@@ -71,7 +71,7 @@ class Encoder:
         Args:
             model: Local folder, hub id, or ``starter``.
             runtime: ``auto``, ``torch`` or ``openvino``.
-            precision: ``auto``, ``fp32``, ``bf16`` or ``fp16``.
+            precision: ``auto``, ``fp32``, ``bf16``, ``fp16`` or ``int8``.
             device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
             batch_tokens: Budget of padded tokens a batch; by default what suits the device.
             max_length: Tokens a text is cut to, special ones included; by default the checkpoint's, at most 512.
@@ -99,7 +99,7 @@ class Encoder:
         def build() -> Any:
             from ecom_rag.models.networks import EncoderNetwork
 
-            return EncoderNetwork(checkpoint, fused=placement.fused)
+            return EncoderNetwork(checkpoint, fused=placement.precision if placement.fused else None)
 
         tokenizer = Tokenizer(folder)
         loaded = runtimes.load(build, placement, f"{print_of_files}-encoder-{checkpoint.pooling}")

@@ -23,19 +23,19 @@ class EncoderNetwork(nn.Module):
 
     Args:
         checkpoint: What to load.
-        fused: Compute in bf16 by ``FusedTransformer``.
+        fused: The precision in which ``FusedTransformer`` computes; without it, the network of ``transformers`` does.
     """
 
-    def __init__(self, checkpoint: Checkpoint, *, fused: bool = False) -> None:
+    def __init__(self, checkpoint: Checkpoint, *, fused: str | None = None) -> None:
         super().__init__()
         folder = checkpoint.folder
-        self.transformer: Any = _fused(folder) if fused else _load_transformer(folder, "AutoModel")
+        self.transformer: Any = _fused(folder, fused) if fused else _load_transformer(folder, "AutoModel")
         self.pooling = checkpoint.pooling
         self.dense = nn.Sequential(*(_dense_layer(path) for path in checkpoint.dense_layers))
         self.sparse_head: Any = _head(folder / "sparse_linear.pt") if checkpoint.has_sparse else None
         self.multivector_head: Any = _head(folder / "colbert_linear.pt") if checkpoint.has_multivector else None
-        self._fused = fused
-        if fused:
+        self._fused = fused is not None
+        if fused == "bf16":
             self.bfloat16()
 
     def forward(
@@ -98,16 +98,16 @@ class CrossEncoderNetwork(nn.Module):
 
 
 class FusedCrossEncoderNetwork(nn.Module):
-    """The same in bf16 by ``FusedTransformer``, with the head in float32.
+    """The same by ``FusedTransformer`` in its precision, with the head in float32.
 
     BERT's head is pooler and classifier, RoBERTa's a dense layer and a projection; both are tanh between two layers.
     """
 
-    def __init__(self, folder: Path, *, uses_token_types: bool) -> None:
+    def __init__(self, folder: Path, *, uses_token_types: bool, precision: str) -> None:
         super().__init__()
         weights = read_weights(folder)
         bert = read_json(folder / "config.json")["model_type"] == "bert"
-        self.transformer = _fused(folder, weights)
+        self.transformer = _fused(folder, precision, weights)
         self.uses_token_types = uses_token_types
         self._dense = weights.linear("pooler.dense" if bert else "classifier.dense")
         self._out = weights.linear("classifier" if bert else "classifier.out_proj")
@@ -125,8 +125,8 @@ class FusedCrossEncoderNetwork(nn.Module):
         return (linear(hidden, *self._out)[:, 0],)
 
 
-def _fused(folder: Path, weights: Weights | None = None) -> FusedTransformer:
-    return FusedTransformer(read_json(folder / "config.json"), weights or read_weights(folder))
+def _fused(folder: Path, precision: str, weights: Weights | None = None) -> FusedTransformer:
+    return FusedTransformer(read_json(folder / "config.json"), weights or read_weights(folder), precision)
 
 
 def _load_transformer(folder: Path, auto_class: str) -> nn.Module:

@@ -1,4 +1,4 @@
-"""Ways to run a network over batches: torch (CPU, CUDA), torch with fused bf16 layers (CPU) and OpenVINO (CPU).
+"""Ways to run a network over batches: torch (CPU, CUDA), torch with fused layers (CPU) and OpenVINO (CPU).
 
 All are given the same ``torch.nn.Module`` whose ``forward(input_ids, attention_mask[, token_type_ids])`` returns a
 tuple of tensors, and all answer ``run(batches, outputs)`` with float32 arrays, in order.
@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ecom_rag.errors import ModelError, UsageError
+from ecom_rag.models import cpu
 from ecom_rag.models.batching import Batch
 from ecom_rag.models.checkpoint import cache_folder
 
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 RUNTIMES = ("auto", "torch", "openvino")
-PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+PRECISIONS = ("auto", "fp32", "bf16", "fp16", "int8")
 # Architectures whose conversion is tested; others run in torch under ``auto``.
 _CONVERTED = ("bert", "roberta", "xlm-roberta", "distilbert", "mpnet", "electra", "camembert")
 _GRAPH_VERSION = 1  # raise it when the modules' outputs change, so that old conversions are not used
@@ -72,8 +73,9 @@ class Placement:
 def choose(runtime: str, precision: str, device: str, config: Mapping[str, Any]) -> Placement:
     """Resolve ``auto`` for this machine and this architecture (the checkpoint's ``config.json``).
 
-    On a CPU with bf16 instructions, BERT and XLM-R run in torch with fused layers: faster than OpenVINO there, and
-    nothing has to be converted. What cannot be fused runs in OpenVINO.
+    On a CPU, BERT and XLM-R run in torch with fused layers: faster than OpenVINO there, and nothing has to be
+    converted. What cannot be fused runs in OpenVINO. ``auto`` takes bf16 only where it is faster than float32, and
+    never int8, which moves scores.
 
     Raises:
         UsageError: The three do not go together, or the device is not there.
@@ -91,28 +93,32 @@ def choose(runtime: str, precision: str, device: str, config: Mapping[str, Any])
             raise UsageError(f"runtime openvino runs on the CPU; use --device cpu, or --runtime torch for {device}")
         if not _cuda_available():
             raise UsageError(f"device {device}: no CUDA GPU is visible to torch; use --device cpu")
+        if precision == "int8":
+            raise UsageError(f"precision int8 is for CPUs; on {device} use fp16, or --device cpu")
         return Placement("torch", "fp16" if precision == "auto" else precision, device)
+    fusible = _fusible(config)
     if precision == "auto":
         converted = runtime == "openvino" or config.get("model_type") in _CONVERTED
-        precision = "bf16" if cpu_has_bf16() and (converted if runtime != "torch" else _fusible(config)) else "fp32"
-    if runtime == "auto":
-        fused = precision == "bf16" and _fusible(config)
-        runtime = "openvino" if config.get("model_type") in _CONVERTED and not fused else "torch"
+        precision = "bf16" if cpu.prefers_bf16() and (converted if runtime != "torch" else fusible) else "fp32"
     if precision == "fp16":
         raise UsageError("precision fp16 needs a GPU; on a CPU use bf16 or fp32")
-    if precision == "bf16" and not cpu_has_bf16():
-        logger.warning("this CPU has no bf16 instructions: bf16 will be slower than fp32")
-    fused = runtime == "torch" and precision == "bf16" and _fusible(config)
-    return Placement(runtime, precision, device, fused)
+    if precision == "int8":
+        _check_int8(runtime, config, fusible)
+    if runtime == "auto":
+        runtime = "openvino" if config.get("model_type") in _CONVERTED and not fusible else "torch"
+    if precision == "bf16" and not cpu.prefers_bf16():
+        logger.warning("bf16 is slower than fp32 on this CPU; take --precision fp32, or int8 where scores may differ")
+    return Placement(runtime, precision, device, runtime == "torch" and fusible)
 
 
-def cpu_has_bf16() -> bool:
-    """Whether the CPU multiplies bf16 natively (AMX or AVX512-BF16)."""
-    try:
-        flags = Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return False
-    return "amx_bf16" in flags or "avx512_bf16" in flags
+def _check_int8(runtime: str, config: Mapping[str, Any], fusible: bool) -> None:
+    if runtime == "openvino":
+        raise UsageError("precision int8 runs in torch; leave out --runtime openvino")
+    if not fusible:
+        raise UsageError(f"precision int8 is for BERT, RoBERTa and XLM-R; this checkpoint is"
+                         f" {config.get('model_type')!r}: take bf16 or fp32")  # fmt: skip
+    if not cpu.multiplies_int8():
+        raise UsageError("precision int8 needs a CPU with int8 instructions (VNNI, AMX); take fp32")
 
 
 def load(build: "Callable[[], torch.nn.Module]", placement: Placement, cache_key: str) -> Runtime:

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ecom_rag.errors import EmbeddingError
-from ecom_rag.models.runtimes import cpu_has_bf16
+from ecom_rag.models.cpu import prefers_bf16
 from ecom_rag.retrieval import dense_kernels as kernels
 from ecom_rag.retrieval.growing import GrowingRows, LiveRows, combine, tensor
 from ecom_rag.retrieval.topk import TopK
@@ -147,7 +147,7 @@ class DenseIndex:
         """The index that gave ``arrays``; they are used as they are, memory-mapped ones too."""
         index = cls(np.empty((0, arrays["vectors"].shape[1]), np.float32))
         rough = arrays.get("rough")
-        if (rough is not None) != (cpu_has_bf16() and len(arrays["vectors"]) >= _SMALL):
+        if (rough is not None) != (prefers_bf16() and len(arrays["vectors"]) >= _SMALL):
             index._set_base(arrays["vectors"])  # written on another kind of CPU
         else:
             norm, residual = arrays["bounds"].tolist()
@@ -168,7 +168,7 @@ class DenseIndex:
         self._tail_rough = GrowingRows((vectors.shape[1],), np.int16)
 
     def _set_base(self, vectors: NDArray[np.float32]) -> None:
-        bf16 = self._precision == "bf16" or (self._precision is None and len(vectors) >= _SMALL and cpu_has_bf16())
+        bf16 = self._precision == "bf16" or (self._precision is None and len(vectors) >= _SMALL and prefers_bf16())
         centre = np.zeros(vectors.shape[1], np.float32)
         if bf16 and len(vectors):
             centre = vectors.mean(axis=0, dtype=np.float64).astype(np.float32)

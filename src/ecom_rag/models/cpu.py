@@ -1,0 +1,27 @@
+"""What the processor is good at, from the flags that Linux lists; elsewhere nothing is assumed."""
+
+from functools import cache
+from pathlib import Path
+
+_INT8 = ("avx512_vnni", "avx_vnni", "amx_int8")
+
+
+@cache
+def _info() -> str:
+    try:
+        return Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return ""
+
+
+def prefers_bf16() -> bool:
+    """Whether it multiplies bf16 faster than float32: with AMX, or with AVX512-BF16 on AMD.
+
+    Intel's AVX512-BF16 without AMX has half the throughput of its float32 products.
+    """
+    return "amx_bf16" in _info() or ("avx512_bf16" in _info() and "AuthenticAMD" in _info())
+
+
+def multiplies_int8() -> bool:
+    """Whether it has dot products of int8: VNNI or AMX."""
+    return any(flag in _info() for flag in _INT8)

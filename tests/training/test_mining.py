@@ -216,6 +216,41 @@ def test_beir_grades_and_unjudged(encoder, tmp_path):
     assert any("fewer than 20 negatives" in note for note in summary.notes)
 
 
+def test_grades_and_judged_only(encoder, tmp_path):
+    """Judgements become scores; documents that are a positive of no query are no negatives, in a run neither."""
+    folder = tmp_path / "beir"
+    (folder / "qrels").mkdir(parents=True)
+    texts = ["leather wallet", "leather watch", "leather case", "wallet case", "leather wallet"]
+    write(folder / "corpus.jsonl", [{"_id": f"d{i}", "title": "", "text": text} for i, text in enumerate(texts)])
+    write(folder / "queries.jsonl", [{"_id": "q", "text": "leather"}, {"_id": "r", "text": "case"}])
+    judged = ["query-id\tcorpus-id\tscore", "q\td0\t1", "q\td1\t3", "q\td4\t2", "r\td3\t1"]
+    (folder / "qrels" / "train.tsv").write_text("\n".join(judged) + "\n")
+    run = write(tmp_path / "run.jsonl", [
+        {"text": "leather", "topk_sim": [4, 3], "topk_seed": [texts[2], texts[3]], "topk_metadata": [{}] * 2},
+    ])  # fmt: skip
+    rules = Rules(negatives=9, first=1, last=9)
+    source = Source(str(folder), "beir", judged_only=True, grades=True)
+    mine_file(source, str(tmp_path / "dense.jsonl"), rules, load_encoder=encoder)
+    mine_file(source, str(tmp_path / "listed.jsonl"), rules, run=run)
+    first = {"query": "leather", "pos": ["leather wallet", "leather watch"], "neg": ["wallet case"],
+             "pos_scores": [2, 3], "neg_scores": [0]}  # fmt: skip
+    second = {"query": "case", "pos": ["wallet case"], "neg": {"leather wallet", "leather watch"},
+              "pos_scores": [1], "neg_scores": [0, 0]}  # fmt: skip
+    found = lines(tmp_path / "dense.jsonl")
+    assert [found[0], found[1] | {"neg": set(found[1]["neg"])}] == [first, second]
+    assert lines(tmp_path / "listed.jsonl") == [first]
+
+    labelled = write(tmp_path / "l.jsonl", [{"text": "a", "metadata": {"label": "x"}}])
+    for wrong, more, message in [
+        (Source(labelled, "labelled", grades=True), {}, "are for BEIR folders"),
+        (source, {"seeds": labelled}, "leave out --seeds"),
+        (source, {"load_cross_encoder": object}, "take one of them"),
+    ]:
+        asked = Rules(reranker_margin=0.1) if "load_cross_encoder" in more else rules
+        with pytest.raises(UsageError, match=message):
+            mine_file(wrong, str(tmp_path / "no.jsonl"), asked, load_encoder=encoder, **more)
+
+
 def test_candidates_from_a_results_file(tmp_path):
     texts = ["a good wallet", "A GOOD wallet", "a bad wallet", "a watch", "a case"]
     seeds = write(tmp_path / "s.jsonl", [{"text": text} for text in texts])

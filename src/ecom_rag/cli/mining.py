@@ -81,6 +81,13 @@ def mine(
     positives: Annotated[int, typer.Option(help="Of labelled records: texts of the same label a query.")] = 4,
     split: Annotated[str, typer.Option(help="Of a BEIR folder.")] = "train",
     min_grade: Annotated[int, typer.Option(help="Of a BEIR judgement that makes a positive.")] = 1,
+    judged_only: Annotated[
+        bool,
+        typer.Option("--judged-only", help="Of a BEIR folder: negatives only from documents that are a positive."),
+    ] = False,
+    grades: Annotated[
+        bool, typer.Option("--grades", help="Of a BEIR folder: grades as pos_scores, 0 as neg_scores, for loss kl.")
+    ] = False,
     seed: Annotated[int, typer.Option(help="Of the random choices.")] = 42,
     runtime: Runtime = RuntimeName.auto,
     precision: PrecisionOption = Precision.auto,
@@ -107,7 +114,7 @@ def mine(
     placed = {"runtime": runtime, "precision": precision, "device": device, "batch_tokens": batch_tokens}
     first, last = _ranks(ranks)
     rules = Rules(negatives, first, last, margin, percentage, pick, seed, reranker_threshold, reranker_margin)
-    source = Source(queries, kind_of(queries), split, min_grade, label, positives, seed)
+    source = Source(queries, kind_of(queries), split, min_grade, label, positives, seed, judged_only, grades)
     with bars() as progress:
         summary = mine_file(
             source,

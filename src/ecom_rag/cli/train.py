@@ -3,6 +3,7 @@
 import contextlib
 import os
 import sys
+import time
 from collections.abc import Iterator
 from typing import Annotated, Any
 
@@ -12,6 +13,7 @@ from ecom_rag.cli.options import Verbose, prepare
 
 RecipePath = Annotated[str, typer.Argument(help="The recipe, a TOML file.", metavar="RECIPE.toml", show_default=False)]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with an unfinished run of the same recipe.")]
+_MINUTE = 60.0
 
 app = typer.Typer(
     name="train",
@@ -81,20 +83,23 @@ def _quiet() -> None:
 
 @contextlib.contextmanager
 def _bar() -> Iterator[Any]:
-    """A bar with loss and dev measure on a terminal; elsewhere a line at each validation."""
+    """A bar with loss and dev measure on a terminal; elsewhere a line a minute and at each validation."""
     from tqdm import tqdm
 
     terminal = sys.stderr.isatty()
     bar = tqdm(desc="training", unit="step", file=sys.stderr, dynamic_ncols=True, disable=not terminal)
+    told = time.monotonic()
 
     def progress(step: int, steps: int, figures: dict[str, float], validated: bool) -> None:
+        nonlocal told
         shown = {key: f"{value:.4f}" for key, value in figures.items() if isinstance(value, float)}
         bar.total = steps
         bar.n = step
         bar.set_postfix(shown)
-        if validated and not terminal:
-            words = ", ".join(f"{key} {value}" for key, value in shown.items())
-            print(f"ecom-rag: step {step} of {steps}: {words}", file=sys.stderr, flush=True)
+        if not terminal and (validated or time.monotonic() - told > _MINUTE):
+            told = time.monotonic()
+            words = "".join(f", {key} {value}" for key, value in shown.items())
+            print(f"ecom-rag: step {step} of {steps}{words}", file=sys.stderr, flush=True)
 
     with bar:
         yield progress

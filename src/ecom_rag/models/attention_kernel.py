@@ -6,8 +6,10 @@ import numba
 import numpy as np
 from numba.extending import overload
 
-# exp2 on [0, 1): a minimax polynomial, far below the rounding of bf16.
-_C1, _C2, _C3, _C4, _C5 = (np.float32(c) for c in (0.69314718, 0.24022651, 0.05550411, 0.00961813, 0.00133336))
+# The Taylor series of 2^f, ln(2)^n / n!: to 1.3e-7 for f in [-1/2, 1/2].
+_C1, _C2, _C3, _C4, _C5, _C6 = (
+    np.float32(c) for c in (0.69314718, 0.24022651, 0.05550411, 0.00961813, 0.00133336, 0.00015404)
+)
 
 
 def _widen(source: Any, target: Any) -> None:
@@ -92,10 +94,10 @@ def attend(qkv, lengths, heads, scale, out):  # type: ignore[no-untyped-def]  # 
                 denominator = poison
                 for j in range(n):
                     x = max(weights[j] - largest, np.float32(-126))
-                    whole = np.floor(x)
+                    whole = np.floor(x + np.float32(0.5))
                     f = x - whole
                     powers[j] = (np.int32(whole) + 127) << 23
-                    weights[j] = 1 + f * (_C1 + f * (_C2 + f * (_C3 + f * (_C4 + f * _C5))))
+                    weights[j] = 1 + f * (_C1 + f * (_C2 + f * (_C3 + f * (_C4 + f * (_C5 + f * _C6)))))
                 for j in range(n):
                     weights[j] *= scales[j]
                     denominator += weights[j]

@@ -92,7 +92,7 @@ def supported(config: Mapping[str, Any]) -> bool:
         and config.get("hidden_act", "gelu") == "gelu"
         and config.get("position_embedding_type", "absolute") == "absolute"
         and not config.get("is_decoder", False)
-        and torch.backends.mkldnn.is_available()
+        and bool(torch._C._has_mkldnn)
         and hasattr(torch.ops.mkldnn, "_linear_pointwise")
     )
 

@@ -20,6 +20,7 @@ import numpy as np
 import torch
 
 from ecom_rag.errors import UsageError
+from ecom_rag.models import cpu
 from ecom_rag.models.checkpoint import Checkpoint, fingerprint, locate
 from ecom_rag.models.tokens import Tokenizer
 from ecom_rag.training import checkpoints, report
@@ -69,6 +70,8 @@ def train(recipe: Recipe, *, resume: bool = False, progress: Progress | None = N
     asked: dict[str, Any] = {"recipe": recipe.as_dict(), "model": fingerprint(folder), "data": _digest(data)}
     resume_from = open_run(work, asked, resume)
 
+    if recipe.schedule.bf16 and _on_cpu(recipe) and not cpu.prefers_bf16():
+        logger.warning("schedule.bf16 makes training slower on this CPU; on one without AMX leave it out")
     torch.manual_seed(recipe.seed)
     model = checkpoints.load_embedder(recipe, checkpoint) if checkpoint else checkpoints.load_reranker(recipe, length)
     hooks = Hooks(model, batches, ema_decay=recipe.averaging.ema_decay, progress=progress, resume_from=resume_from)
@@ -214,7 +217,7 @@ def _arguments(recipe: Recipe, kind: Any, dev: Any, work: Path) -> Any:
         max_grad_norm=schedule.max_grad_norm,
         gradient_accumulation_steps=schedule.gradient_accumulation,
         bf16=schedule.bf16,
-        use_cpu=schedule.device == "cpu" or not torch.cuda.is_available(),  # else bf16 is refused without a GPU
+        use_cpu=_on_cpu(recipe),  # else bf16 is refused without a GPU
         seed=recipe.seed,
         save_strategy=when,
         save_steps=schedule.save_every or 500,
@@ -232,6 +235,10 @@ def _arguments(recipe: Recipe, kind: Any, dev: Any, work: Path) -> Any:
     )
     arguments._n_gpu = min(arguments.n_gpu, 1)  # several GPUs are torchrun's; DataParallel would split our batches
     return arguments
+
+
+def _on_cpu(recipe: Recipe) -> bool:
+    return recipe.schedule.device == "cpu" or not torch.cuda.is_available()
 
 
 def _finish_weights(

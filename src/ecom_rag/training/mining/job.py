@@ -97,7 +97,7 @@ def mine_file(
     _check(source, output, rules, seeds, run, route, load_encoder, load_cross_encoder)
     corpus = read_corpus(source, seeds)
     total = sum(1 for _ in read_queries(source, corpus))  # a bad line is told before a model is loaded
-    listed = ListedRanking(run, corpus) if run is not None else None
+    listed = ListedRanking(run, corpus, partial=source.judged_only) if run is not None else None
     encoder = load_encoder() if load_encoder is not None and run is None and route != "bm25" else None
     if encoder is not None:
         encoder.check_outputs((route,))
@@ -164,6 +164,12 @@ def _check(
     if reranker is not None and rules.reranker_threshold is None and rules.reranker_margin is None:
         raise UsageError("a reranker is given, but not what it should refuse; pass --reranker-threshold (e.g. 0.5) or"
                          " --reranker-margin (e.g. 0.1)")  # fmt: skip
+    if source.kind != "beir" and (source.judged_only or source.grades):
+        raise UsageError("--judged-only and --grades are for BEIR folders; leave them out")
+    if source.judged_only and seeds is not None:
+        raise UsageError("--judged-only chooses among the folder's own documents; leave out --seeds, or it")
+    if source.grades and reranker is not None:
+        raise UsageError("--grades and --reranker both fill pos_scores and neg_scores; take one of them")
     if source.positives < 1 or source.min_grade < 1:
         raise UsageError(f"positives is {source.positives} and min grade {source.min_grade}; expected at least 1")
     if not output.endswith((".jsonl", ".jsonl.gz")):

@@ -65,7 +65,7 @@ def mine(
     mined = []
     for number, item in enumerate(items):
         if len(chosen[number]):
-            extra = scores[number] if scores is not None else {}
+            extra = scores[number] if scores is not None else _grades(item, len(chosen[number]))
             negatives = [corpus.texts[row] for row in chosen[number].tolist()]
             mined.append({"query": item["query"], "pos": item["pos"], "neg": negatives, **extra, **item["rest"]})
     sizes = [len(rows) for rows in chosen]
@@ -110,6 +110,12 @@ def _by_reranker(
         for logits, taken in zip(positive_logits, chosen, strict=True)
     ]
     return [np.array([row for row, _ in taken], np.int64) for taken in chosen], scores
+
+
+def _grades(item: Record, negatives: int) -> dict[str, list[float]]:
+    """Judgements in the place of a teacher's scores, where they were asked for; what nobody judged has 0."""
+    grades = item.get("grades")
+    return {} if grades is None else {"pos_scores": grades, "neg_scores": [0] * negatives}
 
 
 def _ceiling(positive_logits: NDArray[np.float32], rules: Rules) -> float:

@@ -96,21 +96,22 @@ class ListedRanking:
 
     Args:
         path: Records with ``topk_seed`` and ``topk_sim``, best first.
-        corpus: Its rows are what is found; candidates that it does not hold are an error.
+        corpus: Its rows are what is found.
+        partial: Candidates that the corpus does not hold are passed over; else they are an error.
 
     Raises:
         UsageError: The results are of another corpus, or the file is empty.
         RecordError: A line that is no result.
     """
 
-    def __init__(self, path: str, corpus: Corpus) -> None:
+    def __init__(self, path: str, corpus: Corpus, *, partial: bool = False) -> None:
         if not Path(path).is_file():
             raise UsageError(f"{path}: no such file; expected results of ecom-rag score, recall or rerank")
         self._corpus = corpus
         self._found: dict[str, tuple[NDArray[np.int64], NDArray[np.float32]]] = {}
         for result in records.read(path, check=check_result):
             rows = [corpus.rows.get(text, -1) for text in result["topk_seed"]]
-            if -1 in rows:
+            if -1 in rows and not partial:
                 text = result["topk_seed"][rows.index(-1)]
                 raise UsageError(f"{path}: candidate {text[:40]!r} is not in the corpus; pass the seeds that were"
                                  " searched with --seeds")  # fmt: skip

@@ -3,9 +3,10 @@
 Queries are FlagEmbedding's JSON lines (``query``, ``pos``), a BEIR folder, or labelled records, whose positives are
 other texts of their label. All become the same plain objects::
 
-    {"query": str, "pos": [str], "label": str | None, "known": [str], "rest": {...}}
+    {"query": str, "pos": [str], "label": str | None, "known": [str], "grades": [int] | None, "rest": {...}}
 
-``known`` are further texts that are no negatives; ``rest`` are keys that pass through, e.g. ``prompt`` and ``type``.
+``known`` are further texts that are no negatives; ``grades`` are those of ``pos``, where they are asked for; ``rest``
+are keys that pass through, e.g. ``prompt`` and ``type``.
 """
 
 import unicodedata
@@ -80,6 +81,10 @@ class Source:
         label: Key of the label in the metadata of records.
         positives: Of labelled records, texts of the same label put into ``pos``.
         seed: Of their choice.
+        judged_only: Of a BEIR folder, negatives only from documents that are a positive of some query of the split. A
+            document that is always a negative is learned as never relevant, and those that are relevant to validation
+            and test queries alone are just such documents.
+        grades: Of a BEIR folder, say the grade of each positive.
     """
 
     path: str
@@ -89,6 +94,8 @@ class Source:
     label: str = "label"
     positives: int = 4
     seed: int = 42
+    judged_only: bool = False
+    grades: bool = False
 
 
 def kind_of(path: str) -> str:
@@ -127,7 +134,9 @@ def read_corpus(source: Source, seeds: str | None) -> Corpus:
     if seeds is not None:
         items = [(item["text"], _label(item, source.label)) for item in records.read(seeds)]
     elif source.kind == "beir":
-        items = [(item["text"], None) for item in read_beir(source.path, source.split).documents()]
+        beir = read_beir(source.path, source.split)
+        kept = _relevant(beir, source.min_grade) if source.judged_only else None
+        items = [(item["text"], None) for item in beir.documents() if kept is None or item["metadata"]["id"] in kept]
     elif source.kind == "labelled":
         items = [(item["text"], _label(item, source.label)) for item in records.read(source.path)]
     else:
@@ -151,19 +160,28 @@ def read_queries(source: Source, corpus: Corpus) -> Iterator[Record]:
     else:
         for item in read_triples(source.path):
             rest = {key: value for key, value in item.items() if key not in _REPLACED}
-            yield {"query": item["query"], "pos": item["pos"], "label": None, "known": [], "rest": rest}
+            yield _object(item["query"], item["pos"], rest=rest)
+
+
+def _relevant(beir: Beir, least: int) -> set[str]:
+    """Ids of the documents that have at least this grade for some query."""
+    return {document for grades in beir.qrels.values() for document, grade in grades.items() if grade >= least}
 
 
 def _of_beir(source: Source, beir: Beir) -> Iterator[Record]:
-    judged = {document for grades in beir.qrels.values() for document, grade in grades.items() if grade > 0}
-    texts = {item["metadata"]["id"]: item["text"] for item in beir.documents() if item["metadata"]["id"] in judged}
+    wanted = _relevant(beir, 1)
+    texts = {item["metadata"]["id"]: item["text"] for item in beir.documents() if item["metadata"]["id"] in wanted}
     for query in beir.queries:
         grades = {
             key: grade for key, grade in beir.qrels[query["metadata"]["id"]].items() if grade > 0 and key in texts
         }
-        positives = [texts[key] for key, grade in grades.items() if grade >= source.min_grade]
+        positives: dict[str, int] = {}
+        for key, grade in grades.items():
+            if grade >= source.min_grade:
+                positives[texts[key]] = max(grade, positives.get(texts[key], 0))
         known = [texts[key] for key, grade in grades.items() if grade < source.min_grade]
-        yield {"query": query["text"], "pos": list(dict.fromkeys(positives)), "label": None, "known": known, "rest": {}}
+        found = list(positives.values()) if source.grades else None
+        yield _object(query["text"], list(positives), known=known, grades=found)
 
 
 def _of_records(source: Source, corpus: Corpus) -> Iterator[Record]:
@@ -178,7 +196,19 @@ def _of_records(source: Source, corpus: Corpus) -> Iterator[Record]:
         rows = rows[~np.isin(corpus.groups[rows], corpus.groups_of([item["text"]]))]
         chosen = random_of(source.seed, item["text"]).permutation(rows)[: source.positives]
         positives = [corpus.texts[row] for row in chosen.tolist()]
-        yield {"query": item["text"], "pos": positives, "label": label, "known": [], "rest": {}}
+        yield _object(item["text"], positives, label=label)
+
+
+def _object(
+    query: str,
+    positives: list[str],
+    *,
+    label: str | None = None,
+    known: Sequence[str] = (),
+    grades: list[int] | None = None,
+    rest: Record | None = None,
+) -> Record:
+    return {"query": query, "pos": positives, "label": label, "known": known, "grades": grades, "rest": rest or {}}
 
 
 def _label(record: Record, key: str) -> str | None:

@@ -1,4 +1,4 @@
-"""Encoding speed, dense: ours in bf16 and fp32 against FlagEmbedding and sentence-transformers, same texts, same weights."""
+"""Encoding speed, dense: ours in three precisions against FlagEmbedding and sentence-transformers, same texts, same weights."""
 
 import numpy as np
 
@@ -9,7 +9,11 @@ BATCH = 32  # FlagEmbedding runs its first batch twice; with its default of 256 
 
 
 def main() -> None:
-    options = arguments(__doc__, shapes={"nargs": "+", "default": list(TOKENS)})
+    options = arguments(
+        __doc__,
+        shapes={"nargs": "+", "default": list(TOKENS)},
+        without={"nargs": "*", "default": [], "help": "e.g. bf16"},
+    )
     quiet()
     heading("Encode")
     from FlagEmbedding import BGEM3FlagModel, FlagModel
@@ -17,13 +21,19 @@ def main() -> None:
     from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
 
     from ecom_rag import Encoder
+    from ecom_rag.models.cpu import prefers_bf16
 
-    print("| shape | texts | tokens/text | FlagEmbedding texts/s | sentence-transformers | ours fp32 | ours bf16 "
-          "| bf16 vs Flag | bf16 vs ST | fp32 vs Flag | bf16 min cosine |\n|---|---|---|---|---|---|---|---|---|---|---|")  # fmt: skip
+    names = [name for name in ("fp32", "bf16", "int8") if name not in options.without]
+    auto = "bf16" if prefers_bf16() else "fp32"
+    columns = ["shape", "texts", "tokens/text", "FlagEmbedding texts/s", "sentence-transformers"]
+    columns += [f"ours {name}{' (auto)' if name == auto else ''}" for name in names]
+    columns += [f"{name} vs Flag" for name in names] + [f"{auto} vs ST"]
+    columns += [f"{name} min cosine" for name in names if name != "fp32"]
+    print(f"| {' | '.join(columns)} |\n|{'---|' * len(columns)}")
     for shape in options.shapes:
         folder = str(checkpoint(shape, options.data, options.work))
         pooling = "mean" if shape == "starter" else "cls"
-        ours = {p: Encoder.from_pretrained(folder, precision=p, max_length=512) for p in ("bf16", "fp32")}
+        ours = {p: Encoder.from_pretrained(folder, precision=p, runtime="torch", max_length=512) for p in names}
         if shape == "bge-m3":
             flag = BGEM3FlagModel(folder, use_fp16=False, devices="cpu", batch_size=BATCH)
         else:
@@ -33,7 +43,7 @@ def main() -> None:
         sentence = SentenceTransformer(modules=modules, device="cpu")
         for name in TEXT_SETS:
             candidates = texts(options.data, name, 20_000)
-            lengths = ours["fp32"]._tokenizer.ids(candidates[:300], 510).lengths + 2
+            lengths = ours[auto]._tokenizer.ids(candidates[:300], 510).lengths + 2
             count = int(TOKENS[shape] / lengths.mean())
             sample = candidates[: max(6, count)]
 
@@ -41,21 +51,25 @@ def main() -> None:
                 found = flag.encode(sample, max_length=512)
                 return found["dense_vecs"] if isinstance(found, dict) else found
 
-            seconds = in_turn(
-                {
-                    "flag": by_flag,
-                    "sentence": lambda sample=sample: sentence.encode(sample, batch_size=BATCH, convert_to_numpy=True),
-                    "fp32": lambda sample=sample: ours["fp32"].encode(sample),
-                    "bf16": lambda sample=sample: ours["bf16"].encode(sample),
-                },
-                options.rounds,
-            )
-            cosine = np.einsum("nd,nd->n", by_flag(), ours["bf16"].encode(sample).dense).min()
+            competitors = {
+                "flag": by_flag,
+                "sentence": lambda sample=sample: sentence.encode(sample, batch_size=BATCH, convert_to_numpy=True),
+            }
+            for precision, encoder in ours.items():
+                competitors[precision] = lambda sample=sample, encoder=encoder: encoder.encode(sample)
+            seconds = in_turn(competitors, options.rounds)
             rates = {key: len(sample) / value for key, value in seconds.items()}
-            print(f"| {shape} | {name} ({len(sample)}) | {lengths.mean():.0f} | {rates['flag']:.0f} | {rates['sentence']:.0f} "
-                  f"| {rates['fp32']:.0f} | {rates['bf16']:.0f} | **{rates['bf16'] / rates['flag']:.1f}x** "
-                  f"| {rates['bf16'] / rates['sentence']:.1f}x | {rates['fp32'] / rates['flag']:.1f}x | {cosine:.5f} |",
-                  flush=True)  # fmt: skip
+            reference = by_flag()
+            cells = [shape, f"{name} ({len(sample)})", f"{lengths.mean():.0f}"] + [
+                f"{rate:.0f}" for rate in rates.values()
+            ]
+            cells += [f"**{rates[precision] / rates['flag']:.1f}x**" for precision in names]
+            cells.append(f"{rates[auto] / rates['sentence']:.1f}x")
+            for precision in names:
+                if precision != "fp32":
+                    cosine = np.einsum("nd,nd->n", reference, ours[precision].encode(sample).dense).min()
+                    cells.append(f"{cosine:.5f}")
+            print(f"| {' | '.join(cells)} |", flush=True)
 
 
 if __name__ == "__main__":

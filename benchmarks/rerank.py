@@ -1,4 +1,4 @@
-"""Relevance of pairs: ours in bf16 against FlagReranker at the bge-reranker-v2-m3 shape."""
+"""Relevance of pairs: ours, by default and in int8, against FlagReranker at the bge-reranker-v2-m3 shape."""
 
 import numpy as np
 
@@ -15,19 +15,24 @@ def main() -> None:
 
     folder = str(checkpoint("bge-reranker-v2-m3", options.data, options.work))
     flag = FlagReranker(folder, use_fp16=False, devices="cpu", batch_size=32)
-    ours = CrossEncoder.from_pretrained(folder)
-    print("| pairs | FlagReranker pairs/s | ours pairs/s | ratio | largest difference |\n|---|---|---|---|---|")
+    ours = {name: CrossEncoder.from_pretrained(folder, precision=name) for name in ("auto", "int8")}
+    auto = ours["auto"].placement.precision
+    print(f"| pairs | FlagReranker pairs/s | ours {auto} (auto) | ours int8 | {auto} vs Flag | int8 vs Flag "
+          f"| {auto} largest difference | int8 largest difference |\n|---|---|---|---|---|---|---|---|")  # fmt: skip
     for name, queries, candidates in (("taobao_titles_zh", 8, 10), ("homedepot", 8, 8), ("scifact", 2, 4)):
         found = texts(options.data, name, queries + queries * candidates)
         pairs = [
             (found[q][:60], found[queries + q * candidates + c]) for q in range(queries) for c in range(candidates)
         ]
-        seconds = in_turn(
-            {"flag": lambda p=pairs: flag.compute_score(p), "ours": lambda p=pairs: ours.score(p)}, options.rounds
-        )
-        difference = np.abs(np.array(flag.compute_score(pairs)) - ours.score(pairs)).max()
-        print(f"| {name} ({len(pairs)}) | {len(pairs) / seconds['flag']:.1f} | {len(pairs) / seconds['ours']:.1f} "
-              f"| **{seconds['flag'] / seconds['ours']:.1f}x** | {difference:.4f} |", flush=True)  # fmt: skip
+        competitors = {"flag": lambda p=pairs: flag.compute_score(p)}
+        for precision, encoder in ours.items():
+            competitors[precision] = lambda p=pairs, encoder=encoder: encoder.score(p)
+        seconds = in_turn(competitors, options.rounds)
+        reference = np.array(flag.compute_score(pairs))
+        rates = [f"{len(pairs) / value:.1f}" for value in seconds.values()]
+        ratios = [f"**{seconds['flag'] / seconds[precision]:.1f}x**" for precision in ours]
+        differences = [f"{np.abs(reference - encoder.score(pairs)).max():.4f}" for encoder in ours.values()]
+        print(f"| {name} ({len(pairs)}) | {' | '.join([*rates, *ratios, *differences])} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -61,7 +61,9 @@ def learned(data: Searched):
 
 
 def main() -> None:
-    options = arguments(__doc__)
+    options = arguments(
+        __doc__, model={"default": "starter"}, sets={"nargs": "+", "default": [name for name, *_ in SETS]}
+    )
     logging.getLogger("ecom_rag").setLevel(logging.ERROR)
     heading("Routes and fusions")
     from ecom_rag import Encoder, Seeds
@@ -70,9 +72,9 @@ def main() -> None:
     from ecom_rag.pipeline.recall import DEFAULT_WEIGHTS
     from ecom_rag.retrieval.fusion import METHODS, fuse
 
-    encoder = Encoder.from_pretrained("starter")
+    encoder = Encoder.from_pretrained(options.model)
     print("| set | run | nDCG@10 | 95 % interval | R@100 | against the best route | p |\n|---|---|---|---|---|---|---|")
-    for name, split, train in SETS:
+    for name, split, train in (chosen for chosen in SETS if chosen[0] in options.sets):
         folder = str(Path(options.data) / name)
         documents = list(read_beir(folder, split).documents())
         seeds = Seeds(documents, routes=ROUTES, encoder=encoder)

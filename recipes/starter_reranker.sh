@@ -41,7 +41,7 @@ source_alpha = 0.5 # or the 200 sample seeds would hardly be seen
 max_steps = ${STEPS:-1500}
 learning_rate = 1e-4
 dropout = 0.0
-bf16 = true
+bf16 = ${BF16:-false}
 TOML
 test -e "$work/starter_trained" || ecom-rag train reranker "$work/starter_trained.toml" --resume
 python - "$work" <<'PY'

@@ -217,7 +217,7 @@ def test_beir_grades_and_unjudged(encoder, tmp_path):
 
 
 def test_grades_and_judged_only(encoder, tmp_path):
-    """Judgements become scores; documents that are a positive of no query are no negatives, in a run neither."""
+    """Judgements become scores; documents that are judged for no query are no negatives, in a run neither."""
     folder = tmp_path / "beir"
     (folder / "qrels").mkdir(parents=True)
     texts = ["leather wallet", "leather watch", "leather case", "wallet case", "leather wallet"]

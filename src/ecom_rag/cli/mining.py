@@ -83,7 +83,7 @@ def mine(
     min_grade: Annotated[int, typer.Option(help="Of a BEIR judgement that makes a positive.")] = 1,
     judged_only: Annotated[
         bool,
-        typer.Option("--judged-only", help="Of a BEIR folder: negatives only from documents that are a positive."),
+        typer.Option("--judged-only", help="Of a BEIR folder: negatives only from documents judged in the split."),
     ] = False,
     grades: Annotated[
         bool, typer.Option("--grades", help="Of a BEIR folder: grades as pos_scores, 0 as neg_scores, for loss kl.")

@@ -81,8 +81,8 @@ class Source:
         label: Key of the label in the metadata of records.
         positives: Of labelled records, texts of the same label put into ``pos``.
         seed: Of their choice.
-        judged_only: Of a BEIR folder, negatives only from documents that are a positive of some query of the split. A
-            document that is always a negative is learned as never relevant, and those that are relevant to validation
+        judged_only: Of a BEIR folder, negatives only from documents that are judged for some query of the split. A
+            document that is always a negative is learned as never relevant, and those that are judged for validation
             and test queries alone are just such documents.
         grades: Of a BEIR folder, say the grade of each positive.
     """
@@ -135,7 +135,7 @@ def read_corpus(source: Source, seeds: str | None) -> Corpus:
         items = [(item["text"], _label(item, source.label)) for item in records.read(seeds)]
     elif source.kind == "beir":
         beir = read_beir(source.path, source.split)
-        kept = _relevant(beir, source.min_grade) if source.judged_only else None
+        kept = _judged(beir, least=0) if source.judged_only else None
         items = [(item["text"], None) for item in beir.documents() if kept is None or item["metadata"]["id"] in kept]
     elif source.kind == "labelled":
         items = [(item["text"], _label(item, source.label)) for item in records.read(source.path)]
@@ -163,13 +163,13 @@ def read_queries(source: Source, corpus: Corpus) -> Iterator[Record]:
             yield _object(item["query"], item["pos"], rest=rest)
 
 
-def _relevant(beir: Beir, least: int) -> set[str]:
+def _judged(beir: Beir, *, least: int) -> set[str]:
     """Ids of the documents that have at least this grade for some query."""
     return {document for grades in beir.qrels.values() for document, grade in grades.items() if grade >= least}
 
 
 def _of_beir(source: Source, beir: Beir) -> Iterator[Record]:
-    wanted = _relevant(beir, 1)
+    wanted = _judged(beir, least=1)
     texts = {item["metadata"]["id"]: item["text"] for item in beir.documents() if item["metadata"]["id"] in wanted}
     for query in beir.queries:
         grades = {

@@ -1,14 +1,21 @@
-"""The same checkpoint gives the same numbers as FlagEmbedding 1.4.2, in fp32 and within bounds in bf16."""
+"""The same checkpoint gives the same numbers as FlagEmbedding 1.4.2, in fp32 and within bounds in bf16 and int8."""
 
 import numpy as np
 import pytest
 
 from conftest import TEXTS
 from ecom_rag.models import CrossEncoder, Encoder
+from ecom_rag.models.cpu import multiplies_int8
 
-# Both runtimes at full precision must agree closely, bf16 within its rounding.
-RUNS = [("torch", "fp32", 1e-5), ("openvino", "fp32", 1e-5), ("torch", "bf16", 1e-3), ("openvino", "bf16", 1e-3)]
-RUN_IDS = [f"{runtime}-{precision}" for runtime, precision, _ in RUNS]
+# Both runtimes at full precision must agree closely, the others within their rounding.
+RUNS = [
+    ("torch", "fp32", 1e-5),
+    ("openvino", "fp32", 1e-5),
+    ("torch", "bf16", 1e-3),
+    ("openvino", "bf16", 1e-3),
+    pytest.param("torch", "int8", 5e-3, marks=pytest.mark.skipif(not multiplies_int8(), reason="no int8 instructions")),
+]
+RUN_IDS = ["torch-fp32", "openvino-fp32", "torch-bf16", "openvino-bf16", "torch-int8"]
 MAX_LENGTH = 96  # the long texts are cut
 
 

@@ -59,7 +59,7 @@ classes_per_batch = 3
 texts_per_class = 16
 alpha = $alpha
 [schedule]
-max_steps = ${STEPS:-600}
+max_steps = ${STEPS:-300}
 learning_rate = 5e-4
 dropout = 0.0
 bf16 = ${BF16:-false}

@@ -23,7 +23,7 @@ name = "$loss"
 classes_per_batch = 32
 texts_per_class = 2
 [schedule]
-max_steps = ${STEPS:-400}
+max_steps = ${STEPS:-200}
 learning_rate = 5e-5
 dropout = 0.0
 bf16 = ${BF16:-false}

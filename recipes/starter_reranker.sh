@@ -38,7 +38,7 @@ batch_size = 32
 one_source = true
 source_alpha = 0.5 # or the 200 sample seeds would hardly be seen
 [schedule]
-max_steps = ${STEPS:-1500}
+max_steps = ${STEPS:-600}
 learning_rate = 1e-4
 dropout = 0.0
 bf16 = ${BF16:-false}

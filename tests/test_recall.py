@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ecom_rag import records
-from ecom_rag.errors import UsageError
+from ecom_rag.errors import BankError, UsageError
 from ecom_rag.models import CrossEncoder, Encoder
 from ecom_rag.pipeline import Pipeline, Recall, Seeds, read_settings, recall_file
 from ecom_rag.retrieval.bank import SeedBank
@@ -61,6 +61,21 @@ def test_a_file_and_a_bank_give_the_same(in_memory, bank, encoder, queries, fusi
     if filter:
         labels = {metadata["label"] for result in expected for metadata in result["topk_metadata"]}
         assert labels == {"1"}
+
+
+def test_a_bank_refuses_queries_of_another_model(bank, queries, bge_folder, tmp_path):
+    other = Encoder.from_pretrained(str(bge_folder), runtime="torch", precision="fp32")
+    with pytest.raises(BankError, match="use that model, or build another bank"):
+        Pipeline(bank, Recall(routes=("bm25", "dense")), encoder=other)
+    asked = tmp_path / "q.jsonl"
+    asked.write_bytes(b"".join(map(records.dumps, queries)))
+    settings = Recall(routes=("bm25", "dense"))
+    with pytest.raises(BankError, match="use that model"):
+        recall_file(str(asked), str(tmp_path / "o.jsonl"), settings, bank=str(bank.path), load_encoder=lambda: other)
+    placed = {"runtime": "torch", "precision": "fp16"}
+    with pytest.raises(UsageError, match="fp16 needs a GPU"):  # the bank's own encoder is loaded as asked
+        recall_file(str(asked), str(tmp_path / "o.jsonl"), settings, bank=str(bank.path), placement=placed)
+    assert not list(tmp_path.glob("o.jsonl*"))
 
 
 def test_evidence_is_each_routes_own_search(in_memory, encoder, queries, seeds):
@@ -200,6 +215,7 @@ def test_settings_that_make_no_sense(tmp_path, toml, message):
         (["--filter", "label = = 3"], "filter, character 9"),
         (["--weights", "bm25"], "expected ROUTE=NUMBER"),
         (["--bank", "nowhere"], "give --seeds FILE or --bank DIR"),
+        (["--bank", "nowhere", "--max-length", "9"], "length and instruction are those that the bank was built with"),
         (["--config", "nowhere.toml"], "nowhere.toml: no such file"),
         (["--words", "nowhere.txt"], "nowhere.txt: cannot be read"),
         (["--top-k", "0"], "top-k is 0"),

@@ -64,7 +64,7 @@ def read(
         path: Path of a known format, or ``-`` for JSON lines on standard input.
         on_bad_line: ``fail`` raises at the first bad line; ``skip`` notes it in ``report.rejections`` and goes on.
         check: A further check of a record; raises ``ValueError`` with the reason.
-        report: Filled with counts while reading.
+        report: Filled with counts while reading. A caller that gives none offers no skipping, and errors do not either.
 
     Yields:
         Records in file order.
@@ -73,6 +73,7 @@ def read(
         RecordError: A bad line under ``fail``, or a file that cannot be read at all.
         UsageError: No such file, or an unknown extension.
     """
+    hint = "" if report is None else " (or pass --on-bad-line skip)"
     report = report if report is not None else ReadReport()
     for where, raw in _raw_items(path, file_format(path)):
         try:
@@ -81,7 +82,7 @@ def read(
                 check(record)
         except ValueError as error:
             if on_bad_line == "fail":
-                raise RecordError(where, f"{error} (or pass --on-bad-line skip)") from None
+                raise RecordError(where, f"{error}{hint}") from None
             report.rejected += 1
             report.rejections.append({"where": where, "reason": str(error), "raw": _printable(raw)})
             continue

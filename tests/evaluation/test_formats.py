@@ -9,6 +9,7 @@ import pytest
 from ecom_rag import records
 from ecom_rag.errors import RecordError, UsageError
 from ecom_rag.evaluation import evaluate_run
+from ecom_rag.evaluation.contributions import evidence_of
 from ecom_rag.evaluation.formats import (
     name_at,
     read_beir,
@@ -166,3 +167,10 @@ def test_names_in_metadata():
         name_at(metadata, "label", "query")
     with pytest.raises(ValueError, match=r"is \['x'\]; expected a string or number"):
         name_at(metadata, "list", "query")
+
+
+def test_what_rerank_leaves_in_the_evidence_is_no_route():
+    own = {"score": 1.0, "rank": 1}
+    item = {"bm25": own, "dense": own, "retrieval": own, "retrieval_2": own, "reranker": own}
+    found = evidence_of([{"topk_sim": [1.0], "topk_evidence": [item]}])
+    assert found is not None and list(found.routes) == ["bm25", "dense"]

@@ -8,7 +8,8 @@ import torch
 from safetensors.torch import load_file
 
 from ecom_rag import CrossEncoder, Encoder
-from ecom_rag.errors import EcomRagError, ResumeError
+from ecom_rag.errors import EcomRagError, RecordError, ResumeError
+from ecom_rag.training.data import read_data
 from ecom_rag.training.fit import train
 from ecom_rag.training.recipe import make_recipe
 
@@ -208,6 +209,20 @@ def test_a_reranker(mean_folder, bert_reranker, tmp_path, start):
     assert scores[0] > scores[1]
     reference = Reference(str(tmp_path / "out"), device="cpu")
     np.testing.assert_allclose(reference.predict(pairs, activation_fn=torch.nn.Identity()), scores, atol=1e-5)
+
+
+def test_a_rerankers_positives_are_no_negatives(bert_reranker, tmp_path):
+    item = {"query": "q", "pos": ["a", "b"], "neg": ["c", "a", "d"], "pos_scores": [1, 2], "neg_scores": [3, 4, 5]}
+    path = tmp_path / "train.jsonl"
+    path.write_text(json.dumps(item))
+    table = {"model": str(bert_reranker), "output": "x", "data": {"train": str(path)}}
+    recipe = make_recipe(table | {"loss": {"name": "none", "distillation": "kl"}}, "reranker")
+    data = read_data(recipe.data.train, "train", recipe)
+    assert (data.items[0].negatives, data.items[0].negative_scores) == (["c", "d"], [3.0, 5.0])
+    assert data.notes == ["1 queries have a text among both pos and neg; it is not used as their negative"]
+    path.write_text(json.dumps(item | {"neg": ["b", "a", "b"]}))
+    with pytest.raises(RecordError, match='every text of "neg" is among "pos" too'):
+        read_data(recipe.data.train, "train", recipe)
 
 
 def test_pairs_are_cut_as_at_inference(bert_reranker):

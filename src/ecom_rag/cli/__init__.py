@@ -17,6 +17,7 @@ from ecom_rag.errors import EcomRagError
 _ClickError: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
 
 _INTERRUPTED = 130
+_RESUMABLE = frozenset(("score", "rerank", "recall", "mine", "teach", "train", "build"))
 
 app = typer.Typer(
     name="ecom-rag",
@@ -65,7 +66,8 @@ def main() -> None:
             sys.exit(2)
         _fail(f"{error.format_message().rstrip('.')}; see {_command_path(error)} --help")
     except (KeyboardInterrupt, typer.Abort):
-        print("ecom-rag: interrupted; the same command with --resume goes on from here", file=sys.stderr)
+        remedy = "; the same command with --resume goes on from here" if _RESUMABLE.intersection(sys.argv[1:3]) else ""
+        print(f"ecom-rag: interrupted{remedy}", file=sys.stderr)
         sys.exit(_INTERRUPTED)
     except EcomRagError as error:
         _fail(str(error))
@@ -74,7 +76,8 @@ def main() -> None:
         sys.exit(0)
     except OSError as error:
         place = f"{error.filename}: " if error.filename else ""
-        _fail(f"{place}{error.strerror or error}; mend that, then run again with --resume")
+        remedy = "mend that, then run again" + (" with --resume" if _RESUMABLE.intersection(sys.argv[1:3]) else "")
+        _fail(f"{place}{error.strerror or error}; {remedy}")
 
 
 def _command_path(error: Any) -> str:

@@ -124,6 +124,9 @@ def recall(
     if bank is not None and not (stem and simplify and words is None):
         raise UsageError("how texts become terms is the bank's own, chosen when it was built; leave out --no-stem,"
                          " --no-simplify and --words")  # fmt: skip
+    if bank is not None and "model" not in models and (max_length is not None or query_instruction is not None):
+        raise UsageError("length and instruction are those that the bank was built with; leave out --max-length and"
+                         " --query-instruction, or name the bank's checkpoint with --model too")  # fmt: skip
     place: dict[str, Any] = {
         "runtime": runtime, "precision": precision, "device": device, "batch_tokens": batch_tokens
     }  # fmt: skip
@@ -149,6 +152,7 @@ def recall(
             bank=bank,
             load_encoder=load_encoder if "model" in models else None,
             load_cross_encoder=load_cross_encoder if "rerank" in models else None,
+            placement=place,
             analyzer=Analyzer(stem=stem, simplify=simplify, words=_lines(words)),
             resume=resume,
             on_bad_line=on_bad_line,

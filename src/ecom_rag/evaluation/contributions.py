@@ -15,7 +15,7 @@ from ecom_rag.records import Record
 from ecom_rag.retrieval.fusion import Candidates, Evidence, fuse_candidates
 
 ALL = "all routes"
-_RERANKED = "retrieval"  # what rerank keeps of the order before is no route
+_RERANKED = ("retrieval", "reranker")  # what rerank keeps of the order before, and its own with --blend: no routes
 
 
 def evidence_of(results: Sequence[Record]) -> Candidates | None:
@@ -25,7 +25,7 @@ def evidence_of(results: Sequence[Record]) -> Candidates | None:
         ``None`` where the results hold no evidence of at least two routes.
     """
     names = {name: None for result in results for item in result.get("topk_evidence") or () for name in item}
-    routes = [name for name in names if name.partition("_")[0] != _RERANKED]
+    routes = [name for name in names if name.partition("_")[0] not in _RERANKED]
     if len(routes) < 2:
         return None
     depth = max(len(result["topk_sim"]) for result in results)

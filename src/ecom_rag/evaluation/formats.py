@@ -19,7 +19,6 @@ from ecom_rag.records import Record
 from ecom_rag.retrieval.rerank import check_result
 
 RUN_ENDINGS = (".trec", ".run", ".txt", ".trec.gz", ".run.gz", ".txt.gz")
-_SKIP_HINT = " (or pass --on-bad-line skip)"  # an evaluation over part of a file would be another figure
 
 
 @dataclass(frozen=True)
@@ -190,10 +189,7 @@ def read_results(path: str, *, check: Callable[[Record], None] | None = None) ->
         if check is not None:
             check(record)
 
-    try:
-        found = list(records.read(path, check=whole))
-    except RecordError as error:
-        raise RecordError(error.where, error.reason.removesuffix(_SKIP_HINT)) from None
+    found = list(records.read(path, check=whole))  # all of it: an evaluation over a part would be another figure
     if not found:
         raise UsageError(f"{path}: the run is empty; expected results of ecom-rag score, recall or rerank")
     return found

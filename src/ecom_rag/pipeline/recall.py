@@ -81,6 +81,7 @@ class Pipeline:
 
     Raises:
         UsageError: Settings that make no sense, or a route that the seeds do not have.
+        BankError: The encoder is not of the bank's model.
     """
 
     def __init__(
@@ -98,8 +99,11 @@ class Pipeline:
             raise UsageError(f"route {missing[0]!r} is not among those of the seeds ({', '.join(seeds.routes)});"
                              " build them with it, or leave it out")  # fmt: skip
         needs = any(route in ENCODED_ROUTES for route in self.routes)
-        if isinstance(seeds, SeedBank) and needs and encoder is None:
-            encoder = seeds.encoder
+        if isinstance(seeds, SeedBank) and needs:
+            if encoder is None:
+                encoder = seeds.encoder
+            elif seeds.model is not None:
+                seeds.model.check(encoder, seeds.path)
         self.outputs = check_routes(self.routes, encoder)
         self._seeds = seeds
         self._encoder = encoder

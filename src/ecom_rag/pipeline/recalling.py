@@ -91,6 +91,7 @@ def recall_file(
     bank: str | None = None,
     load_encoder: Callable[[], Encoder] | None = None,
     load_cross_encoder: Callable[[], CrossEncoder] | None = None,
+    placement: Mapping[str, Any] | None = None,
     analyzer: Analyzer | None = None,
     resume: bool = False,
     on_bad_line: str = "fail",
@@ -106,6 +107,7 @@ def recall_file(
         bank: Folder of a bank.
         load_encoder: Called where a route needs it; a bank brings its own where there is none.
         load_cross_encoder: Called where candidates are to be reranked.
+        placement: Runtime, precision, device and batch tokens of a bank's own encoder.
         analyzer: How the texts of ``seeds`` become terms; a bank brings its own.
         resume: Continue an interrupted run.
         on_bad_line: ``fail`` or ``skip``.
@@ -134,7 +136,8 @@ def recall_file(
         state = digest(opened)
     settings = replace(settings, routes=tuple(routes))
     encoder = load_encoder() if load_encoder and any(route in ENCODED_ROUTES for route in routes) else None
-    if encoder is None and isinstance(opened, SeedBank) and any(route in ENCODED_ROUTES for route in routes):
+    if isinstance(opened, SeedBank) and opened.model is not None and any(route in ENCODED_ROUTES for route in routes):
+        opened.use(encoder or opened.model.load(**(placement or {})))
         encoder = opened.encoder
     outputs = check_routes(routes, encoder)
     cross_encoder = load_cross_encoder() if load_cross_encoder else None

@@ -9,7 +9,7 @@ import gzip
 import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -103,7 +103,9 @@ def read_data(
                       for where, item in json_lines(path)]  # fmt: skip
     if not items:
         raise UsageError(f"{paths[0]}: holds no queries; there is nothing to train on")
-    return Groups(items, _group_notes(items))
+    notes = _group_notes(items)
+    # An embedder's losses mask such negatives by themselves, and those that another line knows as positives too.
+    return Groups([_consistent(item) for item in items] if reranker else items, notes)
 
 
 def json_lines(path: str) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -221,6 +223,9 @@ def _group(where: str, item: dict[str, Any], source: str, *, needs_negatives: bo
     prompt = item.get("prompt")
     if prompt is not None and not isinstance(prompt, str):
         raise RecordError(where, f'"prompt" is {prompt!r:.40}; expected a text put before the query')
+    own = set(sides["pos"])
+    if needs_negatives and own.issuperset(sides["neg"]):
+        raise RecordError(where, 'every text of "neg" is among "pos" too; mine hard negatives with ecom-rag mine')
     return Group(query, sides["pos"], sides["neg"], scores["pos"], scores["neg"], prompt, source)
 
 
@@ -253,6 +258,16 @@ def _beir(folder: str, split: str, min_grade: int) -> list[Group]:
         if positives:
             found.append(Group(query["text"], positives, [], None, None, None, folder))
     return found
+
+
+def _consistent(item: Group) -> Group:
+    """The same without the negatives that are positives too."""
+    own = set(item.positives)
+    kept = [number for number, text in enumerate(item.negatives) if text not in own]
+    if len(kept) == len(item.negatives):
+        return item
+    scores = item.negative_scores and [item.negative_scores[number] for number in kept]
+    return replace(item, negatives=[item.negatives[number] for number in kept], negative_scores=scores)
 
 
 def _group_notes(items: Sequence[Group]) -> list[str]:

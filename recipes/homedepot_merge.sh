@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Merges the fine-tuned homedepot embedder with the starter. The share of each is found on homedepot's train queries, on the
-# condition that no more than 0.01 nDCG@10 is lost on scifact's train queries; measured on homedepot dev and scifact test.
+# condition that no more than 0.005 nDCG@10 is lost on scifact's train queries; measured on homedepot dev and scifact test.
 # Usage: recipes/homedepot_merge.sh DATA [WORK], after recipes/homedepot_embedder.sh
 set -euo pipefail
 data=${1:?folder that holds homedepot/ and scifact/} work=${2:-work}

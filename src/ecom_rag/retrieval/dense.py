@@ -1,6 +1,6 @@
 """Exact inner-product search in two steps: a rough product that finds candidates, a float32 rescore that decides.
 
-On a CPU with AMX or AVX512-BF16 the rough product is in bf16, several times faster than float32. Raw bf16 would lose
+On a CPU with AMX (or an AMD with AVX512-BF16) the rough product is in bf16, several times faster than float32. Raw bf16 would lose
 some percent of the neighbours, so every row whose rough score is within a proven error bound of the k-th is rescored.
 Rough rows are centred: ``q.x = q.c + q.(x - c)`` and the first term orders nothing, but embeddings of texts share a
 common direction, and without it all errors shrink. With ``y = x - c``, rounded ``q'`` and ``y'``:

@@ -37,6 +37,9 @@ def write(path, data):
         (b'{"text": "a", "metadata": {"score": NaN}}', "NaN is not JSON"),
         (b'{"text": "a"', "not valid JSON"),
         (b'{"text": "\xff"}', "not UTF-8 at byte"),
+        (b'{"text": "a \xed\xa0\x80 b"}', "not UTF-8 at byte"),  # a surrogate as Java writes it
+        (b'{"text": "a", "price": 1e999}', "the number 1e999 is too large"),
+        (b'{"text": "a", "m": "\\u0041", "deep": ' + b"[" * 600 + b"]" * 600 + b"}", "nested too deep"),
         (b'{"text": "a", "m": ' + b"[" * 100_000 + b"}", "nested too deep|not valid JSON"),
     ],
 )
@@ -94,7 +97,8 @@ def test_missing_files_folders_and_unknown_extensions(tmp_path):
 
 def test_damaged_gzip_and_parquet(tmp_path):
     whole = gzip.compress(GOOD * 1000)
-    for data in (whole[: len(whole) // 2], b"not gzip"):
+    torn = whole[:12] + b"\xff" * 40 + whole[52:]
+    for data in (whole[: len(whole) // 2], b"not gzip", torn):
         with pytest.raises(RecordError, match="damaged gzip"):
             list(records.read(write(tmp_path / "q.jsonl.gz", data)))
     with pytest.raises(RecordError, match="not a parquet file"):
@@ -110,6 +114,7 @@ def test_damaged_gzip_and_parquet(tmp_path):
         (b'[{"text": "a"},]', "not valid JSON"),
         (b'[{"text": "a"}] x', "text after the end"),
         (b'[{"text": "a"', "item 1: not valid JSON"),
+        (b'[{"text": "a", "n": ' + b"9" * 5000 + b"}]", "item 1: not valid JSON"),
     ],
 )
 def test_bad_arrays(tmp_path, data, message):
@@ -163,6 +168,17 @@ def test_parquet_of_other_tools(tmp_path):
     assert next(records.read(str(path))) == {"text": "a", "metadata": {"id": 1}, "extra": 1}
     pq.write_table(pa.table({"text": ["a"], "metadata": ['{"id": 1}']}), path)
     assert next(records.read(str(path)))["metadata"] == {"id": 1}
+
+
+def test_parquet_columns_that_json_cannot_hold(tmp_path):
+    from decimal import Decimal
+
+    path = str(tmp_path / "r.parquet")
+    pq.write_table(pa.table({"text": ["a"], "price": [Decimal("9.90")]}), path)
+    assert list(records.read(path)) == [{"text": "a", "price": 9.9, "metadata": {}}]
+    pq.write_table(pa.table({"text": ["a"], "img": [b"\xff"]}), path)
+    with pytest.raises(RecordError, match='row 1: the column "img" holds bytes, which JSON cannot hold'):
+        list(records.read(path))
 
 
 def test_stdin(monkeypatch):

@@ -199,7 +199,7 @@ class ResumableOutput:
         if self._final_source().exists():
             self._final_source().replace(self.output)
             _sync_folder(Path(self.output).parent)
-        shutil.rmtree(self._folder, ignore_errors=True)
+        _discard(self._folder)
 
     def __enter__(self) -> Self:
         return self
@@ -208,10 +208,10 @@ class ResumableOutput:
         if self._folder is None:
             return
         self._close()
-        self._unlock()
         # A run that failed before it had anything to keep leaves nothing behind.
         if error is not None and self._journal.blocks == 0 and not any((self._folder / "cache").glob("*")):
-            shutil.rmtree(self._folder, ignore_errors=True)
+            _discard(self._folder)
+        self._unlock()  # last: another run may take the folder from here on
 
     def _close(self) -> None:
         for handle in (self._results, self._rejected):
@@ -230,7 +230,7 @@ class ResumableOutput:
         folder = self._folder
         assert folder is not None
         journal_path = folder / "journal.json"
-        if resume and not journal_path.exists():
+        if resume and not (journal_path.exists() and (folder / "settings.json").exists()):
             resume = False  # nothing to continue: a first run
         if folder.exists():
             self._take_lock(folder)
@@ -244,6 +244,7 @@ class ResumableOutput:
             self.already_complete = self._journal.complete
         else:
             if folder.exists():
+                _forget(folder)
                 for item in folder.iterdir():
                     if item.name != "lock":
                         shutil.rmtree(item) if item.is_dir() else item.unlink()
@@ -253,6 +254,10 @@ class ResumableOutput:
             self._save_journal()
         (folder / "cache").mkdir(exist_ok=True)
         if not self.already_complete:
+            written = (folder / "results.jsonl").stat().st_size if (folder / "results.jsonl").exists() else 0
+            if written < self._journal.result_bytes:
+                raise ResumeError(f"{folder}: results.jsonl holds {written} bytes instead of"
+                                  f" {self._journal.result_bytes}; run again without --resume")  # fmt: skip
             self._results = _open_at(folder / "results.jsonl", self._journal.result_bytes)
             self._rejected = _open_at(folder / "rejected.jsonl", 0)
 
@@ -276,6 +281,19 @@ class ResumableOutput:
             os.fsync(handle.fileno())
         fresh.replace(self._folder / "journal.json")
         _sync_folder(self._folder)
+
+
+def _forget(folder: Path) -> None:
+    """Remove the journal before what it speaks of: a kill in between leaves nothing that could be continued wrongly."""
+    (folder / "journal.json").unlink(missing_ok=True)
+    _sync_folder(folder)
+
+
+def _discard(folder: Path) -> None:
+    """Remove the folder of a run."""
+    with contextlib.suppress(OSError):
+        _forget(folder)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _open_at(path: Path, size: int) -> IO[bytes]:

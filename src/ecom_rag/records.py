@@ -7,10 +7,14 @@ Out: plain dicts ``{"text": str, "metadata": dict, ...}``, one at a time; other 
 import gzip
 import io
 import json
+import math
 import re
 import sys
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from datetime import timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import IO, Any
 
@@ -21,8 +25,10 @@ from ecom_rag.errors import RecordError, UsageError
 
 Record = dict[str, Any]
 
+DAMAGED_GZIP = (gzip.BadGzipFile, EOFError, zlib.error)
 FORMATS = (".jsonl", ".jsonl.gz", ".json", ".parquet")
-_LONG_INTEGER = re.compile(rb"\d{19}")  # orjson reads integers beyond 64 bits as floats
+# orjson reads integers beyond 64 bits as floats, and numbers beyond float64 as infinity.
+_LONG_NUMBER = re.compile(rb"\d{19}|[eE]\+?\d{3}")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _CHUNK = 1 << 20
 
@@ -152,7 +158,7 @@ def _raw_items(path: str, file_type: str) -> Iterator[tuple[str, Any]]:
         raise UsageError(f"{path}: is a folder; expected a file ({', '.join(FORMATS)})") from None
     except PermissionError:
         raise UsageError(f"{path}: may not be read; check its permissions") from None
-    except (gzip.BadGzipFile, EOFError) as error:
+    except DAMAGED_GZIP as error:
         raise RecordError(path, f"damaged gzip file ({error}); expected a complete .jsonl.gz, copy it again") from None
 
 
@@ -200,7 +206,7 @@ def _array_items(name: str, source: IO[bytes]) -> Iterator[tuple[str, bytes]]:
                     _, position = decoder.raw_decode(buffer, start)
                     if position < len(buffer):  # a number at the buffer's end may go on in the next chunk
                         break
-                except (json.JSONDecodeError, RecursionError) as error:
+                except (ValueError, RecursionError) as error:  # not JSON, an integer of thousands of digits, too deep
                     problem = str(error)
                 else:
                     problem = ""
@@ -224,7 +230,7 @@ def loads(raw: bytes) -> Any:
     Raises:
         ValueError: Not JSON; the message says why and what to do.
     """
-    if not _LONG_INTEGER.search(raw):
+    if not _LONG_NUMBER.search(raw):
         try:
             return orjson.loads(raw)
         except orjson.JSONDecodeError:
@@ -233,8 +239,14 @@ def loads(raw: bytes) -> Any:
     def refuse(constant: str) -> None:
         raise ValueError(f"{constant} is not JSON; use null or leave the key out")
 
+    def finite(number: str) -> float:
+        value = float(number)
+        if math.isinf(value):
+            raise ValueError(f"the number {number:.30} is too large; numbers reach about 1.8e308")
+        return value
+
     try:
-        return json.loads(raw, parse_constant=refuse)
+        return json.loads(raw.decode(), parse_constant=refuse, parse_float=finite)
     except UnicodeDecodeError as error:
         raise ValueError(f"not UTF-8 at byte {error.start}; convert the file to UTF-8") from None
     except json.JSONDecodeError as error:
@@ -244,7 +256,7 @@ def loads(raw: bytes) -> Any:
 
 
 def _to_record(raw: Any, report: ReadReport) -> Record:
-    record: Any = loads(raw) if isinstance(raw, bytes) else raw
+    record: Any = loads(raw) if isinstance(raw, bytes) else _plain_row(raw)
     if not isinstance(record, dict):
         raise ValueError(f'found {_kind(record)}; expected an object like {{"text": "...", "metadata": {{}}}}')
     if "text" not in record:
@@ -264,11 +276,29 @@ def _to_record(raw: Any, report: ReadReport) -> Record:
         raise ValueError(f'"metadata" is {_kind(metadata)}; expected an object (or leave it out)')
     # Only the escape \udXXX can bring a lone surrogate in, so most lines are not looked at twice.
     if not isinstance(raw, bytes) or b"\\u" in raw:
-        clean = _replace_surrogates(record)
+        try:
+            clean = _replace_surrogates(record)
+        except RecursionError:
+            raise ValueError("nested too deep; flatten the metadata to fewer than 200 levels") from None
         if clean is not record:
             report.surrogates_replaced += 1
             return dict(clean)
     return dict(record)
+
+
+def _plain_row(row: Any, column: str = "") -> Any:
+    """A parquet row with decimals as floats; bytes and spans of time have no place in JSON."""
+    if isinstance(row, dict):
+        return {key: _plain_row(value, column or str(key)) for key, value in row.items()}
+    if isinstance(row, list):
+        return [_plain_row(value, column) for value in row]
+    if isinstance(row, Decimal):
+        return float(row)
+    if isinstance(row, bytes | timedelta):
+        raise ValueError(
+            f'the column "{column}" holds {type(row).__name__}, which JSON cannot hold; leave the column out'
+        )
+    return row
 
 
 def _metadata_of_string(text: str) -> Any:

@@ -32,7 +32,7 @@ _INVISIBLE = re.compile(f"[{INVISIBLE}]")
 _SPACE = re.compile(r"\s")
 # A run is Chinese, or letters and digits glued together, decimals included: "3.5mm", "iPhone15ProMax". A chain is runs
 # of the second kind with marks between them: "KX-TG1032S", "1/2-in".
-_GLUED = rf"(?:\d+(?:\.\d+)+|[^\W_{HAN}])+"
+_GLUED = rf"(?:\d+(?:\.\d+)*|[^\W\d_{HAN}])+"  # one way to read each digit: else long numbers take quadratic time
 _RUN = re.compile(_GLUED)
 _CHAIN = re.compile(rf"[{HAN}]+|{_GLUED}(?:[-/._]{_GLUED})*")
 _MARK = re.compile(r"[-/._]")

@@ -243,6 +243,7 @@ def test_what_does_not_go_together():
         (("onnx", "auto", "auto", "bert"), "runtime 'onnx' is unknown"),
         (("auto", "int4", "auto", "bert"), "precision 'int4' is unknown"),
         (("openvino", "auto", "cuda", "bert"), "openvino runs on the CPU"),
+        (("auto", "auto", "cuda0", "bert"), "expected auto, cpu, cuda or cuda:N"),
     ]:
         with pytest.raises(UsageError, match=message):
             choose(*arguments)

@@ -115,6 +115,12 @@ def test_picks_depend_on_seed_and_query_alone():
     assert first != order_of(rows, "b", Rules()).tolist() != order_of(rows, "a", Rules(seed=1)).tolist()
 
 
+def test_a_positive_that_is_listed_twice_has_the_floor_of_one():
+    ranking = LexicalRanking(Corpus([("red shoe", None), ("blue hat", None)]))
+    once, twice = (ranking.floors(["red shoe"], [["red shoe"] * n], None) for n in (1, 2))
+    assert once == twice and once > 0
+
+
 def test_texts_that_only_look_different_are_one_group():
     corpus = Corpus(
         [("Leather  Wallet", "a"), ("leather wallet", "b"), ("ＬＥＡＴＨＥＲ wallet", None), ("other", "a")]

@@ -25,6 +25,7 @@ def test_a_small_recipe_and_its_defaults(tmp_path):
         ({"loss": {"tempratur": 1}}, "unknown key loss.tempratur; did you mean loss.temperature?"),
         ({"schedule": {"zzz": 1}}, "unknown key schedule.zzz; known are schedule.epochs, schedule.max_steps"),
         ({"loss": {"name": "triplet"}}, "loss.name is 'triplet'; expected one of circle, supervised_contrastive"),
+        ({"seed": -1}, "seed is -1; expected from 0 to 4294967295"),
         ({"loss": {"gamma": -1}}, "loss.gamma is -1.0; expected above 0"),
         ({"loss": {"distillation": "mse"}}, "loss.distillation is 'mse'; expected one of none, kl, margin_mse"),
         ({"loss": {"name": "none"}}, "loss.distillation is 'none'; expected kl or margin_mse with loss \"none\""),

@@ -149,8 +149,22 @@ def _load_transformer(folder: Path, auto_class: str) -> nn.Module:
     return model
 
 
+def _state(path: Path) -> dict[str, Tensor]:
+    """Tensors of a file."""
+    from safetensors.torch import load_file
+
+    try:
+        found = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
+    except Exception as error:
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ModelError(f"{path}: cannot be read ({first[:200]}); copy it again") from None
+    if not isinstance(found, dict):
+        raise ModelError(f"{path}: holds {type(found).__name__}; expected tensors by name")
+    return found
+
+
 def _head(path: Path) -> nn.Linear:
-    state = torch.load(path, map_location="cpu", weights_only=True)
+    state = _state(path)
     if set(state) != {"weight", "bias"}:
         raise ModelError(f"{path}: found {sorted(state)}; expected a linear layer's weight and bias")
     layer = nn.Linear(state["weight"].shape[1], state["weight"].shape[0])
@@ -159,15 +173,13 @@ def _head(path: Path) -> nn.Linear:
 
 
 def _dense_layer(folder: Path) -> nn.Module:
-    from safetensors.torch import load_file
-
     config = read_json(folder / "config.json")
     activation = str(config.get("activation_function", "torch.nn.modules.activation.Tanh")).rsplit(".", 1)[-1]
     if activation not in ("Tanh", "Identity", "GELU", "ReLU"):
         raise ModelError(f"{folder / 'config.json'}: activation {activation} is not supported; expected Tanh, Identity,"
                          " GELU or ReLU")  # fmt: skip
     weights = folder / "model.safetensors"
-    state = load_file(weights) if weights.exists() else torch.load(folder / "pytorch_model.bin", weights_only=True)
+    state = _state(weights if weights.exists() else folder / "pytorch_model.bin")
     layer = nn.Linear(config["in_features"], config["out_features"], bias=config.get("bias", True))
     layer.load_state_dict({key.removeprefix("linear."): value.float() for key, value in state.items()})
     return nn.Sequential(layer, getattr(nn, activation)())

@@ -1,8 +1,8 @@
 """Checkpoints small enough to ship: matrices as int8 with one scale a row, unpacked once to an ordinary folder."""
 
 import hashlib
-import os
 import shutil
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -67,15 +67,17 @@ def unpacked(folder: Path) -> Path:
         for name, tensor in stored.items()
         if not name.endswith(_SCALE)
     }
-    part = place.with_name(f"{place.name}.{os.getpid()}")
+    part: Path | None = None
     try:
-        part.mkdir(parents=True)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        part = Path(tempfile.mkdtemp(dir=place.parent, prefix=".unpacking-"))
         save_file(tensors, part / "model.safetensors", metadata={"format": "pt"})
         for path in _companions(folder):
             shutil.copyfile(path, part / path.name)
         part.rename(place)
-    except OSError as error:
-        shutil.rmtree(part, ignore_errors=True)
+    except Exception as error:  # a full disk is safetensors' own error
+        if part is not None:
+            shutil.rmtree(part, ignore_errors=True)
         if not place.is_dir():  # else another process was quicker
             raise ModelError(f"{place}: cannot be written ({error}); set ECOM_RAG_CACHE to a folder that can") from None
     return place

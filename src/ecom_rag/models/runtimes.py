@@ -6,6 +6,7 @@ tuple of tensors, and all answer ``run(batches, outputs)`` with float32 arrays, 
 
 import logging
 import os
+import re
 import tempfile
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -87,12 +88,14 @@ def choose(runtime: str, precision: str, device: str, config: Mapping[str, Any])
     if device == "auto":
         device = "cuda" if runtime != "openvino" and _cuda_available() else "cpu"
     if device != "cpu":
-        if not device.startswith("cuda"):
+        if not re.fullmatch(r"cuda(:\d+)?", device):
             raise UsageError(f"device {device!r} is unknown; expected auto, cpu, cuda or cuda:N")
         if runtime == "openvino":
             raise UsageError(f"runtime openvino runs on the CPU; use --device cpu, or --runtime torch for {device}")
         if not _cuda_available():
             raise UsageError(f"device {device}: no CUDA GPU is visible to torch; use --device cpu")
+        if (number := int(device.partition(":")[2] or 0)) >= _cuda_count():
+            raise UsageError(f"device {device}: torch sees {_cuda_count()} GPUs, numbered from 0; there is no {number}")
         if precision == "int8":
             raise UsageError(f"precision int8 is for CPUs; on {device} use fp16, or --device cpu")
         return Placement("torch", "fp16" if precision == "auto" else precision, device)
@@ -302,6 +305,12 @@ def _cuda_available() -> bool:
     import torch
 
     return torch.cuda.is_available()
+
+
+def _cuda_count() -> int:
+    import torch
+
+    return torch.cuda.device_count()
 
 
 def _fusible(config: Any) -> bool:

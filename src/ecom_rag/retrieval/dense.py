@@ -1,6 +1,6 @@
 """Exact inner-product search in two steps: a rough product that finds candidates, a float32 rescore that decides.
 
-On a CPU with AMX (or an AMD with AVX512-BF16) the rough product is in bf16, several times faster than float32. Raw bf16 would lose
+On a CPU that multiplies bf16 faster than float32 (``models.cpu``) the rough product is in bf16. Raw bf16 would lose
 some percent of the neighbours, so every row whose rough score is within a proven error bound of the k-th is rescored.
 Rough rows are centred: ``q.x = q.c + q.(x - c)`` and the first term orders nothing, but embeddings of texts share a
 common direction, and without it all errors shrink. With ``y = x - c``, rounded ``q'`` and ``y'``:
@@ -47,6 +47,7 @@ class DenseIndex:
         vectors = np.ascontiguousarray(vectors, np.float32)
         check_finite(vectors, "seed embeddings")
         self._precision = rough
+        self._norm = 0.0
         self._live = LiveRows()
         self._set_base(vectors)
 
@@ -79,6 +80,8 @@ class DenseIndex:
         self._tail.extend(vectors)
         if self._bf16:
             self._tail_rough.extend(self._rough_of(vectors).view(self._torch.int16).numpy())
+        else:
+            self._norm = max(self._norm, float(np.linalg.norm(vectors, axis=1).max()))
 
     def remove(self, rows: NDArray[np.int64]) -> None:
         """Rows that are never returned again; the numbers of the others stay."""

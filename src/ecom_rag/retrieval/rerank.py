@@ -69,6 +69,9 @@ def check_result(record: dict[str, Any]) -> None:
     if len(set(lengths.values())) > 1:
         found = ", ".join(f"{key} {length}" for key, length in lengths.items())
         raise ValueError(f"the candidate lists differ in length ({found}); expected one entry a candidate in each")
+    for key in ("topk_metadata", "topk_evidence"):
+        if not all(isinstance(item, dict) for item in record.get(key, ())):
+            raise ValueError(f'"{key}" holds something else than objects; expected one a candidate')
     if not all(isinstance(seed, str) for seed in record["topk_seed"]):
         raise ValueError('"topk_seed" holds something else than strings; expected the seeds\' texts')
     if not all(isinstance(sim, int | float) and not isinstance(sim, bool) for sim in record["topk_sim"]):

@@ -11,8 +11,9 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +68,8 @@ def train(recipe: Recipe, *, resume: bool = False, progress: Progress | None = N
     tokenizer = Tokenizer(folder)
     dev = make_dev(recipe, data, tokenizer, length)
     batches = make_batches(recipe, data, world=int(os.environ.get("WORLD_SIZE", "1")))
-    asked: dict[str, Any] = {"recipe": recipe.as_dict(), "model": fingerprint(folder), "data": _digest(data)}
+    asked: dict[str, Any] = {"recipe": recipe.as_dict(), "model": fingerprint(folder), "data": _digest(data),
+                             "dev data": _files_digest(recipe.data.dev)}  # fmt: skip
     resume_from = open_run(work, asked, resume)
 
     if recipe.schedule.bf16 and _on_cpu(recipe) and not cpu.prefers_bf16():
@@ -93,7 +95,7 @@ def train(recipe: Recipe, *, resume: bool = False, progress: Progress | None = N
         "seconds": round(seconds, 1),
         "resumed_at_step": int(resume_from.name.rpartition("-")[2]) if resume_from else None,
         "dev": figures,
-        "sampling": _shown(batches, trainer.state.global_step * recipe.schedule.gradient_accumulation),
+        "sampling": _shown(batches, trainer.state.global_step, recipe.schedule.gradient_accumulation),
         "log": trainer.state.log_history,
     }
     if trainer.is_world_process_zero():
@@ -280,10 +282,11 @@ def _write(recipe: Recipe, model: Any, found: dict[str, Any], output: Path, work
     shutil.rmtree(work)
 
 
-def _shown(batches: Batches, micro_batches: int) -> list[dict[str, Any]]:
+def _shown(batches: Batches, steps: int, accumulation: int) -> list[dict[str, Any]]:
     """A report of every epoch, the last one as far as it went."""
     found = []
-    epochs, rest = divmod(micro_batches, batches.batches)
+    epochs, rest = divmod(steps, -(-batches.batches // accumulation))  # the last step of an epoch may be a shorter one
+    rest = min(rest * accumulation, batches.batches)
     for epoch in range(epochs):
         found.append(batches.report(epoch).as_dict())
     if rest:
@@ -293,9 +296,23 @@ def _shown(batches: Batches, micro_batches: int) -> list[dict[str, Any]]:
 
 def _digest(data: Labelled | Groups) -> str:
     found = hashlib.blake2b(digest_size=16)
-    rows = zip(data.texts, data.labels, strict=True) if isinstance(data, Labelled) else data.items
+    rows: Iterable[Any] = data.items if isinstance(data, Groups) else (
+        zip(data.texts, data.labels, data.sources, data.parents or repeat(None), strict=False)
+    )  # fmt: skip
     for row in rows:
         found.update(repr(row).encode("utf-8", "surrogatepass"))
+    return found.hexdigest()
+
+
+def _files_digest(path: str | None) -> str | None:
+    """Of a file, or of all files of a folder."""
+    if path is None:
+        return None
+    found = hashlib.blake2b(digest_size=16)
+    files = sorted(item for item in Path(path).rglob("*") if item.is_file()) if Path(path).is_dir() else [Path(path)]
+    for item in files:
+        with item.open("rb") as handle:
+            found.update(item.name.encode() + hashlib.file_digest(handle, "blake2b").digest())
     return found.hexdigest()
 
 

@@ -186,6 +186,7 @@ def _rules(recipe: Recipe) -> list[tuple[bool, str, str]]:
     names = RERANKER_LOSSES if recipe.task == "reranker" else tuple(dict.fromkeys(OVER_LABELS + OVER_GROUPS))
     rules = [
         (len(data.train) > 0, "data.train", "at least one file"),
+        (0 <= recipe.seed < 2**32, "seed", "from 0 to 4294967295"),
         (loss.name in ("", *names), "loss.name", f"one of {', '.join(names)}"),
         (loss.name != "none" or loss.distillation != "none", "loss.distillation", 'kl or margin_mse with loss "none"'),
         (loss.temperature is None or loss.temperature > 0, "loss.temperature", "above 0"),

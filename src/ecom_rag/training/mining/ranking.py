@@ -81,7 +81,8 @@ class LexicalRanking:
     def floors(self, queries: Sequence[str], positives: Sequence[Sequence[str]], found: TopK) -> NDArray[np.float32]:
         """See ``Ranking.floors``; a positive that shares no term with its query, or is not in the corpus, scores 0."""
         floors = np.zeros(len(queries), np.float32)
-        for number, own in enumerate(positives):
+        for number, given in enumerate(positives):
+            own = list(dict.fromkeys(given))
             rows = [self._corpus.rows[text] for text in own if text in self._corpus.rows]
             allowed = np.zeros(len(self._corpus), bool)
             allowed[rows] = True

@@ -35,7 +35,7 @@ config = BertConfig(vocab_size=len(vocabulary), hidden_size=256, num_hidden_laye
 BertModel(config).save_pretrained(output)
 PY
 
-for seed in 1 2 3; do
+for seed in ${SEEDS:-1 2 3}; do
   for batches in plain square_root balanced hierarchical; do
     name=fbs_${batches}_$seed
     case $batches in

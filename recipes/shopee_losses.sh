@@ -6,7 +6,7 @@ set -euo pipefail
 data=${1:?folder that holds shopee/train.jsonl.gz and dev.jsonl.gz} work=${2:-work}
 mkdir -p "$work"
 
-for seed in 1 2 3; do
+for seed in ${SEEDS:-1 2 3}; do
   for loss in circle info_nce supervised_contrastive; do
     name=shopee_${loss}_$seed
     cat > "$work/$name.toml" <<TOML

@@ -64,6 +64,12 @@ def test_demo(tmp_path, capsys):
     scored = list(records.read(str(tmp_path / "demo" / "recalled.jsonl")))
     plain = [r for r in scored if r["metadata"]["lang"] == "en" and r["metadata"]["note"] == "plain"]
     assert sum(vote(r) == r["metadata"]["label"] for r in plain) >= 0.9 * len(plain)
+    reranked = list(records.read(str(tmp_path / "demo" / "reranked.jsonl")))
+    right = [sum(vote(r) == r["metadata"]["label"] for r in rows) for rows in (
+        [r for r in scored if r["metadata"]["lang"] == "en"], reranked,
+    )]  # fmt: skip
+    assert len(reranked) == 60 and right[1] > right[0]
+    assert all({"retrieval", "reranker"} <= set(item) for item in reranked[0]["topk_evidence"])
 
 
 def test_sample_data_is_what_the_docs_say():

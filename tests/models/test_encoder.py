@@ -366,3 +366,10 @@ def test_tokenizer_from_the_cache_is_the_checkpoints(mean_folder, tmp_path, monk
         for fact in ("pad_id", "vocab_size", "uses_token_types", "max_length"):
             assert getattr(other, fact) == getattr(first, fact)
         assert np.array_equal(other.unweighted_ids, first.unweighted_ids)
+
+
+def test_a_damaged_head_is_one_line(m3_folder, tmp_path):
+    shutil.copytree(m3_folder, tmp_path / "m3")
+    (tmp_path / "m3" / "sparse_linear.pt").write_text("version https://git-lfs.github.com/spec/v1\n")
+    with pytest.raises(ModelError, match=r"sparse_linear\.pt: cannot be read .*; copy it again"):
+        Encoder.from_pretrained(str(tmp_path / "m3"), runtime="torch", precision="fp32").encode(["a"])

@@ -261,3 +261,15 @@ def test_multivector_over_candidates_equals_the_search_where_they_hold_the_best(
     np.testing.assert_array_equal(found.ids[1:], full.ids[1:, :10])
     np.testing.assert_allclose(found.scores[1:], full.scores[1:, :10], atol=1e-6)
     assert set(found.ids[0].tolist()) == set(shuffled.ids[0, :5].tolist()) | {-1}
+
+
+@pytest.mark.parametrize("rough", ["fp32", "bf16"])
+def test_longer_rows_that_come_later_widen_the_bounds(rough):
+    rng = np.random.default_rng(3)
+    first, later = (rng.standard_normal((n, 16)).astype(np.float32) * size for n, size in ((3000, 1), (500, 1000)))
+    index = DenseIndex(first, rough=rough)
+    index.extend(later)
+    assert index._norm >= np.linalg.norm(later - index._centre, axis=1).max() * 0.999
+    queries = rng.standard_normal((4, 16)).astype(np.float32)
+    exact = queries.astype(np.float64) @ np.concatenate([first, later]).T.astype(np.float64)
+    assert np.array_equal(index.search(queries, 5).ids, np.argsort(-exact, axis=1)[:, :5])

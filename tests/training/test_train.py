@@ -1,6 +1,7 @@
 """Training runs of tiny models from recipe to finished folder: resuming, loaders, data errors."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,7 +10,8 @@ from safetensors.torch import load_file
 
 from ecom_rag import CrossEncoder, Encoder
 from ecom_rag.errors import EcomRagError, RecordError, ResumeError
-from ecom_rag.training.data import read_data
+from ecom_rag.training import fit
+from ecom_rag.training.data import Labelled, read_data
 from ecom_rag.training.fit import train
 from ecom_rag.training.recipe import make_recipe
 
@@ -404,3 +406,28 @@ def test_dropout_of_the_recipe(mean_folder, tmp_path):
     assert rates() == {0.1} and rates(dropout=0) == {0.0}
     with pytest.raises(EcomRagError, match=r"schedule\.dropout is 1\.0; expected from 0 to below 1"):
         rates(dropout=1)
+
+
+def test_the_report_shows_the_epochs_that_were(tmp_path):
+    """10 batches, 4 a step: an epoch has 3 steps, the last of 2 batches."""
+
+    class Ten:
+        batches = 10
+
+        def report(self, epoch, batches=10):
+            return SimpleNamespace(as_dict=lambda: (epoch, batches))
+
+    assert fit._shown(Ten(), 9, 4) == [(0, 10), (1, 10), (2, 10)]
+    assert fit._shown(Ten(), 4, 4) == [(0, 10), (1, 4)]
+    assert fit._shown(Ten(), 7, 1) == [(0, 7)]
+
+
+def test_resuming_looks_at_policy_groups_and_dev_data(tmp_path):
+    data = [Labelled(["a", "b"], ["x", "y"], parents, ["f", "f"], []) for parents in (None, ["p", "p"], ["p", "q"])]
+    assert len({fit._digest(one) for one in data}) == 3
+    folder = tmp_path / "dev"
+    folder.mkdir()
+    (folder / "corpus.jsonl").write_text("1")
+    before = fit._files_digest(str(folder))
+    (folder / "corpus.jsonl").write_text("2")
+    assert fit._files_digest(str(folder)) != before and fit._files_digest(None) is None

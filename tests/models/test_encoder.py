@@ -277,7 +277,7 @@ def test_fused_layers_equal_transformers(tmp_path, kind, lengths, precision, cos
         model = transformers.BertModel(transformers.BertConfig(**shape, intermediate_size=64))
     else:
         model = transformers.XLMRobertaModel(transformers.XLMRobertaConfig(**shape, intermediate_size=64))
-    if not supported(model.config.to_dict()):
+    if not supported(model.config.to_dict(), precision):
         pytest.skip("this torch has no fused layers")
     longest = max(lengths)
     mask = (torch.arange(longest) < torch.tensor(lengths)[:, None]).long()
@@ -373,3 +373,12 @@ def test_a_damaged_head_is_one_line(m3_folder, tmp_path):
     (tmp_path / "m3" / "sparse_linear.pt").write_text("version https://git-lfs.github.com/spec/v1\n")
     with pytest.raises(ModelError, match=r"sparse_linear\.pt: cannot be read .*; copy it again"):
         Encoder.from_pretrained(str(tmp_path / "m3"), runtime="torch", precision="fp32").encode(["a"])
+
+
+def test_bf16_is_not_fused_where_onednn_cannot(monkeypatch):
+    """An AVX2 processor that is asked for bf16 gets OpenVINO, as before the layers were fused in float32."""
+    import torch
+
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: False)
+    assert choose("auto", "bf16", "cpu", {"model_type": "bert"}) == Placement("openvino", "bf16", "cpu", False)
+    assert choose("auto", "fp32", "cpu", {"model_type": "bert"}) == Placement("torch", "fp32", "cpu", True)

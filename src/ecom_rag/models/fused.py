@@ -85,8 +85,8 @@ class _FloatLayer:
         return self._norm(self._down.plus(self._up(x, "gelu"), x))
 
 
-def supported(config: Mapping[str, Any]) -> bool:
-    """Whether a transformer of this ``config.json`` can be fused on this machine, whatever the precision."""
+def supported(config: Mapping[str, Any], precision: str) -> bool:
+    """Whether a transformer of this ``config.json`` can be fused on this machine in this precision."""
     return (
         config.get("model_type") in FAMILIES
         and config.get("hidden_act", "gelu") == "gelu"
@@ -94,6 +94,7 @@ def supported(config: Mapping[str, Any]) -> bool:
         and not config.get("is_decoder", False)
         and bool(torch._C._has_mkldnn)
         and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+        and (precision != "bf16" or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported()))
     )
 
 

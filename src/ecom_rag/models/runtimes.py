@@ -99,10 +99,12 @@ def choose(runtime: str, precision: str, device: str, config: Mapping[str, Any])
         if precision == "int8":
             raise UsageError(f"precision int8 is for CPUs; on {device} use fp16, or --device cpu")
         return Placement("torch", "fp16" if precision == "auto" else precision, device)
-    fusible = _fusible(config)
     if precision == "auto":
         converted = runtime == "openvino" or config.get("model_type") in _CONVERTED
-        precision = "bf16" if cpu.prefers_bf16() and (converted if runtime != "torch" else fusible) else "fp32"
+        precision = (
+            "bf16" if cpu.prefers_bf16() and (converted if runtime != "torch" else _fusible(config, "bf16")) else "fp32"
+        )
+    fusible = _fusible(config, precision)
     if precision == "fp16":
         raise UsageError("precision fp16 needs a GPU; on a CPU use bf16 or fp32")
     if precision == "int8":
@@ -313,10 +315,10 @@ def _cuda_count() -> int:
     return torch.cuda.device_count()
 
 
-def _fusible(config: Any) -> bool:
+def _fusible(config: Any, precision: str) -> bool:
     from ecom_rag.models.fused import supported
 
-    return supported(config)
+    return supported(config, precision)
 
 
 def _cores() -> int:

@@ -66,7 +66,7 @@ def main() -> None:
             sys.exit(2)
         _fail(f"{error.format_message().rstrip('.')}; see {_command_path(error)} --help")
     except (KeyboardInterrupt, typer.Abort):
-        remedy = "; the same command with --resume goes on from here" if _RESUMABLE.intersection(sys.argv[1:3]) else ""
+        remedy = "; the same command with --resume goes on from here" if _resumable() else ""
         print(f"ecom-rag: interrupted{remedy}", file=sys.stderr)
         sys.exit(_INTERRUPTED)
     except EcomRagError as error:
@@ -76,8 +76,13 @@ def main() -> None:
         sys.exit(0)
     except OSError as error:
         place = f"{error.filename}: " if error.filename else ""
-        remedy = "mend that, then run again" + (" with --resume" if _RESUMABLE.intersection(sys.argv[1:3]) else "")
+        remedy = "mend that, then run again" + (" with --resume" if _resumable() else "")
         _fail(f"{place}{error.strerror or error}; {remedy}")
+
+
+def _resumable() -> bool:
+    """Whether the command that was called knows ``--resume``."""
+    return not _RESUMABLE.isdisjoint(sys.argv[1:3])
 
 
 def _command_path(error: Any) -> str:

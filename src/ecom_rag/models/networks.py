@@ -11,7 +11,7 @@ from torch.nn.functional import linear
 from ecom_rag.errors import ModelError
 from ecom_rag.models.checkpoint import Checkpoint, read_json
 from ecom_rag.models.fused import FusedTransformer
-from ecom_rag.models.weights import Weights, read_weights
+from ecom_rag.models.weights import Weights, read_tensors, read_weights
 
 logger = logging.getLogger(__name__)
 
@@ -149,22 +149,8 @@ def _load_transformer(folder: Path, auto_class: str) -> nn.Module:
     return model
 
 
-def _state(path: Path) -> dict[str, Tensor]:
-    """Tensors of a file."""
-    from safetensors.torch import load_file
-
-    try:
-        found = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
-    except Exception as error:
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ModelError(f"{path}: cannot be read ({first[:200]}); copy it again") from None
-    if not isinstance(found, dict):
-        raise ModelError(f"{path}: holds {type(found).__name__}; expected tensors by name")
-    return found
-
-
 def _head(path: Path) -> nn.Linear:
-    state = _state(path)
+    state = read_tensors(path)
     if set(state) != {"weight", "bias"}:
         raise ModelError(f"{path}: found {sorted(state)}; expected a linear layer's weight and bias")
     layer = nn.Linear(state["weight"].shape[1], state["weight"].shape[0])
@@ -179,7 +165,7 @@ def _dense_layer(folder: Path) -> nn.Module:
         raise ModelError(f"{folder / 'config.json'}: activation {activation} is not supported; expected Tanh, Identity,"
                          " GELU or ReLU")  # fmt: skip
     weights = folder / "model.safetensors"
-    state = _state(weights if weights.exists() else folder / "pytorch_model.bin")
+    state = read_tensors(weights if weights.exists() else folder / "pytorch_model.bin")
     layer = nn.Linear(config["in_features"], config["out_features"], bias=config.get("bias", True))
     layer.load_state_dict({key.removeprefix("linear."): value.float() for key, value in state.items()})
     return nn.Sequential(layer, getattr(nn, activation)())

@@ -4,13 +4,9 @@ import hashlib
 import shutil
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ecom_rag.errors import ModelError
 from ecom_rag.models.cache import cache_folder
-
-if TYPE_CHECKING:
-    pass
 
 PACKED = "model.int8.safetensors"
 _SCALE = ".row_scale"

@@ -46,12 +46,21 @@ def read_weights(folder: Path) -> Weights:
     """
     tensors: dict[str, Tensor] = {}
     for path in _files(folder):
-        try:
-            tensors.update(_read(path))
-        except Exception as error:
-            first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise ModelError(f"{path}: cannot be read ({first[:200]}); copy it again") from None
+        tensors.update(read_tensors(path))
     return Weights({_plain(name): tensor for name, tensor in tensors.items()}, folder)
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of one ``.safetensors`` file, or of one that torch wrote.
+
+    Raises:
+        ModelError: It cannot be read.
+    """
+    try:
+        return _read(path)
+    except Exception as error:
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ModelError(f"{path}: cannot be read ({first[:200]}); copy it again") from None
 
 
 def _files(folder: Path) -> list[Path]:

@@ -12,48 +12,29 @@ _C1, _C2, _C3, _C4, _C5, _C6 = (
 )
 
 
-def _widen(source: Any, target: Any) -> None:
-    """Copy numbers to float32; bf16 comes as its bits in uint16."""
+def _move(source: Any, target: Any) -> None:
+    """Copy a row of numbers; a side in uint16 is bf16 by its bits, rounded to the nearest and ties to even."""
 
 
-def _narrow(source: Any, target: Any) -> None:
-    """Copy float32 numbers to float32, or to bf16 bits, to the nearest and ties to even."""
+@overload(_move)
+def _move_as_typed(source: Any, target: Any) -> Any:
+    def copy(source: Any, target: Any) -> None:
+        for d in range(len(target)):
+            target[d] = source[d]
 
-
-@overload(_widen)
-def _widen_as_typed(source: Any, target: Any) -> Any:
-    if source.dtype == numba.types.float32:
-
-        def copy(source: Any, target: Any) -> None:
-            for d in range(len(target)):
-                target[d] = source[d]
-
-        return copy
-
-    def shift(source: Any, target: Any) -> None:
+    def widen(source: Any, target: Any) -> None:
         bits = target.view(np.uint32)  # a float32 is its bf16 bits followed by 16 zeros
         for d in range(len(target)):
             bits[d] = np.uint32(source[d]) << 16
 
-    return shift
-
-
-@overload(_narrow)
-def _narrow_as_typed(source: Any, target: Any) -> Any:
-    if target.dtype == numba.types.float32:
-
-        def copy(source: Any, target: Any) -> None:
-            for d in range(len(target)):
-                target[d] = source[d]
-
-        return copy
-
-    def rounded(source: Any, target: Any) -> None:
+    def narrow(source: Any, target: Any) -> None:
         bits = source.view(np.uint32)
         for d in range(len(target)):
             target[d] = (bits[d] + np.uint32(0x7FFF) + ((bits[d] >> 16) & 1)) >> 16
 
-    return rounded
+    if source.dtype == target.dtype:
+        return copy
+    return widen if source.dtype == numba.types.uint16 else narrow
 
 
 @numba.njit(cache=True, nogil=True, fastmath={"reassoc", "contract", "arcp", "nsz"}, error_model="numpy")
@@ -78,10 +59,10 @@ def attend(qkv, lengths, heads, scale, out):  # type: ignore[no-untyped-def]  # 
         for head in range(heads):
             at = head * size
             for j in range(n):
-                _widen(qkv[b, j, 2 * dim + at : 2 * dim + at + size], v[j])
-                _widen(qkv[b, j, dim + at : dim + at + size], k[j])
+                _move(qkv[b, j, 2 * dim + at : 2 * dim + at + size], v[j])
+                _move(qkv[b, j, dim + at : dim + at + size], k[j])
             for i in range(asked):
-                _widen(qkv[b, i, at : at + size], q)
+                _move(qkv[b, i, at : at + size], q)
                 largest = np.float32(-np.inf)
                 poison = np.float32(0)  # becomes NaN where a product is NaN or infinite: damage must show
                 for j in range(n):
@@ -108,4 +89,4 @@ def attend(qkv, lengths, heads, scale, out):  # type: ignore[no-untyped-def]  # 
                 inverse = 1 / denominator
                 for d in range(size):
                     total[d] *= inverse
-                _narrow(total, out[b, i, at : at + size])
+                _move(total, out[b, i, at : at + size])

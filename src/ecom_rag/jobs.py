@@ -14,7 +14,6 @@ the run was killed.
 """
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import os
@@ -26,7 +25,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
 
-from ecom_rag import records
+from ecom_rag import disk, records
 from ecom_rag.errors import ResumeError, UsageError
 from ecom_rag.records import Record
 
@@ -186,11 +185,11 @@ class ResumableOutput:
             results, final = self._folder / "results.jsonl", self._final_source()
             if final != results:
                 records.convert(results, final, self.format)
-                _sync_path(final)
+                disk.sync_file(final)
             rejected = self._folder / "rejected.jsonl"
             if rejected.stat().st_size:
                 shutil.copyfile(rejected, f"{rejected}.copy")
-                _sync_path(Path(f"{rejected}.copy"))
+                disk.sync_file(Path(f"{rejected}.copy"))
                 Path(f"{rejected}.copy").replace(self.rejected_path)
             else:
                 Path(self.rejected_path).unlink(missing_ok=True)  # an earlier run's; this one refused nothing
@@ -198,7 +197,7 @@ class ResumableOutput:
             self._save_journal()
         if self._final_source().exists():
             self._final_source().replace(self.output)
-            _sync_folder(Path(self.output).parent)
+            disk.sync_folder(Path(self.output).parent)
         _discard(self._folder)
 
     def __enter__(self) -> Self:
@@ -264,13 +263,9 @@ class ResumableOutput:
     def _take_lock(self, folder: Path) -> None:
         if self._lock is not None:
             return
-        self._lock = (folder / "lock").open("ab")
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise UsageError(
-                f"{folder}: another run is writing {self.output}; wait for it or name another output"
-            ) from None
+        self._lock = disk.locked(folder / "lock")
+        if self._lock is None:
+            raise UsageError(f"{folder}: another run is writing {self.output}; wait for it or name another output")
 
     def _save_journal(self) -> None:
         assert self._folder is not None
@@ -280,13 +275,13 @@ class ResumableOutput:
             handle.flush()
             os.fsync(handle.fileno())
         fresh.replace(self._folder / "journal.json")
-        _sync_folder(self._folder)
+        disk.sync_folder(self._folder)
 
 
 def _forget(folder: Path) -> None:
     """Remove the journal before what it speaks of: a kill in between leaves nothing that could be continued wrongly."""
     (folder / "journal.json").unlink(missing_ok=True)
-    _sync_folder(folder)
+    disk.sync_folder(folder)
 
 
 def _discard(folder: Path) -> None:
@@ -306,20 +301,6 @@ def _open_at(path: Path, size: int) -> IO[bytes]:
 def _sync(handle: IO[bytes]) -> None:
     handle.flush()
     os.fsync(handle.fileno())
-
-
-def _sync_path(path: Path) -> None:
-    with path.open("rb") as handle:
-        os.fsync(handle.fileno())
-
-
-def _sync_folder(folder: Path) -> None:
-    with contextlib.suppress(OSError):  # some file systems cannot sync a folder
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
 
 def _differences(before: str, now: str) -> str:

@@ -147,13 +147,19 @@ def describe(folder: Path, *, name: str | None = None, pooling: str | None = Non
     prompts = "from the folder's prompts" if told else "none"
     if not told and family is not None and (family.query_instruction or family.passage_instruction):
         query, passage, prompts = family.query_instruction, family.passage_instruction, f"family {family.name}, by name"
-    limit = position_limit(config)
-    own_length = read_json(folder / "sentence_bert_config.json").get("max_seq_length")
-    max_length = min(own_length or _DEFAULT_MAX_LENGTH, _DEFAULT_MAX_LENGTH, limit)
+    max_length = min(own_length(folder), _DEFAULT_MAX_LENGTH)
     sources = f"pooling {chosen} ({why}), instructions {query!r}/{passage!r} ({prompts}), max length {max_length}"
     logger.info("%s: %s", folder.name, sources)
     dense = tuple(folder / module["path"] for module in modules if module["type"].endswith(".Dense"))
     return Checkpoint(folder, chosen, query, passage, max_length, dense, sources)
+
+
+def own_length(folder: Path) -> int:
+    """Tokens that a checkpoint's files say it reads, at most what it can."""
+    limit = position_limit(read_json(folder / "config.json"))
+    length = read_json(folder / "sentence_bert_config.json").get("max_seq_length")
+    length = length or read_json(folder / "tokenizer_config.json").get("model_max_length")  # sentence-transformers 6
+    return min(int(length or limit), limit)
 
 
 def with_overrides(

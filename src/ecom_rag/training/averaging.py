@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ecom_rag.training.callbacks import complete_checkpoints
+from ecom_rag.training.callbacks import complete_checkpoints, dev_figures, step_of
 
 
 def best_average(
@@ -19,7 +19,7 @@ def best_average(
     dev: Any,
     best: float,
 ) -> dict[str, Any]:
-    """Average the best checkpoints that are still there; the model keeps the average if the dev measure is higher.
+    """Average the best checkpoints; the model keeps the average if the dev measure is higher.
 
     Args:
         model: Holds the best checkpoint's weights; left with them or with the average.
@@ -33,9 +33,8 @@ def best_average(
     Returns:
         ``steps`` averaged, the ``value`` of the average and whether it was ``kept``.
     """
-    key = f"eval_{dev.primary_metric}"
-    figures = {entry["step"]: entry[key] for entry in log if key in entry}
-    there = {int(path.name.rpartition("-")[2]): path for path in complete_checkpoints(work)}
+    figures = dev_figures(log, dev.primary_metric)
+    there = {step_of(path): path for path in complete_checkpoints(work)}
     steps = sorted((step for step in there if step in figures), key=lambda step: (-figures[step], step))[:count]
     before = {name: value.detach().clone() for name, value in model.state_dict().items()}
     mean: dict[str, Tensor] = {}

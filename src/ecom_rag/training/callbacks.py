@@ -1,6 +1,7 @@
-"""What hooks into the trainer: the sampler's epoch, the EMA, complete checkpoints, progress."""
+"""What hooks into the trainer: the sampler's epoch, the EMA, complete checkpoints, early stopping, progress."""
 
 import contextlib
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,10 @@ from sentence_transformers.base.evaluation import BaseEvaluator
 from torch import Tensor
 from transformers import TrainerCallback
 
+from ecom_rag import disk
 from ecom_rag.training.batches import Batches
+from ecom_rag.training.losses.distributed import world
+from ecom_rag.training.recipe import Recipe
 
 _MARK = "complete"
 _EMA = "ema.pt"
@@ -19,7 +23,27 @@ _EMA = "ema.pt"
 def complete_checkpoints(work: Path) -> list[Path]:
     """Checkpoints that were written to the end, oldest first; what a kill left half written is not among them."""
     found = [path for path in work.glob("checkpoint-*") if (path / _MARK).exists()]
-    return sorted(found, key=lambda path: int(path.name.rpartition("-")[2]))
+    return sorted(found, key=step_of)
+
+
+def step_of(checkpoint: Path) -> int:
+    """The step that a checkpoint was written after."""
+    return int(checkpoint.name.rpartition("-")[2])
+
+
+def dev_figures(log: list[dict[str, Any]], measure: str | None) -> dict[int, float]:
+    """The dev measure at each step that was validated, from a trainer's history."""
+    return {entry["step"]: entry[f"eval_{measure}"] for entry in log if f"eval_{measure}" in entry}
+
+
+def patience_spent(log: list[dict[str, Any]], measure: str | None, patience: int | None) -> bool:
+    """Whether the last ``patience`` validations brought no gain. From the history, so that resuming changes nothing."""
+    figures = list(dev_figures(log, measure).values())
+    best = -1
+    for number, figure in enumerate(figures):
+        if best < 0 or figure > figures[best]:
+            best = number
+    return patience is not None and len(figures) - 1 - best >= patience
 
 
 class Hooks(TrainerCallback):
@@ -28,7 +52,8 @@ class Hooks(TrainerCallback):
     Args:
         model: The model in training.
         batches: Its sampler.
-        ema_decay: Of the exponential moving average of weights; 0 is off.
+        recipe: Says how the weights are averaged, which checkpoints are kept and when to stop.
+        measure: The dev measure, if there is one.
         progress: Called with step, number of steps, the latest figures, and whether a validation has just been made.
         resume_from: Checkpoint whose EMA is gone on with.
     """
@@ -38,14 +63,18 @@ class Hooks(TrainerCallback):
         model: Any,
         batches: Batches,
         *,
-        ema_decay: float,
+        recipe: Recipe,
+        measure: str | None,
         progress: Callable[[int, int, dict[str, float], bool], None] | None,
         resume_from: Path | None,
     ) -> None:
-        self._model, self._batches, self._decay, self._progress = model, batches, ema_decay, progress
+        self._model, self._batches, self._progress = model, batches, progress
+        self._decay, self._measure, self._patience = recipe.averaging.ema_decay, measure, recipe.schedule.patience
+        self._keep = recipe.schedule.keep
+        self._keep_best = max(self._keep - 1, recipe.averaging.best_checkpoints)
         self._figures: dict[str, float] = {}
         self._ema: dict[str, Tensor] = {}
-        if ema_decay:
+        if self._decay:
             self._ema = {name: weight.detach().clone() for name, weight in self._weights()}
             if resume_from:
                 self._load(resume_from)
@@ -73,17 +102,24 @@ class Hooks(TrainerCallback):
         self._tell(state)
 
     def on_evaluate(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """A validation."""
+        """A validation: the run ends where there was no gain for long."""
         self._tell(state, validated=True)
+        if patience_spent(state.log_history, self._measure, self._patience):
+            control.should_training_stop = True
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """The EMA beside the weights, then the mark that the checkpoint is complete."""
+        """The EMA beside the weights, then the mark that the checkpoint is complete, then older ones go."""
+        if world() > 1:
+            torch.distributed.barrier()  # every rank has written its random states
         if not state.is_world_process_zero:
             return
         folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
         if self._ema:
             torch.save(self._ema, folder / _EMA)
+        disk.sync_tree(folder)
         (folder / _MARK).touch()
+        disk.sync_folder(folder)
+        self._drop_checkpoints(folder.parent, state.log_history)
 
     @contextlib.contextmanager
     def averaged(self) -> Iterator[None]:
@@ -116,6 +152,16 @@ class Hooks(TrainerCallback):
             if checkpoint:
                 self._load(checkpoint)
             self._put(self._ema)
+
+    def _drop_checkpoints(self, work: Path, log: list[dict[str, Any]]) -> None:
+        """All but the newest and the best ones; without a dev measure the newest ones stay."""
+        done = complete_checkpoints(work)
+        figures = dev_figures(log, self._measure)
+        ranked = sorted(done, key=lambda path: (-figures.get(step_of(path), float("-inf")), step_of(path)))
+        kept = {done[-1], *ranked[: self._keep_best]} if self._measure else set(done[-self._keep :])
+        for folder in set(done) - kept:
+            (folder / _MARK).unlink()
+            shutil.rmtree(folder)
 
     def _load(self, checkpoint: Path) -> None:
         self._ema = torch.load(checkpoint / _EMA, map_location=self._model.device, weights_only=True)

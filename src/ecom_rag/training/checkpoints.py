@@ -11,12 +11,14 @@ from typing import Any
 import torch
 
 from ecom_rag.errors import ModelError, UsageError
+from ecom_rag.models import checkpoint as files
 from ecom_rag.models.checkpoint import Checkpoint, describe, locate, position_limit, read_json, with_overrides
 from ecom_rag.training.recipe import Recipe
 
 logger = logging.getLogger(__name__)
 
 _SHORT = 128  # tokens; beyond it the (heads, length, length) arrays of plain attention take too much memory
+_PAIR_LENGTH = 512  # tokens of a pair, bge-reranker's own
 INSTALL = 'training needs packages that are not installed ({}); install them with pip install "ecom-rag[train]"'
 
 
@@ -59,7 +61,7 @@ def load_embedder(recipe: Recipe, checkpoint: Checkpoint) -> Any:
 
     transformer = Transformer(
         str(checkpoint.folder), max_seq_length=checkpoint.max_length,
-        model_kwargs=_attention(recipe, checkpoint.max_length),
+        model_kwargs=_loading(recipe, checkpoint.max_length),
     )  # fmt: skip
     size = int(transformer.get_embedding_dimension())
     modes = {"cls": "cls", "mean": "mean", "last": "lasttoken"}
@@ -77,14 +79,17 @@ def load_reranker(recipe: Recipe, max_length: int) -> Any:
     """A ``CrossEncoder`` of sentence-transformers with one logit; an encoder gets a new head, and says so."""
     from sentence_transformers import CrossEncoder
 
-    folder = locate(recipe.model)
+    folder = locate(recipe.model, reranker=True)
     config = read_json(folder / "config.json")
     if not any("SequenceClassification" in name for name in config.get("architectures") or []):
-        logger.info("%s is no reranker yet: its classification head starts from random weights", recipe.model)
+        logger.warning("%s: is no reranker yet; its classification head starts from random weights", recipe.model)
+    elif (labels := len(config.get("id2label") or "01")) != 1:
+        raise ModelError(f"{recipe.model}: gives {labels} numbers for a pair, a reranker gives one; start from a"
+                         " reranker or an encoder")  # fmt: skip
     torch.manual_seed(recipe.seed)  # of that head
     model = CrossEncoder(
         str(folder), num_labels=1, max_length=max_length, device=_device(recipe),
-        model_kwargs=_attention(recipe, max_length),
+        model_kwargs=_loading(recipe, max_length),
     )  # fmt: skip
     return _prepared(model, recipe, "SEQ_CLS")
 
@@ -95,30 +100,35 @@ def reranker_length(recipe: Recipe) -> int:
     Raises:
         ModelError: The recipe's is more than the checkpoint can read.
     """
-    limit = position_limit(read_json(locate(recipe.model) / "config.json"))
-    length = recipe.data.max_length or min(512, limit)
+    limit = _pair_limit(recipe)
+    length = recipe.data.max_length or min(_PAIR_LENGTH, limit)
     if not 32 <= length <= limit:
         raise ModelError(f"{recipe.model}: max length {length} is outside what this checkpoint can read; expected 32 to"
                          f" {limit}")  # fmt: skip
     return length
 
 
-def save_embedder(model: Any, folder: Path) -> None:
-    """Write a finished embedder; the heads go to the root, where FlagEmbedding and ecom_rag look for them."""
+def save_embedder(model: Any, folder: Path, recipe: Recipe) -> None:
+    """Write a finished embedder; the heads go to the root, where FlagEmbedding and ecom_rag look for them.
+
+    It reads texts of the length that the model it began from reads: that of training is often less, to save time.
+    """
     from sentence_transformers import SentenceTransformer
 
     from ecom_rag.training.m3 import M3Heads
 
     modules = [module for module in model if not isinstance(module, M3Heads)]
     plain = SentenceTransformer(modules=modules, prompts=model.prompts, device=str(model.device))
+    plain.max_seq_length = files.own_length(locate(recipe.model))
     plain.save_pretrained(str(folder), create_model_card=False)
     for module in model:
         if isinstance(module, M3Heads):
             module.save(str(folder))
 
 
-def save_reranker(model: Any, folder: Path) -> None:
-    """Write a finished reranker."""
+def save_reranker(model: Any, folder: Path, recipe: Recipe) -> None:
+    """Write a finished reranker, for pairs of the length that it can read, whatever that of training was."""
+    model.max_seq_length = min(_PAIR_LENGTH, _pair_limit(recipe))
     model.save_pretrained(str(folder), create_model_card=False)
 
 
@@ -153,10 +163,18 @@ def _prepared(model: Any, recipe: Recipe, task: str) -> Any:
     return model
 
 
-def _attention(recipe: Recipe, max_length: int) -> dict[str, str]:
-    """On a CPU plain products are twice as fast for short texts as torch's attention kernel, forward and backward."""
+def _loading(recipe: Recipe, max_length: int) -> dict[str, Any]:
+    """float32 whatever the checkpoint is stored in: in half precision small steps would be rounded away.
+
+    On a CPU plain products are twice as fast for short texts as torch's attention kernel, forward and backward.
+    """
     on_cpu = recipe.schedule.device == "cpu" or not torch.cuda.is_available()
-    return {"attn_implementation": "eager"} if on_cpu and max_length <= _SHORT else {}
+    attention = {"attn_implementation": "eager"} if on_cpu and max_length <= _SHORT else {}
+    return {"dtype": torch.float32, **attention}
+
+
+def _pair_limit(recipe: Recipe) -> int:
+    return position_limit(read_json(locate(recipe.model, reranker=True) / "config.json"))
 
 
 def _device(recipe: Recipe) -> str | None:

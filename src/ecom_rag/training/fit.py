@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ecom_rag import disk
 from ecom_rag.errors import UsageError
 from ecom_rag.models import cpu
 from ecom_rag.models.checkpoint import Checkpoint, fingerprint, locate
@@ -27,7 +28,7 @@ from ecom_rag.models.tokens import Tokenizer
 from ecom_rag.training import checkpoints, report
 from ecom_rag.training.averaging import best_average
 from ecom_rag.training.batches import Batches
-from ecom_rag.training.callbacks import DevEvaluator, Hooks
+from ecom_rag.training.callbacks import DevEvaluator, Hooks, patience_spent, step_of
 from ecom_rag.training.collate import GroupCollator, LabelledCollator
 from ecom_rag.training.data import Groups, Labelled, read_data
 from ecom_rag.training.dev import make_dev
@@ -35,7 +36,7 @@ from ecom_rag.training.duplicates import near_duplicates
 from ecom_rag.training.losses.distributed import world
 from ecom_rag.training.modules import EmbedderLoss, RerankerLoss
 from ecom_rag.training.recipe import OVER_GROUPS, OVER_LABELS, Recipe
-from ecom_rag.training.runs import baseline, check_output, open_run
+from ecom_rag.training.runs import alone, baseline, check_output, finished_report, open_run, work_folder
 from ecom_rag.training.sampling import pk_batches, row_batches
 
 logger = logging.getLogger(__name__)
@@ -58,11 +59,18 @@ def train(recipe: Recipe, *, resume: bool = False, progress: Progress | None = N
         EcomRagError: Anything the user can mend; all of it is found before training starts.
     """
     recipe = _with_loss_name(recipe)
-    output, work = Path(recipe.output), Path(f"{recipe.output}.partial")
+    output = Path(recipe.output)
+    if resume and (report_of_before := finished_report(output, work_folder(output))):
+        return report_of_before
     check_output(output)
+    with alone(work_folder(output)):
+        return _train(recipe, output, work_folder(output), resume=resume, progress=progress)
+
+
+def _train(recipe: Recipe, output: Path, work: Path, *, resume: bool, progress: Progress | None) -> dict[str, Any]:
     data = read_data(recipe.data.train, recipe.data.train_split, recipe)
     recipe = _check_loss(recipe, data)
-    folder = locate(recipe.model)
+    folder = locate(recipe.model, reranker=recipe.task == "reranker")
     checkpoint = checkpoints.base_checkpoint(recipe) if recipe.task == "embedder" else None
     length = checkpoint.max_length if checkpoint else checkpoints.reranker_length(recipe)
     tokenizer = Tokenizer(folder)
@@ -76,11 +84,17 @@ def train(recipe: Recipe, *, resume: bool = False, progress: Progress | None = N
         logger.warning("schedule.bf16 makes training slower on this CPU; on one without AMX leave it out")
     torch.manual_seed(recipe.seed)
     model = checkpoints.load_embedder(recipe, checkpoint) if checkpoint else checkpoints.load_reranker(recipe, length)
-    hooks = Hooks(model, batches, ema_decay=recipe.averaging.ema_decay, progress=progress, resume_from=resume_from)
+    measure = dev.primary_metric if dev else None
+    hooks = Hooks(model, batches, recipe=recipe, measure=measure, progress=progress, resume_from=resume_from)
     trainer = _trainer(recipe, model, data, tokenizer, batches, dev, hooks, checkpoint, length, work)
     before = baseline(work, dev, model, resume_from)
     started = time.monotonic()
-    trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
+    if resume_from is None or not _ended_at(resume_from, trainer, recipe, measure):
+        try:
+            trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
+        except torch.OutOfMemoryError:
+            raise UsageError("the GPU's memory is too small for a batch; set schedule.mini_batch (e.g. 32), or make"
+                             " sampling.batch_size or data.max_length smaller") from None  # fmt: skip
     seconds = time.monotonic() - started
     figures = _finish_weights(recipe, trainer, model, hooks, dev, before, work)
     if world() > 1:
@@ -93,7 +107,7 @@ def train(recipe: Recipe, *, resume: bool = False, progress: Progress | None = N
         "device": str(model.device),
         "steps": trainer.state.global_step,
         "seconds": round(seconds, 1),
-        "resumed_at_step": int(resume_from.name.rpartition("-")[2]) if resume_from else None,
+        "resumed_at_step": step_of(resume_from) if resume_from else None,
         "dev": figures,
         "sampling": _shown(batches, trainer.state.global_step, recipe.schedule.gradient_accumulation),
         "log": trainer.state.log_history,
@@ -161,7 +175,6 @@ def _trainer(
 ) -> Any:
     from datasets import Dataset
     from sentence_transformers import CrossEncoderTrainer, SentenceTransformerTrainer
-    from transformers import EarlyStoppingCallback
     from transformers.trainer_callback import PrinterCallback
 
     query, passage = recipe.data.query_instruction or "", recipe.data.passage_instruction or ""
@@ -185,9 +198,6 @@ def _trainer(
     else:
         loss = RerankerLoss(model, recipe.loss, group=group, mini_batch=mini_batch)
     kind = SentenceTransformerTrainer if recipe.task == "embedder" else CrossEncoderTrainer
-    callbacks: list[Any] = [hooks]
-    if recipe.schedule.patience is not None:
-        callbacks.append(EarlyStoppingCallback(early_stopping_patience=recipe.schedule.patience))
     trainer: Any = kind(
         model=model,
         args=_arguments(recipe, kind.training_args_class, dev, work),
@@ -195,7 +205,7 @@ def _trainer(
         data_collator=collator,
         loss=loss,
         evaluator=DevEvaluator(dev) if dev else None,
-        callbacks=callbacks,
+        callbacks=[hooks],
     )
     trainer.get_batch_sampler = lambda *_, **__: batches  # as argument it would be pickled into every checkpoint
     trainer.evaluate = hooks.validating_average(trainer.evaluate)
@@ -223,7 +233,6 @@ def _arguments(recipe: Recipe, kind: Any, dev: Any, work: Path) -> Any:
         seed=recipe.seed,
         save_strategy=when,
         save_steps=schedule.save_every or 500,
-        save_total_limit=schedule.keep,
         eval_strategy=when if dev else "no",
         eval_steps=schedule.save_every,
         load_best_model_at_end=dev is not None,
@@ -237,6 +246,19 @@ def _arguments(recipe: Recipe, kind: Any, dev: Any, work: Path) -> Any:
     )
     arguments._n_gpu = min(arguments.n_gpu, 1)  # several GPUs are torchrun's; DataParallel would split our batches
     return arguments
+
+
+def _ended_at(checkpoint: Path, trainer: Any, recipe: Recipe, measure: str | None) -> bool:
+    """Whether a run was killed after its last step; then it is put where it was, since the trainer would step on."""
+    from transformers import TrainerState
+
+    state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
+    spent = patience_spent(state.log_history, measure, recipe.schedule.patience)
+    if state.global_step < state.max_steps and not spent:
+        return False
+    trainer.state = state
+    trainer._load_from_checkpoint(str(state.best_model_checkpoint or checkpoint))
+    return True
 
 
 def _on_cpu(recipe: Recipe) -> bool:
@@ -276,9 +298,11 @@ def _write(recipe: Recipe, model: Any, found: dict[str, Any], output: Path, work
     fresh = work / "finished"
     shutil.rmtree(fresh, ignore_errors=True)
     fresh.mkdir(parents=True)
-    (checkpoints.save_embedder if recipe.task == "embedder" else checkpoints.save_reranker)(model, fresh)
+    (checkpoints.save_embedder if recipe.task == "embedder" else checkpoints.save_reranker)(model, fresh, recipe)
     report.write_report(fresh, found)
+    disk.sync_tree(fresh)
     fresh.rename(output)
+    disk.sync_folder(output.absolute().parent)
     shutil.rmtree(work)
 
 

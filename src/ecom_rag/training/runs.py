@@ -1,21 +1,70 @@
-"""The folder of an unfinished run, ``OUTPUT.partial``: what was asked, the dev measure before, checkpoints."""
+"""The folder of an unfinished run, ``OUTPUT.partial``: what was asked, the dev measure before, checkpoints, a lock."""
 
+import contextlib
 import json
 import os
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from ecom_rag import disk
 from ecom_rag.errors import ResumeError, UsageError
 from ecom_rag.training.callbacks import complete_checkpoints
 from ecom_rag.training.losses.distributed import rank
 
+_ASKED = "run.json"
+
 
 def check_output(output: Path) -> None:
     """Raise ``UsageError`` if the finished folder could not be put there."""
+    if not output.name:
+        raise UsageError(f"output is {str(output)!r}; name a folder that is not there yet")
     if output.exists():
         raise UsageError(f"{output}: already exists; name another output in the recipe, or remove it")
     if not output.absolute().parent.is_dir():
         raise UsageError(f"{output}: the folder {output.absolute().parent} does not exist; create it first")
+
+
+def work_folder(output: Path) -> Path:
+    """Where the run of an output lies until it is finished."""
+    return output.with_name(f"{output.name}.partial")
+
+
+@contextlib.contextmanager
+def alone(work: Path) -> Iterator[None]:
+    """Hold the folder of a run; the first rank does that for all.
+
+    Raises:
+        UsageError: Another process is at it.
+    """
+    if int(os.environ.get("RANK", "0")) > 0:
+        yield
+        return
+    new = not work.exists()
+    work.mkdir(parents=True, exist_ok=True)
+    lock = disk.locked(work / "lock")
+    if lock is None:
+        raise UsageError(f"{work}: another process is training into it; wait for it or name another output")
+    with lock:
+        try:
+            yield
+        finally:
+            if new and not (work / _ASKED).exists():  # nothing was begun
+                shutil.rmtree(work, ignore_errors=True)
+
+
+def finished_report(output: Path, work: Path) -> dict[str, Any] | None:
+    """The report of a run that was killed between naming its output and removing its folder, which is done here."""
+    try:
+        report: dict[str, Any] = json.loads((output / "train_report.json").read_text(encoding="utf-8"))
+        asked = json.loads((work / _ASKED).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    if report["recipe"] != asked["recipe"] or report["data"]["digest"] != asked["data"]:
+        return None
+    shutil.rmtree(work)
+    return report
 
 
 def open_run(work: Path, asked: dict[str, Any], resume: bool) -> Path | None:
@@ -24,8 +73,8 @@ def open_run(work: Path, asked: dict[str, Any], resume: bool) -> Path | None:
         done = complete_checkpoints(work) if resume else []
         return done[-1] if done else None
     asked = json.loads(json.dumps(asked))
-    settings = work / "run.json"
-    if work.exists() and settings.exists():
+    settings = work / _ASKED
+    if settings.exists():
         if not resume:
             raise ResumeError(f"{work}: holds an unfinished run; go on with --resume, or remove that folder")
         kept = json.loads(settings.read_text(encoding="utf-8"))
@@ -36,7 +85,6 @@ def open_run(work: Path, asked: dict[str, Any], resume: bool) -> Path | None:
                               " remove that folder to begin anew")  # fmt: skip
         done = complete_checkpoints(work)
         return done[-1] if done else None
-    work.mkdir(parents=True, exist_ok=True)
     fresh = settings.with_suffix(".new")
     fresh.write_text(json.dumps(asked, indent=1, ensure_ascii=False), encoding="utf-8")
     fresh.replace(settings)

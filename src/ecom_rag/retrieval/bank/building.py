@@ -1,7 +1,6 @@
 """Many records into a bank, each block acknowledged; a new bank appears under its name when it is complete."""
 
 import contextlib
-import fcntl
 import hashlib
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -9,11 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ecom_rag import jobs, records
+from ecom_rag import disk, jobs, records
 from ecom_rag.errors import BankError, ResumeError, UsageError
 from ecom_rag.models import Encoder
 from ecom_rag.records import Record
-from ecom_rag.retrieval.bank import saved, store
+from ecom_rag.retrieval.bank import store
 from ecom_rag.retrieval.bank.bank import SeedBank
 from ecom_rag.text import Analyzer
 
@@ -125,9 +124,9 @@ def build(
             bank.save_indexes()
             bank.checkpoint()
         lock.unlink()
-        saved.sync_folder(partial)
+        disk.sync_folder(partial)
         partial.rename(target)
-        saved.sync_folder(target.parent)
+        disk.sync_folder(target.parent)
     return built
 
 
@@ -150,11 +149,10 @@ def _alone(partial: Path) -> Iterator[Path]:
     """Hold the lock of an unfinished bank; what failed before it had anything to keep leaves nothing behind."""
     partial.mkdir(exist_ok=True)
     path = partial / "lock"
-    with path.open("ab") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise BankError(f"{partial}: another run is building it; wait for it or name another") from None
+    lock = disk.locked(path)
+    if lock is None:
+        raise BankError(f"{partial}: another run is building it; wait for it or name another")
+    with lock:
         try:
             yield path
         except BaseException:

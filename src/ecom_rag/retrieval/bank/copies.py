@@ -3,12 +3,12 @@
 import contextlib
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from ecom_rag import disk
 from ecom_rag.errors import BankError, UsageError
 from ecom_rag.retrieval.bank import saved, store
 from ecom_rag.retrieval.bank.bank import SeedBank
@@ -94,13 +94,9 @@ def _appearing(target: Path) -> Iterator[Path]:
     partial.mkdir()
     try:
         yield partial
-        for item in partial.rglob("*"):
-            if item.is_file():
-                with item.open("rb") as handle:
-                    os.fsync(handle.fileno())
-        saved.sync_folder(partial)
+        disk.sync_tree(partial)
         partial.rename(target)
-        saved.sync_folder(target.parent)
+        disk.sync_folder(target.parent)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise

@@ -5,7 +5,6 @@ the disk has done to it since. Loaded arrays are memory-mapped: processes on one
 """
 
 import contextlib
-import fcntl
 import json
 import logging
 import os
@@ -18,6 +17,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from ecom_rag import disk
 
 logger = logging.getLogger(__name__)
 
@@ -67,11 +68,10 @@ def save(parent: Path, arrays: Arrays, header: dict[str, Any], *, sequence: int,
         next_row: The first row that is not in them.
     """
     parent.mkdir(exist_ok=True)
-    with (parent / "lock").open("ab") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            return None
+    lock = disk.locked(parent / "lock")
+    if lock is None:
+        return None
+    with lock:
         for leftover in parent.glob("*.new"):
             shutil.rmtree(leftover, ignore_errors=True)
         saved = Saved(parent / f"{sequence}-{next_row}", sequence, next_row)
@@ -91,9 +91,9 @@ def save(parent: Path, arrays: Arrays, header: dict[str, Any], *, sequence: int,
                 json.dump({"header": header, "files": files}, handle, indent=1)
                 handle.flush()
                 os.fsync(handle.fileno())
-            sync_folder(fresh)
+            disk.sync_folder(fresh)
             fresh.rename(saved.folder)
-            sync_folder(parent)
+            disk.sync_folder(parent)
         for old in newest(parent, sequence):
             if old.folder != saved.folder:
                 shutil.rmtree(old.folder, ignore_errors=True)
@@ -131,15 +131,6 @@ def load(folder: Path, header: dict[str, Any]) -> Arrays:
         raise DamagedError(f"{Path(error.filename or folder).name} is missing") from None
     except (KeyError, ValueError, OSError) as error:
         raise DamagedError(str(error)) from None
-
-
-def sync_folder(folder: Path) -> None:
-    """Make renames in a folder last."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _checksum(path: Path) -> int:

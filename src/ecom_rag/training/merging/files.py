@@ -6,7 +6,6 @@ safetensors or from ``.bin`` / ``.pt`` files, in one piece or in shards with an 
 """
 
 import json
-import os
 import shutil
 import struct
 from collections.abc import Iterable, Iterator
@@ -17,6 +16,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from ecom_rag import disk
 from ecom_rag.errors import ModelError
 from ecom_rag.models.checkpoint import read_json
 
@@ -142,8 +142,7 @@ def write_part(path: Path, like: Part, tensors: Iterable[tuple[str, Tensor]]) ->
             torch.save(dict(tensors), handle)
     else:
         _write_safetensors(path, like, tensors)
-    with path.open("rb") as handle:
-        os.fsync(handle.fileno())
+    disk.sync_file(path)
 
 
 def write_order(part: Part) -> list[str]:

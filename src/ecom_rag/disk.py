@@ -1,0 +1,44 @@
+"""What must be on the disk before a name promises it, and locks that other processes see."""
+
+import contextlib
+import fcntl
+import os
+from pathlib import Path
+from typing import IO
+
+
+def sync_file(path: Path) -> None:
+    """Make what was written to a file last."""
+    with path.open("rb") as handle:
+        os.fsync(handle.fileno())
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames in a folder last."""
+    with contextlib.suppress(OSError):  # some file systems cannot sync a folder
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def sync_tree(folder: Path) -> None:
+    """Make all files below a folder last, and their names."""
+    for item in folder.rglob("*"):
+        if item.is_file():
+            sync_file(item)
+        elif item.is_dir():
+            sync_folder(item)
+    sync_folder(folder)
+
+
+def locked(path: Path) -> IO[bytes] | None:
+    """An open file that is locked until it is closed, or the process ends; ``None`` where another process has it."""
+    handle = path.open("ab")
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        handle.close()
+        return None
+    return handle

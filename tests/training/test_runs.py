@@ -1,0 +1,171 @@
+"""How runs end: what is kept of them, when they stop, what a resumed one does, and what the finished folder says."""
+
+import json
+import multiprocessing
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from small_runs import grouped, interrupted, labelled, recipe_of, weights
+
+from ecom_rag import Encoder
+from ecom_rag.errors import EcomRagError, ModelError, UsageError
+from ecom_rag.training.averaging import best_average
+from ecom_rag.training.callbacks import patience_spent
+from ecom_rag.training.fit import train
+from ecom_rag.training.runs import alone
+
+
+def log_of(values):
+    return [{"step": 2 * (i + 1), "eval_MAP@R": value} for i, value in enumerate(values)]
+
+
+def test_patience_is_read_from_the_history():
+    assert not patience_spent(log_of([0.5, 0.4]), "MAP@R", 2)
+    assert patience_spent(log_of([0.5, 0.4, 0.5]), "MAP@R", 2)
+    assert not patience_spent(log_of([0.5, 0.4, 0.6]), "MAP@R", 1)
+    assert not patience_spent(log_of([0.5, 0.4, 0.3]), "MAP@R", None)
+    assert not patience_spent([], "MAP@R", 1)
+
+
+@pytest.mark.parametrize("after", [1, 2, 3])
+def test_a_resumed_run_stops_where_the_whole_one_does(mean_folder, tmp_path, after):
+    """The validations without a gain before the kill count; killed after the last one, no step is added."""
+    data = labelled(tmp_path / "train.jsonl")
+    options = {"loss": {"name": "circle"}, "data_table": {"train": data, "dev": data},
+               "schedule": {"epochs": 20, "patience": 2, "learning_rate": 1e-9}}  # fmt: skip
+    report = train(recipe_of(mean_folder, data, tmp_path / "whole", **options))
+    assert report["steps"] == 6  # validated after 2, 4 and 6: one that is the best, two without a gain
+    parts = recipe_of(mean_folder, data, tmp_path / "parts", **options)
+
+    def kill(step, steps, figures, validated):
+        if (tmp_path / "parts.partial" / f"checkpoint-{2 * after}" / "complete").exists():
+            raise KeyboardInterrupt
+
+    if after == 3:  # the trainer ends before it calls again
+        monkey = pytest.MonkeyPatch()
+        monkey.setattr("ecom_rag.training.fit._finish_weights", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            train(parts)
+        monkey.undo()
+    else:
+        with pytest.raises(KeyboardInterrupt):
+            train(parts, progress=kill)
+    resumed = train(parts, resume=True)
+    assert resumed["steps"] == 6 and resumed["dev"] == report["dev"]
+    expected, found = weights(tmp_path / "whole"), weights(tmp_path / "parts")
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
+
+
+def test_no_step_is_added_to_the_last_one(mean_folder, tmp_path, monkeypatch):
+    """max_steps in the middle of an epoch, killed between the last checkpoint and the finished folder."""
+    data = labelled(tmp_path / "train.jsonl")
+    options = {"loss": {"name": "circle"}, "schedule": {"max_steps": 2}, "averaging": {"ema_decay": 0.9}}
+    train(recipe_of(mean_folder, data, tmp_path / "whole", **options))
+    parts = recipe_of(mean_folder, data, tmp_path / "parts", **options)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("ecom_rag.training.fit._write", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        train(parts)
+    resumed = train(parts, resume=True)
+    assert resumed["steps"] == resumed["resumed_at_step"] == 2
+    expected, found = weights(tmp_path / "whole"), weights(tmp_path / "parts")
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
+
+
+def test_the_best_checkpoints_are_kept_and_averaged(mean_folder, tmp_path, monkeypatch):
+    """The dev measure falls and recovers a little: the best are the first ones, not the newest."""
+    data = labelled(tmp_path / "train.jsonl")
+    figures = iter([0.0, 0.9, 0.8, 0.2, 0.1, 0.3, 0.0])  # before, five checkpoints, the average
+    monkeypatch.setattr("ecom_rag.training.dev.LabelDev.__call__", lambda self, model: {"MAP@R": next(figures)})
+    there = []
+
+    def see(*arguments):
+        there.extend(sorted(int(path.name.rpartition("-")[2]) for path in (tmp_path / "out.partial").glob("check*")))
+        return best_average(*arguments)
+
+    monkeypatch.setattr("ecom_rag.training.fit.best_average", see)
+    recipe = recipe_of(mean_folder, data, tmp_path / "out", loss={"name": "circle"},
+                       data_table={"train": data, "dev": data}, schedule={"max_steps": 10, "epochs": 20},
+                       averaging={"best_checkpoints": 2})  # fmt: skip
+    report = train(recipe)
+    assert there == [2, 4, 10] and report["dev"]["average"]["steps"] == [2, 4] and report["dev"]["best_step"] == 2
+
+
+@pytest.mark.parametrize("output", ["out/", "out"])
+def test_the_run_lies_beside_its_output(mean_folder, tmp_path, output):
+    data = labelled(tmp_path / "train.jsonl")
+    recipe = recipe_of(mean_folder, data, f"{tmp_path}/{output}", loss={"name": "circle"})
+    with pytest.raises(KeyboardInterrupt):
+        train(recipe, progress=interrupted(3))
+    assert not (tmp_path / "out").exists()
+    work = tmp_path / "out.partial"
+    shutil.copytree(work, tmp_path / "kept")
+    report = train(recipe, resume=True)
+    shutil.copytree(tmp_path / "kept", work)  # as if killed between naming the output and removing this
+    assert train(recipe, resume=True)["steps"] == report["steps"] and not work.exists()
+    with pytest.raises(UsageError, match="already exists"):
+        train(recipe, resume=True)
+
+
+def test_one_process_at_a_time(tmp_path):
+    work = tmp_path / "out.partial"
+
+    def second():
+        with pytest.raises(UsageError, match="another process is training into it"), alone(work):
+            pass
+
+    with alone(work):
+        process = multiprocessing.get_context("fork").Process(target=second)
+        process.start()
+        process.join()
+        assert process.exitcode == 0
+    assert not work.exists()  # nothing was begun
+
+
+def test_the_length_of_training_is_not_that_of_the_model(mean_folder, bert_reranker, tmp_path):
+    """Trained on short texts to save time; the folder reads what the model it began from reads, in either library."""
+    from sentence_transformers import CrossEncoder, SentenceTransformer
+
+    data = grouped(tmp_path / "train.jsonl")
+    for task, folder in (("embedder", mean_folder), ("reranker", bert_reranker)):
+        train(recipe_of(folder, data, tmp_path / task, task=task, schedule={"max_steps": 2}))
+    before, ours = (Encoder.from_pretrained(str(folder)) for folder in (mean_folder, tmp_path / "embedder"))
+    assert ours.checkpoint.max_length == before.checkpoint.max_length > 32
+    assert SentenceTransformer(str(tmp_path / "embedder"), device="cpu").max_seq_length == ours.checkpoint.max_length
+    assert CrossEncoder(str(tmp_path / "reranker"), device="cpu").max_seq_length > 32
+
+
+def test_half_precision_checkpoints_are_trained_in_float32(mean_folder, tmp_path):
+    """Steps of this size vanish in float16."""
+    half = tmp_path / "half"
+    shutil.copytree(mean_folder, half)
+    save_file({name: value.half() for name, value in load_file(half / "model.safetensors").items()},
+              half / "model.safetensors", metadata={"format": "pt"})  # fmt: skip
+    config = json.loads((half / "config.json").read_text())
+    (half / "config.json").write_text(json.dumps(config | {"dtype": "float16", "torch_dtype": "float16"}))
+    data = labelled(tmp_path / "train.jsonl")
+    train(recipe_of(half, data, tmp_path / "out", loss={"name": "circle"}, schedule={"learning_rate": 1e-6}))
+    start, found = weights(half), weights(tmp_path / "out")
+    moved = [name for name in found if not torch.equal(found[name], start[name].float())]
+    name = next(name for name in moved if name.endswith("attention.self.query.weight"))
+    assert found[name].dtype == torch.float32 and not torch.equal(found[name].half(), found[name])
+
+
+def test_a_classifier_is_no_reranker(bert_reranker, tmp_path):
+    folder = tmp_path / "classifier"
+    shutil.copytree(bert_reranker, folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"id2label": {"0": "a", "1": "b", "2": "c"}}))
+    with pytest.raises(ModelError, match="gives 3 numbers for a pair"):
+        train(recipe_of(folder, grouped(tmp_path / "train.jsonl"), tmp_path / "out", task="reranker"))
+
+
+def test_the_gpu_s_memory_is_too_small(mean_folder, tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr("transformers.Trainer.training_step", full)
+    recipe = recipe_of(mean_folder, labelled(tmp_path / "train.jsonl"), tmp_path / "out", loss={"name": "circle"})
+    with pytest.raises(EcomRagError, match=r"set schedule\.mini_batch"):
+        train(recipe)

@@ -17,6 +17,15 @@ from ecom_rag.training.fit import train
 from ecom_rag.training.runs import alone
 
 
+def test_the_default_loss_goes_with_the_data(mean_folder, bert_reranker, tmp_path):
+    labels, queries = labelled(tmp_path / "labels.jsonl"), grouped(tmp_path / "queries.jsonl")
+    runs = {"circle": (mean_folder, labels, "embedder"), "info_nce": (mean_folder, queries, "embedder"),
+            "listwise": (bert_reranker, queries, "reranker")}  # fmt: skip
+    for name, (folder, data, task) in runs.items():
+        report = train(recipe_of(folder, data, tmp_path / name, task=task, schedule={"max_steps": 1}))
+        assert report["recipe"]["loss"]["name"] == name
+
+
 def log_of(values):
     return [{"step": 2 * (i + 1), "eval_MAP@R": value} for i, value in enumerate(values)]
 

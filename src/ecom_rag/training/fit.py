@@ -58,7 +58,6 @@ def train(recipe: Recipe, *, resume: bool = False, progress: Progress | None = N
     Raises:
         EcomRagError: Anything the user can mend; all of it is found before training starts.
     """
-    recipe = _with_loss_name(recipe)
     output = Path(recipe.output)
     if resume and (report_of_before := finished_report(output, work_folder(output))):
         return report_of_before
@@ -69,7 +68,7 @@ def train(recipe: Recipe, *, resume: bool = False, progress: Progress | None = N
 
 def _train(recipe: Recipe, output: Path, work: Path, *, resume: bool, progress: Progress | None) -> dict[str, Any]:
     data = read_data(recipe.data.train, recipe.data.train_split, recipe)
-    recipe = _check_loss(recipe, data)
+    recipe = _check_loss(_with_loss_name(recipe, data), data)
     folder = locate(recipe.model, reranker=recipe.task == "reranker")
     checkpoint = checkpoints.base_checkpoint(recipe) if recipe.task == "embedder" else None
     length = checkpoint.max_length if checkpoint else checkpoints.reranker_length(recipe)
@@ -142,8 +141,10 @@ def make_batches(recipe: Recipe, data: Labelled | Groups, *, world: int = 1) -> 
     return row_batches(len(data), batch_size=size, sources=sources, one_source=asked.one_source, **shared)
 
 
-def _with_loss_name(recipe: Recipe) -> Recipe:
-    default = "listwise" if recipe.task == "reranker" else "info_nce"
+def _with_loss_name(recipe: Recipe, data: Labelled | Groups) -> Recipe:
+    """The default loss: over labels the one that did best on shopee, docs/training.md has the figures."""
+    over = "circle" if isinstance(data, Labelled) else "info_nce"
+    default = "listwise" if recipe.task == "reranker" else over
     return recipe if recipe.loss.name else replace(recipe, loss=replace(recipe.loss, name=default))
 
 

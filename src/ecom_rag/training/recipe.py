@@ -45,7 +45,7 @@ class Data:
 class Loss:
     """Which loss, see ``losses``; the numbers are those of the papers named there."""
 
-    name: str = ""  # info_nce for an embedder, listwise for a reranker
+    name: str = ""  # circle over labels, info_nce over queries, listwise for a reranker
     temperature: float | None = None  # 0.02 (BGE), 0.1 for supervised_contrastive (Khosla et al.)
     margin: float = 0.4  # circle
     gamma: float = 80.0  # circle

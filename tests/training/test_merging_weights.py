@@ -138,6 +138,13 @@ def test_triples_for_rerankers_and_encoders(encoders, sets, bert_reranker):
         validation.measure(beir, cross_encoder)
 
 
+def test_triples_of_one_query_on_several_lines(tmp_path):
+    lines = [{"query": "q", "pos": ["a"], "neg": ["b", "c"]}, {"query": "q", "pos": ["b"], "neg": ["a", "c"]}]
+    (tmp_path / "t.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    judged = validation.load(validation.ValidationSet("t", triples=str(tmp_path / "t.jsonl")))
+    assert [[judged.documents[row] for row in rows] for rows in judged.candidates] == [["c", "a"], ["c", "b"]]
+
+
 def test_a_sampled_corpus_keeps_all_judged_documents(sets):
     whole = validation.load(validation.ValidationSet("b", beir=str(sets[0])))
     part = validation.load(validation.ValidationSet("b", beir=str(sets[0]), max_documents=9))

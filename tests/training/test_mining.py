@@ -126,7 +126,8 @@ def test_texts_that_only_look_different_are_one_group():
         [("Leather  Wallet", "a"), ("leather wallet", "b"), ("ＬＥＡＴＨＥＲ wallet", None), ("other", "a")]
     )
     assert corpus.groups.tolist() == [0, 0, 0, 1]
-    assert corpus.of_label("a").tolist() == [0, 3] and corpus.of_label(None).tolist() == []
+    assert corpus.of_labels(["a"]).tolist() == [0, 3] and corpus.of_labels(["none"]).tolist() == []
+    assert corpus.of_labels(["b", "a"]).tolist() == [1, 0, 3]
     assert corpus.groups_of(["LEATHER WALLET", "unknown"]).tolist() == [0]
     assert plain("　Ａ\tb ") == "a b"
 
@@ -257,6 +258,24 @@ def test_grades_and_judged_only(encoder, tmp_path):
             mine_file(wrong, str(tmp_path / "no.jsonl"), asked, load_encoder=encoder, **more)
 
 
+def test_what_another_line_of_the_query_has_as_a_positive_is_no_negative(tmp_path):
+    asked = [
+        {"query": "red shoe", "pos": ["red shoe one"]},
+        {"query": "Red  shoe", "pos": ["red shoe two"]},
+        {"query": "blue hat", "pos": ["blue shoe"]},
+    ]
+    queries = write(tmp_path / "q.jsonl", asked)
+    rules = Rules(negatives=9, first=1, last=9)
+    mine_file(Source(queries, "triples"), str(tmp_path / "o.jsonl"), rules, route="bm25")
+    assert [item["neg"] for item in lines(tmp_path / "o.jsonl")[:2]] == [["blue shoe"]] * 2
+    torn = [("red shoe", "x"), ("red shoe", "y"), ("shoe one", "x"), ("shoe two", "y"), ("shoe three", "z")]
+    labelled = write(tmp_path / "l.jsonl", [{"text": text, "metadata": {"label": label}} for text, label in torn])
+    mine_file(Source(labelled, "labelled"), str(tmp_path / "t.jsonl"), rules, route="bm25")
+    found = lines(tmp_path / "t.jsonl")
+    assert [item["pos"] for item in found[:2]] == [["shoe one"], ["shoe two"]]
+    assert [item["neg"] for item in found[:2]] == [["shoe three"]] * 2
+
+
 def test_candidates_from_a_results_file(tmp_path):
     texts = ["a good wallet", "A GOOD wallet", "a bad wallet", "a watch", "a case"]
     seeds = write(tmp_path / "s.jsonl", [{"text": text} for text in texts])
@@ -278,7 +297,7 @@ def test_a_reranker_keeps_false_negatives_out_and_gives_scores(labelled, encoder
     cross_encoder = CrossEncoder.from_pretrained(str(bert_reranker), runtime="torch", precision="fp32")
     corpus = Corpus([(item["text"], None) for item in lines(tmp_path.parent / labelled)])
     queries = [
-        {"query": text, "pos": [corpus.texts[60 + i]], "label": None, "known": [], "rest": {}}
+        {"query": text, "pos": [corpus.texts[60 + i]], "labels": [], "known": [i, 60 + i], "rest": {}}
         for i, text in enumerate(corpus.texts[:8])
     ]
 

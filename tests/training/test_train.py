@@ -171,6 +171,13 @@ def test_a_rerankers_positives_are_no_negatives(bert_reranker, tmp_path):
     path.write_text(json.dumps(item | {"neg": ["b", "a", "b"]}))
     with pytest.raises(RecordError, match='every text of "neg" is among "pos" too'):
         read_data(recipe.data.train, "train", recipe)
+    other = item | {"pos": ["c"], "pos_scores": [1]}  # the same query on another line
+    path.write_text(f"{json.dumps(item)}\n{json.dumps(other)}")
+    data = read_data(recipe.data.train, "train", recipe)
+    assert [group.negatives for group in data.items] == [["d"]] * 2 and data.notes[0].startswith("2 queries")
+    path.write_text(f"{json.dumps(item)}\n{json.dumps(item | {'pos': ['c', 'd']})}")
+    with pytest.raises(RecordError, match=r'train.jsonl:1: every text of "neg" is among "pos" on another line'):
+        read_data(recipe.data.train, "train", recipe)
 
 
 def test_pairs_are_cut_as_at_inference(bert_reranker):

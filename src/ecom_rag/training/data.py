@@ -8,7 +8,7 @@ In: labelled records (``{"text", "metadata": {"label"}}``), FlagEmbedding's JSON
 import gzip
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -92,6 +92,7 @@ def read_data(
     needs_negatives = reranker or (use == "train" and recipe.data.negatives > 0)
     needs_scores = use == "train" and recipe.loss.distillation != "none"
     items: list[Group] = []
+    places: list[str] = []
     for path, kind in zip(paths, kinds, strict=True):
         if kind == "BEIR folder":
             if needs_negatives:
@@ -99,13 +100,18 @@ def read_data(
                                  " data.negatives = 0 to train an embedder on in-batch negatives alone")  # fmt: skip
             items += _beir(path, split, recipe.data.min_grade)
         else:
-            items += [_group(where, item, path, needs_negatives=needs_negatives, needs_scores=needs_scores)
-                      for where, item in json_lines(path)]  # fmt: skip
+            for where, item in json_lines(path):
+                items.append(_group(where, item, path, needs_negatives=needs_negatives, needs_scores=needs_scores))
+                places.append(where)
     if not items:
         raise UsageError(f"{paths[0]}: holds no queries; there is nothing to train on")
-    notes = _group_notes(items)
-    # An embedder's losses mask such negatives by themselves, and those that another line knows as positives too.
-    return Groups([_consistent(item) for item in items] if reranker else items, notes)
+    known: dict[str, set[str]] = {}
+    for item in items:  # a query that stands on several lines knows the positives of all of them
+        known.setdefault(item.query, set()).update(item.positives)
+    notes = _group_notes(items, known)
+    if reranker:  # an embedder's losses mask such negatives by themselves
+        items = [_consistent(where, item, known[item.query]) for where, item in zip(places, items, strict=True)]
+    return Groups(items, notes)
 
 
 def json_lines(path: str) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -267,16 +273,18 @@ def _beir(folder: str, split: str, min_grade: int) -> list[Group]:
     return found
 
 
-def _consistent(item: Group) -> Group:
-    """The same without the negatives that are positives too."""
-    own = set(item.positives)
-    kept = [number for number, text in enumerate(item.negatives) if text not in own]
+def _consistent(where: str, item: Group, known: set[str]) -> Group:
+    """The same without the negatives that are positives of the query too, here or on another line."""
+    kept = [number for number, text in enumerate(item.negatives) if text not in known]
     if len(kept) == len(item.negatives):
         return item
+    if not kept:
+        raise RecordError(where, 'every text of "neg" is among "pos" on another line of the same query; mine hard'
+                                 " negatives with ecom-rag mine")  # fmt: skip
     scores = item.negative_scores and [item.negative_scores[number] for number in kept]
     return replace(item, negatives=[item.negatives[number] for number in kept], negative_scores=scores)
 
 
-def _group_notes(items: Sequence[Group]) -> list[str]:
-    both = sum(1 for item in items if not set(item.positives).isdisjoint(item.negatives))
+def _group_notes(items: Sequence[Group], known: Mapping[str, set[str]]) -> list[str]:
+    both = sum(1 for item in items if not known[item.query].isdisjoint(item.negatives))
     return [f"{both} queries have a text among both pos and neg; it is not used as their negative"] if both else []

@@ -261,12 +261,16 @@ def _triples(settings: ValidationSet, path: str) -> Judged:
     rows: dict[str, int] = {}
     entries, candidates = [], []
     examples = read_examples(path)
+    known: dict[str, set[str]] = {}
+    for example in examples:  # a query may stand on several lines
+        known.setdefault(example.query, set()).update(example.positives)
     for number, example in enumerate(examples):
         positives = [rows.setdefault(text, len(rows)) for text in dict.fromkeys(example.positives)]
-        negatives = [rows.setdefault(text, len(rows)) for text in dict.fromkeys(example.negatives)]
+        negatives = [rows.setdefault(text, len(rows)) for text in dict.fromkeys(example.negatives)
+                     if text not in known[example.query]]  # fmt: skip
         entries += [(number, row, 1) for row in positives]
         # Negatives first: a model that cannot tell them apart must not profit from the order.
-        candidates.append(np.array([*(row for row in negatives if row not in positives), *positives], np.int64))
+        candidates.append(np.array([*negatives, *positives], np.int64))
     queries = [example.query for example in examples]
     grades = _grades(entries, len(examples), len(rows))
     return Judged(settings, queries, list(rows), grades, np.full(len(examples), -1, np.int64), candidates)

@@ -24,7 +24,7 @@ from ecom_rag.training.mining.ranking import (
     encode_corpus,
 )
 from ecom_rag.training.mining.rules import REASONS, Rules
-from ecom_rag.training.mining.sources import Corpus, Source, read_corpus, read_queries
+from ecom_rag.training.mining.sources import Corpus, Queries, Source, read_corpus
 
 _BLOCK_RECORDS = 1024
 _BLOCK_CHARS = 500_000
@@ -71,9 +71,9 @@ def mine_file(
 ) -> MineSummary:
     """Mine hard negatives and write FlagEmbedding's JSON lines.
 
-    A query's own text, its positives (all texts of its label, for labelled records) and texts that differ from these in
-    case, width or white space alone are never negatives. A query that is left with none is not written; with a reranker
-    the lines hold its logits as ``pos_scores`` and ``neg_scores``.
+    A query's own text, its positives on any line (all texts of its label, for labelled records) and texts that differ
+    from these in case, width or white space alone are never negatives. A query that is left with none is not written;
+    with a reranker the lines hold its logits as ``pos_scores`` and ``neg_scores``.
 
     Args:
         source: Queries with their positives.
@@ -96,7 +96,7 @@ def mine_file(
     started = time.monotonic()
     _check(source, output, rules, seeds, run, route, load_encoder, load_cross_encoder)
     corpus = read_corpus(source, seeds)
-    total = sum(1 for _ in read_queries(source, corpus))  # a bad line is told before a model is loaded
+    queries = Queries(source, corpus)  # a bad line is told before a model is loaded
     listed = ListedRanking(run, corpus, partial=source.judged_only) if run is not None else None
     encoder = load_encoder() if load_encoder is not None and run is None and route != "bm25" else None
     if encoder is not None:
@@ -117,11 +117,11 @@ def mine_file(
     with jobs.ResumableOutput(output, settings=settings, resume=resume) as sink:
         counts: Counter[str] = Counter()
         if not sink.already_complete:
-            stream = read_queries(source, corpus)
+            stream = iter(queries)
             sink.skip_done(stream)
             counts = _saved_counts(sink)
             ranking = listed or _ranking(corpus, route, encoder, sink.cache, progress)
-            step = _stage(progress, "mining", total)
+            step = _stage(progress, "mining", len(queries))
             for block in jobs.blocks_of(stream, max_records=_BLOCK_RECORDS, max_size=_BLOCK_CHARS, size=_size):
                 mined = mine(block, corpus, ranking, rules, cross_encoder=cross_encoder, counts=counts)
                 _save_counts(sink, counts, sink.records + len(block))

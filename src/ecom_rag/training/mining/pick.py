@@ -26,7 +26,7 @@ def mine(
     """Mine for queries in memory.
 
     Args:
-        queries: As ``sources.read_queries`` yields them.
+        queries: As ``sources.Queries`` gives them.
         corpus: What negatives come from.
         ranking: Finds candidates.
         rules: Which of them are taken.
@@ -51,8 +51,8 @@ def mine(
         found.scores,
         rules,
         groups=corpus.groups,
-        known=[corpus.groups_of([item["query"], *item["pos"], *item["known"]]) for item in items],
-        same_label=[corpus.of_label(item["label"]) for item in items],
+        known=[np.array(item["known"], np.int64) for item in items],
+        same_label=[corpus.of_labels(item["labels"]) for item in items],
         floors=floors,
     )
     counts.update({f"refused {reason}": number for reason, number in refused.items()})

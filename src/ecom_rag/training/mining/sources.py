@@ -3,15 +3,16 @@
 Queries are FlagEmbedding's JSON lines (``query``, ``pos``), a BEIR folder, or labelled records, whose positives are
 other texts of their label. All become the same plain objects::
 
-    {"query": str, "pos": [str], "label": str | None, "known": [str], "grades": [int] | None, "rest": {...}}
+    {"query": str, "pos": [str], "labels": [str], "known": [int], "grades": [int] | None, "rest": {...}}
 
-``known`` are further texts that are no negatives; ``grades`` are those of ``pos``, where they are asked for; ``rest``
-are keys that pass through, e.g. ``prompt`` and ``type``.
+``known`` are the groups of the corpus that are no negatives: the query and whatever any line with the same query has
+as a positive; ``labels`` are those of all its lines; ``grades`` are those of ``pos``, where asked for; ``rest`` are
+keys that pass through, e.g. ``prompt`` and ``type``.
 """
 
 import unicodedata
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,9 +55,10 @@ class Corpus:
     def __len__(self) -> int:
         return len(self.texts)
 
-    def of_label(self, label: str | None) -> NDArray[np.int64]:
-        """Rows of a label."""
-        return self._members.get(label or "", np.empty(0, np.int64))
+    def of_labels(self, labels: Iterable[str]) -> NDArray[np.int64]:
+        """Rows of some labels."""
+        found = [self._members[label] for label in labels if label in self._members]
+        return np.concatenate([np.empty(0, np.int64), *found])
 
     def groups_of(self, texts: Sequence[str]) -> NDArray[np.int64]:
         """Groups of texts; those that are not in the corpus are left out."""
@@ -146,21 +148,47 @@ def read_corpus(source: Source, seeds: str | None) -> Corpus:
     return Corpus(items)
 
 
-def read_queries(source: Source, corpus: Corpus) -> Iterator[Record]:
-    """The queries as plain objects, in file order.
+class Queries:
+    """The queries of a source as plain objects, in file order; all lines are checked before the first is given.
+
+    A query may stand on several lines, or differ from another in case, width or white space alone: what one of them has
+    as a positive is no negative of the others.
 
     Raises:
         UsageError: A part of the source is missing.
         RecordError: A line that does not fit.
     """
-    if source.kind == "beir":
-        yield from _of_beir(source, read_beir(source.path, source.split))
-    elif source.kind == "labelled":
-        yield from _of_records(source, corpus)
-    else:
-        for item in read_triples(source.path):
-            rest = {key: value for key, value in item.items() if key not in _REPLACED}
-            yield _object(item["query"], item["pos"], rest=rest)
+
+    def __init__(self, source: Source, corpus: Corpus) -> None:
+        self._source, self._corpus = source, corpus
+        self._lines = 0
+        self._known: dict[str, dict[int, None]] = {}
+        self._labels: dict[str, dict[str, None]] = {}
+        for item in self._read():
+            self._lines += 1
+            asked = plain(item["query"])
+            groups = corpus.groups_of([item["query"], *item["pos"], *item["known"]])
+            self._known.setdefault(asked, {}).update(dict.fromkeys(groups.tolist()))
+            self._labels.setdefault(asked, {}).update(dict.fromkeys(item["labels"]))
+
+    def __len__(self) -> int:
+        return self._lines
+
+    def __iter__(self) -> Iterator[Record]:
+        for item in self._read():
+            asked = plain(item["query"])
+            yield {**item, "known": list(self._known[asked]), "labels": list(self._labels[asked])}
+
+    def _read(self) -> Iterator[Record]:
+        """One line at a time, with further texts that are no negatives as ``known``."""
+        if self._source.kind == "beir":
+            yield from _of_beir(self._source, read_beir(self._source.path, self._source.split))
+        elif self._source.kind == "labelled":
+            yield from _of_records(self._source, self._corpus)
+        else:
+            for item in read_triples(self._source.path):
+                rest = {key: value for key, value in item.items() if key not in _REPLACED}
+                yield _object(item["query"], item["pos"], rest=rest)
 
 
 def _judged(beir: Beir, *, least: int) -> set[str]:
@@ -191,24 +219,24 @@ def _of_records(source: Source, corpus: Corpus) -> Iterator[Record]:
                              " (name another key with --label)")  # fmt: skip
 
     for item in records.read(source.path, check=labelled):
-        label = _label(item, source.label)
-        rows = corpus.of_label(label)
+        labels = [str(_label(item, source.label))]
+        rows = corpus.of_labels(labels)
         rows = rows[~np.isin(corpus.groups[rows], corpus.groups_of([item["text"]]))]
         chosen = random_of(source.seed, item["text"]).permutation(rows)[: source.positives]
         positives = [corpus.texts[row] for row in chosen.tolist()]
-        yield _object(item["text"], positives, label=label)
+        yield _object(item["text"], positives, labels=labels)
 
 
 def _object(
     query: str,
     positives: list[str],
     *,
-    label: str | None = None,
+    labels: Sequence[str] = (),
     known: Sequence[str] = (),
     grades: list[int] | None = None,
     rest: Record | None = None,
 ) -> Record:
-    return {"query": query, "pos": positives, "label": label, "known": known, "grades": grades, "rest": rest or {}}
+    return {"query": query, "pos": positives, "labels": labels, "known": known, "grades": grades, "rest": rest or {}}
 
 
 def _label(record: Record, key: str) -> str | None:

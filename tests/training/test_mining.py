@@ -223,6 +223,28 @@ def test_beir_grades_and_unjudged(encoder, tmp_path):
     assert any("fewer than 20 negatives" in note for note in summary.notes)
 
 
+def test_what_has_no_text_is_left_out_and_counted(tmp_path):
+    folder = tmp_path / "beir"
+    (folder / "qrels").mkdir(parents=True)
+    texts = ["leather wallet", " ", "leather watch", "", "leather case"]
+    write(folder / "corpus.jsonl", [{"_id": f"d{i}", "text": text} for i, text in enumerate(texts)])
+    write(
+        folder / "queries.jsonl",
+        [{"_id": q, "text": text} for q, text in (("q", "leather"), ("r", ""), ("s", "watch"))],
+    )
+    judged = ["q\td0\t1", "q\td1\t1", "r\td0\t1", "s\td1\t1"]
+    (folder / "qrels" / "train.tsv").write_text("\n".join(judged) + "\n")
+    summary = mine_file(Source(str(folder), "beir"), str(tmp_path / "o.jsonl"), Rules(first=1), route="bm25")
+    (found,) = lines(tmp_path / "o.jsonl")
+    assert found["pos"] == ["leather wallet"] and set(found["neg"]) == {"leather watch", "leather case"}
+    assert "1 queries have no positive and are left out (e.g. 'watch')" in summary.notes
+    assert summary.notes[-3:] == [
+        "1 relevant documents have no text and are left out",
+        "1 queries have no text and are left out",
+        "2 documents of the corpus have no text and are left out",
+    ]
+
+
 def test_grades_and_judged_only(encoder, tmp_path):
     """Judgements become scores; documents that are judged for no query are no negatives, in a run neither."""
     folder = tmp_path / "beir"

@@ -271,6 +271,21 @@ def test_a_beir_folder_trains_and_validates(mean_folder, tmp_path):
         train(hard)
 
 
+def test_what_a_beir_folder_cannot_train_on_is_left_out_and_noted(tmp_path):
+    (tmp_path / "qrels").mkdir()
+    lines(tmp_path / "corpus.jsonl", {"_id": "d", "text": "a"}, {"_id": "e", "title": "", "text": " "})
+    lines(tmp_path / "queries.jsonl", *({"_id": q, "text": q.strip("x")} for q in ("q", "r", "s", "x")))
+    (tmp_path / "qrels" / "train.tsv").write_text("q\td\t1\nq\te\t1\nr\te\t1\ns\tgone\t1\nx\td\t1\n")
+    recipe = recipe_of("m", str(tmp_path), "o", data_table={"negatives": 0})
+    data = read_data(recipe.data.train, "train", recipe)
+    assert [(item.query, item.positives) for item in data.items] == [("q", ["a"])]
+    assert data.notes == [
+        f"{tmp_path}: 1 relevant documents are not in the corpus; left out",
+        f"{tmp_path}: 1 relevant documents have no text; left out",
+        f"{tmp_path}: 3 queries have no text, or no relevant document that has one; left out",
+    ]
+
+
 def lines(path, *items):
     path.write_text("".join(json.dumps(item) + "\n" for item in items), encoding="utf-8")
     return str(path)

@@ -93,12 +93,15 @@ def read_data(
     needs_scores = use == "train" and recipe.loss.distillation != "none"
     items: list[Group] = []
     places: list[str] = []
+    notes: list[str] = []
     for path, kind in zip(paths, kinds, strict=True):
         if kind == "BEIR folder":
             if needs_negatives:
                 raise UsageError(f"{path}: a BEIR folder has no hard negatives; mine them with ecom-rag mine, or set"
                                  " data.negatives = 0 to train an embedder on in-batch negatives alone")  # fmt: skip
-            items += _beir(path, split, recipe.data.min_grade)
+            found, left_out = _beir(path, split, recipe.data.min_grade)
+            items += found
+            notes += left_out
         else:
             for where, item in json_lines(path):
                 items.append(_group(where, item, path, needs_negatives=needs_negatives, needs_scores=needs_scores))
@@ -108,7 +111,7 @@ def read_data(
     known: dict[str, set[str]] = {}
     for item in items:  # a query that stands on several lines knows the positives of all of them
         known.setdefault(item.query, set()).update(item.positives)
-    notes = _group_notes(items, known)
+    notes += _group_notes(items, known)
     if reranker:  # an embedder's losses mask such negatives by themselves
         items = [_consistent(where, item, known[item.query]) for where, item in zip(places, items, strict=True)]
     return Groups(items, notes)
@@ -257,7 +260,8 @@ def _scores(where: str, scores: Any, side: str, texts: int, *, needed: bool) -> 
     return [float(score) for score in scores]
 
 
-def _beir(folder: str, split: str, min_grade: int) -> list[Group]:
+def _beir(folder: str, split: str, min_grade: int) -> tuple[list[Group], list[str]]:
+    """The queries that can be trained on, and notes on what was left out."""
     from ecom_rag.evaluation.formats import read_beir
 
     beir = read_beir(folder, split)
@@ -267,10 +271,15 @@ def _beir(folder: str, split: str, min_grade: int) -> list[Group]:
     found = []
     for query in beir.queries:
         judged = beir.qrels[str(query["metadata"]["id"])]
-        positives = [texts[document] for document, grade in judged.items() if grade >= min_grade and document in texts]
-        if positives:
+        positives = [texts[key] for key, grade in judged.items() if grade >= min_grade and texts.get(key)]
+        if query["text"] and positives:
             found.append(Group(query["text"], positives, [], None, None, None, folder))
-    return found
+    left_out = {
+        "relevant documents are not in the corpus": len(wanted - texts.keys()),
+        "relevant documents have no text": sum(1 for text in texts.values() if not text),
+        "queries have no text, or no relevant document that has one": len(beir.queries) - len(found),
+    }
+    return found, [f"{folder}: {count} {what}; left out" for what, count in left_out.items() if count]
 
 
 def _consistent(where: str, item: Group, known: set[str]) -> Group:

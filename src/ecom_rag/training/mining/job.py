@@ -132,6 +132,8 @@ def mine_file(
         summary.records, summary.resumed = sink.records, sink.resumed_records
         sink.finish()
     _account(summary, counts, rules)
+    left_out = {**queries.left_out, "documents of the corpus": corpus.blank}
+    summary.notes += [f"{number} {what} have no text and are left out" for what, number in left_out.items() if number]
     summary.seconds = time.monotonic() - started
     return summary
 

@@ -11,7 +11,7 @@ keys that pass through, e.g. ``prompt`` and ``type``.
 """
 
 import unicodedata
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,13 +35,17 @@ class Corpus:
 
     Attributes:
         texts: Each once.
+        blank: How many were left out because they hold nothing.
         groups: ``(texts,)``: texts that differ in case, width or white space alone have the same number.
     """
 
     def __init__(self, items: Sequence[tuple[str, str | None]]) -> None:
         self.rows: dict[str, int] = {}
+        self.blank = sum(1 for text, _ in items if not text.strip())
         members: dict[str, set[int]] = defaultdict(set)
         for text, label in items:
+            if not text.strip():
+                continue
             row = self.rows.setdefault(text, len(self.rows))
             if label is not None:
                 members[label].add(row)
@@ -143,9 +147,10 @@ def read_corpus(source: Source, seeds: str | None) -> Corpus:
         items = [(item["text"], _label(item, source.label)) for item in records.read(source.path)]
     else:
         items = [(text, None) for item in read_triples(source.path) for text in (*item["pos"], *item["neg"])]
-    if not items:
+    corpus = Corpus(items)
+    if not len(corpus):
         raise UsageError(f"{seeds or source.path}: holds no texts; there is nothing to mine from")
-    return Corpus(items)
+    return corpus
 
 
 class Queries:
@@ -154,6 +159,9 @@ class Queries:
     A query may stand on several lines, or differ from another in case, width or white space alone: what one of them has
     as a positive is no negative of the others.
 
+    Attributes:
+        left_out: What had no text, and how many of it.
+
     Raises:
         UsageError: A part of the source is missing.
         RecordError: A line that does not fit.
@@ -161,10 +169,11 @@ class Queries:
 
     def __init__(self, source: Source, corpus: Corpus) -> None:
         self._source, self._corpus = source, corpus
+        self.left_out: Counter[str] = Counter()
         self._lines = 0
         self._known: dict[str, dict[int, None]] = {}
         self._labels: dict[str, dict[str, None]] = {}
-        for item in self._read():
+        for item in self._read(self.left_out):
             self._lines += 1
             asked = plain(item["query"])
             groups = corpus.groups_of([item["query"], *item["pos"], *item["known"]])
@@ -175,14 +184,14 @@ class Queries:
         return self._lines
 
     def __iter__(self) -> Iterator[Record]:
-        for item in self._read():
+        for item in self._read(Counter()):
             asked = plain(item["query"])
             yield {**item, "known": list(self._known[asked]), "labels": list(self._labels[asked])}
 
-    def _read(self) -> Iterator[Record]:
+    def _read(self, left_out: Counter[str]) -> Iterator[Record]:
         """One line at a time, with further texts that are no negatives as ``known``."""
         if self._source.kind == "beir":
-            yield from _of_beir(self._source, read_beir(self._source.path, self._source.split))
+            yield from _of_beir(self._source, read_beir(self._source.path, self._source.split), left_out)
         elif self._source.kind == "labelled":
             yield from _of_records(self._source, self._corpus)
         else:
@@ -196,10 +205,17 @@ def _judged(beir: Beir, *, least: int) -> set[str]:
     return {document for grades in beir.qrels.values() for document, grade in grades.items() if grade >= least}
 
 
-def _of_beir(source: Source, beir: Beir) -> Iterator[Record]:
+def _of_beir(source: Source, beir: Beir, left_out: Counter[str]) -> Iterator[Record]:
     wanted = _judged(beir, least=1)
     texts = {item["metadata"]["id"]: item["text"] for item in beir.documents() if item["metadata"]["id"] in wanted}
+    blank = [key for key, text in texts.items() if not text]
+    left_out.update({"relevant documents": len(blank)})
+    for key in blank:
+        del texts[key]
     for query in beir.queries:
+        if not query["text"]:
+            left_out.update(["queries"])
+            continue
         grades = {
             key: grade for key, grade in beir.qrels[query["metadata"]["id"]].items() if grade > 0 and key in texts
         }

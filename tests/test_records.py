@@ -105,6 +105,17 @@ def test_damaged_gzip_and_parquet(tmp_path):
         list(records.read(write(tmp_path / "q.parquet", b"nonsense nonsense")))
 
 
+def test_objects_of_any_keys(tmp_path):
+    lines = b'\xef\xbb\xbf{"query": "a \\ud83d"}\r\n\n{"pos": ["\\udc00", 1]}'
+    expected = [("1", {"query": "a \ufffd"}), ("3", {"pos": ["\ufffd", 1]})]
+    for name, data in (("a.jsonl", lines), ("a.jsonl.gz", gzip.compress(lines))):
+        path = write(tmp_path / name, data)
+        assert list(records.objects(path)) == [(f"{path}:{number}", item) for number, item in expected]
+    for data, message in [(b"{}\n[1]", ":2: is not an object but an array"), (b'{"a"', ":1: not valid JSON")]:
+        with pytest.raises(RecordError, match=message):
+            list(records.objects(write(tmp_path / "a.jsonl", data)))
+
+
 @pytest.mark.parametrize(
     ("data", "message"),
     [

@@ -79,6 +79,18 @@ def read(
         RecordError: A bad line under ``fail``, or a file that cannot be read at all.
         UsageError: No such file, or an unknown extension.
     """
+    for _, record in placed(path, on_bad_line=on_bad_line, check=check, report=report):
+        yield record
+
+
+def placed(
+    path: str,
+    *,
+    on_bad_line: str = "fail",
+    check: Callable[[Record], None] | None = None,
+    report: ReadReport | None = None,
+) -> Iterator[tuple[str, Record]]:
+    """As ``read``, each record with its place, e.g. ``seeds.jsonl:7``, for errors that show only later."""
     hint = "" if report is None else " (or pass --on-bad-line skip)"
     report = report if report is not None else ReadReport()
     for where, raw in _raw_items(path, file_format(path)):
@@ -93,7 +105,27 @@ def read(
             report.rejections.append({"where": where, "reason": str(error), "raw": _printable(raw)})
             continue
         report.accepted += 1
-        yield record
+        yield where, record
+
+
+def objects(path: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Place and object of each line of JSON lines, whatever its keys; lone surrogates become U+FFFD.
+
+    Args:
+        path: Plain, or compressed where it ends in ``.gz``.
+
+    Raises:
+        RecordError: A line that is not a JSON object, or a damaged file.
+        UsageError: No such file.
+    """
+    for where, raw in _raw_items(path, ".jsonl.gz" if path.endswith(".gz") else ".jsonl"):
+        try:
+            item = _without_surrogates(raw, loads(raw))
+        except ValueError as error:
+            raise RecordError(where, str(error)) from None
+        if not isinstance(item, dict):
+            raise RecordError(where, f"is not an object but {_kind(item)}; expected one object a line")
+        yield where, item
 
 
 def dumps(record: Any) -> bytes:
@@ -274,16 +306,9 @@ def _to_record(raw: Any, report: ReadReport) -> Record:
         record["metadata"] = {}
     elif not isinstance(metadata, dict):
         raise ValueError(f'"metadata" is {_kind(metadata)}; expected an object (or leave it out)')
-    # Only the escape \udXXX can bring a lone surrogate in, so most lines are not looked at twice.
-    if not isinstance(raw, bytes) or b"\\u" in raw:
-        try:
-            clean = _replace_surrogates(record)
-        except RecursionError:
-            raise ValueError("nested too deep; flatten the metadata to fewer than 200 levels") from None
-        if clean is not record:
-            report.surrogates_replaced += 1
-            return dict(clean)
-    return dict(record)
+    clean = _without_surrogates(raw, record)
+    report.surrogates_replaced += clean is not record
+    return dict(clean)
 
 
 def _plain_row(row: Any, column: str = "") -> Any:
@@ -306,6 +331,17 @@ def _metadata_of_string(text: str) -> Any:
         return json.loads(text)
     except json.JSONDecodeError:
         raise ValueError('"metadata" is a string that is not JSON; expected an object') from None
+
+
+def _without_surrogates(raw: Any, value: Any) -> Any:
+    """What was parsed of ``raw``, without lone surrogates; the very same object where there is none."""
+    # Only the escape \udXXX can bring one in, so most lines are not looked at twice.
+    if isinstance(raw, bytes) and b"\\u" not in raw:
+        return value
+    try:
+        return _replace_surrogates(value)
+    except RecursionError:
+        raise ValueError("nested too deep; flatten the metadata to fewer than 200 levels") from None
 
 
 def _replace_surrogates(value: Any) -> Any:

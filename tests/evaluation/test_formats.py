@@ -147,6 +147,18 @@ def test_bad_beir(beir):
         read_beir(str(beir))
 
 
+def test_damaged_beir_and_lone_surrogates(beir):
+    whole = gzip.compress(b'{"_id": "d1", "text": "a \\ud83d"}\n' * 2000)
+    (beir / "corpus.jsonl.gz").write_bytes(whole)
+    assert next(read_beir(str(beir)).documents())["text"] == "a \ufffd"
+    (beir / "corpus.jsonl.gz").write_bytes(whole[:12] + b"\xff" * 40 + whole[52:])
+    with pytest.raises(RecordError, match=r"corpus.jsonl.gz: damaged gzip"):
+        list(read_beir(str(beir)).documents())
+    (beir / "cut.trec.gz").write_bytes(whole[:12] + b"\xff" * 40 + whole[52:])
+    with pytest.raises(RecordError, match=r"cut.trec.gz: damaged gzip"):
+        read_run(str(beir / "cut.trec.gz"))
+
+
 def test_results(tmp_path):
     path = tmp_path / "r.jsonl"
     good = {"text": "a", "metadata": {}, "topk_sim": [0.5], "topk_seed": ["s"], "topk_metadata": [{}]}

@@ -298,6 +298,13 @@ def test_what_another_line_of_the_query_has_as_a_positive_is_no_negative(tmp_pat
     assert [item["neg"] for item in found[:2]] == [["shoe three"]] * 2
 
 
+def test_lone_surrogates_are_replaced(tmp_path):
+    queries = tmp_path / "q.jsonl"
+    queries.write_text('{"query": "red \\ud83d", "pos": ["red \\udc00 shoe"], "neg": ["red hat"]}\n')
+    mine_file(Source(str(queries), "triples"), str(tmp_path / "o.jsonl"), Rules(first=1), route="bm25")
+    assert lines(tmp_path / "o.jsonl") == [{"query": "red \ufffd", "pos": ["red \ufffd shoe"], "neg": ["red hat"]}]
+
+
 def test_candidates_from_a_results_file(tmp_path):
     texts = ["a good wallet", "A GOOD wallet", "a bad wallet", "a watch", "a case"]
     seeds = write(tmp_path / "s.jsonl", [{"text": text} for text in texts])

@@ -37,7 +37,7 @@ class Beir:
 
     def documents(self) -> Iterator[Record]:
         """The corpus as seeds: title and text, and ``metadata.id``; other keys go into the metadata."""
-        for where, item in _items(self.corpus):
+        for where, item in records.objects(str(self.corpus)):
             yield _beir_record(where, item, title=True)
 
 
@@ -58,7 +58,9 @@ def read_beir(folder: str, split: str = "test") -> Beir:
         there = ", ".join(sorted(path.stem for path in judged.parent.glob("*.tsv"))) or "none"
         raise UsageError(f"{judged}: no such file; splits found: {there}; name one with --split")
     qrels = read_qrels(str(judged))
-    asked = [_beir_record(where, item) for where, item in _items(queries) if str(item.get("_id")) in qrels]
+    asked = [
+        _beir_record(where, item) for where, item in records.objects(str(queries)) if str(item.get("_id")) in qrels
+    ]
     found = {query["metadata"]["id"] for query in asked}
     lost = next((query for query in qrels if query not in found), None)
     if lost is not None:
@@ -233,17 +235,6 @@ def _beir_record(where: str, item: dict[str, Any], *, title: bool = False) -> Re
     return {"text": text, "metadata": {**extra, **(inside if isinstance(inside, dict) else {}), "id": str(item["_id"])}}
 
 
-def _items(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    for _, where, line in _text_lines(str(path)):
-        try:
-            item = records.loads(line.encode())
-        except ValueError as error:
-            raise RecordError(where, str(error)) from None
-        if not isinstance(item, dict):
-            raise RecordError(where, 'expected an object like {"_id": "...", "text": "..."}')
-        yield where, item
-
-
 def _either(folder: str, name: str) -> Path:
     for path in (Path(folder) / name, Path(folder) / f"{name}.gz"):
         if path.is_file():
@@ -261,7 +252,7 @@ def _text_lines(path: str) -> Iterator[tuple[int, str, str]]:
                 text = (line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line).decode().strip("\r\n ")
                 if text:
                     yield number, f"{path}:{number}", text
-    except (gzip.BadGzipFile, EOFError) as error:
+    except records.DAMAGED_GZIP as error:
         raise RecordError(path, f"damaged gzip file ({error}); copy it again") from None
     except UnicodeDecodeError as error:
         raise RecordError(path, f"not UTF-8 ({error.reason}); convert the file to UTF-8") from None

@@ -5,7 +5,6 @@ In: labelled records (``{"text", "metadata": {"label"}}``), FlagEmbedding's JSON
 ``Labelled`` or ``Groups``.
 """
 
-import gzip
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -126,26 +125,7 @@ def json_lines(path: str) -> Iterator[tuple[str, dict[str, Any]]]:
     """
     if not path.endswith((".jsonl", ".jsonl.gz")):
         raise UsageError(f"{path}: unknown file type; training reads .jsonl, .jsonl.gz and BEIR folders")
-    with gzip.open(path, "rb") if path.endswith(".gz") else Path(path).open("rb") as source:
-        for number, line in enumerate(_whole_lines(path, source), start=1):
-            line = (line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line).strip(b" \t\r\n")
-            if not line:
-                continue
-            where = f"{path}:{number}"
-            try:
-                item = records.loads(line)
-            except ValueError as error:
-                raise RecordError(where, str(error)) from None
-            if not isinstance(item, dict):
-                raise RecordError(where, "is not an object; expected one object a line")
-            yield where, item
-
-
-def _whole_lines(path: str, source: Any) -> Iterator[bytes]:
-    try:
-        yield from source
-    except records.DAMAGED_GZIP as error:
-        raise RecordError(path, f"damaged gzip file ({error}); expected a complete .jsonl.gz, copy it again") from None
+    yield from records.objects(path)
 
 
 def _kind_of(path: str) -> str:

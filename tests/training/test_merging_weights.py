@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -108,10 +109,24 @@ def test_ndcg_is_trec_evals(seed):
     np.testing.assert_allclose(validation.ndcg(ids, csr_matrix(grades.astype(float))), expected, atol=1e-6)
 
 
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 10**6))
+def test_ndcg_of_classes_is_that_of_their_grades(seed):
+    random = np.random.default_rng(seed)
+    classes = random.integers(0, 6, 40)
+    own = np.flatnonzero(np.bincount(classes)[classes] > 1)
+    grades = (classes[own][:, None] == classes).astype(float)
+    grades[np.arange(len(own)), own] = 0
+    ids = np.stack([random.permutation(np.delete(np.arange(40), row))[:10] for row in own])
+    ids[0, 6:] = -1
+    assert validation.class_ndcg(ids, own, classes).tolist() == validation.ndcg(ids, csr_matrix(grades)).tolist()
+
+
 def test_labelled_records_retrieve_the_others_of_their_label(encoders, sets):
     judged = validation.load(validation.ValidationSet("l", labelled=str(sets[1])))
     assert "alone" in judged.documents and "alone" not in judged.queries
-    assert judged.grades[0].nnz == sum(1 for i in range(len(judged.documents) - 1) if i % 3 == 0) - 1
+    others = np.bincount(judged.classes)[judged.classes[judged.own]] - 1
+    assert judged.grades is None and others[0] == sum(1 for i in range(len(judged.documents) - 1) if i % 3 == 0) - 1
     encoder = Encoder.from_pretrained(encoders[0], runtime="torch", precision="fp32")
     vectors = encoder.encode(judged.documents).dense
     instructed = encoder.encode(judged.queries, side="query").dense
@@ -120,7 +135,7 @@ def test_labelled_records_retrieve_the_others_of_their_label(encoders, sets):
         order = np.argsort(-(instructed[query] @ vectors.T), kind="stable")
         order = [d for d in order if d != judged.own[query]][:10]
         gains = [(d % 3 == judged.own[query] % 3 and d < 11) / math.log2(r + 2) for r, d in enumerate(order)]
-        values.append(sum(gains) / sum(1 / math.log2(r + 2) for r in range(judged.grades[query].nnz)))
+        values.append(sum(gains) / sum(1 / math.log2(r + 2) for r in range(others[query])))
     assert validation.measure(judged, encoder) == pytest.approx(np.mean(values), abs=1e-6)
 
 
@@ -174,6 +189,11 @@ def test_specifications_that_make_no_sense(tmp_path, text, message):
     with pytest.raises(UsageError, match=message) as caught:
         validation.read_spec(str(path))
     assert str(path) in str(caught.value)
+
+
+def test_a_specification_may_begin_with_a_bom(tmp_path):
+    (tmp_path / "spec.toml").write_bytes(b"\xef\xbb\xbf[[sets]]\nbeir = 'x'\n")
+    assert validation.read_spec(str(tmp_path / "spec.toml")) == [validation.ValidationSet("x", beir="x")]
 
 
 # --- searching --------------------------------------------------------------------------------------------------------
@@ -237,6 +257,10 @@ def test_search_over_real_merges_returns_the_best_it_measured(encoders, sets, tm
     again = search.find_weights(opened, judged, Mix(((1.0, 1.0),)), budget=6, log=log)
     assert again.mix == found.mix and again.evaluations == found.evaluations
     assert len(log.read_text().splitlines()) == lines
+    # Under another name a set is another one: its scores in the log are by name.
+    renamed = [replace(item, settings=replace(item.settings, name=f"{item.settings.name} 2")) for item in judged]
+    other = search.find_weights(opened, renamed, Mix(((1.0, 1.0),)), budget=3, log=log)
+    assert set(other.scores) == {"mine 2", "general 2"}
     blocks = search.find_weights(opened, judged, Mix(((1.0, 1.0),)), blocks=2, budget=9)
     assert len(blocks.evaluations) <= 9 and {len(json.loads(e["mix"])[1]) for e in blocks.evaluations} == {1, 2}
     assert search.objective([j.settings for j in judged], blocks.scores, blocks.base) >= search.objective(
@@ -311,13 +335,18 @@ def test_command_by_hand_examples_and_validation(encoders, sets, tmp_path, monke
         f"[[sets]]\nname = 'mine'\nbeir = '{sets[0]}'\n"
         f"[[sets]]\nname = 'general'\nlabelled = '{sets[1]}'\nmax_loss = 0.01\n"
     )
+    kept = tmp_path / "hand2.search.jsonl"
+    kept.write_text("of an interrupted search\n")
+    code, _ = run(monkeypatch, capsys, "merge", first, second, "-o", tmp_path / "hand2")
+    assert code == 0 and kept.exists()  # a call that did not search leaves it
+    kept.unlink()
     code, shown = run(
-        monkeypatch, capsys, "merge", first, second, "--validate", spec, "--budget", 4, "-o", tmp_path / "found"
+        monkeypatch, capsys, "merge", first, second, "--validate", spec, "--budget", 4, "-o", f"{tmp_path / 'found'}/"
     )
     report = json.loads((tmp_path / "found" / "merge_report.json").read_text())["weights_from"]
     assert code == 0 and "mine: nDCG@10" in shown
     assert report["within"] and [item["name"] for item in report["sets"]] == ["mine", "general"]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["few", "found", "hand", "sets.toml"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["few", "found", "hand", "hand2", "sets.toml"]
 
 
 def test_command_mistakes(encoders, sets, tmp_path, monkeypatch, capsys):

@@ -88,7 +88,8 @@ def merge(
         if validate is not None:
             mix, details = _by_validation(mix, opened, validate, output, blocks, budget, device, progress)
         opened.write(output, mix, details=details, progress=progress and (lambda done: progress("merging", done, None)))
-    Path(f"{output}.search.jsonl").unlink(missing_ok=True)
+    if validate is not None:
+        _search_log(output).unlink(missing_ok=True)
     _tell(names, mix, details, output)
 
 
@@ -131,7 +132,6 @@ def _by_validation(
     from ecom_rag.training.merging.validation import load, read_spec
 
     sets = read_spec(path)
-    log = Path(f"{output}.search.jsonl")
     found = find_weights(
         opened,
         [load(item) for item in sets],
@@ -139,10 +139,14 @@ def _by_validation(
         blocks=blocks,
         budget=budget,
         device=device,
-        log=log,
+        log=_search_log(output),
         progress=progress and (lambda done: progress("measuring merges", done, budget)),
     )
     return found.mix, {"weights_from": {"validation": path, **found.report(sets)}}
+
+
+def _search_log(output: str) -> Path:
+    return Path(output).with_name(f"{Path(output).name}.search.jsonl")  # OUT may end in a slash
 
 
 def _tell(names: list[str], mix: Any, details: dict[str, Any], output: str) -> None:

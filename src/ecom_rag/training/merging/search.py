@@ -201,7 +201,8 @@ class _Evaluator:
         self._log, self._progress = log, progress
         self._known: dict[str, dict[str, float]] = {}
         self._reranker = is_reranker(str(models.folder))
-        settings = {"models": models.fingerprints, "base": models.base_fingerprint, "sets": [j.digest for j in judged]}
+        sets = [[item.settings.name, item.digest] for item in judged]
+        settings = {"models": models.fingerprints, "base": models.base_fingerprint, "sets": sets}
         self._settings = json.dumps(settings, sort_keys=True)
         if log is not None and log.exists():
             lines = log.read_text().splitlines()

@@ -66,16 +66,18 @@ class Judged:
         settings: What it was read from.
         queries: Texts.
         documents: Texts.
-        grades: ``(queries, documents)`` of grades; for triples also what a query is compared with.
         own: ``(queries,)`` row of the document that is the query itself, -1 for none.
+        grades: ``(queries, documents)`` of grades, or
+        classes: ``(documents,)`` of labelled records: those of the query's own class are relevant.
         candidates: For triples, the documents of each query.
     """
 
     settings: ValidationSet
     queries: list[str]
     documents: list[str]
-    grades: csr_matrix
     own: NDArray[np.int64]
+    grades: csr_matrix | None = None
+    classes: NDArray[np.int64] | None = None
     candidates: list[NDArray[np.int64]] | None = None
 
     @property
@@ -84,7 +86,8 @@ class Judged:
         found = hashlib.blake2b(digest_size=16)
         for text in (*self.queries, "\0", *self.documents):
             found.update(text.encode("utf-8", "surrogatepass") + b"\n")
-        for array in (self.grades.indptr, self.grades.indices, self.grades.data):
+        graded = () if self.grades is None else (self.grades.indptr, self.grades.indices, self.grades.data)
+        for array in (*graded, *(() if self.classes is None else (self.own, self.classes))):
             found.update(np.ascontiguousarray(array).tobytes())
         return found.hexdigest()
 
@@ -96,7 +99,7 @@ def read_spec(path: str) -> list[ValidationSet]:
         UsageError: Unreadable, an unknown key, a value of the wrong kind, or nothing to aim at.
     """
     try:
-        table = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        table = tomllib.loads(Path(path).read_text(encoding="utf-8-sig"))
     except (FileNotFoundError, IsADirectoryError):
         raise UsageError(f"{path}: no such file; expected a TOML file of [[sets]], see docs/merging.md") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -164,7 +167,27 @@ def measure(judged: Judged, model: Encoder | CrossEncoder) -> float:
         itself = found == judged.own[:, None]
         order = np.argsort(itself, axis=1, kind="stable")[:, :_K]  # the query's own row to the end
         ids = np.where(np.take_along_axis(itself, order, 1), -1, np.take_along_axis(found, order, 1))
+    if judged.classes is not None:
+        return float(class_ndcg(ids, judged.own, judged.classes).mean())
+    assert judged.grades is not None
     return float(ndcg(ids, judged.grades).mean())
+
+
+def class_ndcg(ids: NDArray[np.int64], own: NDArray[np.int64], classes: NDArray[np.int64]) -> NDArray[np.float64]:
+    """As ``ndcg``, where the documents of the query's own class have grade 1, the query itself aside.
+
+    Args:
+        ids: ``(queries, k)`` documents, best first, -1 for none; a query's own row is not among them.
+        own: ``(queries,)`` row of the query itself.
+        classes: ``(documents,)``; every query's class has a second document.
+    """
+    depth = ids.shape[1]
+    discounts = 1 / np.log2(np.arange(2, depth + 2))
+    gains = (ids >= 0) & (classes[np.maximum(ids, 0)] == classes[own][:, None])
+    others = np.bincount(classes)[classes[own]] - 1
+    ideal = np.array([discounts[:count].sum() for count in range(depth + 1)])
+    found: NDArray[np.float64] = (gains * discounts).sum(axis=1) / ideal[np.minimum(others, depth)]
+    return found
 
 
 def ndcg(ids: NDArray[np.int64], grades: csr_matrix) -> NDArray[np.float64]:
@@ -236,7 +259,7 @@ def _beir(settings: ValidationSet, folder: str) -> Judged:
         raise UsageError(f"{folder}: {len(queries) - len(answered)} of {len(queries)} queries of split {settings.split}"
                          " have no relevant document in the corpus; are they of one set?")  # fmt: skip
     return Judged(settings, [query["text"] for query in queries], [document["text"] for document in documents],
-                  _grades(entries, len(queries), len(documents)), np.full(len(queries), -1, np.int64))  # fmt: skip
+                  np.full(len(queries), -1, np.int64), _grades(entries, len(queries), len(documents)))  # fmt: skip
 
 
 def _labelled(settings: ValidationSet, path: str) -> Judged:
@@ -249,12 +272,9 @@ def _labelled(settings: ValidationSet, path: str) -> Judged:
     own = np.flatnonzero(counts[codes] > 1)
     if len(own) == 0:
         raise UsageError(f"{path}: no two records share a {settings.label}; there is nothing to retrieve")
-    members = csr_matrix((np.ones(len(items)), (np.arange(len(items)), codes)))
-    itself = csr_matrix((np.ones(len(own)), (np.arange(len(own)), own)), shape=(len(own), len(items)))
-    grades = csr_matrix(members[own] @ members.T - itself)
-    grades.eliminate_zeros()
     texts = [item["text"] for item in items]
-    return Judged(settings, [texts[row] for row in own.tolist()], texts, grades, own.astype(np.int64))
+    return Judged(settings, [texts[row] for row in own.tolist()], texts, own.astype(np.int64),
+                  classes=codes.reshape(-1).astype(np.int64))  # fmt: skip
 
 
 def _triples(settings: ValidationSet, path: str) -> Judged:
@@ -273,7 +293,8 @@ def _triples(settings: ValidationSet, path: str) -> Judged:
         candidates.append(np.array([*negatives, *positives], np.int64))
     queries = [example.query for example in examples]
     grades = _grades(entries, len(examples), len(rows))
-    return Judged(settings, queries, list(rows), grades, np.full(len(examples), -1, np.int64), candidates)
+    itself = np.full(len(examples), -1, np.int64)
+    return Judged(settings, queries, list(rows), itself, grades, candidates=candidates)
 
 
 def _grades(entries: Sequence[tuple[int, int, int]], queries: int, documents: int) -> csr_matrix:

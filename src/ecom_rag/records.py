@@ -79,8 +79,7 @@ def read(
         RecordError: A bad line under ``fail``, or a file that cannot be read at all.
         UsageError: No such file, or an unknown extension.
     """
-    for _, record in placed(path, on_bad_line=on_bad_line, check=check, report=report):
-        yield record
+    return (record for _, record in placed(path, on_bad_line=on_bad_line, check=check, report=report))
 
 
 def placed(

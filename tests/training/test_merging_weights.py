@@ -295,7 +295,10 @@ def test_every_method_can_be_searched(encoders, sets, method, models, base):
         ('{"query": "q", "pos": ["a", 3]}', r':2: "pos\[1\]" is 3; expected a text'),
         ('{"query": "q", "pos": ["a"], "neg": ["b"], "neg_scores": [1, 2]}', ':2: "neg_scores" has 2 entries'),
         ('{"query": "q", "pos": ["a"], "pos_scores": [NaN]}', ":2: NaN is not JSON"),
-        ('{"query": "q", "pos": ["a"], "pos_scores": [null]}', r':2: "pos_scores\[0\]" is None; expected a finite'),
+        (
+            '{"query": "q", "pos": ["a"], "neg": ["b"], "pos_scores": [null]}',
+            r':2: "pos_scores\[0\]" is None; expected a finite',
+        ),
         ('{"query": "q", "pos": ["a"], "neg": []}', ':2: "neg" is missing or empty'),
     ],
 )

@@ -1,6 +1,8 @@
 """Training runs of tiny models from recipe to finished folder: resuming, loaders, data errors."""
 
 import json
+import shutil
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -271,6 +273,24 @@ def test_a_beir_folder_trains_and_validates(mean_folder, tmp_path):
         train(hard)
 
 
+@pytest.mark.parametrize("suffix", [".jsonl", ".jsonl.gz", ".json", ".parquet"])
+def test_labelled_records_of_every_format_and_nested_labels(tmp_path, suffix):
+    from ecom_rag import records
+
+    items = [{"text": f"t{i}", "metadata": {"policy": {"id": f"p{i % 2}", "group": 7}}} for i in range(4)]
+    lines(tmp_path / "all.jsonl", *items, {"text": "t4", "metadata": {"policy": {"id": "p1"}}})
+    source, bad = lines(tmp_path / "in.jsonl", *items), str(tmp_path / f"bad{suffix}")
+    path = str(tmp_path / f"train{suffix}")
+    for lines_of, target in ((source, path), (str(tmp_path / "all.jsonl"), bad)):
+        records.convert(Path(lines_of), Path(target), suffix) if suffix != ".jsonl" else shutil.copy(lines_of, target)
+    recipe = recipe_of("m", path, "o", data_table={"label": "policy.id", "parent": "policy.group"})
+    data = read_data(recipe.data.train, "train", recipe)
+    assert (data.texts, data.labels, data.parents) == (["t0", "t1", "t2", "t3"], ["p0", "p1"] * 2, ["7"] * 4)
+    place = {".json": ": item 5", ".parquet": ": row 5"}.get(suffix, ":5")
+    with pytest.raises(RecordError, match=f'bad{suffix}{place}: "metadata.policy.group" is missing'):
+        read_data([bad], "train", recipe)
+
+
 def test_what_a_beir_folder_cannot_train_on_is_left_out_and_noted(tmp_path):
     (tmp_path / "qrels").mkdir()
     lines(tmp_path / "corpus.jsonl", {"_id": "d", "text": "a"}, {"_id": "e", "title": "", "text": " "})
@@ -294,8 +314,8 @@ def lines(path, *items):
 GOOD = {"query": "a", "pos": ["b"], "neg": ["c"], "pos_scores": [1.0], "neg_scores": [0.0]}
 TEXT = {"text": "a", "metadata": {"label": "x"}}
 BAD = [
-    ([GOOD, GOOD | {"neg": []}], {}, r':2: "neg" is empty; mine hard negatives'),
-    ([GOOD, GOOD | {"pos": []}], {}, r':2: "pos" is empty'),
+    ([GOOD, GOOD | {"neg": []}], {}, r':2: "neg" is missing or empty; mine hard negatives'),
+    ([GOOD, GOOD | {"pos": []}], {}, r':2: "pos" is missing or empty'),
     ([GOOD, GOOD | {"pos": [" "]}], {}, r':2: "pos\[0\]" is empty'),
     ([GOOD, {"pos": ["b"]}], {}, r':2: "query" is missing'),
     ([GOOD, GOOD | {"neg_scores": [float("nan")]}], {"distillation": "kl"}, ":2: NaN is not JSON"),

@@ -77,7 +77,9 @@ def mine(
         float | None, typer.Option(help="And what is less than this below the lowest positive's relevance.")
     ] = None,
     pick: Annotated[Pick, typer.Option(help="Of the candidates left: at random, or the hardest.")] = Pick.random,
-    label: Annotated[str, typer.Option(help="Key of the label in the metadata of records.")] = "label",
+    label: Annotated[
+        str, typer.Option(help="Key of the label in the metadata of records; a.b looks into objects.")
+    ] = "label",
     positives: Annotated[int, typer.Option(help="Of labelled records: texts of the same label a query.")] = 4,
     split: Annotated[str, typer.Option(help="Of a BEIR folder.")] = "train",
     min_grade: Annotated[int, typer.Option(help="Of a BEIR judgement that makes a positive.")] = 1,

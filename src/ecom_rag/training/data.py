@@ -1,20 +1,22 @@
 """Training data from files, checked line by line before a model is loaded.
 
-In: labelled records (``{"text", "metadata": {"label"}}``), FlagEmbedding's JSON lines (``query``, ``pos``, ``neg``,
-``pos_scores``, ``neg_scores``, ``prompt``, ``type``), or BEIR folders; a list of files is a list of sources. Out:
-``Labelled`` or ``Groups``.
+In: labelled records (``{"text", "metadata": {"label"}}``, in any format that ``records`` reads), FlagEmbedding's JSON
+lines (``query``, ``pos``, ``neg``, ``pos_scores``, ``neg_scores``, ``prompt``, ``type``), or BEIR folders; a list of
+files is a list of sources. Out: ``Labelled`` or ``Groups``.
 """
 
-import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from ecom_rag import records
 from ecom_rag.errors import RecordError, UsageError
+from ecom_rag.evaluation.formats import read_beir, value_at
+from ecom_rag.records import Record
 from ecom_rag.training.recipe import Recipe
+from ecom_rag.training.triples import JSON_LINES, check_triple
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,12 +100,12 @@ def read_data(
             if needs_negatives:
                 raise UsageError(f"{path}: a BEIR folder has no hard negatives; mine them with ecom-rag mine, or set"
                                  " data.negatives = 0 to train an embedder on in-batch negatives alone")  # fmt: skip
-            found, left_out = _beir(path, split, recipe.data.min_grade)
-            items += found
+            asked, left_out = _beir(path, split, recipe.data.min_grade)
+            items += asked
             notes += left_out
         else:
-            for where, item in json_lines(path):
-                items.append(_group(where, item, path, needs_negatives=needs_negatives, needs_scores=needs_scores))
+            for where, line in records.objects(path):
+                items.append(_group(where, line, path, needs_negatives=needs_negatives, needs_scores=needs_scores))
                 places.append(where)
     if not items:
         raise UsageError(f"{paths[0]}: holds no queries; there is nothing to train on")
@@ -116,24 +118,14 @@ def read_data(
     return Groups(items, notes)
 
 
-def json_lines(path: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Place and object of each line of a ``.jsonl`` or ``.jsonl.gz`` file.
-
-    Raises:
-        RecordError: A line that is not a JSON object.
-        UsageError: Another kind of file.
-    """
-    if not path.endswith((".jsonl", ".jsonl.gz")):
-        raise UsageError(f"{path}: unknown file type; training reads .jsonl, .jsonl.gz and BEIR folders")
-    yield from records.objects(path)
-
-
 def _kind_of(path: str) -> str:
     if Path(path).is_dir():
         return "BEIR folder"
     if not Path(path).exists():
         raise UsageError(f"{path}: no such file or folder; check data.train and data.dev")
-    where, first = next(json_lines(path), ("", None))
+    if records.file_format(path) not in JSON_LINES:
+        return "labelled records"
+    where, first = next(records.objects(path), ("", None))
     if first is None:
         raise UsageError(f"{path}: is empty; there is nothing to train on")
     if "query" in first:
@@ -143,33 +135,33 @@ def _kind_of(path: str) -> str:
     raise RecordError(where, f"found keys {', '.join(first)}; expected a query with pos and neg, or a record with text")
 
 
-def _text(where: str, value: Any, name: str) -> str:
-    if not isinstance(value, str) or not value.strip():
-        found = "is missing" if value is None else "is empty" if isinstance(value, str) else f"is {value!r:.40}"
-        raise RecordError(where, f"{name} {found}; expected a text")
-    return value
+def label_of(record: Record, key: str) -> str | None:
+    """The label of a record, ``a.b`` looking into objects of its metadata; ``None`` where it has none."""
+    value = value_at(record["metadata"], key)
+    return None if value is None or value == "" else str(value)
 
 
 def _labelled(paths: Sequence[str], recipe: Recipe, use: str) -> Labelled:
     found = Labelled([], [], [] if recipe.data.parent and use == "train" else None, [], [])
     places: list[str] = []
     for path in paths:
-        for where, item in json_lines(path):
-            metadata = item.get("metadata") or {}
-            label = metadata.get(recipe.data.label) if isinstance(metadata, dict) else None
-            if label is None or label == "":
+        for where, item in records.placed(path):
+            label = label_of(item, recipe.data.label)
+            if label is None:
                 raise RecordError(where, f'"metadata.{recipe.data.label}" is missing; training by class needs the label'
                                   " of every record (another key is named by data.label)")  # fmt: skip
-            found.texts.append(_text(where, item.get("text"), '"text"'))
-            found.labels.append(str(label))
+            found.texts.append(item["text"])
+            found.labels.append(label)
             found.sources.append(path)
             places.append(where)
             if found.parents is not None:
-                parent = metadata.get(recipe.data.parent)
+                parent = label_of(item, str(recipe.data.parent))
                 if parent is None:
                     raise RecordError(where, f'"metadata.{recipe.data.parent}" is missing; hierarchical batches need'
                                       " the policy group of every record")  # fmt: skip
-                found.parents.append(str(parent))
+                found.parents.append(parent)
+    if not found.texts:
+        raise UsageError(f"{paths[0]}: holds no records; there is nothing to train on")
     if use == "dev":
         return found
     return _without_singles(found, places, drop=recipe.data.single_texts == "drop")
@@ -203,47 +195,25 @@ def _without_singles(data: Labelled, places: Sequence[str], *, drop: bool) -> La
 
 
 def _group(where: str, item: dict[str, Any], source: str, *, needs_negatives: bool, needs_scores: bool) -> Group:
-    query = _text(where, item.get("query"), '"query"')
-    sides = {}
+    check_triple(where, item, needs_negatives=needs_negatives, remedy=", or set data.negatives = 0")
+    positives, negatives = item["pos"], item["neg"]
+    scores: dict[str, list[float] | None] = {}
     for side in ("pos", "neg"):
-        texts = item.get(side) or []
-        if not isinstance(texts, list):
-            raise RecordError(where, f'"{side}" is {texts!r:.40}; expected a list of texts')
-        sides[side] = [_text(where, text, f'"{side}[{number}]"') for number, text in enumerate(texts)]
-    if not sides["pos"]:
-        raise RecordError(where, '"pos" is empty; every query needs a positive')
-    if needs_negatives and not sides["neg"]:
-        raise RecordError(where, '"neg" is empty; mine hard negatives with ecom-rag mine, or set data.negatives = 0')
-    scores = {side: _scores(where, item.get(f"{side}_scores"), side, len(texts), needed=needs_scores)
-              for side, texts in sides.items()}  # fmt: skip
+        given = item.get(f"{side}_scores")
+        if given is None and needs_scores and item[side]:
+            raise RecordError(where, f'"{side}_scores" is missing; distillation needs a teacher\'s scores, see ecom-rag'
+                                     " teach")  # fmt: skip
+        scores[side] = None if given is None and not needs_scores else [float(score) for score in given or []]
     prompt = item.get("prompt")
     if prompt is not None and not isinstance(prompt, str):
         raise RecordError(where, f'"prompt" is {prompt!r:.40}; expected a text put before the query')
-    own = set(sides["pos"])
-    if needs_negatives and own.issuperset(sides["neg"]):
+    if needs_negatives and set(positives).issuperset(negatives):
         raise RecordError(where, 'every text of "neg" is among "pos" too; mine hard negatives with ecom-rag mine')
-    return Group(query, sides["pos"], sides["neg"], scores["pos"], scores["neg"], prompt, source)
-
-
-def _scores(where: str, scores: Any, side: str, texts: int, *, needed: bool) -> list[float] | None:
-    key = f'"{side}_scores"'
-    if scores is None:
-        if needed and texts:
-            raise RecordError(where, f"{key} is missing; distillation needs a teacher's scores, see ecom-rag teach")
-        return [] if needed else None
-    if not isinstance(scores, list) or len(scores) != texts:
-        found = f"has {len(scores)} entries" if isinstance(scores, list) else f"is {scores!r:.40}"
-        raise RecordError(where, f'{key} {found}; expected a number for each of the {texts} texts in "{side}"')
-    for number, score in enumerate(scores):
-        if isinstance(score, bool) or not isinstance(score, int | float) or not math.isfinite(score):
-            raise RecordError(where, f'"{side}_scores[{number}]" is {score!r:.20}; expected a finite number')
-    return [float(score) for score in scores]
+    return Group(item["query"], positives, negatives, scores["pos"], scores["neg"], prompt, source)
 
 
 def _beir(folder: str, split: str, min_grade: int) -> tuple[list[Group], list[str]]:
     """The queries that can be trained on, and notes on what was left out."""
-    from ecom_rag.evaluation.formats import read_beir
-
     beir = read_beir(folder, split)
     wanted = {document for judged in beir.qrels.values() for document, grade in judged.items() if grade >= min_grade}
     texts = {str(document["metadata"]["id"]): document["text"] for document in beir.documents()

@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ecom_rag import records
 from ecom_rag.errors import RecordError, UsageError
-from ecom_rag.training.data import json_lines
+
+JSON_LINES = (".jsonl", ".jsonl.gz")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,15 +34,31 @@ def read_triples(path: str, *, needs_negatives: bool = False) -> Iterator[dict[s
     """
     if not Path(path).is_file():
         raise UsageError(f"{path}: no such file; expected JSON lines with query, pos and neg")
-    for where, item in json_lines(path):
-        _check_text(where, item.get("query"), "query")
-        for side in ("pos", "neg"):
-            item[side] = _texts(where, item, side)
-        if not item["pos"]:
-            raise RecordError(where, '"pos" is missing or empty; every query needs a positive')
-        if needs_negatives and not item["neg"]:
-            raise RecordError(where, '"neg" is missing or empty; mine hard negatives with ecom-rag mine')
+    if not path.endswith(JSON_LINES):
+        raise UsageError(f"{path}: unknown file type; queries with pos and neg are read from .jsonl and .jsonl.gz")
+    for where, item in records.objects(path):
+        check_triple(where, item, needs_negatives=needs_negatives)
         yield item
+
+
+def check_triple(where: str, item: dict[str, Any], *, needs_negatives: bool, remedy: str = "") -> None:
+    """Raise ``RecordError`` where one object does not fit; afterwards ``neg`` is a list in any case.
+
+    Args:
+        where: Its place.
+        item: The object.
+        needs_negatives: Refuse an empty ``neg``.
+        remedy: What else can be done about that, e.g. ``, or leave it``.
+    """
+    _check_text(where, item.get("query"), "query")
+    for side in ("pos", "neg"):
+        item[side] = _texts(where, item, side)
+    if not item["pos"]:
+        raise RecordError(where, '"pos" is missing or empty; every query needs a positive')
+    if needs_negatives and not item["neg"]:
+        raise RecordError(where, f'"neg" is missing or empty; mine hard negatives with ecom-rag mine{remedy}')
+    for side in ("pos", "neg"):
+        _check_scores(where, item.get(f"{side}_scores"), side, len(item[side]))
 
 
 def read_examples(path: str) -> list[Example]:
@@ -64,17 +82,19 @@ def _texts(where: str, item: dict[str, Any], side: str) -> list[str]:
         raise RecordError(where, f'"{side}" is {texts!r:.40}; expected a list of texts')
     for number, text in enumerate(texts):
         _check_text(where, text, f"{side}[{number}]")
-    scores = item.get(f"{side}_scores")
+    return texts
+
+
+def _check_scores(where: str, scores: Any, side: str, texts: int) -> None:
     if scores is None:
-        return texts
-    if not isinstance(scores, list) or len(scores) != len(texts):
+        return
+    if not isinstance(scores, list) or len(scores) != texts:
         found = f"has {len(scores)} entries" if isinstance(scores, list) else f"is {scores!r:.40}"
-        raise RecordError(where, f'"{side}_scores" {found}; expected a number for each of the {len(texts)} texts in'
+        raise RecordError(where, f'"{side}_scores" {found}; expected a number for each of the {texts} texts in'
                                  f' "{side}", or leave it out')  # fmt: skip
     for number, score in enumerate(scores):
         if isinstance(score, bool) or not isinstance(score, int | float) or not math.isfinite(score):
             raise RecordError(where, f'"{side}_scores[{number}]" is {score!r:.20}; expected a finite number')
-    return texts
 
 
 def _check_text(where: str, value: Any, name: str) -> None:

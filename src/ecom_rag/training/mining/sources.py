@@ -21,11 +21,11 @@ from numpy.typing import NDArray
 
 from ecom_rag import records
 from ecom_rag.errors import UsageError
-from ecom_rag.evaluation.formats import Beir, read_beir, value_at
+from ecom_rag.evaluation.formats import Beir, read_beir
 from ecom_rag.records import Record
-from ecom_rag.training.data import json_lines
+from ecom_rag.training.data import label_of
 from ecom_rag.training.mining.rules import random_of
-from ecom_rag.training.triples import read_triples
+from ecom_rag.training.triples import JSON_LINES, read_triples
 
 _REPLACED = ("query", "pos", "neg", "pos_scores", "neg_scores")
 
@@ -116,9 +116,9 @@ def kind_of(path: str) -> str:
         raise UsageError(
             f"{path}: no such file or folder; expected queries with pos, labelled records or a BEIR folder"
         )
-    if not path.endswith((".jsonl", ".jsonl.gz")):
+    if not path.endswith(JSON_LINES):
         return "labelled"
-    where, first = next(json_lines(path), ("", None))
+    where, first = next(records.objects(path), ("", None))
     if first is None:
         raise UsageError(f"{path}: is empty; there is nothing to mine for")
     if "query" in first:
@@ -138,13 +138,13 @@ def read_corpus(source: Source, seeds: str | None) -> Corpus:
         RecordError: A line that does not fit.
     """
     if seeds is not None:
-        items = [(item["text"], _label(item, source.label)) for item in records.read(seeds)]
+        items = [(item["text"], label_of(item, source.label)) for item in records.read(seeds)]
     elif source.kind == "beir":
         beir = read_beir(source.path, source.split)
         kept = _judged(beir, least=0) if source.judged_only else None
         items = [(item["text"], None) for item in beir.documents() if kept is None or item["metadata"]["id"] in kept]
     elif source.kind == "labelled":
-        items = [(item["text"], _label(item, source.label)) for item in records.read(source.path)]
+        items = [(item["text"], label_of(item, source.label)) for item in records.read(source.path)]
     else:
         items = [(text, None) for item in read_triples(source.path) for text in (*item["pos"], *item["neg"])]
     corpus = Corpus(items)
@@ -230,12 +230,12 @@ def _of_beir(source: Source, beir: Beir, left_out: Counter[str]) -> Iterator[Rec
 
 def _of_records(source: Source, corpus: Corpus) -> Iterator[Record]:
     def labelled(record: Record) -> None:
-        if _label(record, source.label) is None:
+        if label_of(record, source.label) is None:
             raise ValueError(f'"metadata.{source.label}" is missing; mining with labels needs that of every record'
                              " (name another key with --label)")  # fmt: skip
 
     for item in records.read(source.path, check=labelled):
-        labels = [str(_label(item, source.label))]
+        labels = [str(label_of(item, source.label))]
         rows = corpus.of_labels(labels)
         rows = rows[~np.isin(corpus.groups[rows], corpus.groups_of([item["text"]]))]
         chosen = random_of(source.seed, item["text"]).permutation(rows)[: source.positives]
@@ -253,8 +253,3 @@ def _object(
     rest: Record | None = None,
 ) -> Record:
     return {"query": query, "pos": positives, "labels": labels, "known": known, "grades": grades, "rest": rest or {}}
-
-
-def _label(record: Record, key: str) -> str | None:
-    value = value_at(record["metadata"], key)
-    return None if value is None or value == "" else str(value)

@@ -117,3 +117,9 @@ def test_command(train, bert_reranker, tmp_path, monkeypatch, capsys):
         cli.main()
     assert caught.value.code == 0 and "scored 7 pairs of 3 queries" in capsys.readouterr().err
     assert all(len(item["neg_scores"]) == len(item["neg"]) for item in read(out))
+    for idle, needs in ((["--mode", "dense"], "embedder"), (["--teacher", "embedder", "--normalize"], "reranker")):
+        monkeypatch.setattr("sys.argv", ["ecom-rag", "teach", train, "--model", "m", "-o", f"{out}l", *idle])
+        with pytest.raises(SystemExit) as caught:
+            cli.main()
+        shown = capsys.readouterr().err
+        assert caught.value.code == 2 and f"needs --teacher {needs}" in shown and shown.count("\n") == 1

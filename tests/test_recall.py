@@ -10,7 +10,7 @@ import pytest
 from ecom_rag import records
 from ecom_rag.errors import BankError, UsageError
 from ecom_rag.models import CrossEncoder, Encoder
-from ecom_rag.pipeline import Pipeline, Recall, Seeds, read_settings, recall_file
+from ecom_rag.pipeline import Pipeline, Recall, Seeds, read_settings, recall_file, score
 from ecom_rag.retrieval.bank import SeedBank
 from ecom_rag.retrieval.fusion import fuse
 
@@ -61,6 +61,25 @@ def test_a_file_and_a_bank_give_the_same(in_memory, bank, encoder, queries, fusi
     if filter:
         labels = {metadata["label"] for result in expected for metadata in result["topk_metadata"]}
         assert labels == {"1"}
+
+
+def test_a_filter_tells_one_from_true(tmp_path):
+    seeds = [{"text": "a b", "metadata": {"v": value}} for value in (1, True, 0, False)]
+    with SeedBank.build(tmp_path / "bank", seeds, routes=["bm25"]) as bank:
+        for source in (Seeds(seeds, routes=["bm25"]), bank):
+            with source.view() as view:
+                found = {text: view.rows(f"v = {text}").tolist() for text in ("1", "true", "0", "false")}
+            assert found == {
+                text: [text == own for own in ("1", "true", "0", "false")] for text in ("1", "true", "0", "false")
+            }
+
+
+def test_a_result_that_is_asked_again_keeps_nothing_of_before(in_memory, encoder, queries, seeds):
+    before = Pipeline(in_memory, Recall(routes=("bm25", "dense")), encoder=encoder).recall(queries)
+    assert all("topk_evidence" in result for result in before)
+    one = Recall(routes=("bm25",), top_k=2)
+    assert Pipeline(in_memory, one).recall(before) == Pipeline(in_memory, one).recall(queries)
+    assert score(before, seeds, encoder, top_k=2) == score(queries, seeds, encoder, top_k=2)
 
 
 def test_a_bank_refuses_queries_of_another_model(bank, queries, bge_folder, tmp_path):

@@ -1,8 +1,10 @@
+import re
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ecom_rag.spelling import CHANNELS, codes
+from ecom_rag.spelling import CHANNELS, codes, tables
 
 
 def values(text, channel):
@@ -46,6 +48,30 @@ def test_letters_that_are_no_syllables_stay_letters():
     assert len(values("strong", "sound")) == 6
     assert len(values("shuma", "sound")) == 2
     assert len(values("shuang", "sound")) == 6  # one syllable alone may be any word
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.lists(st.sampled_from(["xi", "an", "xian", "ng", "hao", "shuang", "q", "a", "n", "g", "zhe", "er"]), max_size=8)
+)
+def test_letters_are_cut_at_the_longest_syllable_that_leaves_syllables(parts):
+    syllables = tables.load().syllables
+    letters = "".join(parts)
+    one = "|".join(sorted(syllables.numbers, key=len, reverse=True))
+    expected, rest = [], letters
+    if re.fullmatch(f"(?:{one})+", letters):
+        while rest:
+            match = re.match(f"({one})(?=(?:{one})*$)", rest)
+            expected.append(syllables.numbers[match[1]])
+            rest = rest[match.end(1) :]
+    found = syllables.split(letters)
+    assert [ord(character) - 0xF0000 for character in found or ""] == (expected if len(expected) > 1 else [])
+
+
+def test_long_runs_of_syllables_end():
+    """Cut in one way out of very many, or in none: a pattern would try them all."""
+    assert len(values("xian" * 25_000, "sound")) == 25_000
+    assert len(values("xian" * 25_000 + "q", "sound")) == 100_001
 
 
 @settings(max_examples=50, deadline=None)

@@ -8,6 +8,7 @@ import numpy as np
 
 from ecom_rag.errors import UsageError
 from ecom_rag.models import CrossEncoder, Embeddings, Encoder
+from ecom_rag.pipeline.results import result_of
 from ecom_rag.pipeline.seeds import ENCODED_ROUTES, ROUTES, Seeds, SeedView, check_routes
 from ecom_rag.records import Record
 from ecom_rag.retrieval import TopK
@@ -183,14 +184,6 @@ def _results(queries: Sequence[Record], view: SeedView, top: TopK, fused: Fused 
     evidence = evidence_lists(fused) if fused is not None else None
     results = []
     for number, query in enumerate(queries):
-        ids = [row for row in top.ids[number].tolist() if row >= 0]
-        result = {
-            **query,
-            "topk_sim": [round(sim, 6) for sim in top.scores[number, : len(ids)].tolist()],
-            "topk_seed": [seeds[row]["text"] for row in ids],
-            "topk_metadata": [seeds[row]["metadata"] for row in ids],
-        }
-        if evidence is not None:
-            result["topk_evidence"] = evidence[number]
-        results.append(result)
+        found = [seeds[row] for row in top.ids[number].tolist() if row >= 0]
+        results.append(result_of(query, top.scores[number], found, evidence[number] if evidence else None))
     return results

@@ -23,6 +23,7 @@ from ecom_rag.pipeline.files import (
     stage,
     summary_of,
 )
+from ecom_rag.pipeline.results import result_of
 from ecom_rag.records import ReadReport, Record
 from ecom_rag.retrieval import DenseIndex, HybridIndex, MultiVectorIndex, SparseIndex, TopK
 from ecom_rag.retrieval.hybrid import check_weights
@@ -97,21 +98,16 @@ class Scorer:
 
     def _result(self, query: Record, row: int, found: TopK, evidence: dict[str, TopK] | None) -> Record:
         ids = [seed for seed in found.ids[row].tolist() if seed >= 0]
-        result = {
-            **query,
-            "topk_sim": [round(sim, 6) for sim in found.scores[row, : len(ids)].tolist()],
-            "topk_seed": [self.seeds[seed]["text"] for seed in ids],
-            "topk_metadata": [self.seeds[seed]["metadata"] for seed in ids],
-        }
+        shown = None
         if evidence is not None:
-            result["topk_evidence"] = [
+            shown = [
                 {
                     name: {"score": round(float(own.scores[row, rank]), 6), "rank": int(own.ids[row, rank])}
                     for name, own in evidence.items()
                 }
                 for rank in range(len(ids))
             ]
-        return result
+        return result_of(query, found.scores[row], [self.seeds[seed] for seed in ids], shown)
 
 
 def score(

@@ -69,7 +69,7 @@ class Seeds:
             assert encoder is not None
             embeddings = encoder.encode(texts, outputs=outputs)
         self._indexes = {route: _index(route, texts, embeddings, analyzer) for route in routes}
-        self._masks: dict[Any, NDArray[np.bool_]] = {}
+        self._masks: dict[str, NDArray[np.bool_]] = {}
 
     def __len__(self) -> int:
         return len(self._records)
@@ -92,10 +92,11 @@ class Seeds:
         if filter is None:
             return None
         tree = parse(filter)
-        if tree not in self._masks:
+        name = repr(tree)  # trees of 1 and of True are equal
+        if name not in self._masks:
             found = (matches(tree, record["metadata"]) for record in self._records)
-            self._masks[tree] = np.fromiter(found, np.bool_, len(self))
-        return self._masks[tree]
+            self._masks[name] = np.fromiter(found, np.bool_, len(self))
+        return self._masks[name]
 
     def records(self, rows: Sequence[int]) -> list[Record]:
         """The records of rows."""

@@ -19,6 +19,7 @@ from ecom_rag.text import HAN
 
 _SPACE = 0x110000  # code points
 _PRIVATE = 0xF0000  # syllables written in letters, as single characters
+_LONGEST = 6  # letters of a syllable, e.g. shuang
 _SOUNDS = 0x110000  # codes of readings begin here, beyond all characters
 _SHAPES = 0x120000  # and codes of look-alikes here
 
@@ -33,24 +34,26 @@ _NUMERALS = {"〇": "0", "零": "0", "壹": "一", "贰": "二", "叁": "三", "
 
 @dataclass(frozen=True, slots=True)
 class Syllables:
-    """Toneless readings, each a number by its place."""
+    """Toneless readings of two letters and more, and the number of each."""
 
-    names: tuple[str, ...]
-    whole: re.Pattern[str]
-    first: re.Pattern[str]
+    numbers: dict[str, int]
 
     def split(self, letters: str) -> str | None:
         """A run of letters as one private character a syllable; ``None`` unless two or more cover it."""
-        if not self.whole.fullmatch(letters):
+        end = len(letters)
+        steps = [0] * end + [1]  # at each place the longest syllable after which the rest is still covered; 0 for none
+        for at in range(end - 2, -1, -1):
+            for length in range(min(_LONGEST, end - at), 1, -1):
+                if steps[at + length] and letters[at : at + length] in self.numbers:
+                    steps[at] = length
+                    break
+        if not steps[0] or steps[0] == end:
             return None
-        numbers = []
-        while letters:
-            # The longest syllable after which the rest is still covered.
-            match = self.first.match(letters)
-            assert match is not None
-            numbers.append(self.names.index(fuzzy(match[1])))
-            letters = letters[match.end(1) :]
-        return "".join(chr(_PRIVATE + number) for number in numbers) if len(numbers) > 1 else None
+        found, at = [], 0
+        while at < end:
+            found.append(chr(_PRIVATE + self.numbers[letters[at : at + steps[at]]]))
+            at += steps[at]
+        return "".join(found)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +98,7 @@ def load() -> Tables:
     sound = characters.copy()
     for character, number in readings.items():
         sound[character] = _SOUNDS + number
-    for number in range(len(syllables.names)):
+    for number in set(syllables.numbers.values()):
         sound[_PRIVATE + number] = _SOUNDS + number
     shape = characters.copy()
     for number, line in enumerate(files(__package__).joinpath("lookalikes.txt").read_text("utf-8").split()):
@@ -129,9 +132,8 @@ def _readings() -> tuple[dict[int, int], Syllables]:
     plain = {character: reading for character, reading in plain.items() if reading.isascii() and reading.isalpha()}
     names = tuple(sorted({fuzzy(reading) for reading in plain.values()}))
     numbers = {name: number for number, name in enumerate(names)}
-    common = sorted({r for c, r in plain.items() if 0x4E00 <= c < 0xA000 and len(r) > 1}, key=lambda r: (-len(r), r))
-    one = "|".join(common)
-    syllables = Syllables(names, re.compile(f"(?:{one})+"), re.compile(f"({one})(?=(?:{one})*$)"))
+    common = {reading for c, reading in plain.items() if 0x4E00 <= c < 0xA000 and len(reading) > 1}
+    syllables = Syllables({reading: numbers[fuzzy(reading)] for reading in common})
     return {c: numbers[fuzzy(reading)] for c, reading in plain.items() if c < _SPACE}, syllables
 
 

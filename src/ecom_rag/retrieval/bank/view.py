@@ -26,13 +26,14 @@ class Masks:
     """The rows that recent filters match. Documents never change, so only later rows are ever looked at again."""
 
     def __init__(self) -> None:
-        self._known: dict[Filter, NDArray[np.bool_]] = {}
+        self._known: dict[str, NDArray[np.bool_]] = {}  # by the filter's repr, in which 1 is not True
         self._turn = threading.Lock()
 
     def of(self, tree: Filter, db: Connection, derived: Derived, indexed: frozenset[Path]) -> NDArray[np.bool_]:
         """A mask over the rows of the indexes."""
+        name = repr(tree)
         with self._turn:
-            known = self._known.get(tree, np.empty(0, bool))
+            known = self._known.get(name, np.empty(0, bool))
         rows = derived.rows.rows
         if len(known) < len(rows):
             where, parameters = conditions(tree, indexed=indexed)
@@ -41,8 +42,8 @@ class Masks:
             matched = db.execute(f"SELECT row FROM documents WHERE {where}", parameters).fetchall()
             known = np.concatenate([known, positions_mask(derived, len(known), matched)])
         with self._turn:
-            self._known.pop(tree, None)
-            self._known[tree] = known  # the last used stands last
+            self._known.pop(name, None)
+            self._known[name] = known  # the last used stands last
             if len(self._known) > _MASKS:
                 del self._known[next(iter(self._known))]
         return known

@@ -1,0 +1,36 @@
+"""Results: queries with what was found for them."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ecom_rag.records import Record
+
+EVIDENCE = "topk_evidence"
+
+
+def result_of(
+    query: Record,
+    scores: NDArray[np.float32],
+    seeds: Sequence[Record],
+    evidence: list[dict[str, Any]] | None,
+) -> Record:
+    """A query with its seeds.
+
+    Args:
+        query: May be a result itself; what was found for it before is replaced, old evidence too.
+        scores: ``(k,)``, descending; may be longer than ``seeds``, where there were fewer of them.
+        seeds: The records found.
+        evidence: For each seed the score and rank by route, if there is more than one.
+    """
+    result = {
+        **{key: value for key, value in query.items() if key != EVIDENCE},
+        "topk_sim": [round(sim, 6) for sim in scores[: len(seeds)].tolist()],
+        "topk_seed": [seed["text"] for seed in seeds],
+        "topk_metadata": [seed["metadata"] for seed in seeds],
+    }
+    if evidence is not None:
+        result[EVIDENCE] = evidence
+    return result

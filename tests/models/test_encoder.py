@@ -3,6 +3,7 @@
 import json
 import logging
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from importlib import resources
 
 import numpy as np
@@ -106,6 +107,17 @@ def test_dense_modules(tmp_path):
     pooled.dense = torch.nn.Sequential()
     without = plain.encode(TEXTS).dense
     assert without.shape == (len(TEXTS), 32)
+
+
+@pytest.mark.parametrize("runtime", ["openvino", "torch"])
+def test_threads_may_share_an_encoder(bge_folder, runtime):
+    encoder = Encoder.from_pretrained(str(bge_folder), runtime=runtime, precision="fp32", batch_tokens=16)
+    texts = [[f"{text} {n} {thread}" for n in range(20) for text in TEXTS] for thread in range(3)]
+    expected = [encoder.encode(own).dense for own in texts]
+    with ThreadPoolExecutor(3) as pool:
+        for _ in range(3):
+            for found, own in zip(pool.map(lambda own: encoder.encode(own).dense, texts), expected, strict=True):
+                np.testing.assert_allclose(found, own, atol=1e-6)
 
 
 @pytest.mark.parametrize("runtime", ["openvino", "torch"])

@@ -451,3 +451,22 @@ def test_two_processes_train_like_one():
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     torch.multiprocessing.spawn(_train_on_two_processes, args=(port, expected), nprocs=2)
+
+
+def test_ordered_distillation_leaves_out_what_is_no_negative():
+    """A query's own negative that is known as a positive: as if it were not in the group."""
+    generator = torch.Generator().manual_seed(0)
+    scores, teacher = (torch.randn(2, n, generator=generator) for n in (6, 3))
+    groups = torch.tensor([[0, 1, 2], [3, 4, 5]])
+    ignored = torch.zeros(2, 6, dtype=torch.bool)
+    assert torch.equal(ordered_distillation(scores, groups, teacher, ignored=ignored),
+                       ordered_distillation(scores, groups, teacher))  # fmt: skip
+    ignored[0, 1] = True
+    scores.requires_grad_()
+    found = ordered_distillation(scores, groups, teacher, ignored=ignored)
+    rest = [0, 2, 3, 4, 5]
+    first = ordered_distillation(scores[:1, rest], torch.tensor([[0, 1]]), teacher[:1, [0, 2]])
+    second = ordered_distillation(scores[1:], groups[1:], teacher[1:])
+    torch.testing.assert_close(found, (first + second) / 2)
+    (gradient,) = torch.autograd.grad(found, scores)
+    assert gradient.isfinite().all() and gradient[0, 1] == 0

@@ -40,11 +40,30 @@ def test_a_small_recipe_and_its_defaults(tmp_path):
         ({"output": None}, "output is None; expected a string"),
         ({"task": "reranker"}, 'task is "reranker", but the command trains a embedder'),
         ({"averaging": {"best_checkpoints": 3}, "data": {"train": "a", "dev": "b"}}, "expected at most schedule.keep"),
+        ({"sampling": {"texts_per_class": 1}}, "sampling.texts_per_class is 1; expected at least 2"),
+        (
+            {"loss": {"in_batch": False}, "data": {"train": "a", "negatives": 0}},
+            "data.negatives is 0; expected at least",
+        ),
+        ({"sampling": {"batch_size": 1}, "data": {"train": "a", "negatives": 0}}, "sampling.batch_size is 1; expected"),
+        ({"loss": {"distillation": "kl"}, "data": {"train": "a", "negatives": 0}}, "no differences to learn"),
     ],
 )
 def test_a_wrong_recipe_is_one_line(change, message):
     with pytest.raises(UsageError, match=message):
         make_recipe({**LEAST, **change}, "embedder")
+
+
+@pytest.mark.parametrize("key", ["query_instruction", "passage_instruction"])
+def test_rerankers_have_no_instructions(key):
+    with pytest.raises(UsageError, match=f"data.{key} is 'q: '; expected none for a reranker"):
+        make_recipe({**LEAST, "data": {"train": "a", key: "q: "}}, "reranker")
+
+
+def test_a_recipe_may_begin_with_a_byte_order_mark(tmp_path):
+    path = tmp_path / "recipe.toml"
+    path.write_text('\ufeffmodel = "starter"\noutput = "out"\n[data]\ntrain = "a.jsonl"\n', encoding="utf-8")
+    assert read_recipe(str(path), "embedder").model == "starter"
 
 
 def test_a_missing_table_and_file_are_named(tmp_path):

@@ -3,18 +3,26 @@
 import json
 import multiprocessing
 import shutil
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from small_runs import grouped, interrupted, labelled, recipe_of, weights
 
 from ecom_rag import Encoder
-from ecom_rag.errors import EcomRagError, ModelError, UsageError
+from ecom_rag.errors import EcomRagError, ModelError, RecordError, UsageError
+from ecom_rag.models.tokens import Tokenizer
+from ecom_rag.training import checkpoints
 from ecom_rag.training.averaging import best_average
 from ecom_rag.training.callbacks import patience_spent
+from ecom_rag.training.collate import GroupCollator, LabelledCollator, single_inputs
+from ecom_rag.training.data import Labelled, read_data
+from ecom_rag.training.dev import RetrievalDev
 from ecom_rag.training.fit import train
 from ecom_rag.training.runs import alone
+from ecom_rag.training.sampling import row_batches
 
 
 def test_the_default_loss_goes_with_the_data(mean_folder, bert_reranker, tmp_path):
@@ -159,6 +167,81 @@ def test_half_precision_checkpoints_are_trained_in_float32(mean_folder, tmp_path
     moved = [name for name in found if not torch.equal(found[name], start[name].float())]
     name = next(name for name in moved if name.endswith("attention.self.query.weight"))
     assert found[name].dtype == torch.float32 and not torch.equal(found[name].half(), found[name])
+
+
+def test_dev_measures_look_as_deep_as_they_say():
+    """The relevant document is the 151st."""
+    vectors = np.eye(200, dtype=np.float32)
+    model = SimpleNamespace(encode=lambda texts, **_: np.stack([near if text == "q" else vectors[int(text)]
+                                                                for text in texts]))  # fmt: skip
+    near = np.linspace(1, 0.01, 200, dtype=np.float32)
+    for measure, expected in (("R@200", 1.0), ("AP", 1 / 151), ("R@100", 0.0)):
+        dev = RetrievalDev(["q"], [str(n) for n in range(200)], [{150: 1}], measure=measure, batch_size=8)
+        assert dev(model)[measure] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(("measure", "message"), [("nDCG@10, R@100", "expected one,"), ("R@1", "no label has two")])
+def test_dev_data_and_measure_are_looked_at(mean_folder, tmp_path, measure, message):
+    if measure == "R@1":
+        train_data, dev = labelled(tmp_path / "train.jsonl"), labelled(tmp_path / "dev.jsonl", rows=3)
+    else:
+        train_data = dev = grouped(tmp_path / "train.jsonl")
+    recipe = recipe_of(mean_folder, train_data, tmp_path / "out", data_table={"train": train_data, "dev": dev},
+                       evaluation={"measure": measure})  # fmt: skip
+    with pytest.raises(UsageError, match=message):
+        train(recipe)
+
+
+def test_of_a_class_every_other_text_is_a_query(mean_folder):
+    data = Labelled(["wallet", "card", "case", "watch", "tea", "price"], list("aaabbb"), None, ["f"] * 6, [])
+    tokenizer = Tokenizer(mean_folder)
+    rows = [{"row": number} for number in (0, 3, 1, 4, 2, 5)]
+
+    def inputs(*instructions):
+        return LabelledCollator(data, tokenizer, max_length=32, instructions=instructions)(rows)["texts_input_ids"]
+
+    expected = single_inputs(tokenizer, ["leather wallet", "leather watch", "case card", "case tea", "leather case",
+                                         "leather price"], 32)["input_ids"]  # fmt: skip
+    assert torch.equal(inputs("leather ", "case "), expected)
+
+
+def test_a_class_needs_two_texts_in_each_file_where_batches_are_of_one(mean_folder, tmp_path):
+    first = labelled(tmp_path / "first.jsonl")
+    second = tmp_path / "second.jsonl"
+    line = {"text": "another wallet", "metadata": {"label": "wallet"}}
+    second.write_text(json.dumps(line) + "\n")
+    recipe = recipe_of(mean_folder, first, tmp_path / "out", data_table={"train": [first, str(second)]},
+                       sampling={"one_source": True})  # fmt: skip
+    with pytest.raises(RecordError, match=r'second.jsonl:1: class "wallet" has this one text in its file'):
+        train(recipe)
+
+
+def test_adapters_keep_their_dropout_and_need_a_head(mean_folder, tmp_path):
+    data = grouped(tmp_path / "train.jsonl")
+    options = {"lora": {"rank": 2, "dropout": 0.25}, "schedule": {"dropout": 0.0}}
+    recipe = recipe_of(mean_folder, data, tmp_path / "out", **options)
+    model = checkpoints.load_embedder(recipe, checkpoints.base_checkpoint(recipe))
+    rates = {module.p for module in model.modules() if isinstance(module, torch.nn.Dropout)}
+    assert rates == {0.0, 0.25}
+    with pytest.raises(ModelError, match="its new classification head has no adapter"):
+        train(recipe_of(mean_folder, data, tmp_path / "out", task="reranker", **options))
+
+
+def test_prompts_are_no_part_of_a_rerankers_pairs(bert_reranker, tmp_path):
+    data = [read_data([grouped(tmp_path / "t.jsonl", **extra)], "train", recipe_of(bert_reranker, "t", "o"))
+            for extra in ({}, {"prompt": "leather "})]  # fmt: skip
+    tokenizer = Tokenizer(bert_reranker)
+    batches = row_batches(16, batch_size=4)
+    options = {"positives": 1, "negatives": 1, "max_length": 32, "query_instruction": "", "passage_instruction": ""}
+
+    def inputs(groups, task):
+        collate = GroupCollator(groups, tokenizer, batches, task=task, seed=0, **options)
+        found = collate([{"row": 0}, {"row": 1}])
+        return found["pairs" if task == "reranker" else "queries_input_ids"]
+
+    without, prompted = (inputs(groups, "reranker")["input_ids"] for groups in data)
+    assert torch.equal(without, prompted)
+    assert inputs(data[0], "embedder").shape != inputs(data[1], "embedder").shape
 
 
 def test_a_classifier_is_no_reranker(bert_reranker, tmp_path):

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Barrier
+from threading import Barrier, Lock
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -244,7 +244,8 @@ class OpenVinoRuntime:
             "NUM_STREAMS": str(_streams(cores)),
             "INFERENCE_NUM_THREADS": str(cores),
         }
-        self._compiled: dict[tuple[int, ...], list[Any]] = {}
+        self._compiled: dict[tuple[int, ...], Any] = {}
+        self._turn = Lock()
 
     def run(self, batches: Iterable[Batch], outputs: Sequence[int]) -> Iterator[tuple[Batch, Outputs]]:
         """See ``Runtime.run``."""
@@ -269,15 +270,16 @@ class OpenVinoRuntime:
         return batch, tuple(request.get_output_tensor(position).data.copy() for position in range(count))
 
     def _requests(self, outputs: tuple[int, ...]) -> list[Any]:
-        """Inference requests of the network cut down to some outputs; compiled on first use."""
-        if outputs not in self._compiled:
-            whole = self._core.read_model(self._path)
-            kept = [whole.outputs[position].node for position in outputs]
-            model = self._ov.Model(kept, whole.get_parameters())
-            compiled = self._core.compile_model(model, "CPU", self._config)
-            count = int(self._config["NUM_STREAMS"]) + 1  # one more than can run, so that none waits for its input
-            self._compiled[outputs] = [compiled.create_infer_request() for _ in range(count)]
-        return self._compiled[outputs]
+        """Inference requests of the network cut down to some outputs, for one run: threads do not share them."""
+        with self._turn:
+            if outputs not in self._compiled:
+                whole = self._core.read_model(self._path)
+                kept = [whole.outputs[position].node for position in outputs]
+                model = self._ov.Model(kept, whole.get_parameters())
+                self._compiled[outputs] = self._core.compile_model(model, "CPU", self._config)
+            compiled = self._compiled[outputs]
+        count = int(self._config["NUM_STREAMS"]) + 1  # one more than can run, so that none waits for its input
+        return [compiled.create_infer_request() for _ in range(count)]
 
 
 def _convert(module: "torch.nn.Module", path: Path) -> None:

@@ -82,6 +82,9 @@ def load_reranker(recipe: Recipe, max_length: int) -> Any:
     folder = locate(recipe.model, reranker=True)
     config = read_json(folder / "config.json")
     if not any("SequenceClassification" in name for name in config.get("architectures") or []):
+        if recipe.lora.rank:
+            raise ModelError(f"{recipe.model}: is no reranker yet, and its new classification head has no adapter;"
+                             " leave out lora, or start from a reranker")  # fmt: skip
         logger.warning("%s: is no reranker yet; its classification head starts from random weights", recipe.model)
     elif (labels := len(config.get("id2label") or "01")) != 1:
         raise ModelError(f"{recipe.model}: gives {labels} numbers for a pair, a reranker gives one; start from a"
@@ -146,6 +149,10 @@ def merge_lora(model: Any) -> None:
 
 def _prepared(model: Any, recipe: Recipe, task: str) -> Any:
     """Adapters where asked for; and no generated model cards, which would quote training data and take their time."""
+    if recipe.schedule.dropout is not None:  # not of the adapters, which have their own
+        for module in model.modules():
+            if isinstance(module, torch.nn.Dropout):
+                module.p = recipe.schedule.dropout
     if recipe.lora.rank:
         from peft import LoraConfig
 
@@ -154,10 +161,6 @@ def _prepared(model: Any, recipe: Recipe, task: str) -> Any:
             LoraConfig(task_type=task, r=asked.rank, lora_alpha=asked.alpha, lora_dropout=asked.dropout,
                        target_modules="all-linear")
         )  # fmt: skip
-    if recipe.schedule.dropout is not None:
-        for module in model.modules():
-            if isinstance(module, torch.nn.Dropout):
-                module.p = recipe.schedule.dropout
     model.model_card_data.set_widget_examples = lambda *_: None
     model._create_model_card = lambda *_, **__: None
     return model

@@ -6,6 +6,7 @@ turn, none again before all were shown.
 """
 
 import hashlib
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -62,19 +63,27 @@ def _padded(rows: Sequence[NDArray[np.int32]], pad_id: int) -> dict[str, Tensor]
 
 
 class LabelledCollator:
-    """Labelled texts to one feature, ``texts``, and their class numbers."""
+    """Labelled texts to one feature, ``texts``, and their class numbers.
+
+    Of a class's texts in the batch every other one is a query, the rest are passages, as listings and seeds will be.
+    """
 
     valid_label_columns = ("label",)
 
-    def __init__(self, data: Labelled, tokenizer: Tokenizer, *, max_length: int, instruction: str) -> None:
+    def __init__(self, data: Labelled, tokenizer: Tokenizer, *, max_length: int, instructions: tuple[str, str]) -> None:
         self._data, self._tokenizer = data, tokenizer
-        self._max_length, self._instruction = max_length, instruction
+        self._max_length, self._instructions = max_length, instructions
         _, self._classes = np.unique(np.array(data.labels), return_inverse=True)
 
     def __call__(self, rows: Sequence[dict[str, int]]) -> dict[str, Any]:
         """One batch."""
         numbers = np.array([row["row"] for row in rows])
-        texts = [self._instruction + self._data.texts[number] for number in numbers]
+        seen: Counter[int] = Counter()
+        texts = []
+        for number in numbers.tolist():
+            own = int(self._classes[number])
+            texts.append(self._instructions[seen[own] % 2] + self._data.texts[number])
+            seen[own] += 1
         inputs = single_inputs(self._tokenizer, texts, self._max_length)
         return {**_prefixed("texts", inputs), "label": {"labels": torch.from_numpy(self._classes[numbers])}}
 
@@ -90,8 +99,8 @@ class GroupCollator:
         positives: Positives of a query a batch.
         negatives: Negatives of a query a batch.
         max_length: Tokens.
-        query_instruction: Put before queries that have no prompt of their own.
-        passage_instruction: Put before documents.
+        query_instruction: Put before an embedder's queries that have no prompt of their own.
+        passage_instruction: Put before its documents.
         seed: Orders each query's documents.
     """
 
@@ -130,11 +139,11 @@ class GroupCollator:
         label = self._label(numbers, items, documents, group)
         if all(scores is not None for _, scores in chosen):
             label["teacher"] = torch.tensor([scores for _, scores in chosen])
+        if self._task == "reranker":
+            asked = [item.query for item in items for _ in range(group)]
+            return {"pairs": pair_inputs(self._tokenizer, asked, documents, self._max_length), "label": label}
         queries = [(self._query_instruction if item.prompt is None else item.prompt) + item.query for item in items]
         passages = [self._passage_instruction + text for text in documents]
-        if self._task == "reranker":
-            asked = [query for query in queries for _ in range(group)]
-            return {"pairs": pair_inputs(self._tokenizer, asked, passages, self._max_length), "label": label}
         return {
             **_prefixed("queries", single_inputs(self._tokenizer, queries, self._max_length)),
             **_prefixed("documents", single_inputs(self._tokenizer, passages, self._max_length)),

@@ -164,19 +164,26 @@ def _labelled(paths: Sequence[str], recipe: Recipe, use: str) -> Labelled:
         raise UsageError(f"{paths[0]}: holds no records; there is nothing to train on")
     if use == "dev":
         return found
-    return _without_singles(found, places, drop=recipe.data.single_texts == "drop")
+    drop, by_source = recipe.data.single_texts == "drop", recipe.sampling.one_source
+    return _without_singles(found, places, drop=drop, by_source=by_source)
 
 
-def _without_singles(data: Labelled, places: Sequence[str], *, drop: bool) -> Labelled:
-    """Classes of one distinct text have no pair to learn from: an error at the first, or left out and noted."""
-    distinct = Counter(label for label, _ in set(zip(data.labels, data.texts, strict=True)))
-    single = [row for row, label in enumerate(data.labels) if distinct[label] == 1]
+def _without_singles(data: Labelled, places: Sequence[str], *, drop: bool, by_source: bool) -> Labelled:
+    """Classes of one distinct text have no pair to learn from: an error at the first, or left out and noted.
+
+    With ``by_source`` that goes for each file, since a batch is of one.
+    """
+    where = data.sources if by_source else [""] * len(data)
+    classes_of = list(zip(where, data.labels, strict=True))
+    distinct = Counter(own for own, _ in set(zip(classes_of, data.texts, strict=True)))
+    single = [row for row, own in enumerate(classes_of) if distinct[own] == 1]
     if single and not drop:
         label = data.labels[single[0]]
-        classes = len({data.labels[row] for row in single})
+        classes = len({classes_of[row] for row in single})
         others = f", and so have {classes - 1} more" if classes > 1 else ""
-        raise RecordError(places[single[0]], f'class "{label}" has this one text{others}; a class needs two different'
-                          ' texts: add some, or set data.single_texts = "drop"')  # fmt: skip
+        here = " in its file" if by_source else ""
+        raise RecordError(places[single[0]], f'class "{label}" has this one text{here}{others}; a class needs two'
+                          ' different texts: add some, or set data.single_texts = "drop"')  # fmt: skip
     notes = []
     if single:
         keep = sorted(set(range(len(data))) - set(single))

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from ecom_rag.errors import UsageError
 from ecom_rag.evaluation.formats import read_beir
 from ecom_rag.evaluation.labels import macro_f1, vote
-from ecom_rag.evaluation.measures import Qrels, evaluate_run, parse_measures
+from ecom_rag.evaluation.measures import Qrels, cutoff, evaluate_run, parse_measures
 from ecom_rag.models.tokens import Tokenizer
 from ecom_rag.records import Record
 from ecom_rag.retrieval import DenseIndex
@@ -54,7 +54,8 @@ class RetrievalDev:
         """The measure, by its name."""
         documents = encode(model, self._documents, "document", self._batch_size)
         queries = encode(model, self._queries, "query", self._batch_size)
-        found = DenseIndex(documents).search(queries, min(_DEPTH, len(documents)))
+        depth = max(_DEPTH, cutoff(self.primary_metric) or len(documents))
+        found = DenseIndex(documents).search(queries, min(depth, len(documents)))
         run = {str(q): [str(d) for d in row if d >= 0] for q, row in enumerate(found.ids.tolist())}
         return evaluate_run(run, self._qrels, [self.primary_metric]).means()
 
@@ -85,11 +86,14 @@ class LabelDev:
         """The measure, by its name."""
         vectors = encode(model, self._data.texts, "query", self._batch_size)
         if self.primary_metric == "macro_F1":
-            bank = encode(model, self._bank.texts, "query", self._batch_size)
+            bank = encode(model, self._bank.texts, "document", self._batch_size)
             found = DenseIndex(bank).search(vectors, min(_NEIGHBOURS, len(bank)))
             neighbours = [[self._bank.labels[row] for row in ids if row >= 0] for ids in found.ids.tolist()]
             return {self.primary_metric: macro_f1(vote(self._data.labels, neighbours))}
-        return {self.primary_metric: same_class_figures(vectors, self._data.labels)[self.primary_metric]}
+        asked = vectors
+        if model.prompts.get("query") != model.prompts.get("document"):
+            vectors = encode(model, self._data.texts, "document", self._batch_size)
+        return {self.primary_metric: same_class_figures(vectors, self._data.labels, asked)[self.primary_metric]}
 
 
 class RerankDev:
@@ -160,12 +164,15 @@ def encode(model: Any, texts: Sequence[str], prompt: str, batch_size: int) -> ND
     return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
 
 
-def same_class_figures(vectors: NDArray[np.float32], labels: Sequence[str]) -> dict[str, float]:
+def same_class_figures(
+    vectors: NDArray[np.float32], labels: Sequence[str], queries: NDArray[np.float32] | None = None
+) -> dict[str, float]:
     """MAP@R and R@1 of retrieving the other texts of one's class, over texts that have one.
 
     Args:
         vectors: ``(n, dim)`` of length 1.
         labels: Class of each.
+        queries: ``(n, dim)`` of the same texts as queries, where that makes a difference.
 
     Returns:
         ``MAP@R`` and ``R@1``, 0..1; 0 where no class has two texts.
@@ -178,7 +185,7 @@ def same_class_figures(vectors: NDArray[np.float32], labels: Sequence[str]) -> d
     precision, first = np.empty(len(asking)), np.empty(len(asking))
     for start in range(0, len(asking), 512):
         rows = asking[start : start + 512]
-        similarities = vectors[rows] @ vectors.T
+        similarities = (vectors if queries is None else queries)[rows] @ vectors.T
         similarities[np.arange(len(rows)), rows] = -np.inf
         nearest = np.argsort(-similarities, axis=1, kind="stable")[:, :depth]
         hits = numbers[nearest] == numbers[rows][:, None]  # (rows, depth)
@@ -215,8 +222,14 @@ def _make_dev(recipe: Recipe, train: Labelled | Groups, tokenizer: Tokenizer, ma
         if measure not in LabelDev.MEASURES:
             raise UsageError(f"evaluation.measure is {measure!r}; over labelled records expected one of"
                              f" {', '.join(LabelDev.MEASURES)}")  # fmt: skip
+        if measure != "macro_F1" and len(set(data.labels)) == len(data):
+            raise UsageError(f"{recipe.data.dev}: no label has two texts, so {measure} has nothing to find; add some,"
+                             ' or set evaluation.measure = "macro_F1"')  # fmt: skip
         return LabelDev(data, train, measure=measure, batch_size=batch)
-    measure = parse_measures(wanted or "nDCG@10")[0]
+    measures = parse_measures(wanted or "nDCG@10")
+    if len(measures) > 1:
+        raise UsageError(f"evaluation.measure is {wanted!r}; expected one, which says which checkpoint is the best")
+    measure = measures[0]
     if recipe.task == "embedder":
         queries, documents, relevant = _retrieval_set(recipe)
         return RetrievalDev(queries, documents, relevant, measure=measure, batch_size=batch)

@@ -183,7 +183,7 @@ def _trainer(
         query, passage = checkpoint.query_instruction, checkpoint.passage_instruction
     collator: Any
     if isinstance(data, Labelled):
-        collator = LabelledCollator(data, tokenizer, max_length=length, instruction=query)
+        collator = LabelledCollator(data, tokenizer, max_length=length, instructions=(query, passage))
     else:
         collator = GroupCollator(
             data, tokenizer, batches, task=recipe.task, positives=recipe.data.positives,

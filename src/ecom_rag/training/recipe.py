@@ -154,7 +154,7 @@ def read_recipe(path: str, task: Task) -> Recipe:
         UsageError: Unreadable, an unknown or missing key, a value of the wrong kind or out of range.
     """
     try:
-        table = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        table = tomllib.loads(Path(path).read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise UsageError(f"{path}: no such file; expected a recipe, see docs/training.md") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -205,6 +205,13 @@ def _rules(recipe: Recipe) -> list[tuple[bool, str, str]]:
         (0 <= recipe.lora.dropout < 1, "lora.dropout", "from 0 to below 1"),
         (data.negatives >= 0, "data.negatives", "0 or more"),
         (recipe.lora.rank >= 0, "lora.rank", "0 or more"),
+        (recipe.sampling.texts_per_class >= 2, "sampling.texts_per_class",
+         "at least 2: a text learns from the others of its class in the batch"),
+        (loss.in_batch or data.negatives > 0, "data.negatives", "at least 1 where loss.in_batch is false"),
+        (recipe.sampling.batch_size > 1 or data.negatives > 0, "sampling.batch_size",
+         "at least 2 where data.negatives is 0"),
+        (loss.distillation == "none" or data.positives + data.negatives > 1, "data.negatives",
+         "at least 1 with loss.distillation: a query with one document has no differences to learn"),
         (loss.name != "m3" or schedule.mini_batch is None, "schedule.mini_batch", 'none with loss "m3"'),
         (loss.name != "m3" or recipe.lora.rank == 0, "lora.rank", '0 with loss "m3"'),
     ]  # fmt: skip
@@ -217,6 +224,9 @@ def _rules(recipe: Recipe) -> list[tuple[bool, str, str]]:
         "evaluation": ("max_documents",),
         "averaging": ("best_checkpoints",),
     }  # fmt: skip
+    if recipe.task == "reranker":  # neither rerankers nor whoever calls them know of instructions
+        rules += [(data.query_instruction is None, "data.query_instruction", "none for a reranker"),
+                  (data.passage_instruction is None, "data.passage_instruction", "none for a reranker")]  # fmt: skip
     for table, keys in above_zero.items():
         for key in keys:
             value = getattr(getattr(recipe, table), key)

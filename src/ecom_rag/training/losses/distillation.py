@@ -40,23 +40,31 @@ def kl_distillation(student: Tensor, teacher: Tensor, *, temperature: float = 1.
     return mean_over_rows(-(student.float().log_softmax(-1) * targets).sum(-1))
 
 
-def ordered_distillation(scores: Tensor, groups: Tensor, teacher: Tensor) -> Tensor:
+def ordered_distillation(scores: Tensor, groups: Tensor, teacher: Tensor, *, ignored: Tensor | None = None) -> Tensor:
     """FlagEmbedding's ``m3_kd_loss``: each document of a group against the batch, those before it taken away.
 
     Args:
         scores: ``(queries, documents)`` scores of the batch, already divided by the temperature.
         groups: ``(queries, group)`` columns of each query's own documents, the positive first.
         teacher: ``(queries, group)`` scores; softmaxed here, they weigh the documents.
+        ignored: ``(queries, documents)`` bool: documents that are left out, of the teacher's softmax too. Of each
+            query's own ones at least one is not.
 
     Returns:
         The mean over queries of ``-sum_i teacher_i log softmax_i``, the softmax of document i leaving out the group's
         documents before it.
     """
-    targets = teacher.float().softmax(-1)
-    remaining = scores.float()
+    lowest = torch.finfo(torch.float32).min
+    remaining, wanted = scores.float(), teacher.float()
+    left_out = torch.zeros_like(groups, dtype=torch.bool)
+    if ignored is not None:
+        left_out = ignored.gather(1, groups)
+        remaining, wanted = remaining.masked_fill(ignored, lowest), wanted.masked_fill(left_out, -torch.inf)
+    targets = wanted.softmax(-1)
     total = torch.zeros(len(scores), device=scores.device)
     for place in range(groups.shape[1]):
         column = groups[:, place]
-        total = total + targets[:, place] * F.cross_entropy(remaining, column, reduction="none")
-        remaining = remaining.scatter(1, column[:, None], torch.finfo(torch.float32).min)
+        loss = targets[:, place] * F.cross_entropy(remaining, column, reduction="none")
+        total = total + loss.masked_fill(left_out[:, place], 0)
+        remaining = remaining.scatter(1, column[:, None], lowest)
     return mean_over_rows(total)

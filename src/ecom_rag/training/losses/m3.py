@@ -49,8 +49,7 @@ def m3_loss(
 
     def contrast(score: Tensor) -> Tensor:
         if groups is not None and teacher is not None:
-            ignored = ~(positives | negatives)
-            return ordered_distillation(score.masked_fill(ignored, torch.finfo(score.dtype).min), groups, teacher)
+            return ordered_distillation(score, groups, teacher, ignored=~(positives | negatives))
         return info_nce(score, positives, negatives, temperature=1.0)
 
     losses = [weight * contrast(score) for weight, score in zip(LOSS_WEIGHTS, scores, strict=True)]

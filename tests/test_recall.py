@@ -1,6 +1,7 @@
 """Multi-route recall: the same over files and banks, with every route's evidence, filtered exactly, resumable."""
 
 import json
+import shutil
 import sys
 from dataclasses import replace
 
@@ -8,11 +9,12 @@ import numpy as np
 import pytest
 
 from ecom_rag import records
-from ecom_rag.errors import BankError, UsageError
+from ecom_rag.errors import BankError, ResumeError, UsageError
 from ecom_rag.models import CrossEncoder, Encoder
 from ecom_rag.pipeline import Pipeline, Recall, Seeds, read_settings, recall_file, score
 from ecom_rag.retrieval.bank import SeedBank
 from ecom_rag.retrieval.fusion import fuse
+from ecom_rag.retrieval.learned_fusion import LearnedFusion
 
 ROUTES = ("bm25", "dense", "sparse", "multivector", "variant")
 WORDS = ("茶", "酒", "药", "减肥", "正品", "刷单", "wallet", "leather", "phone", "iphone15", "pro", "best", "3.5mm")
@@ -80,6 +82,64 @@ def test_a_result_that_is_asked_again_keeps_nothing_of_before(in_memory, encoder
     one = Recall(routes=("bm25",), top_k=2)
     assert Pipeline(in_memory, one).recall(before) == Pipeline(in_memory, one).recall(queries)
     assert score(before, seeds, encoder, top_k=2) == score(queries, seeds, encoder, top_k=2)
+
+
+def test_settings_are_checked_before_anything_is_loaded(tmp_path):
+    LearnedFusion("minmax", {"bm25": 1.0, "variant": 0.5}).save(tmp_path / "w.json")
+    fitted = str(tmp_path / "w.json")
+    for settings, message in (
+        ({"filter": "label ="}, "filter, character"),
+        ({"weights": {"bm25": "1"}}, "the weight of bm25 is '1'; expected a number"),
+        ({"weights": {"bm25": -1.0}}, "the weight of bm25 is -1.0"),
+        ({"fusion": fitted, "weights": {"bm25": 1.0}}, "which has its own"),
+        ({"fusion": fitted, "routes": ("bm25",)}, "was fitted for the routes bm25, variant"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            Recall(**settings).check()
+
+
+def test_a_fusion_fitted_anew_is_another_job(tmp_path, queries, seeds, monkeypatch):
+    from ecom_rag.pipeline import files
+
+    monkeypatch.setattr(files, "_BLOCK_RECORDS", 5)
+    asked, known, fitted = (tmp_path / name for name in ("q.jsonl", "s.jsonl", "w.json"))
+    asked.write_bytes(b"".join(map(records.dumps, queries[:7])))
+    known.write_bytes(b"".join(map(records.dumps, seeds)))
+    settings = Recall(routes=("bm25", "variant"), fusion=str(fitted))
+    real = Pipeline.recall
+
+    def run(weight, **options):
+        LearnedFusion("minmax", {"bm25": 1.0, "variant": weight}).save(fitted)
+        return recall_file(str(asked), str(tmp_path / "o.jsonl"), settings, seeds=str(known), **options)
+
+    def dies(self, block, **progress):
+        if len(block) < 5:
+            raise KeyboardInterrupt
+        return real(self, block, **progress)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Pipeline, "recall", dies)
+        run(0.1)
+    with pytest.raises(ResumeError, match="settings"):
+        run(0.9, resume=True)
+    assert run(0.1, resume=True).resumed == 5
+
+
+def test_a_banks_model_may_lie_elsewhere(tmp_path, monkeypatch, seeds, queries, bge_folder):
+    """Named with --model it is loaded as the bank was built."""
+    from ecom_rag.cli import main
+
+    shutil.copytree(bge_folder, tmp_path / "here" / bge_folder.name)
+    here = Encoder.from_pretrained(str(tmp_path / "here" / bge_folder.name), truncate_dim=8, max_length=32)
+    SeedBank.build(tmp_path / "bank", seeds, encoder=here, routes=["dense"]).close()
+    shutil.move(tmp_path / "here", tmp_path / "there")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "q.jsonl").write_bytes(b"".join(map(records.dumps, queries)))
+    monkeypatch.setattr(sys, "argv", ["ecom-rag", "recall", "q.jsonl", "--bank", "bank", "-o", "o.jsonl",
+                                      "--model", str(tmp_path / "there" / bge_folder.name)])  # fmt: skip
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 0 and len(list(records.read(str(tmp_path / "o.jsonl")))) == len(queries)
 
 
 def test_a_bank_refuses_queries_of_another_model(bank, queries, bge_folder, tmp_path):
@@ -233,6 +293,9 @@ def test_settings_that_make_no_sense(tmp_path, toml, message):
         (["--routes", "dense"], "search embeddings; give --model"),
         (["--filter", "label = = 3"], "filter, character 9"),
         (["--weights", "bm25"], "expected ROUTE=NUMBER"),
+        (["--blend", "0.5"], "blend is given, but no reranker"),
+        (["--normalize"], "normalize is given, but no reranker"),
+        (["--fusion", "nowhere.json"], "nowhere.json: no such file"),
         (["--bank", "nowhere"], "give --seeds FILE or --bank DIR"),
         (["--bank", "nowhere", "--max-length", "9"], "length and instruction are those that the bank was built with"),
         (["--config", "nowhere.toml"], "nowhere.toml: no such file"),

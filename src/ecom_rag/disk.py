@@ -33,6 +33,15 @@ def sync_tree(folder: Path) -> None:
     sync_folder(folder)
 
 
+def bytes_below(folder: Path) -> int:
+    """Bytes of all files below a folder, of those that are still there when they are asked."""
+    total = 0
+    for item in folder.rglob("*"):
+        with contextlib.suppress(FileNotFoundError):
+            total += item.stat().st_size if item.is_file() else 0
+    return total
+
+
 def locked(path: Path) -> IO[bytes] | None:
     """An open file that is locked until it is closed, or the process ends; ``None`` where another process has it."""
     handle = path.open("ab")

@@ -124,9 +124,9 @@ def recall(
     if bank is not None and not (stem and simplify and words is None):
         raise UsageError("how texts become terms is the bank's own, chosen when it was built; leave out --no-stem,"
                          " --no-simplify and --words")  # fmt: skip
-    if bank is not None and "model" not in models and (max_length is not None or query_instruction is not None):
+    if bank is not None and (max_length is not None or query_instruction is not None):
         raise UsageError("length and instruction are those that the bank was built with; leave out --max-length and"
-                         " --query-instruction, or name the bank's checkpoint with --model too")  # fmt: skip
+                         " --query-instruction")  # fmt: skip
     place: dict[str, Any] = {
         "runtime": runtime, "precision": precision, "device": device, "batch_tokens": batch_tokens
     }  # fmt: skip
@@ -134,6 +134,12 @@ def recall(
     def load_encoder() -> Any:
         from ecom_rag.models import Encoder
 
+        if bank is not None:
+            from ecom_rag.retrieval.bank import SeedBank
+
+            with SeedBank.open(bank) as opened:
+                if opened.model is not None:  # from another place, but loaded as the bank was built
+                    return opened.model.load(path=models["model"], **place)
         return Encoder.from_pretrained(
             models["model"], max_length=max_length, query_instruction=query_instruction, **place
         )

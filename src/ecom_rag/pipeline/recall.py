@@ -1,5 +1,6 @@
 """Multi-route recall: routes -> fusion -> optional reranking, over seeds in memory or over a bank."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,7 @@ from ecom_rag.pipeline.seeds import ENCODED_ROUTES, ROUTES, Seeds, SeedView, che
 from ecom_rag.records import Record
 from ecom_rag.retrieval import TopK
 from ecom_rag.retrieval.bank import SeedBank
+from ecom_rag.retrieval.bank.expressions import parse
 from ecom_rag.retrieval.fusion import METHODS, RRF_CONSTANT, Fused, evidence_lists, fuse
 from ecom_rag.retrieval.learned_fusion import load_fusion
 from ecom_rag.retrieval.rerank import rerank
@@ -64,11 +66,28 @@ class Recall:
             raise UsageError(f"fusion {self.fusion!r} is unknown; expected {', '.join(FUSIONS)} or a fitted .json file")
         if not 0 <= self.blend <= 1:
             raise UsageError(f"blend is {self.blend}; expected 0 to 1, the reranker's share")
+        if self.filter is not None:
+            parse(self.filter)
+        if self.fusion.endswith(".json"):
+            fitted = load_fusion(self.fusion)
+            if self.weights:
+                raise UsageError(f"weights are given beside {self.fusion}, which has its own; leave them out")
+            if self.routes:
+                fitted.check_routes(self.routes)
+        for route, weight in (self.weights or {}).items():
+            if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight < math.inf:
+                raise UsageError(f"the weight of {route} is {weight!r}; expected a number from 0 on")
         unknown = set(self.weights or ()) - set(self.routes or ROUTES)
         if unknown:
             raise UsageError(f"weights for {', '.join(sorted(unknown))}, which is none of the routes"
                              f" {', '.join(self.routes or ROUTES)}")  # fmt: skip
         return self
+
+    def check_reranker(self, *, given: bool) -> None:
+        """Raise ``UsageError`` where there is no reranker, but something that only a reranker heeds."""
+        for name, idle in (("blend", self.blend == 1), ("normalize", not self.normalize)):
+            if not given and not idle:
+                raise UsageError(f"{name} is given, but no reranker; name one with --rerank, or leave it out")
 
 
 class Pipeline:
@@ -94,6 +113,7 @@ class Pipeline:
         cross_encoder: CrossEncoder | None = None,
     ) -> None:
         self.settings = (settings or Recall()).check()
+        self.settings.check_reranker(given=cross_encoder is not None)
         self.routes = self.settings.routes or tuple(seeds.routes)
         missing = [route for route in self.routes if route not in seeds.routes]
         if missing:

@@ -30,6 +30,7 @@ from ecom_rag.pipeline.recall import Pipeline, Recall
 from ecom_rag.pipeline.seeds import ENCODED_ROUTES, Seeds, check_routes
 from ecom_rag.records import ReadReport, Record
 from ecom_rag.retrieval.bank import SeedBank
+from ecom_rag.retrieval.learned_fusion import load_fusion
 from ecom_rag.text import Analyzer
 
 _MODELS = ("model", "rerank")
@@ -59,7 +60,7 @@ def read_settings(path: str | None, options: Mapping[str, Any]) -> tuple[Recall,
 def _read_toml(path: str) -> dict[str, Any]:
     try:
         with Path(path).open("rb") as handle:
-            found = tomllib.load(handle)
+            found = tomllib.loads(handle.read().decode("utf-8-sig"))
     except FileNotFoundError:
         raise UsageError(f"{path}: no such file; check the path of --config") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -123,7 +124,7 @@ def recall_file(
     if (seeds is None) == (bank is None):
         raise UsageError("one place to search is needed; give --seeds FILE or --bank DIR")
     check_files(queries, seeds, output, on_bad_line=on_bad_line, top_k=settings.top_k)
-    settings.check()
+    settings.check().check_reranker(given=load_cross_encoder is not None)
     report, seed_report = ReadReport(), ReadReport()
     opened: SeedBank | list[Record]
     if bank is not None:
@@ -141,12 +142,13 @@ def recall_file(
         encoder = opened.encoder
     outputs = check_routes(routes, encoder)
     cross_encoder = load_cross_encoder() if load_cross_encoder else None
+    fusion = asdict(load_fusion(settings.fusion)) if settings.fusion.endswith(".json") else settings.fusion
     job = {
         "command": "recall",
         "ecom_rag": ecom_rag.__version__,
         "queries": queries,
         "seeds": state,
-        "settings": asdict(settings),
+        "settings": asdict(settings) | {"fusion": fusion},
         "model": None if encoder is None else [encoder.fingerprint, encoder.settings],
         "rerank": None if cross_encoder is None else [cross_encoder.fingerprint, cross_encoder.settings],
         "analyzer": (analyzer or Analyzer()).fingerprint(),

@@ -497,6 +497,39 @@ def test_upkeep_is_done_when_due(bank, monkeypatch):
     assert_equals_a_file(bank, [seed(n, turn=3) for n in range(8)])
 
 
+def test_failed_upkeep_does_not_hide_a_change(bank, monkeypatch):
+    from ecom_rag.retrieval.bank import bank as module
+
+    def full(self):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(module, "_MANY", 1)
+    monkeypatch.setattr(SeedBank, "save_indexes", full)
+    change = bank.upsert([seed(n) for n in range(8)])
+    assert change.added == 8 and len(bank) == 8 and "No space left" in change.notes[-1]
+    change = bank.delete(["s1"])
+    assert change.removed == 1 and len(bank) == 7 and "the change is written" in change.notes[-1]
+
+
+def test_unusable_saved_indexes_are_written_anew(bank):
+    bank.upsert([seed(n) for n in range(8)])
+    bank.save_indexes()
+    (manifest,) = (bank.path / "indexes").glob("*/manifest.json")
+    sound = manifest.read_text()
+    manifest.write_text(sound.replace('"header": {', '"header": {"version": "older", '))
+    with SeedBank.open(bank.path) as again:
+        again.refresh()
+        again.save_indexes()
+    assert manifest.read_text() == sound
+
+
+def test_labels_are_counted_as_they_are_shown(tmp_path):
+    labels = ["1", 1, 1, True, "true", None]
+    records = [{"text": f"t{n}", "metadata": {"policy": {"label": label}}} for n, label in enumerate(labels)]
+    with SeedBank.build(tmp_path / "bank", records, routes=["bm25"], label_key="policy.label") as bank:
+        assert bank.stats()["labels"] == {"1": 3, "true": 2, "null": 1}
+
+
 def test_stats(bank):
     bank.upsert([seed(n) for n in range(7)] + [{"text": "t", "metadata": {"label": True}}, {"text": "u"}])
     bank.delete(["s0"])
@@ -529,6 +562,16 @@ def test_a_snapshot_is_one_state_and_restores_to_an_equal_bank(bank, tmp_path):
     with pytest.raises(BankError, match="damaged"):
         SeedBank.restore(tmp_path / "copy", tmp_path / "third")
     assert sorted(item.name for item in tmp_path.iterdir()) == ["again", "bank", "copy"]
+
+
+def test_a_copy_leaves_an_unfinished_build_of_its_name_alone(bank, tmp_path):
+    bank.upsert([seed(1)])
+    bank.snapshot(tmp_path / "copy")
+    unfinished = tmp_path / "third.partial"
+    unfinished.mkdir()
+    (unfinished / "bank.db").write_bytes(b"blocks that are done")
+    SeedBank.restore(tmp_path / "copy", tmp_path / "third").close()
+    assert (unfinished / "bank.db").read_bytes() == b"blocks that are done"
 
 
 def test_a_build_goes_on_where_it_was_stopped(tmp_path, monkeypatch):

@@ -12,7 +12,8 @@ from typing import Any, Self
 
 import numpy as np
 
-from ecom_rag.errors import BankError, EmbeddingError, UsageError
+from ecom_rag import disk
+from ecom_rag.errors import BankError, EcomRagError, EmbeddingError, UsageError
 from ecom_rag.models import Encoder
 from ecom_rag.models.embeddings import Embeddings
 from ecom_rag.records import Record
@@ -108,7 +109,7 @@ class SeedBank:
             encoder: Needed where a route searches embeddings.
             model: Where the encoder was found, if it may be loaded from there again; by default its folder.
             id_key: Key of the metadata that holds a document's id.
-            label_key: Key of the metadata whose values ``stats`` counts.
+            label_key: Key of the metadata, written as in a filter, whose values ``stats`` counts.
             index_keys: Keys, written as in a filter, for which filters are made fast.
             analyzer: How texts become terms.
 
@@ -121,6 +122,7 @@ class SeedBank:
         if folder.exists() and not (folder.is_dir() and {item.name for item in folder.iterdir()} <= {"lock"}):
             raise BankError(f"{folder}: is there already; name a folder that is not, or remove it")
         check_routes(routes, encoder)
+        parse_key(label_key)
         keys = [parse_key(key) for key in index_keys]
         for key, parts in zip(index_keys, keys, strict=True):
             if not indexable(parts):
@@ -260,9 +262,7 @@ class SeedBank:
             replaced = store.append(db, state, rows)
             if note is not None:
                 store.write_meta(db, "note", note)
-        change = Change(state.sequence + 1, len(rows), replaced, notes)
-        self._look_after()
-        return change
+        return Change(state.sequence + 1, len(rows), replaced, notes + self._look_after())
 
     def delete(self, ids: Sequence[Any] | None = None, *, filter: Any = None) -> Change:
         """Remove documents, by id or by what a filter matches; what is not there is not missed.
@@ -281,8 +281,7 @@ class SeedBank:
             where, parameters = self._where(filter)
             with self._store.writing() as (db, state):
                 removed = store.remove_where(db, state, where, parameters)
-        self._look_after()
-        return Change(state.sequence + bool(removed), removed=removed)
+        return Change(state.sequence + bool(removed), removed=removed, notes=self._look_after())
 
     # --- reading ------------------------------------------------------------------------------------------------------
 
@@ -353,7 +352,7 @@ class SeedBank:
             "model": asdict(self.model) if self.model else None,
             **self.settings,
             "labels": labels,
-            "bytes": sum(item.stat().st_size for item in self.path.rglob("*") if item.is_file()),
+            "bytes": disk.bytes_below(self.path),
         }
 
     def view(self) -> AbstractContextManager[View]:
@@ -412,17 +411,26 @@ class SeedBank:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         self.close()
 
-    def _look_after(self) -> None:
-        """Compact or save the indexes where enough has changed: work in proportion to the changes."""
+    def _look_after(self) -> list[str]:
+        """Compact or save the indexes where enough has changed: work in proportion to the changes.
+
+        Returns:
+            A note where that failed: the change itself is on the disk.
+        """
         if not self._maintain:
-            return
-        with self._store.reading() as (_, state):
-            pass
-        many = max(_MANY, _SHARE * (state.live + state.removed))
-        if state.removed > many:
-            self.compact()
-        elif self._live.rows_unsaved(state) > many:
-            self.save_indexes()
+            return []
+        try:
+            with self._store.reading() as (_, state):
+                pass
+            many = max(_MANY, _SHARE * (state.live + state.removed))
+            if state.removed > many:
+                self.compact()
+            elif self._live.rows_unsaved(state) > many:
+                self.save_indexes()
+        except (EcomRagError, OSError) as error:
+            return [f"the change is written, but compacting or saving the indexes failed ({error}); it is tried again"
+                    " after the next change"]  # fmt: skip
+        return []
 
     def _where(self, filter: Any) -> tuple[str, list[Any]]:
         return conditions(parse(filter), indexed=self._indexed)

@@ -123,9 +123,10 @@ def build(
             built = _fill(bank, items, progress)
             bank.save_indexes()
             bank.checkpoint()
-        lock.unlink()
         disk.sync_folder(partial)
         partial.rename(target)
+        (target / lock.name).unlink()  # before, another build could have begun in the folder
+        disk.sync_folder(target)
         disk.sync_folder(target.parent)
     return built
 

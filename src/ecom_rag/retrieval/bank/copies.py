@@ -88,7 +88,7 @@ def _appearing(target: Path) -> Iterator[Path]:
         raise BankError(f"{target}: is there already; remove it, or name another")
     if not target.parent.is_dir():
         raise UsageError(f"{target}: the folder {target.parent} does not exist; create it first")
-    partial = target.with_name(f"{target.name}.partial")
+    partial = target.with_name(f"{target.name}.copying")  # .partial is that of a build
     if partial.exists():
         shutil.rmtree(partial)  # of a killed run
     partial.mkdir()

@@ -75,7 +75,8 @@ def save(parent: Path, arrays: Arrays, header: dict[str, Any], *, sequence: int,
         for leftover in parent.glob("*.new"):
             shutil.rmtree(leftover, ignore_errors=True)
         saved = Saved(parent / f"{sequence}-{next_row}", sequence, next_row)
-        if not saved.folder.exists():
+        if not _sound(saved.folder, header):
+            shutil.rmtree(saved.folder, ignore_errors=True)
             fresh = saved.folder.with_name(f"{saved.folder.name}.new")
             fresh.mkdir()
             files = {}
@@ -131,6 +132,15 @@ def load(folder: Path, header: dict[str, Any]) -> Arrays:
         raise DamagedError(f"{Path(error.filename or folder).name} is missing") from None
     except (KeyError, ValueError, OSError) as error:
         raise DamagedError(str(error)) from None
+
+
+def _sound(folder: Path, header: dict[str, Any]) -> bool:
+    """Whether arrays are there and as they were saved; damaged ones and those of another version are written anew."""
+    try:
+        load(folder, header)
+    except DamagedError:
+        return False
+    return True
 
 
 def _checksum(path: Path) -> int:

@@ -9,6 +9,7 @@ import contextlib
 import json
 import sqlite3
 import threading
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import Any
 
 from ecom_rag.errors import BankError
 from ecom_rag.retrieval.bank.conditions import extraction, index_columns
+from ecom_rag.retrieval.bank.expressions import parse_key
 from ecom_rag.retrieval.bank.filters import Path as KeyPath
 
 FILE = "bank.db"
@@ -237,14 +239,17 @@ def write_meta(db: sqlite3.Connection, key: str, value: Any) -> None:
 
 
 def label_counts(db: sqlite3.Connection, key: str) -> dict[str, int]:
-    """How many documents have each value of a key of the metadata, the most frequent first."""
-    json_type, of_type, value, of_value = extraction((key,))
+    """How many documents have each value of a key, ``a.b`` looking into objects, the most frequent first."""
+    json_type, of_type, value, of_value = extraction(parse_key(key))
     counts = db.execute(
         f"SELECT {json_type} AS kind, {value} AS label, count(*) FROM documents"
         " WHERE removed IS NULL AND kind IS NOT NULL GROUP BY kind, label ORDER BY 3 DESC, 2",
         [*of_type, *of_value],
     )
-    return {kind if kind in ("true", "false", "null") else str(label): count for kind, label, count in counts}
+    found: Counter[str] = Counter()
+    for kind, label, count in counts:  # 1 and "1" are shown as one
+        found[kind if kind in ("true", "false", "null") else str(label)] += count
+    return dict(found.most_common())
 
 
 def append(db: sqlite3.Connection, state: State, rows: list[Row]) -> int:

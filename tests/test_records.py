@@ -192,6 +192,32 @@ def test_parquet_columns_that_json_cannot_hold(tmp_path):
         list(records.read(path))
 
 
+def test_parquet_times_of_nanoseconds(tmp_path):
+    """What pandas writes; Python's own times end at microseconds."""
+    path = str(tmp_path / "r.parquet")
+    created = pa.array([1_700_000_000_123_456_789, None], pa.timestamp("ns", "UTC"))
+    pq.write_table(pa.table({"text": ["a", "b"], "created": created}), path)
+    first, second = map(records.dumps, records.read(path))
+    assert b"2023-11-14T22:13:20.123456" in first and b"created" in second
+
+
+def test_parquet_of_results_that_do_not_fit_their_columns(tmp_path):
+    """Null in place of a list, a number among texts, and integers that a float would round."""
+    items = [
+        {"text": "a", "metadata": {}, "topk_evidence": [{"bm25": 1}], "topk_seed": ["x"], "price": 1.5, "id": 2**60},
+        {"text": "b", "metadata": {}, "topk_evidence": None, "topk_seed": ["x", 3], "price": 2**53 + 1, "id": 7},
+    ]
+    (tmp_path / "r.jsonl").write_bytes(b"".join(map(records.dumps, items)))
+    path = tmp_path / "r.parquet"
+    records.convert(tmp_path / "r.jsonl", path, ".parquet")
+    found = list(records.read(str(path)))
+    assert found[0] == items[0]
+    assert {key: value for key, value in found[1].items() if value is not None} == {
+        key: value for key, value in items[1].items() if value is not None
+    }
+    assert pq.read_schema(path).field("id").type == pa.int64()
+
+
 def test_stdin(monkeypatch):
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(GOOD * 2)))
     assert len(list(records.read("-"))) == 2

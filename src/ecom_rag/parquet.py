@@ -7,6 +7,7 @@ from typing import Any
 from ecom_rag.errors import RecordError
 
 _JSON_COLUMN = {b"ecom_rag": b"json"}
+_EXACT = 2**53  # the integers up to it are floats too
 _ROWS = 4096  # a row group, and what is held in memory at a time
 
 
@@ -22,8 +23,8 @@ def rows(path: str, loads: Callable[[bytes], Any]) -> Iterator[tuple[str, dict[s
     schema = file.schema_arrow
     encoded = [f.name for f in schema if (f.metadata or {}).get(b"ecom_rag") == b"json"]
     number = 0
-    for batch in file.iter_batches(batch_size=_ROWS):
-        for row in batch.to_pylist():
+    for batch in _batches(path, file):
+        for row in batch:
             number += 1
             for name in encoded:
                 value = row[name]
@@ -34,6 +35,25 @@ def rows(path: str, loads: Callable[[bytes], Any]) -> Iterator[tuple[str, dict[s
                 elif value is None:
                     del row[name]
             yield f"{path}: row {number}", row
+
+
+def _batches(path: str, file: Any) -> Iterator[list[dict[str, Any]]]:
+    """Rows as Python objects; nanoseconds, which Python's times do not have, are cut off."""
+    import pyarrow as pa
+
+    plain = [pa.field(f.name, pa.timestamp("us", f.type.tz) if _in_nanoseconds(f.type) else f.type, f.nullable)
+             for f in file.schema_arrow]  # fmt: skip
+    try:
+        for batch in file.iter_batches(batch_size=_ROWS):
+            yield pa.Table.from_batches([batch]).cast(pa.schema(plain), safe=False).to_pylist()
+    except (pa.ArrowException, ValueError) as error:
+        raise RecordError(path, f"cannot be read ({str(error).splitlines()[0]}); write the file again") from None
+
+
+def _in_nanoseconds(kind: Any) -> bool:
+    import pyarrow as pa
+
+    return pa.types.is_timestamp(kind) and kind.unit == "ns"
 
 
 def write(items: Callable[[], Iterable[dict[str, Any]]], target: Path, dumps: Callable[[Any], bytes]) -> None:
@@ -75,7 +95,9 @@ def _column_kind(value: Any) -> str:
         return "list:" + "|".join(sorted({_column_kind(item) for item in value} - {"null"}))
     names = {bool: "bool", int: "int", float: "float", str: "string", type(None): "null"}
     kind = names.get(type(value), "json")
-    return "json" if kind == "int" and not -(2**63) <= value < 2**63 else kind
+    if kind != "int" or -_EXACT <= value <= _EXACT:
+        return kind
+    return "long" if -(2**63) <= value < 2**63 else "json"
 
 
 _KNOWN_COLUMNS = {"text": "string", "metadata": "json", "topk_sim": "list:float", "topk_seed": "list:string",
@@ -83,16 +105,27 @@ _KNOWN_COLUMNS = {"text": "string", "metadata": "json", "topk_sim": "list:float"
 
 
 def _column_type(key: str, found: set[str]) -> str:
-    if key in _KNOWN_COLUMNS:
-        return _KNOWN_COLUMNS[key]
-    if found <= {"int", "float"} and found:
-        return "float" if "float" in found else "int"
+    known = _KNOWN_COLUMNS.get(key)
     if found and all(kind.startswith("list:") for kind in found):
         inner = {part for kind in found for part in kind.removeprefix("list:").split("|")} - {""}
-        if inner and inner <= {"int", "float"}:
-            return "list:float" if "float" in inner else "list:int"
-        return f"list:{inner.pop()}" if len(inner) == 1 and inner <= {"string", "bool"} else "json"
-    return found.pop() if len(found) == 1 else "json"
+        if known == "list:json" or (known and not inner):
+            return known
+        if known == "list:float" and inner <= {"int", "float"}:
+            return known
+        one = _scalar_type(inner)
+        return "json" if one == "json" else f"list:{one}"
+    if not found:
+        return known or "json"
+    return known if known == "json" else _scalar_type(found)
+
+
+def _scalar_type(found: set[str]) -> str:
+    """Of scalars of these kinds; a float would round an integer beyond 2**53."""
+    if found and found <= {"int", "long"}:
+        return "int"
+    if found and found <= {"int", "float"}:
+        return "float"
+    return found.copy().pop() if len(found) == 1 and found <= {"string", "bool"} else "json"
 
 
 def _to_row(record: dict[str, Any], columns: dict[str, str], dumps: Callable[[Any], bytes]) -> dict[str, Any]:
@@ -103,7 +136,7 @@ def _to_row(record: dict[str, Any], columns: dict[str, str], dumps: Callable[[An
         value = record[key]
         if kind == "json":
             value = dumps(value).decode().rstrip("\n")
-        elif kind == "list:json":
+        elif kind == "list:json" and value is not None:
             value = [dumps(item).decode().rstrip("\n") for item in value]
         row[key] = value
     return row

@@ -163,9 +163,20 @@ def test_truncate_dim_and_max_length(bge_folder):
     cut = whole.encode(TEXTS).dense[:, :8]
     np.testing.assert_allclose(short.encode(TEXTS).dense, cut / np.linalg.norm(cut, axis=1, keepdims=True), atol=1e-5)
     assert short.fingerprint != whole.fingerprint
+    with pytest.raises(UsageError, match="truncate_dim is 9999; expected 1 to 32"):
+        Encoder.from_pretrained(str(bge_folder), truncate_dim=9999)
     eight = Encoder.from_pretrained(str(bge_folder), precision="fp32", max_length=8)
     long = "abcdef" * 20_000  # 120,000 characters
     np.testing.assert_allclose(eight.encode([long]).dense, eight.encode([long[:600]]).dense, atol=1e-6)
+
+
+def test_a_hub_models_family_is_known_by_its_name(bge_folder, tmp_path, monkeypatch):
+    """The hub's cache names the folder by a digest, and what _name_or_path says may be anything."""
+    snapshot = tmp_path / "snapshots" / "0123abcd"
+    shutil.copytree(bge_folder, snapshot)
+    monkeypatch.setattr("ecom_rag.models.encoder.locate", lambda model: snapshot)
+    found = Encoder.from_pretrained("intfloat/e5-base-v2").settings
+    assert (found["query_instruction"], found["passage_instruction"]) == ("query: ", "passage: ")
 
 
 def test_nan_in_the_weights_is_an_error(tmp_path):

@@ -45,6 +45,14 @@ class Checkpoint:
     sources: str
 
     @property
+    def dimension(self) -> int:
+        """Of a dense embedding."""
+        if self.dense_layers:
+            return int(read_json(self.dense_layers[-1] / "config.json")["out_features"])
+        config = read_json(self.folder / "config.json")
+        return int(config.get("hidden_size") or config["dim"])
+
+    @property
     def has_sparse(self) -> bool:
         """Whether learned term weights can be had."""
         return (self.folder / "sparse_linear.pt").exists()
@@ -108,6 +116,11 @@ def _from_hub(model: str, ways_out: str) -> Path:
     except Exception as error:
         kind = type(error).__name__
         raise ModelError(f"{model}: no such folder, and the hub cannot be reached ({kind}); {ways_out}") from None
+
+
+def hub_name(model: str) -> str | None:
+    """The name for the family table where a model is not a folder: a hub's cache names folders by digests."""
+    return None if Path(model).expanduser().is_dir() else model
 
 
 def describe(folder: Path, *, name: str | None = None, pooling: str | None = None) -> Checkpoint:

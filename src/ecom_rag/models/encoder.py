@@ -11,7 +11,7 @@ from scipy.sparse import csr_matrix
 from ecom_rag.errors import EmbeddingError, ModelError, UsageError
 from ecom_rag.models import runtimes
 from ecom_rag.models.batching import Batch, batches
-from ecom_rag.models.checkpoint import Checkpoint, describe, fingerprint, locate, read_json, with_overrides
+from ecom_rag.models.checkpoint import Checkpoint, describe, fingerprint, hub_name, locate, read_json, with_overrides
 from ecom_rag.models.embeddings import OUTPUTS, Embeddings, Ragged
 from ecom_rag.models.tokens import Layout, Tokenizer
 
@@ -86,13 +86,14 @@ class Encoder:
         """
         folder = locate(model)
         checkpoint = with_overrides(
-            describe(folder, pooling=pooling),
+            describe(folder, name=hub_name(model), pooling=pooling),
             max_length=max_length,
             query_instruction=query_instruction,
             passage_instruction=passage_instruction,
         )
-        if truncate_dim is not None and truncate_dim < 1:
-            raise UsageError(f"truncate_dim is {truncate_dim}; expected at least 1")
+        if truncate_dim is not None and not 1 <= truncate_dim <= checkpoint.dimension:
+            raise UsageError(f"truncate_dim is {truncate_dim}; expected 1 to {checkpoint.dimension}, as many as"
+                             f" {model} has")  # fmt: skip
         placement = runtimes.choose(runtime, precision, device, read_json(folder / "config.json"))
         print_of_files = fingerprint(folder)
 

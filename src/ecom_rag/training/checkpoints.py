@@ -40,7 +40,7 @@ def base_checkpoint(recipe: Recipe) -> Checkpoint:
     """
     folder = locate(recipe.model)
     found = with_overrides(
-        describe(folder, name=None if Path(recipe.model).is_dir() else recipe.model),
+        describe(folder, name=files.hub_name(recipe.model)),
         max_length=recipe.data.max_length,
         query_instruction=recipe.data.query_instruction,
         passage_instruction=recipe.data.passage_instruction,

@@ -215,6 +215,7 @@ def test_same_input_same_bytes(folder, run_here):
 
 def test_mistakes(folder, run_here):
     old, beir = folder / "old.jsonl", ("--beir", folder)
+    before = {path: path.read_bytes() for path in folder.glob("*.jsonl*")}
     lines = [json.loads(line) for line in old.read_bytes().splitlines()]
     (folder / "empty.jsonl").write_text("")
     (folder / "noid.jsonl").write_bytes(records.dumps(lines[0]) + records.dumps({**lines[1], "metadata": {"x": 1}}))
@@ -247,11 +248,16 @@ def test_mistakes(folder, run_here):
         ((old, *beir, "--resamples", 100, "--report", folder / "no" / "r.html"), "does not exist; create it"),
         ((folder / "new.jsonl", *beir, "--fit-fusion", folder / "f.json"), "new: holds no topk_evidence of two routes"),
         ((old, "--qrels", folder / "other.tsv", "--export-seeds", folder / "s.jsonl"), "need --beir DIR"),
+        ((old, "--labels", "--output", old), "old.jsonl: is also an input of this run"),
+        ((old, *beir, "--report", next(folder.glob("corpus.jsonl*"))), "is also an input of this run"),
+        ((old, *beir, "--report", folder / "r.html", "--output", folder / "r.html"), "is named for two outputs"),
+        ((old, *beir, "--seed", -5), "Invalid value for '--seed'"),
     ]:
         code, _, said = run_here(*arguments)
         assert code == 2, (arguments, said)
         assert message in said.splitlines()[-1], (arguments, said)
         assert "Traceback" not in said and "--on-bad-line" not in said
+    assert all(path.read_bytes() == content for path, content in before.items())
 
 
 def test_a_cutoff_beyond_the_results_is_said(folder, run_here):

@@ -64,7 +64,7 @@ def evaluate(
     fusion: Annotated[str | None, typer.Option(help="Of these routes, as in recall.", show_default="weighted")] = None,
     rerank: Annotated[str | None, typer.Option(help="And a reranker over them.", show_default="none")] = None,
     resamples: Annotated[int, typer.Option(help="Of bootstrap and randomisation test.")] = 10_000,
-    seed: Annotated[int, typer.Option(help="Of both.")] = 0,
+    seed: Annotated[int, typer.Option(help="Of both.", min=0)] = 0,
     verbose: Verbose = False,
 ) -> None:
     """Say how good results are, how sure that is, and whether one run is better than another.
@@ -82,6 +82,8 @@ def evaluate(
       ecom-rag evaluate run.jsonl --beir scifact --split test --measures nDCG@10,R@100
     """
     prepare(verbose)
+    outputs = [output, per_query, report, write_run, write_qrels, fit_fusion, export_queries, export_seeds]
+    _check_paths([*(results or []), qrels], beir, outputs)
     if export_queries or export_seeds:
         _export(beir, split, export_queries, export_seeds)
         if not results:
@@ -139,6 +141,22 @@ def evaluate(
         )
     _say([("figures", output if output != "-" else None), ("per query", per_query), ("report", report),
           ("run", write_run), ("judgements", write_qrels)])  # fmt: skip
+
+
+def _check_paths(inputs: list[str | None], beir: str | None, outputs: list[str | None]) -> None:
+    """Nothing that is read is written over, and no output by another one."""
+    from pathlib import Path
+
+    read = [Path(path) for path in inputs if path is not None]
+    if beir is not None:
+        read += [*Path(beir).glob("*.jsonl*"), *Path(beir).glob("qrels/*")]
+    there = {path.resolve() for path in read}
+    given = [path for path in outputs if path is not None and path != "-"]
+    for path in given:
+        if given.count(path) > 1:
+            raise UsageError(f"{path}: is named for two outputs; give each its own")
+        if Path(path).resolve() in there:
+            raise UsageError(f"{path}: is also an input of this run; name another output")
 
 
 def _search(

@@ -19,7 +19,10 @@ logger = logging.getLogger(__name__)
 
 _SHORT = 128  # tokens; beyond it the (heads, length, length) arrays of plain attention take too much memory
 _PAIR_LENGTH = 512  # tokens of a pair, bge-reranker's own
-INSTALL = 'training needs packages that are not installed ({}); install them with pip install "ecom-rag[train]"'
+INSTALL = (
+    "training needs packages that are not installed ({}); install them in the checkout with"
+    ' pip install -c constraints.txt -e ".[train]"'
+)
 
 
 def require_extra() -> None:

@@ -53,7 +53,7 @@ def _batches(path: str, file: Any) -> Iterator[list[dict[str, Any]]]:
 def _in_nanoseconds(kind: Any) -> bool:
     import pyarrow as pa
 
-    return pa.types.is_timestamp(kind) and kind.unit == "ns"
+    return bool(pa.types.is_timestamp(kind) and kind.unit == "ns")
 
 
 def write(items: Callable[[], Iterable[dict[str, Any]]], target: Path, dumps: Callable[[Any], bytes]) -> None:

@@ -292,7 +292,7 @@ KILL_POINTS = [
     ("scoring.Scorer:score", 11),
     ("jobs.ResumableOutput:_final_source", 1),
     ("jobs.shutil:copyfile", 1),
-    ("jobs:_sync_folder", 22),
+    ("jobs.disk:sync_folder", 22),
     ("jobs.shutil:rmtree", 1),
 ]
 

@@ -196,6 +196,33 @@ def test_learned_fusion_from_evidence(folder, run_here):
     assert fitted.fitted_on["results"].endswith("old.jsonl") and fitted.versions["ecom_rag"]
 
 
+def test_a_search_is_named_by_what_was_searched_with(folder, run_here):
+    code, out, _ = run_here("--beir", folder, "--routes", "bm25,variant", "--output", "-", "--resamples", 100)
+    assert code == 0 and json.loads(out)["settings"]["runs"] == "routes bm25,variant; fusion weighted"
+
+
+def test_a_grade_below_zero_is_not_right():
+    from ecom_rag.evaluation.report import _found
+    from ecom_rag.evaluation.study import Found
+
+    kinds = {grade: _found(Found("s", "", None, f"grade {grade}")).count("right") for grade in (-1, 0, 1, 2)}
+    assert kinds == {-1: 0, 0: 0, 1: 1, 2: 1}
+
+
+def test_evidence_of_another_form_is_an_error(folder, run_here):
+    bad = [{**result(0, LABELS[0], [1, 2]), "topk_evidence": [{"bm25": {"score": 1, "rank": 1}}, {"bm25": 3.2}]}]
+    (folder / "bad.jsonl").write_bytes(b"".join(map(records.dumps, bad)))
+    code, _, err = run_here(folder / "bad.jsonl", "--labels")
+    assert code == 2 and "result 1, candidate 2: topk_evidence is {'bm25': 3.2}; expected" in err
+
+
+@pytest.mark.parametrize("option", ["--per-query", "--write-run", "--report", "--write-qrels", "--fit-fusion"])
+def test_only_figures_go_to_standard_output(folder, run_here, monkeypatch, option):
+    monkeypatch.chdir(folder)
+    code, _, err = run_here("old.jsonl", "--labels", option, "-")
+    assert code == 2 and f"{option} - is not supported" in err and not (folder / "-").exists()
+
+
 def test_export_for_score(folder, run_here):
     code, _, said = run_here(
         "--beir", folder, "--export-queries", folder / "q.jsonl", "--export-seeds", folder / "s.jsonl"

@@ -104,7 +104,6 @@ def build(
             resume=resume,
             progress=None if progress is None else lambda done: progress("building", done, None),
         )
-    source.write_rejections()
     _say(f"built {bank} of {built.records} records", started, built, source)
 
 
@@ -146,7 +145,6 @@ def add(
         with bars() as progress:
             step = None if progress is None else lambda done: progress("adding", done, None)
             built = building.add(opened, source.records(), progress=step)
-    source.write_rejections()
     _say(f"added {built.records} records to {bank}", started, built, source)
 
 
@@ -271,9 +269,18 @@ class _Source:
         self._on_bad_line = str(on_bad_line)
 
     def records(self) -> Any:
+        """The records; what is refused on the way to each is written before it."""
         from ecom_rag import records
 
-        return records.read(self.path, on_bad_line=self._on_bad_line, check=self._check, report=self.report)
+        if self.path != "-" and Path(self.path).resolve() == Path(self.rejected_path).resolve():
+            raise UsageError(f"{self.path}: refused lines of this run go there; move it to another name first")
+        Path(self.rejected_path).unlink(missing_ok=True)  # an earlier run's
+        try:
+            for record in records.read(self.path, on_bad_line=self._on_bad_line, check=self._check, report=self.report):
+                self._write_rejections()
+                yield record
+        finally:
+            self._write_rejections()
 
     def _check(self, record: Any) -> None:
         from ecom_rag.retrieval.bank.documents import id_of
@@ -285,11 +292,13 @@ class _Source:
             except ValueError as error:
                 raise ValueError(f"the {self._id_key!r} of its metadata is {error}") from None
 
-    def write_rejections(self) -> None:
+    def _write_rejections(self) -> None:
         if self.report.rejections:
             from ecom_rag import records
 
-            Path(self.rejected_path).write_bytes(b"".join(map(records.dumps, self.report.rejections)))
+            with Path(self.rejected_path).open("ab") as handle:
+                handle.writelines(map(records.dumps, self.report.rejections))
+            self.report.rejections.clear()
 
 
 def _say(what: str, started: float, built: Any, source: _Source) -> None:

@@ -82,8 +82,14 @@ def evaluate(
       ecom-rag evaluate run.jsonl --beir scifact --split test --measures nDCG@10,R@100
     """
     prepare(verbose)
-    outputs = [output, per_query, report, write_run, write_qrels, fit_fusion, export_queries, export_seeds]
-    _check_paths([*(results or []), qrels], beir, outputs)
+    written = {
+        "--per-query": per_query, "--report": report, "--fit-fusion": fit_fusion, "--write-run": write_run,
+        "--write-qrels": write_qrels, "--export-queries": export_queries, "--export-seeds": export_seeds,
+    }  # fmt: skip
+    for option, path in written.items():
+        if path == "-":
+            raise UsageError(f"{option} - is not supported: standard output is for the figures; give {option} a path")
+    _check_paths([*(results or []), qrels], beir, [output, *written.values()])
     if export_queries or export_seeds:
         _export(beir, split, export_queries, export_seeds)
         if not results:
@@ -137,7 +143,7 @@ def evaluate(
             judged,
             fit_fusion,
             seed,
-            {"results": results[0] if results else routes, "judgements": qrels or beir or label_key},
+            {"results": results[0] if results else study.settings["runs"], "judgements": qrels or beir or label_key},
         )
     _say([("figures", output if output != "-" else None), ("per query", per_query), ("report", report),
           ("run", write_run), ("judgements", write_qrels)])  # fmt: skip
@@ -171,6 +177,9 @@ def _search(
 
     named = None if routes is None else [route.strip() for route in routes.split(",")]
     settings, _ = read_settings(None, {"routes": named, "fusion": fusion, "top_k": _DEPTH, "depth": _DEPTH})
+    names = settings.routes or (("bm25", "dense") if model else ("bm25",))
+    parts = {"routes": ",".join(names), "model": model, "fusion": settings.fusion, "rerank": rerank}
+    described = "; ".join(f"{what} {value}" for what, value in parts.items() if value is not None)
 
     def load_encoder() -> Any:
         from ecom_rag.models import Encoder
@@ -189,7 +198,7 @@ def _search(
             queries, run, settings, seeds=seeds, progress=progress,
             load_encoder=load_encoder if model else None, load_cross_encoder=load_cross_encoder if rerank else None,
         )  # fmt: skip
-        return files.evaluate_files([run], beir=beir, split=split, **common)
+        return files.evaluate_files([run], beir=beir, split=split, described=described, **common)
 
 
 def _export(beir: str | None, split: str, queries: str | None, seeds: str | None) -> None:

@@ -11,11 +11,13 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from ecom_rag.errors import UsageError
 from ecom_rag.records import Record
 from ecom_rag.retrieval.fusion import Candidates, Evidence, fuse_candidates
 
 ALL = "all routes"
 _RERANKED = ("retrieval", "reranker")  # what rerank keeps of the order before, and its own with --blend: no routes
+_ENTRIES = ("score", "rank")
 
 
 def evidence_of(results: Sequence[Record]) -> Candidates | None:
@@ -23,7 +25,11 @@ def evidence_of(results: Sequence[Record]) -> Candidates | None:
 
     Returns:
         ``None`` where the results hold no evidence of at least two routes.
+
+    Raises:
+        UsageError: Evidence of another form.
     """
+    _check(results)
     names = {name: None for result in results for item in result.get("topk_evidence") or () for name in item}
     routes = [name for name in names if name.partition("_")[0] not in _RERANKED]
     if len(routes) < 2:
@@ -39,6 +45,15 @@ def evidence_of(results: Sequence[Record]) -> Candidates | None:
                     found[name].scores[row, place] = item[name]["score"]
                     found[name].ranks[row, place] = item[name]["rank"]
     return Candidates(ids, found)
+
+
+def _check(results: Sequence[Record]) -> None:
+    for number, result in enumerate(results, start=1):
+        for place, item in enumerate(result.get("topk_evidence") or (), start=1):
+            whole = isinstance(item, dict) and all(isinstance(own, dict) for own in item.values())
+            if not whole or not all(isinstance(own.get(k), int | float) for own in item.values() for k in _ENTRIES):
+                raise UsageError(f"result {number}, candidate {place}: topk_evidence is {item!s:.80}; expected"
+                                 ' {ROUTE: {"score": NUMBER, "rank": NUMBER}}, as recall writes it')  # fmt: skip
 
 
 def ablations(candidates: Candidates) -> dict[str, NDArray[np.int64]]:

@@ -33,6 +33,7 @@ def evaluate_files(
     measures: str | None = None,
     resamples: int = RESAMPLES,
     seed: int = 0,
+    described: str | None = None,
 ) -> tuple[Study, list[NamedRun], Qrels]:
     """Evaluate results files or TREC runs against judgements.
 
@@ -45,6 +46,7 @@ def evaluate_files(
         measures: Names; see ``study_retrieval``.
         resamples: Of bootstrap and randomisation.
         seed: Of both.
+        described: What the results are of, for the study's settings; by default their paths.
 
     Returns:
         The study, the runs and the judgements.
@@ -68,7 +70,7 @@ def evaluate_files(
         seed=seed,
         settings={
             "judgements": f"{beir} ({split})" if beir else qrels,
-            "runs": ", ".join(results), "resamples": resamples, "seed": seed,
+            "runs": described or ", ".join(results), "resamples": resamples, "seed": seed,
         },
     )  # fmt: skip
     return study, runs, judged

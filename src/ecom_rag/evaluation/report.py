@@ -139,7 +139,8 @@ def _case(case: Case) -> str:
 
 def _found(one: Found) -> str:
     score = f", {one.score:.4f}" if one.score is not None else ""
-    kind = "right" if one.mark == "right" or (one.mark.startswith("grade") and one.mark != "grade 0") else "wrong"
+    grade = one.mark.removeprefix("grade ")
+    kind = "right" if one.mark == "right" or (grade.isdecimal() and int(grade) > 0) else "wrong"
     return (
         f'<li><span class="{kind}">{escape(one.name)}</span> {escape(_cut(one.text))}'
         f' <span class="small">({escape(one.mark)}{score})</span></li>'

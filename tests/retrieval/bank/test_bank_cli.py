@@ -88,6 +88,22 @@ def test_stdin_and_refused_lines(tmp_path):
     assert sorted(item.name for item in tmp_path.iterdir()) == ["bank", "bank.rejected.jsonl"]
 
 
+def test_refused_lines_are_written_as_they_come_and_not_left_standing(tmp_path):
+    from ecom_rag.cli.bank import _Source
+
+    file, rejected = tmp_path / "seeds.jsonl", tmp_path / "bank.rejected.jsonl"
+    file.write_bytes(b'nope\n{"text": "a"}\nnor this\n{"text": "b"}\n')
+    source = _Source(str(file), str(tmp_path / "bank"), "id", "skip")
+    items = source.records()
+    for expected in (1, 2):
+        next(items)
+        assert len(rejected.read_bytes().splitlines()) == expected and not source.report.rejections
+    assert list(items) == [] and source.report.rejected == 2
+    write(file, seeds(2))
+    assert len(list(_Source(str(file), str(tmp_path / "bank"), "id", "skip").records())) == 2
+    assert not rejected.exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

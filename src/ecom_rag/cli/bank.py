@@ -155,6 +155,7 @@ def delete(
     filter: Annotated[
         str | None, typer.Option("--filter", help="What matches, e.g. 'label = \"spam\" and year < 2020'.")
     ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say how many would go, and change nothing.")] = False,
     verbose: Verbose = False,
 ) -> None:
     """Remove documents by id or by a filter over their metadata.
@@ -162,6 +163,7 @@ def delete(
     \b
     Examples:
       ecom-rag bank delete bank --id S017 --id S018
+      ecom-rag bank delete bank --filter 'label = "outdated" and not exists(keep)' --dry-run
       ecom-rag bank delete bank --filter 'label = "outdated" and not exists(keep)'
     """
     prepare(verbose)
@@ -170,6 +172,12 @@ def delete(
     if bool(id) == (filter is not None):
         raise UsageError("delete takes --id or --filter; give one of them")
     with SeedBank.open(bank) as opened:
+        if dry_run:
+            there = (
+                sum(found is not None for found in opened.get(list(dict.fromkeys(id)))) if id else opened.count(filter)
+            )
+            print(f"ecom-rag: would remove {there} of {len(opened)} documents from {bank}", file=sys.stderr)
+            return
         change = opened.delete(id or None, filter=filter)
         left = len(opened)
     missing = len(set(id)) - change.removed if id else 0

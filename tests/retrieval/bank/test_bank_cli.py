@@ -54,6 +54,9 @@ def test_build_add_delete_info_snapshot_restore(here, tmp_path, bge_folder):
     more.write_bytes(gzip.compress(b"".join(map(records.dumps, seeds(10, 25)))))
     code, _, err = here("add", bank, more, "--runtime", "torch")  # the bank knows its model
     assert code == 0 and "added 10 records" in err and "5 took another's place" in err
+    for arguments, count in ((("--id", 1, "--id", 1, "--id", 99), 1), (("--filter", 'labl != "a"'), 35)):
+        said = here("delete", bank, *arguments, "--dry-run")[2]
+        assert said == f"ecom-rag: would remove {count} of 35 documents from {bank}\n"
     assert here("delete", bank, "--id", 1, "--id", 99)[2] == (
         f"ecom-rag: removed 1 documents from {bank}, 34 are left; 1 of the ids were not there\n"
     )

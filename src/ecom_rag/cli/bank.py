@@ -173,9 +173,8 @@ def delete(
         raise UsageError("delete takes --id or --filter; give one of them")
     with SeedBank.open(bank) as opened:
         if dry_run:
-            there = (
-                sum(found is not None for found in opened.get(list(dict.fromkeys(id)))) if id else opened.count(filter)
-            )
+            found = opened.get(list(dict.fromkeys(id or [])))
+            there = len(found) - found.count(None) if id else opened.count(filter)
             print(f"ecom-rag: would remove {there} of {len(opened)} documents from {bank}", file=sys.stderr)
             return
         change = opened.delete(id or None, filter=filter)

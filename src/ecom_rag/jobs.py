@@ -77,6 +77,13 @@ def check_output(output: str) -> None:
         raise UsageError(f"{output}: the folder {target.parent} may not be written; check its permissions")
 
 
+def check_not_read(output: str, inputs: Iterable[str | Path | None]) -> None:
+    """Raise ``UsageError`` if ``output`` is one of the files that the run reads."""
+    for path in inputs:
+        if path is not None and Path(output).exists() and Path(path).exists() and Path(path).samefile(output):
+            raise UsageError(f"{output}: is also an input of this run; name another output")
+
+
 class ResumableOutput:
     """A results file that appears under its name only when complete, and can be continued before that.
 

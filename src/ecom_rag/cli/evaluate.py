@@ -153,16 +153,14 @@ def _check_paths(inputs: list[str | None], beir: str | None, outputs: list[str |
     """Nothing that is read is written over, and no output by another one."""
     from pathlib import Path
 
-    read = [Path(path) for path in inputs if path is not None]
-    if beir is not None:
-        read += [*Path(beir).glob("*.jsonl*"), *Path(beir).glob("qrels/*")]
-    there = {path.resolve() for path in read}
+    from ecom_rag import jobs
+
+    folder = [] if beir is None else [*Path(beir).glob("*.jsonl*"), *Path(beir).glob("qrels/*")]
     given = [path for path in outputs if path is not None and path != "-"]
     for path in given:
         if given.count(path) > 1:
             raise UsageError(f"{path}: is named for two outputs; give each its own")
-        if Path(path).resolve() in there:
-            raise UsageError(f"{path}: is also an input of this run; name another output")
+        jobs.check_not_read(path, [*inputs, *folder])
 
 
 def _search(

@@ -109,8 +109,7 @@ def check_files(inputs: str, seeds: str | None, output: str, *, on_bad_line: str
             if not Path(path).is_file():
                 what = "is not a file" if Path(path).exists() else "no such file"
                 raise UsageError(f"{path}: {what}; check the path, or pass - to read standard input")
-            if Path(output).exists() and Path(path).samefile(output):
-                raise UsageError(f"{output}: is also an input of this run; name another output")
+            jobs.check_not_read(output, [path])
 
 
 def summary_of(sink: jobs.ResumableOutput, report: ReadReport, seeds: ReadReport, started: float) -> Summary:

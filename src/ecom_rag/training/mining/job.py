@@ -25,6 +25,7 @@ from ecom_rag.training.mining.ranking import (
 )
 from ecom_rag.training.mining.rules import REASONS, Rules
 from ecom_rag.training.mining.sources import Corpus, Queries, Source, read_corpus
+from ecom_rag.training.triples import JSON_LINES
 
 _BLOCK_RECORDS = 1024
 _BLOCK_CHARS = 500_000
@@ -174,12 +175,10 @@ def _check(
         raise UsageError("--grades and --reranker both fill pos_scores and neg_scores; take one of them")
     if source.positives < 1 or source.min_grade < 1:
         raise UsageError(f"positives is {source.positives} and min grade {source.min_grade}; expected at least 1")
-    if not output.endswith((".jsonl", ".jsonl.gz")):
+    if not output.endswith(JSON_LINES):
         raise UsageError(f"{output}: unknown file type; mining writes .jsonl or .jsonl.gz")
     jobs.check_output(output)
-    for path in (source.path, seeds, run):
-        if path is not None and Path(output).exists() and Path(path).exists() and Path(path).samefile(output):
-            raise UsageError(f"{output}: is also an input of this run; name another output")
+    jobs.check_not_read(output, (source.path, seeds, run))
 
 
 def _account(summary: MineSummary, counts: Counter[str], rules: Rules) -> None:

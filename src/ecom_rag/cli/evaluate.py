@@ -175,8 +175,8 @@ def _search(
 
     named = None if routes is None else [route.strip() for route in routes.split(",")]
     settings, _ = read_settings(None, {"routes": named, "fusion": fusion, "top_k": _DEPTH, "depth": _DEPTH})
-    names = settings.routes or (("bm25", "dense") if model else ("bm25",))
-    parts = {"routes": ",".join(names), "model": model, "fusion": settings.fusion, "rerank": rerank}
+    names = ",".join(settings.routes_of_file(encoder=model is not None))
+    parts = {"routes": names, "model": model, "fusion": settings.fusion, "rerank": rerank}
     described = "; ".join(f"{what} {value}" for what, value in parts.items() if value is not None)
 
     def load_encoder() -> Any:

@@ -37,7 +37,10 @@ def recall(
     ] = None,
     routes: Annotated[
         str | None,
-        typer.Option(help="Some of bm25,dense,sparse,multivector,variant.", show_default="bm25,dense; all of a bank"),
+        typer.Option(
+            help="Some of bm25,dense,sparse,multivector,variant.",
+            show_default="bm25; with --model dense too; all of a bank",
+        ),
     ] = None,
     fusion: Annotated[
         str | None, typer.Option(help="weighted, rrf, zscore, dbsf, or a fitted .json.", show_default="weighted")

@@ -1,6 +1,5 @@
 """Multi-route recall: routes -> fusion -> optional reranking, over seeds in memory or over a bank."""
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,8 +14,8 @@ from ecom_rag.records import Record
 from ecom_rag.retrieval import TopK
 from ecom_rag.retrieval.bank import SeedBank
 from ecom_rag.retrieval.bank.expressions import parse
-from ecom_rag.retrieval.fusion import METHODS, RRF_CONSTANT, Fused, evidence_lists, fuse
-from ecom_rag.retrieval.learned_fusion import load_fusion
+from ecom_rag.retrieval.fusion import METHODS, RRF_CONSTANT, Fused, evidence_lists, fuse, is_weight
+from ecom_rag.retrieval.learned_fusion import LearnedFusion, load_fusion
 from ecom_rag.retrieval.rerank import rerank
 
 FUSIONS = (*METHODS, "weighted")  # weighted: the usual name of the weighted sum, over min-max scores
@@ -68,20 +67,28 @@ class Recall:
             raise UsageError(f"blend is {self.blend}; expected 0 to 1, the reranker's share")
         if self.filter is not None:
             parse(self.filter)
-        if self.fusion.endswith(".json"):
-            fitted = load_fusion(self.fusion)
+        fitted = self.fitted()
+        if fitted is not None:
             if self.weights:
                 raise UsageError(f"weights are given beside {self.fusion}, which has its own; leave them out")
             if self.routes:
                 fitted.check_routes(self.routes)
         for route, weight in (self.weights or {}).items():
-            if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight < math.inf:
+            if not is_weight(weight):
                 raise UsageError(f"the weight of {route} is {weight!r}; expected a number from 0 on")
         unknown = set(self.weights or ()) - set(self.routes or ROUTES)
         if unknown:
             raise UsageError(f"weights for {', '.join(sorted(unknown))}, which is none of the routes"
                              f" {', '.join(self.routes or ROUTES)}")  # fmt: skip
         return self
+
+    def fitted(self) -> LearnedFusion | None:
+        """The fusion of a file, where it is one."""
+        return load_fusion(self.fusion) if self.fusion.endswith(".json") else None
+
+    def routes_of_file(self, *, encoder: bool) -> tuple[str, ...]:
+        """The routes over seeds that are no bank, with an encoder or without."""
+        return self.routes or (("bm25", "dense") if encoder else ("bm25",))
 
     def check_reranker(self, *, given: bool) -> None:
         """Raise ``UsageError`` where there is no reranker, but something that only a reranker heeds."""
@@ -129,10 +136,9 @@ class Pipeline:
         self._seeds = seeds
         self._encoder = encoder
         self._cross_encoder = cross_encoder
-        fitted = load_fusion(self.settings.fusion) if self.settings.fusion.endswith(".json") else None
-        if fitted is not None:
-            fitted.check_routes(self.routes)
-        self._fitted = fitted
+        self._fitted = self.settings.fitted()
+        if self._fitted is not None:
+            self._fitted.check_routes(self.routes)
 
     def recall(self, queries: Sequence[Record], *, progress: Callable[[int], None] | None = None) -> list[Record]:
         """The best seeds of each query.

@@ -30,7 +30,6 @@ from ecom_rag.pipeline.recall import Pipeline, Recall
 from ecom_rag.pipeline.seeds import ENCODED_ROUTES, Seeds, check_routes
 from ecom_rag.records import ReadReport, Record
 from ecom_rag.retrieval.bank import SeedBank
-from ecom_rag.retrieval.learned_fusion import load_fusion
 from ecom_rag.text import Analyzer
 
 _MODELS = ("model", "rerank")
@@ -133,7 +132,7 @@ def recall_file(
         state: Any = {"bank": str(Path(bank).resolve()), "sequence": opened.sequence}
     else:
         opened = read_seeds(str(seeds), on_bad_line=on_bad_line, report=seed_report)
-        routes = settings.routes or (("bm25", "dense") if load_encoder else ("bm25",))
+        routes = settings.routes_of_file(encoder=load_encoder is not None)
         state = digest(opened)
     settings = replace(settings, routes=tuple(routes))
     encoder = load_encoder() if load_encoder and any(route in ENCODED_ROUTES for route in routes) else None
@@ -142,13 +141,13 @@ def recall_file(
         encoder = opened.encoder
     outputs = check_routes(routes, encoder)
     cross_encoder = load_cross_encoder() if load_cross_encoder else None
-    fusion = asdict(load_fusion(settings.fusion)) if settings.fusion.endswith(".json") else settings.fusion
+    fitted = settings.fitted()
     job = {
         "command": "recall",
         "ecom_rag": ecom_rag.__version__,
         "queries": queries,
         "seeds": state,
-        "settings": asdict(settings) | {"fusion": fusion},
+        "settings": asdict(settings) | ({} if fitted is None else {"fusion": asdict(fitted)}),
         "model": None if encoder is None else [encoder.fingerprint, encoder.settings],
         "rerank": None if cross_encoder is None else [cross_encoder.fingerprint, cross_encoder.settings],
         "analyzer": (analyzer or Analyzer()).fingerprint(),

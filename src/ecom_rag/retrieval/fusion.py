@@ -16,6 +16,7 @@ equal (a lone candidate, say) each counts 1 under minmax and zscore and 0.5 unde
 not taken for a miss. ``rrf`` sums up (Cormack, Clarke and Buettcher, SIGIR 2009); the others take the weighted mean.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -197,6 +198,13 @@ def route_scores(evidence: Evidence, *, method: str, rrf_constant: float = RRF_C
     return np.where(found, np.where(flat, 0.5, np.clip((scores - mean + 3 * std) / (6 * std), 0.0, 1.0)), 0.0)
 
 
+def is_weight(value: Any) -> bool:
+    """Whether a route may weigh this much: a finite number of at least 0."""
+    if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
+        return False
+    return bool(0 <= value < math.inf)
+
+
 def check_weights(weights: Mapping[str, float] | None, routes: Mapping[str, Any] | Sequence[str]) -> dict[str, float]:
     """One weight a route; 1 each where none are given.
 
@@ -209,7 +217,7 @@ def check_weights(weights: Mapping[str, float] | None, routes: Mapping[str, Any]
     if set(weights) != set(names):
         raise UsageError(f"fusion weights are given for {', '.join(weights) or 'no route'}, the routes are"
                          f" {', '.join(names)}; give one for each route, 0 to leave its candidates out")  # fmt: skip
-    if not all(np.isfinite(w) and w >= 0 for w in weights.values()) or not any(w > 0 for w in weights.values()):
+    if not all(map(is_weight, weights.values())) or not any(w > 0 for w in weights.values()):
         found = ", ".join(f"{name} {weight}" for name, weight in weights.items())
         raise UsageError(f"fusion weights {found}; expected numbers of at least 0, one of them above 0")
     return {name: float(weights[name]) for name in names}

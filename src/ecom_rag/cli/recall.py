@@ -137,12 +137,6 @@ def recall(
     def load_encoder() -> Any:
         from ecom_rag.models import Encoder
 
-        if bank is not None:
-            from ecom_rag.retrieval.bank import SeedBank
-
-            with SeedBank.open(bank) as opened:
-                if opened.model is not None:  # from another place, but loaded as the bank was built
-                    return opened.model.load(path=models["model"], **place)
         return Encoder.from_pretrained(
             models["model"], max_length=max_length, query_instruction=query_instruction, **place
         )
@@ -159,9 +153,9 @@ def recall(
             settings,
             seeds=seeds,
             bank=bank,
-            load_encoder=load_encoder if "model" in models else None,
+            load_encoder=load_encoder if "model" in models and bank is None else None,
             load_cross_encoder=load_cross_encoder if "rerank" in models else None,
-            placement=place,
+            placement={**place, "path": models.get("model")},  # a bank's model is loaded as the bank was built
             analyzer=Analyzer(stem=stem, simplify=simplify, words=_lines(words)),
             resume=resume,
             on_bad_line=on_bad_line,

@@ -9,7 +9,7 @@ import numpy as np
 from ecom_rag.errors import UsageError
 from ecom_rag.models import CrossEncoder, Embeddings, Encoder
 from ecom_rag.pipeline.results import result_of
-from ecom_rag.pipeline.seeds import ENCODED_ROUTES, ROUTES, Seeds, SeedView, check_routes
+from ecom_rag.pipeline.seeds import ENCODED_ROUTES, ROUTES, Seeds, SeedView, check_built, check_routes
 from ecom_rag.records import Record
 from ecom_rag.retrieval import TopK
 from ecom_rag.retrieval.bank import SeedBank
@@ -122,10 +122,7 @@ class Pipeline:
         self.settings = (settings or Recall()).check()
         self.settings.check_reranker(given=cross_encoder is not None)
         self.routes = self.settings.routes or tuple(seeds.routes)
-        missing = [route for route in self.routes if route not in seeds.routes]
-        if missing:
-            raise UsageError(f"route {missing[0]!r} is not among those of the seeds ({', '.join(seeds.routes)});"
-                             " build them with it, or leave it out")  # fmt: skip
+        check_built(self.routes, seeds.routes)
         needs = any(route in ENCODED_ROUTES for route in self.routes)
         if isinstance(seeds, SeedBank) and needs:
             if encoder is None:

@@ -27,7 +27,7 @@ from ecom_rag.pipeline.files import (
     summary_of,
 )
 from ecom_rag.pipeline.recall import Pipeline, Recall
-from ecom_rag.pipeline.seeds import ENCODED_ROUTES, Seeds, check_routes
+from ecom_rag.pipeline.seeds import ENCODED_ROUTES, Seeds, check_built, check_routes
 from ecom_rag.records import ReadReport, Record
 from ecom_rag.retrieval.bank import SeedBank
 from ecom_rag.text import Analyzer
@@ -107,7 +107,8 @@ def recall_file(
         bank: Folder of a bank.
         load_encoder: Called where a route needs it; a bank brings its own where there is none.
         load_cross_encoder: Called where candidates are to be reranked.
-        placement: Runtime, precision, device and batch tokens of a bank's own encoder.
+        placement: Runtime, precision, device and batch tokens of a bank's own encoder, and its ``path`` where it lies
+            elsewhere than when the bank was built.
         analyzer: How the texts of ``seeds`` become terms; a bank brings its own.
         resume: Continue an interrupted run.
         on_bad_line: ``fail`` or ``skip``.
@@ -129,6 +130,7 @@ def recall_file(
     if bank is not None:
         opened = SeedBank.open(bank)
         routes = settings.routes or opened.routes
+        check_built(routes, opened.routes)
         state: Any = {"bank": str(Path(bank).resolve()), "sequence": opened.sequence}
     else:
         opened = read_seeds(str(seeds), on_bad_line=on_bad_line, report=seed_report)

@@ -127,6 +127,14 @@ def check_routes(routes: Sequence[str], encoder: Encoder | None) -> tuple[str, .
     return outputs
 
 
+def check_built(routes: Sequence[str], built: Sequence[str]) -> None:
+    """Raise ``UsageError`` where seeds were not built with one of the routes."""
+    missing = [route for route in routes if route not in built]
+    if missing:
+        raise UsageError(f"route {missing[0]!r} is not among those of the seeds ({', '.join(built)});"
+                         " build them with it, or leave it out")  # fmt: skip
+
+
 def _index(route: str, texts: list[str], embeddings: Embeddings | None, analyzer: Analyzer | None) -> Index:
     if route == "bm25":
         return BM25Index(texts, analyzer=analyzer)

@@ -125,7 +125,7 @@ def _scalar_type(found: set[str]) -> str:
         return "int"
     if found and found <= {"int", "float"}:
         return "float"
-    return found.copy().pop() if len(found) == 1 and found <= {"string", "bool"} else "json"
+    return next(iter(found)) if len(found) == 1 and found <= {"string", "bool"} else "json"
 
 
 def _to_row(record: dict[str, Any], columns: dict[str, str], dumps: Callable[[Any], bytes]) -> dict[str, Any]:

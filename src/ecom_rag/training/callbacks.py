@@ -39,11 +39,9 @@ def dev_figures(log: list[dict[str, Any]], measure: str | None) -> dict[int, flo
 def patience_spent(log: list[dict[str, Any]], measure: str | None, patience: int | None) -> bool:
     """Whether the last ``patience`` validations brought no gain. From the history, so that resuming changes nothing."""
     figures = list(dev_figures(log, measure).values())
-    best = -1
-    for number, figure in enumerate(figures):
-        if best < 0 or figure > figures[best]:
-            best = number
-    return patience is not None and len(figures) - 1 - best >= patience
+    if patience is None or not figures:
+        return False
+    return len(figures) - 1 - figures.index(max(figures)) >= patience
 
 
 class Hooks(TrainerCallback):

@@ -11,8 +11,16 @@ from typing import Any
 import torch
 
 from ecom_rag.errors import ModelError, UsageError
-from ecom_rag.models import checkpoint as files
-from ecom_rag.models.checkpoint import Checkpoint, describe, locate, position_limit, read_json, with_overrides
+from ecom_rag.models.checkpoint import (
+    Checkpoint,
+    describe,
+    hub_name,
+    locate,
+    own_length,
+    position_limit,
+    read_json,
+    with_overrides,
+)
 from ecom_rag.training.recipe import Recipe
 
 logger = logging.getLogger(__name__)
@@ -43,7 +51,7 @@ def base_checkpoint(recipe: Recipe) -> Checkpoint:
     """
     folder = locate(recipe.model)
     found = with_overrides(
-        describe(folder, name=files.hub_name(recipe.model)),
+        describe(folder, name=hub_name(recipe.model)),
         max_length=recipe.data.max_length,
         query_instruction=recipe.data.query_instruction,
         passage_instruction=recipe.data.passage_instruction,
@@ -125,7 +133,7 @@ def save_embedder(model: Any, folder: Path, recipe: Recipe) -> None:
 
     modules = [module for module in model if not isinstance(module, M3Heads)]
     plain = SentenceTransformer(modules=modules, prompts=model.prompts, device=str(model.device))
-    plain.max_seq_length = files.own_length(locate(recipe.model))
+    plain.max_seq_length = own_length(locate(recipe.model))
     plain.save_pretrained(str(folder), create_model_card=False)
     for module in model:
         if isinstance(module, M3Heads):

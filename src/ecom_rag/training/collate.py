@@ -19,6 +19,7 @@ from ecom_rag.models.tokens import Tokenizer
 from ecom_rag.training.batches import Batches
 from ecom_rag.training.data import Group, Groups, Labelled
 from ecom_rag.training.losses.distributed import rank
+from ecom_rag.training.triples import known_positives
 
 
 def single_inputs(tokenizer: Tokenizer, texts: Sequence[str], max_length: int) -> dict[str, Tensor]:
@@ -124,10 +125,10 @@ class GroupCollator:
         self._positives, self._negatives, self._max_length, self._seed = positives, negatives, max_length, seed
         self._query_instruction, self._passage_instruction = query_instruction, passage_instruction
         self._ids: dict[str, int] = {}
-        known: dict[str, set[int]] = {}
-        for item in data.items:  # a query that stands on several lines knows the positives of all of them
-            known.setdefault(item.query, set()).update(self._id(text) for text in item.positives)
-        self._known = {query: np.array(sorted(ids)) for query, ids in known.items()}
+        self._known = {
+            query: np.array(sorted(self._id(text) for text in texts))
+            for query, texts in known_positives(data.items).items()
+        }
 
     def __call__(self, rows: Sequence[dict[str, int]]) -> dict[str, Any]:
         """One batch."""

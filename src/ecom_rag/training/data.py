@@ -16,7 +16,7 @@ from ecom_rag.errors import RecordError, UsageError
 from ecom_rag.evaluation.formats import read_beir, value_at
 from ecom_rag.records import Record
 from ecom_rag.training.recipe import Recipe
-from ecom_rag.training.triples import JSON_LINES, check_triple
+from ecom_rag.training.triples import JSON_LINES, check_triple, known_positives
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,9 +109,7 @@ def read_data(
                 places.append(where)
     if not items:
         raise UsageError(f"{paths[0]}: holds no queries; there is nothing to train on")
-    known: dict[str, set[str]] = {}
-    for item in items:  # a query that stands on several lines knows the positives of all of them
-        known.setdefault(item.query, set()).update(item.positives)
+    known = known_positives(items)
     notes += _group_notes(items, known)
     if reranker:  # an embedder's losses mask such negatives by themselves
         items = [_consistent(where, item, known[item.query]) for where, item in zip(places, items, strict=True)]

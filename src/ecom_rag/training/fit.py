@@ -178,9 +178,8 @@ def _trainer(
     from sentence_transformers import CrossEncoderTrainer, SentenceTransformerTrainer
     from transformers.trainer_callback import PrinterCallback
 
-    query, passage = recipe.data.query_instruction or "", recipe.data.passage_instruction or ""
-    if checkpoint:
-        query, passage = checkpoint.query_instruction, checkpoint.passage_instruction
+    # Rerankers have no instructions.
+    query, passage = (checkpoint.query_instruction, checkpoint.passage_instruction) if checkpoint else ("", "")
     collator: Any
     if isinstance(data, Labelled):
         collator = LabelledCollator(data, tokenizer, max_length=length, instructions=(query, passage))

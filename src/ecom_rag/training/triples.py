@@ -1,7 +1,7 @@
 """FlagEmbedding's JSON lines (``query``, ``pos``, ``neg``, ...) as they are: checked, every key kept."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,14 @@ class Example:
     query: str
     positives: list[str]
     negatives: list[str]
+
+
+def known_positives(items: Iterable[Any]) -> dict[str, set[str]]:
+    """Of each ``query`` the ``positives`` of all items that have it: none of them is a negative of any."""
+    known: dict[str, set[str]] = {}
+    for item in items:
+        known.setdefault(item.query, set()).update(item.positives)
+    return known
 
 
 def read_triples(path: str, *, needs_negatives: bool = False) -> Iterator[dict[str, Any]]:

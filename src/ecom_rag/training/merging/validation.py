@@ -20,7 +20,7 @@ from ecom_rag.errors import UsageError
 from ecom_rag.evaluation.formats import name_at, read_beir
 from ecom_rag.models import CrossEncoder, Encoder
 from ecom_rag.retrieval import DenseIndex
-from ecom_rag.training.triples import read_examples
+from ecom_rag.training.triples import known_positives, read_examples
 
 KINDS = ("beir", "labelled", "triples")
 _K = 10
@@ -281,9 +281,7 @@ def _triples(settings: ValidationSet, path: str) -> Judged:
     rows: dict[str, int] = {}
     entries, candidates = [], []
     examples = read_examples(path)
-    known: dict[str, set[str]] = {}
-    for example in examples:  # a query may stand on several lines
-        known.setdefault(example.query, set()).update(example.positives)
+    known = known_positives(examples)
     for number, example in enumerate(examples):
         positives = [rows.setdefault(text, len(rows)) for text in dict.fromkeys(example.positives)]
         negatives = [rows.setdefault(text, len(rows)) for text in dict.fromkeys(example.negatives)

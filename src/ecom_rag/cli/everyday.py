@@ -27,7 +27,7 @@ from ecom_rag.cli.options import (
 
 def score(
     queries: Annotated[str, typer.Argument(help="Records {text, metadata}; - is stdin.", show_default=False)],
-    seeds: Annotated[str, typer.Option(help="The seed bank: records {text, metadata}.", show_default=False)],
+    seeds: Annotated[str, typer.Option(help="The seeds: a file of records {text, metadata}.", show_default=False)],
     model: Model,
     output: Output,
     mode: Annotated[Mode, typer.Option(help="sparse, multivector and hybrid need a bge-m3 checkpoint.")] = Mode.dense,

@@ -1,16 +1,13 @@
 """A bank equals a file of its documents, whatever was done to it, reopened, compacted, copied or damaged."""
 
-import json
-import re
 import shutil
 import threading
-from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from small_banks import Hashing, assert_equals_a_file, seed
 
 from ecom_rag import Encoder
 from ecom_rag.errors import BankError, EmbeddingError, RecordError, UsageError
@@ -23,53 +20,6 @@ from ecom_rag.retrieval.dense import DenseIndex
 from ecom_rag.retrieval.multivector import MultiVectorIndex
 from ecom_rag.retrieval.sparse import SparseIndex
 from ecom_rag.retrieval.variant import VariantIndex
-
-WORDS = ["手机壳", "leather", "wallet", "全国", "销量第一", "微信", "replica", "watch", "茶", "best"]
-
-
-class Hashing:
-    """Vectors that depend on the text alone, without a network."""
-
-    fingerprint = "hashing-cls"
-    checkpoint = SimpleNamespace(folder=Path("nowhere"), pooling="cls")
-
-    def __init__(self, fingerprint="hashing-cls", max_length=512):
-        self.fingerprint = fingerprint
-        self.settings = {"max_length": max_length, "query_instruction": "", "passage_instruction": ""}
-
-    def check_outputs(self, outputs):
-        assert set(outputs) <= {"dense"}
-
-    def encode(self, texts, *, side="passage", outputs=("dense",), progress=None):
-        rows = [np.random.default_rng(list(text.encode())).standard_normal(8) for text in texts]
-        return Embeddings(dense=np.array(rows, np.float32))
-
-
-def seed(number, **metadata):
-    text = f"{WORDS[number % 10]} {WORDS[number * 7 % 9]} {number}"
-    return {"text": text, "metadata": {"id": f"s{number}", "label": "xyz"[number % 3], **metadata}}
-
-
-def texts_found(view, found):
-    return [[view.record(row)["text"] for row in ids if row >= 0] for ids in found.ids.tolist()]
-
-
-def assert_equals_a_file(bank, expected, queries=("leather wallet", "茶 3", "全国 销量第一 watch"), filter=None):
-    """The routes over the bank and over a list of the same documents: the same scores, the same order."""
-    encoder = Hashing()
-    dense = encoder.encode([record["text"] for record in expected]).dense.reshape(-1, 8)
-    asked = encoder.encode(queries).dense
-    fresh = {"bm25": (BM25Index([r["text"] for r in expected]), queries), "dense": (DenseIndex(dense), asked)}
-    with bank.view() as view:
-        assert view.live == len(expected)
-        allowed = view.rows(filter)
-        mask = None if filter is None else np.array([matches(parse(filter), r["metadata"]) for r in expected], bool)
-        for route, (index, form) in fresh.items():
-            theirs = index.search(form, 5, allowed=mask)
-            ours = view.index(route).search(form, 5, allowed=allowed)
-            np.testing.assert_array_equal(ours.scores, theirs.scores)
-            wanted = [[expected[row] for row in ids if row >= 0] for ids in theirs.ids.tolist()]
-            assert [view.records([row for row in ids if row >= 0]) for ids in ours.ids.tolist()] == wanted
 
 
 @pytest.fixture
@@ -322,105 +272,6 @@ def test_an_empty_bank_counts_and_says_so_when_searched(bank):
         view.index("dense")
 
 
-# --- damage -----------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def closed(tmp_path):
-    """A bank with saved indexes, and what is in it."""
-    seeds = [seed(n) for n in range(40)]
-    SeedBank.build(tmp_path / "bank", seeds, encoder=Hashing()).close()
-    return tmp_path / "bank", seeds
-
-
-def saved_file(path, name="dense.vectors.npy"):
-    return next(path.glob(f"indexes/*/{name}"))
-
-
-def damage_truncate(path):
-    file = saved_file(path)
-    file.write_bytes(file.read_bytes()[:-100])
-
-
-def damage_flip(path):
-    file = saved_file(path, "bm25.lengths.npy")
-    content = bytearray(file.read_bytes())
-    content[-3] ^= 1
-    file.write_bytes(content)
-
-
-def damage_manifest(path):
-    saved_file(path, "manifest.json").write_text('{"header":')
-
-
-def damage_missing(path):
-    saved_file(path).unlink()
-
-
-def damage_no_manifest(path):
-    saved_file(path, "manifest.json").unlink()
-
-
-@pytest.mark.parametrize(
-    ("damage", "reason"),
-    [
-        (damage_truncate, "dense.vectors.npy has .* bytes instead of"),
-        (damage_flip, "bm25.lengths.npy has another checksum"),
-        (damage_manifest, "cannot be used"),
-        (damage_missing, "dense.vectors.npy is missing"),
-        (damage_no_manifest, "manifest.json is missing"),
-    ],
-)
-def test_damaged_indexes_are_built_anew_with_one_line(closed, caplog, damage, reason):
-    path, seeds = closed
-    damage(path)
-    with SeedBank.open(path) as bank:
-        assert_equals_a_file(bank, seeds)
-        assert [r.message for r in caplog.records if "built anew" in r.message and "\n" not in r.message]
-        assert len(caplog.records) == 1
-        assert re.search(reason, caplog.text)
-
-
-def test_missing_indexes_are_built_without_a_word(closed, caplog):
-    path, seeds = closed
-    shutil.rmtree(path / "indexes")
-    with SeedBank.open(path) as bank:
-        assert_equals_a_file(bank, seeds)
-    assert not caplog.records
-
-
-def test_indexes_of_another_bank_or_analyzer_are_not_taken(closed, caplog, tmp_path):
-    path, _ = closed
-    other = [seed(n + 100) for n in range(40)]
-    SeedBank.build(tmp_path / "other", other, encoder=Hashing()).close()
-    shutil.rmtree(tmp_path / "other" / "indexes")
-    shutil.copytree(path / "indexes", tmp_path / "other" / "indexes")
-    with SeedBank.open(tmp_path / "other") as bank:
-        assert_equals_a_file(bank, other)
-    assert "other settings" in caplog.text
-
-
-@pytest.mark.parametrize("where", ["start", "schema", "middle", "empty", "other"])
-def test_a_damaged_record_is_one_line(closed, where):
-    path, _ = closed
-    file = path / "bank.db"
-    content = bytearray(file.read_bytes())
-    if where == "empty":
-        content = bytearray()
-    elif where == "other":
-        content[68:72] = b"abcd"  # the application id
-    else:
-        place = {"start": 0, "schema": 100, "middle": 8192}[where]
-        content[place : place + 4000] = b"\xff" * 4000
-        if where == "middle":
-            content[8192:] = b"\xff" * (len(content) - 8192)
-    file.write_bytes(content)
-    with pytest.raises(BankError, match=r"bank.db: is (damaged|another program's)") as caught:
-        with SeedBank.open(path) as bank:
-            bank.get(["s1"])
-    assert "\n" not in str(caught.value)
-
-
 # --- several at once --------------------------------------------------------------------------------------------------
 
 
@@ -480,131 +331,3 @@ def test_an_error_within_a_search_leaves_the_bank_usable(bank):
             view.rows("a =")
     bank.upsert([seed(2)])
     assert_equals_a_file(bank, [seed(1), seed(2)])
-
-
-# --- upkeep and copies ------------------------------------------------------------------------------------------------
-
-
-def test_upkeep_is_done_when_due(bank, monkeypatch):
-    from ecom_rag.retrieval.bank import bank as module
-
-    monkeypatch.setattr(module, "_MANY", 10)
-    for turn in range(4):
-        bank.upsert([seed(n, turn=turn) for n in range(8)])
-    folders = list((bank.path / "indexes").glob("*-*"))
-    assert len(folders) == 1  # older ones are dropped
-    assert bank.stats()["removed_rows"] <= 10
-    assert_equals_a_file(bank, [seed(n, turn=3) for n in range(8)])
-
-
-def test_failed_upkeep_does_not_hide_a_change(bank, monkeypatch):
-    from ecom_rag.retrieval.bank import bank as module
-
-    def full(self):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(module, "_MANY", 1)
-    monkeypatch.setattr(SeedBank, "save_indexes", full)
-    change = bank.upsert([seed(n) for n in range(8)])
-    assert change.added == 8 and len(bank) == 8 and "No space left" in change.notes[-1]
-    change = bank.delete(["s1"])
-    assert change.removed == 1 and len(bank) == 7 and "the change is written" in change.notes[-1]
-
-
-def test_unusable_saved_indexes_are_written_anew(bank):
-    bank.upsert([seed(n) for n in range(8)])
-    bank.save_indexes()
-    (manifest,) = (bank.path / "indexes").glob("*/manifest.json")
-    sound = manifest.read_text()
-    manifest.write_text(sound.replace('"header": {', '"header": {"version": "older", '))
-    with SeedBank.open(bank.path) as again:
-        again.refresh()
-        again.save_indexes()
-    assert manifest.read_text() == sound
-
-
-def test_labels_are_counted_as_they_are_shown(tmp_path):
-    labels = ["1", 1, 1, True, "true", None]
-    records = [{"text": f"t{n}", "metadata": {"policy": {"label": label}}} for n, label in enumerate(labels)]
-    with SeedBank.build(tmp_path / "bank", records, routes=["bm25"], label_key="policy.label") as bank:
-        assert bank.stats()["labels"] == {"1": 3, "true": 2, "null": 1}
-
-
-def test_stats(bank):
-    bank.upsert([seed(n) for n in range(7)] + [{"text": "t", "metadata": {"label": True}}, {"text": "u"}])
-    bank.delete(["s0"])
-    stats = bank.stats()
-    assert stats["labels"] == {"y": 2, "z": 2, "x": 2, "true": 1} and stats["documents"] == 8
-    assert stats["removed_rows"] == 1 and stats["sequence"] == 2 and stats["model"]["fingerprint"] == "hashing-cls"
-    assert stats["bytes"] > 8192 and stats["index_keys"] == ["label"]
-    json.dumps(stats)
-
-
-def test_a_snapshot_is_one_state_and_restores_to_an_equal_bank(bank, tmp_path):
-    bank.upsert([seed(n) for n in range(20)])
-    bank.delete(["s3"])
-    expected = [seed(n) for n in range(20) if n != 3]
-    note = bank.snapshot(tmp_path / "copy")
-    assert (note["sequence"], note["documents"]) == (2, 19)
-    bank.upsert([seed(50)])
-    with SeedBank.restore(tmp_path / "copy", tmp_path / "again") as again:
-        assert_equals_a_file(again, expected)
-        assert list((tmp_path / "again" / "indexes").glob("2-*"))  # they came along
-    with pytest.raises(BankError, match="is there already"):
-        bank.snapshot(tmp_path / "copy")
-    with pytest.raises(BankError, match="is there already"):
-        SeedBank.restore(tmp_path / "copy", bank.path)
-    with pytest.raises(BankError, match="not a snapshot"):
-        SeedBank.restore(bank.path, tmp_path / "third")
-    content = bytearray((tmp_path / "copy" / "bank.db").read_bytes())
-    content[-1] ^= 1
-    (tmp_path / "copy" / "bank.db").write_bytes(content)
-    with pytest.raises(BankError, match="damaged"):
-        SeedBank.restore(tmp_path / "copy", tmp_path / "third")
-    assert sorted(item.name for item in tmp_path.iterdir()) == ["again", "bank", "copy"]
-
-
-def test_a_copy_leaves_an_unfinished_build_of_its_name_alone(bank, tmp_path):
-    bank.upsert([seed(1)])
-    bank.snapshot(tmp_path / "copy")
-    unfinished = tmp_path / "third.partial"
-    unfinished.mkdir()
-    (unfinished / "bank.db").write_bytes(b"blocks that are done")
-    SeedBank.restore(tmp_path / "copy", tmp_path / "third").close()
-    assert (unfinished / "bank.db").read_bytes() == b"blocks that are done"
-
-
-def test_a_build_goes_on_where_it_was_stopped(tmp_path, monkeypatch):
-    from ecom_rag.errors import ResumeError
-    from ecom_rag.retrieval.bank import build, building
-
-    monkeypatch.setattr(building, "_BLOCK_RECORDS", 8)
-    seeds = [seed(n) for n in range(30)]
-
-    def cut(count):
-        yield from seeds[:count]
-        raise KeyboardInterrupt
-
-    path = tmp_path / "bank"
-    with pytest.raises(KeyboardInterrupt):
-        build(path, cut(5), encoder=Hashing())
-    assert not list(tmp_path.iterdir())  # nothing to keep yet
-    with pytest.raises(KeyboardInterrupt):
-        build(path, cut(20), encoder=Hashing())
-    assert [item.name for item in tmp_path.iterdir()] == ["bank.partial"]
-    for others in (seeds[:6], seeds[:16][::-1], seeds[1:]):
-        with pytest.raises(ResumeError, match="16 records"):
-            build(path, others, encoder=Hashing(), resume=True)
-    with pytest.raises(ResumeError, match="id_key: id, now sku"):
-        build(path, seeds, encoder=Hashing(), id_key="sku", resume=True)
-    with pytest.raises(BankError, match="other-cls"):
-        build(path, seeds, encoder=Hashing("other-cls"), resume=True)
-    built = build(path, seeds, encoder=Hashing(), resume=True)
-    assert (built.records, built.resumed, built.added) == (30, 16, 14)
-    assert [item.name for item in tmp_path.iterdir()] == ["bank"]
-    with SeedBank.open(path) as bank:
-        assert_equals_a_file(bank, seeds)
-    with pytest.raises(BankError, match="is there already"):
-        build(path, seeds, encoder=Hashing())
-    with pytest.raises(UsageError, match="does not exist"):
-        build(tmp_path / "no" / "bank", seeds, encoder=Hashing())

@@ -29,7 +29,8 @@ from ecom_rag.models.tokens import Tokenizer
         ("intfloat/multilingual-e5-large", "e5", "mean", "query: ", "passage: "),
         ("intfloat/multilingual-e5-large-instruct", "e5-instruct", "mean", "", ""),
         ("thenlper/gte-base", "gte", "mean", "", ""),
-        ("Alibaba-NLP/gte-large-en-v1.5", "gte-v1.5", "cls", "", ""),
+        ("BAAI/bge-large-zh-noinstruct", "bge-noinstruct", "cls", "", ""),
+        ("intfloat/e5-mistral-7b-instruct", "e5-mistral", "last", "", ""),
         ("maidalun1020/bce-embedding-base_v1", "bce", "cls", "", ""),
         ("sentence-transformers/all-MiniLM-L6-v2", "minilm", "mean", "", ""),
     ],
@@ -39,6 +40,11 @@ def test_families(name, family, pooling, query, passage):
     assert (found.name, found.pooling, found.query_instruction, found.passage_instruction) == (
         family, pooling, query, passage,
     )  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["Alibaba-NLP/gte-large-en-v1.5", "Alibaba-NLP/gte-multilingual-base", "bert-base"])
+def test_names_that_promise_nothing(name):
+    assert family_of(name) is None
 
 
 def test_own_files_win_over_the_name_and_the_log_says_what_was_chosen(tmp_path, caplog):

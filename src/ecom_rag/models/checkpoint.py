@@ -1,7 +1,6 @@
 """A checkpoint on disk: finding it, reading what its own files say, and telling it apart from others."""
 
 import hashlib
-import json
 import logging
 import os
 import re
@@ -11,7 +10,17 @@ from typing import Any
 
 from ecom_rag.errors import ModelError
 from ecom_rag.models.cache import cache_folder
-from ecom_rag.models.families import family_of
+from ecom_rag.models.families import Family, family_of
+from ecom_rag.models.folder import (
+    check,
+    modules_of,
+    network_folder,
+    pooling_of,
+    read_config,
+    read_object,
+    sentence_settings,
+)
+from ecom_rag.models.folder import read_json as read_json
 from ecom_rag.models.quantized import PACKED, unpacked
 
 logger = logging.getLogger(__name__)
@@ -20,6 +29,7 @@ STARTER = "starter"
 POOLINGS = ("cls", "mean", "last")
 _DEFAULT_MAX_LENGTH = 512
 _WEIGHTS = ("*.safetensors", "*.bin", "*.pt")
+_WIDTHS = ("hidden_size", "d_model", "dim", "n_embd")  # how configurations name the width of the network
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +44,8 @@ class Checkpoint:
         max_length: Tokens including special ones.
         dense_layers: Folders of sentence-transformers ``Dense`` modules, applied after pooling.
         sources: What each choice rests on, for the log.
+        truncate_dim: Dimensions of the embedding that the checkpoint keeps; ``None`` is all.
+        include_prompt: Whether the instruction's tokens take part in pooling.
     """
 
     folder: Path
@@ -43,14 +55,16 @@ class Checkpoint:
     max_length: int
     dense_layers: tuple[Path, ...]
     sources: str
+    truncate_dim: int | None = None
+    include_prompt: bool = True
 
     @property
     def dimension(self) -> int:
-        """Of a dense embedding."""
+        """Of a dense embedding, before it is truncated."""
         if self.dense_layers:
-            return int(read_json(self.dense_layers[-1] / "config.json")["out_features"])
-        config = read_json(self.folder / "config.json")
-        return int(config.get("hidden_size") or config["dim"])
+            return int(read_object(self.dense_layers[-1] / "config.json")["out_features"])
+        config = read_config(self.folder)
+        return next((int(config[key]) for key in _WIDTHS if config.get(key)), 0) or _default_width(self.folder)
 
     @property
     def has_sparse(self) -> bool:
@@ -71,18 +85,13 @@ def locate(model: str, *, reranker: bool = False) -> Path:
         reranker: ``starter`` is the packaged cross-encoder instead of the packaged encoder.
 
     Raises:
-        ModelError: There is no such folder and the hub has no such model or cannot be reached.
+        ModelError: There is no such folder and the hub has no such model or cannot be reached; or the folder asks for
+            something that is not done here (see ``contents``).
     """
     path = Path(model).expanduser()
     if path.is_dir():
-        if (path / PACKED).exists():
-            return unpacked(path)
-        if not (path / "config.json").exists():
-            found = ", ".join(sorted(item.name for item in path.iterdir())[:6]) or "nothing"
-            raise ModelError(
-                f"{model}: no config.json in this folder (found {found}); expected a Hugging Face checkpoint"
-            )
-        return path.resolve()
+        check(path)
+        return unpacked(path) if (path / PACKED).exists() else path.resolve()
     if path.is_file():
         raise ModelError(f"{model}: is a file; expected the checkpoint's folder")
     if model == STARTER and reranker:
@@ -95,7 +104,9 @@ def locate(model: str, *, reranker: bool = False) -> Path:
     ways_out = f"pass a local folder, or --model {STARTER} for the packaged small English {kind}"
     if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", model) or model.startswith("."):
         raise ModelError(f"{model}: no such folder; {ways_out}")
-    return _from_hub(model, ways_out)
+    folder = _from_hub(model, ways_out)
+    check(folder)
+    return folder
 
 
 def _from_hub(model: str, ways_out: str) -> Path:
@@ -123,6 +134,41 @@ def hub_name(model: str) -> str | None:
     return None if Path(model).expanduser().is_dir() else model
 
 
+def encoder_checkpoint(
+    folder: Path,
+    *,
+    name: str | None = None,
+    pooling: str | None = None,
+    max_length: int | None = None,
+    query_instruction: str | None = None,
+    passage_instruction: str | None = None,
+) -> Checkpoint:
+    """How an embedding checkpoint is used, with what the caller asks for instead; see ``describe``.
+
+    Raises:
+        ModelError: It is a reranker, its files ask for something that is not done here, or ``max_length`` is beyond the
+            positions that it has.
+    """
+    architectures = read_config(folder).get("architectures") or []
+    if any("SequenceClassification" in str(name) for name in architectures):
+        raise ModelError(
+            f"{folder}: is a classifier of texts or pairs ({architectures[0]}), not an encoder; use it as a reranker"
+            " (rerank --model), or pass an encoder"
+        )
+    found = with_overrides(
+        describe(folder, name=name, pooling=pooling),
+        max_length=max_length,
+        query_instruction=query_instruction,
+        passage_instruction=passage_instruction,
+    )
+    if not found.include_prompt and (found.query_instruction or found.passage_instruction):
+        raise ModelError(
+            f"{folder}: its pooling leaves out the instruction's tokens (include_prompt is false), which is not"
+            " supported; use it with empty instructions, or another checkpoint"
+        )
+    return found
+
+
 def describe(folder: Path, *, name: str | None = None, pooling: str | None = None) -> Checkpoint:
     """Read pooling, instructions and length from a checkpoint's own files, else from the family table.
 
@@ -132,20 +178,40 @@ def describe(folder: Path, *, name: str | None = None, pooling: str | None = Non
         pooling: Overrides what was found.
 
     Returns:
-        The description; what was chosen and why is logged at info level.
+        The description. What was chosen and why is logged: as a warning where a folder's name decided, else as info.
 
     Raises:
         ModelError: The files ask for something that is not supported here.
     """
-    config = read_json(folder / "config.json")
-    name = name or " ".join([folder.name, str(config.get("_name_or_path", ""))])
-    family = family_of(name)
-    modules = _modules(folder)
-    own_pooling = _own_pooling(folder, modules)
-    if pooling is not None:
-        chosen, why = pooling, "as asked"
-    elif own_pooling is not None:
-        chosen, why = own_pooling, "from the folder's pooling file"
+    own_name = name or " ".join([folder.name, str(read_config(folder).get("_name_or_path", ""))])
+    family = family_of(own_name)
+    settings = _pooling_settings(folder)
+    chosen, why = _pooling(folder, settings, family, pooling)
+    query, passage, told = _own_prompts(folder)
+    prompts = "from the folder's prompts" if told else "none"
+    if not told and family is not None and (family.query_instruction or family.passage_instruction):
+        query, passage, prompts = family.query_instruction, family.passage_instruction, f"family {family.name}, by name"
+    max_length = min(own_length(folder), _DEFAULT_MAX_LENGTH)
+    sources = f"pooling {chosen} ({why}), instructions {query!r}/{passage!r} ({prompts}), max length {max_length}"
+    by_name = "by name" in why or "by name" in prompts
+    logger.log(logging.WARNING if by_name and name is None else logging.INFO, "%s: %s", folder.name, sources)
+    dense = tuple(module.folder for module in modules_of(folder) if module.kind == "Dense")
+    truncate_dim = read_object(folder / "config_sentence_transformers.json").get("truncate_dim")
+    include_prompt = bool((settings or {}).get("include_prompt", True))
+    return Checkpoint(folder, chosen, query, passage, max_length, dense, sources, truncate_dim, include_prompt)
+
+
+def _pooling(
+    folder: Path, settings: dict[str, Any] | None, family: Family | None, asked: str | None
+) -> tuple[str, str]:
+    """The pooling, and what says so."""
+    if asked is not None:
+        chosen, why = asked, "as asked"
+    elif settings is not None:
+        found = pooling_of(settings)
+        if len(found) != 1:
+            raise ModelError(f"{folder}: {len(found)} poolings at once are not supported; expected one")
+        chosen, why = found[0], "from the folder's pooling file"
     elif family is not None:
         chosen, why = family.pooling, f"family {family.name}, by name"
     else:
@@ -155,24 +221,16 @@ def describe(folder: Path, *, name: str | None = None, pooling: str | None = Non
         )
     if chosen not in POOLINGS:
         raise ModelError(f"{folder}: pooling {chosen!r} is not supported; expected one of {', '.join(POOLINGS)}")
-
-    query, passage, told = _own_prompts(folder)
-    prompts = "from the folder's prompts" if told else "none"
-    if not told and family is not None and (family.query_instruction or family.passage_instruction):
-        query, passage, prompts = family.query_instruction, family.passage_instruction, f"family {family.name}, by name"
-    max_length = min(own_length(folder), _DEFAULT_MAX_LENGTH)
-    sources = f"pooling {chosen} ({why}), instructions {query!r}/{passage!r} ({prompts}), max length {max_length}"
-    logger.info("%s: %s", folder.name, sources)
-    dense = tuple(folder / module["path"] for module in modules if module["type"].endswith(".Dense"))
-    return Checkpoint(folder, chosen, query, passage, max_length, dense, sources)
+    return chosen, why
 
 
 def own_length(folder: Path) -> int:
     """Tokens that a checkpoint's files say it reads, at most what it can."""
-    limit = position_limit(read_json(folder / "config.json"))
-    length = read_json(folder / "sentence_bert_config.json").get("max_seq_length")
-    length = length or read_json(folder / "tokenizer_config.json").get("model_max_length")  # sentence-transformers 6
-    return min(int(length or limit), limit)
+    limit = position_limit(read_config(folder))
+    length = sentence_settings(folder).get("max_seq_length")
+    # where sentence-transformers 6 keeps it
+    length = length or read_object(network_folder(folder) / "tokenizer_config.json").get("model_max_length")
+    return int(min(limit, length or limit))
 
 
 def with_overrides(
@@ -184,10 +242,12 @@ def with_overrides(
         ModelError: ``max_length`` is beyond the positions that the model has.
     """
     if max_length is not None:
-        limit = position_limit(read_json(checkpoint.folder / "config.json"))
+        limit = position_limit(read_config(checkpoint.folder))
         if not 8 <= max_length <= limit:
-            raise ModelError(f"{checkpoint.folder.name}: max length {max_length} is outside what this checkpoint can"
-                             f" read; expected 8 to {limit}")  # fmt: skip
+            raise ModelError(
+                f"{checkpoint.folder.name}: max length {max_length} is outside what this checkpoint can read; expected"
+                f" 8 to {limit}"
+            )
         checkpoint = replace(checkpoint, max_length=max_length)
     if query_instruction is not None:
         checkpoint = replace(checkpoint, query_instruction=query_instruction)
@@ -207,17 +267,43 @@ def position_limit(config: dict[str, Any]) -> int:
 def fingerprint(folder: Path) -> str:
     """A digest of weights, tokenizer and configuration: equal for equal models, wherever they lie.
 
+    Lengths and instructions are not in it: they can be set, and are part of an encoder's settings.
+
     Digests of large files are remembered by size and time of change, so that only the first call reads them.
     """
     names = ["config.json", "tokenizer.json", "tokenizer_config.json", "modules.json", "vocab.txt"]
     files = [folder / name for name in names if (folder / name).exists()]
     files += sorted(path for pattern in _WEIGHTS for path in folder.glob(pattern))
     files += sorted(folder.glob("[0-9]*_*/*"))
+    own = {path for module in modules_of(folder) if module.folder != folder for path in module.folder.glob("*")}
+    files += sorted(own - set(files))
     total = hashlib.sha256()
     for path in files:
         if path.is_file():
             total.update(f"{path.relative_to(folder)}:{_file_digest(path)}\n".encode())
+    for line in _beside(folder):
+        total.update(f"{line}\n".encode())
     return total.hexdigest()[:32]
+
+
+def _beside(folder: Path) -> list[str]:
+    """What else changes the token ids; nothing for most checkpoints, whose digest is that of the files alone."""
+    network = network_folder(folder)
+    lines = ["do_lower_case"] if sentence_settings(folder).get("do_lower_case") else []
+    told = read_object(network / "tokenizer_config.json")
+    special = read_object(network / "special_tokens_map.json")
+    lines += [f"{key}:{value}" for key, value in sorted(special.items()) if _token(value) != _token(told.get(key))]
+    patterns = ["added_tokens.json"]
+    if not (network / "tokenizer.json").exists():  # else they are not read
+        patterns += ["vocab.json", "merges.txt", "*.model"]
+    for path in sorted(path for pattern in patterns for path in network.glob(pattern)):
+        lines.append(f"{path.name}:{_file_digest(path)}")
+    return lines
+
+
+def _token(value: Any) -> Any:
+    """A special token, written as a string or as an object."""
+    return value.get("content") if isinstance(value, dict) else value
 
 
 def _file_digest(path: Path) -> str:
@@ -236,46 +322,43 @@ def _file_digest(path: Path) -> str:
     return digest
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object of a checkpoint; empty where the file is missing."""
-    if not path.exists():
-        return {}
+def _default_width(folder: Path) -> int:
+    """The width of a network whose ``config.json`` leaves it to transformers."""
+    from transformers import AutoConfig
+
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ModelError(f"{path}: not valid JSON ({error}); restore the checkpoint's file") from None
-    return value if isinstance(value, dict) else {"items": value}
+        config = AutoConfig.from_pretrained(network_folder(folder), trust_remote_code=False, local_files_only=True)
+        return int(config.hidden_size)
+    except Exception as error:
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ModelError(
+            f"{folder}: config.json does not give the width of the network ({first[:200]}); expected hidden_size"
+        ) from None
 
 
-def _modules(folder: Path) -> list[dict[str, Any]]:
-    modules: list[dict[str, Any]] = read_json(folder / "modules.json").get("items", [])
-    for module in modules:
-        if module["type"].rsplit(".", 1)[-1] not in ("Transformer", "Pooling", "Dense", "Normalize"):
-            raise ModelError(f"{folder / 'modules.json'}: module {module['type']} is not supported;"
-                             " expected Transformer, Pooling, Dense and Normalize")  # fmt: skip
-    return modules
-
-
-def _own_pooling(folder: Path, modules: list[dict[str, Any]]) -> str | None:
-    path = next((folder / m["path"] for m in modules if m["type"].endswith(".Pooling")), folder / "1_Pooling")
-    settings = read_json(path / "config.json")
-    if not settings:
+def _pooling_settings(folder: Path) -> dict[str, Any] | None:
+    """Of the Pooling module; ``None`` where there is none."""
+    place = next((module.folder for module in modules_of(folder) if module.kind == "Pooling"), None)
+    if place is None and not (folder / "1_Pooling" / "config.json").exists():
         return None
-    if "pooling_mode" in settings:
-        found = [settings["pooling_mode"]] if isinstance(settings["pooling_mode"], str) else settings["pooling_mode"]
-    else:
-        found = [
-            key.removeprefix("pooling_mode_") for key, on in settings.items() if key.startswith("pooling_mode_") and on
-        ]
-    if len(found) != 1:
-        raise ModelError(f"{path / 'config.json'}: {len(found)} poolings at once are not supported; expected one")
-    names = {"cls_token": "cls", "mean_tokens": "mean", "lasttoken": "last"}
-    return names.get(found[0], found[0])
+    return read_object((place or folder / "1_Pooling") / "config.json")
 
 
 def _own_prompts(folder: Path) -> tuple[str, str, bool]:
-    """Query and passage prompt, and whether the folder names any."""
-    prompts = read_json(folder / "config_sentence_transformers.json").get("prompts") or {}
-    query = prompts.get("query", "")
-    passage = prompts.get("passage", prompts.get("document", ""))
-    return query, passage, bool(query or passage)
+    """Query and passage prompt, and whether the folder names any, be it an empty one.
+
+    A side without a prompt of its own gets the default prompt, as in ``SentenceTransformer.encode``.
+    """
+    settings = read_object(folder / "config_sentence_transformers.json")
+    prompts = settings.get("prompts") or {}
+    default = settings.get("default_prompt_name")
+    if default is not None and default not in prompts:
+        raise ModelError(
+            f"{folder / 'config_sentence_transformers.json'}: default_prompt_name {default!r} is not among its prompts;"
+            " restore the checkpoint's file"
+        )
+    common = prompts.get(default) or ""
+    query = prompts.get("query", common)
+    passage = next((prompts[name] for name in ("passage", "document", "corpus") if name in prompts), common)
+    told = default is not None or any(name in prompts for name in ("query", "passage", "document", "corpus"))
+    return query or "", passage or "", told

@@ -11,8 +11,9 @@ from scipy.sparse import csr_matrix
 from ecom_rag.errors import EmbeddingError, ModelError, UsageError
 from ecom_rag.models import runtimes
 from ecom_rag.models.batching import Batch, batches
-from ecom_rag.models.checkpoint import Checkpoint, describe, fingerprint, hub_name, locate, read_json, with_overrides
+from ecom_rag.models.checkpoint import Checkpoint, encoder_checkpoint, fingerprint, hub_name, locate
 from ecom_rag.models.embeddings import OUTPUTS, Embeddings, Ragged
+from ecom_rag.models.folder import read_config
 from ecom_rag.models.tokens import Layout, Tokenizer
 
 logger = logging.getLogger(__name__)
@@ -78,23 +79,28 @@ class Encoder:
             pooling: ``cls``, ``mean`` or ``last``; by default what the checkpoint says.
             query_instruction: Put before queries; by default what the checkpoint or its family says, ``""`` for none.
             passage_instruction: Put before passages (seeds).
-            truncate_dim: Keep only the first dimensions (Matryoshka, Kusupati et al. 2022, arXiv:2205.13147).
+            truncate_dim: Keep only the first dimensions (Matryoshka, Kusupati et al. 2022, arXiv:2205.13147); by
+                default as many as the checkpoint says, else all.
 
         Raises:
             ModelError: The checkpoint cannot be found, read or used.
             UsageError: Options that do not go together.
         """
         folder = locate(model)
-        checkpoint = with_overrides(
-            describe(folder, name=hub_name(model), pooling=pooling),
+        checkpoint = encoder_checkpoint(
+            folder,
+            name=hub_name(model),
+            pooling=pooling,
             max_length=max_length,
             query_instruction=query_instruction,
             passage_instruction=passage_instruction,
         )
+        if truncate_dim is None:
+            truncate_dim = checkpoint.truncate_dim
         if truncate_dim is not None and not 1 <= truncate_dim <= checkpoint.dimension:
             raise UsageError(f"truncate_dim is {truncate_dim}; expected 1 to {checkpoint.dimension}, as many as"
                              f" {model} has")  # fmt: skip
-        placement = runtimes.choose(runtime, precision, device, read_json(folder / "config.json"))
+        placement = runtimes.choose(runtime, precision, device, read_config(folder))
         print_of_files = fingerprint(folder)
 
         def build() -> Any:

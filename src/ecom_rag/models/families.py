@@ -2,6 +2,7 @@
 
 Sources: the model cards of BAAI/bge-*, intfloat/*e5*, thenlper/gte-*, maidalun1020/bce-* and
 sentence-transformers/*MiniLM*. A checkpoint's own files win over this table (see ``checkpoint.describe``).
+GTE v1.5 is not in it: its folders need their own code, which is never run.
 """
 
 import re
@@ -24,15 +25,16 @@ _EN = "Represent this sentence for searching relevant passages: "
 
 FAMILIES = (
     Family("bge-m3", r"bge-m3", "cls"),
+    Family("bge-noinstruct", r"bge-.*noinstruct", "cls"),
     Family("bge-zh", r"bge-(small|base|large)-zh", "cls", _ZH),
     Family("bge-en", r"bge-(small|base|large)-en", "cls", _EN),
+    Family("e5-mistral", r"e5-mistral", "last"),
     Family("e5-instruct", r"e5-.*instruct", "mean"),
     Family("e5", r"e5-(small|base|large)", "mean", "query: ", "passage: "),
-    Family("gte-v1.5", r"gte-(base|large)-en-v1\.5|gte-multilingual-base", "cls"),
     Family("gte-zh", r"gte-(small|base|large)-zh", "cls"),
-    Family("gte", r"gte-(tiny|small|base|large)", "mean"),
+    Family("gte", r"gte-(tiny|small|base|large)(?!.*v1\.5)", "mean"),
     Family("bce", r"bce-embedding", "cls"),
-    Family("minilm", r"minilm", "mean"),
+    Family("minilm", r"minilm(?!.*dot)", "mean"),
 )
 
 

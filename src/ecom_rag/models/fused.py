@@ -24,6 +24,7 @@ from ecom_rag.models.int8 import Int8Layer
 from ecom_rag.models.weights import Weights
 
 FAMILIES = ("bert", "xlm-roberta", "roberta")
+_DEFAULTS = {"vocab_size": 30522, "hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12}  # BERT's own
 _LOOP_TOKENS = 15  # up to this padded length the compiled loop is faster than the general kernel
 
 
@@ -112,6 +113,7 @@ class FusedTransformer(nn.Module):
 
     def __init__(self, config: Mapping[str, Any], weights: Weights, precision: str) -> None:
         super().__init__()
+        config = {**_DEFAULTS, **config}
         self._dtype = torch.bfloat16 if precision == "bf16" else torch.float32
         self._heads = int(config["num_attention_heads"])
         self._offset = 0 if config["model_type"] == "bert" else int(config.get("pad_token_id", 1)) + 1

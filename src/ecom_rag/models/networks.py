@@ -1,6 +1,8 @@
 """The networks that run: a transformer with its pooling and heads as one module, so that one pass gives all outputs."""
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +11,19 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from ecom_rag.errors import ModelError
-from ecom_rag.models.checkpoint import Checkpoint, read_json
+from ecom_rag.models.checkpoint import Checkpoint
+from ecom_rag.models.contents import ACTIVATIONS
+from ecom_rag.models.folder import network_folder, read_config, read_object
 from ecom_rag.models.fused import FusedTransformer
-from ecom_rag.models.weights import Weights, read_tensors, read_weights
+from ecom_rag.models.weights import Weights, check_unused, read_tensors, read_weights
 
 logger = logging.getLogger(__name__)
+
+# How any other library is asked to load a checkpoint: no code of its own, no pickles but of tensors, no hub.
+LOCAL: dict[str, Any] = {"trust_remote_code": False, "weights_only": True, "local_files_only": True}
+_ENCODER_HALVES = {"t5": "T5EncoderModel", "mt5": "MT5EncoderModel", "umt5": "UMT5EncoderModel"}
+# What encoders leave out of a whole checkpoint: the decoder, or the head of masked language modelling.
+_DECODERS = {**dict.fromkeys(_ENCODER_HALVES, ("decoder.",)), "modernbert": ("decoder.", "head.")}
 
 
 class EncoderNetwork(nn.Module):
@@ -29,7 +39,13 @@ class EncoderNetwork(nn.Module):
     def __init__(self, checkpoint: Checkpoint, *, fused: str | None = None) -> None:
         super().__init__()
         folder = checkpoint.folder
-        self.transformer: Any = _fused(folder, fused) if fused else _load_transformer(folder, "AutoModel")
+        self.transformer: Any
+        if fused:
+            weights = read_weights(folder)
+            self.transformer = _fused(folder, fused, weights)
+            weights.check_all_used()
+        else:
+            self.transformer = _load_transformer(folder, "AutoModel")
         self.pooling = checkpoint.pooling
         self.dense = nn.Sequential(*(_dense_layer(path) for path in checkpoint.dense_layers))
         self.sparse_head: Any = _head(folder / "sparse_linear.pt") if checkpoint.has_sparse else None
@@ -106,11 +122,12 @@ class FusedCrossEncoderNetwork(nn.Module):
     def __init__(self, folder: Path, *, uses_token_types: bool, precision: str) -> None:
         super().__init__()
         weights = read_weights(folder)
-        bert = read_json(folder / "config.json")["model_type"] == "bert"
+        bert = read_config(folder)["model_type"] == "bert"
         self.transformer = _fused(folder, precision, weights)
         self.uses_token_types = uses_token_types
         self._dense = weights.linear("pooler.dense" if bert else "classifier.dense")
         self._out = weights.linear("classifier" if bert else "classifier.out_proj")
+        weights.check_all_used()
 
     def forward(
         self,
@@ -125,47 +142,98 @@ class FusedCrossEncoderNetwork(nn.Module):
         return (linear(hidden, *self._out)[:, 0],)
 
 
-def _fused(folder: Path, precision: str, weights: Weights | None = None) -> FusedTransformer:
-    return FusedTransformer(read_json(folder / "config.json"), weights or read_weights(folder), precision)
+def _fused(folder: Path, precision: str, weights: Weights) -> FusedTransformer:
+    return FusedTransformer(read_config(folder), weights, precision)
 
 
 def _load_transformer(folder: Path, auto_class: str) -> nn.Module:
     import transformers
     from transformers.utils import logging as transformers_logging
 
+    config = read_config(folder)
+    if auto_class == "AutoModel":
+        auto_class = _ENCODER_HALVES.get(str(config.get("model_type")), auto_class)
+        if config.get("is_encoder_decoder") and auto_class == "AutoModel":
+            raise ModelError(
+                f"{folder}: is an encoder-decoder ({config.get('model_type')}), of which only T5, mT5 and umT5 are"
+                " supported; use an encoder"
+            )
     transformers_logging.disable_progress_bar()
-    try:
+    with loading(folder, auto_class):
         loaded: Any = getattr(transformers, auto_class).from_pretrained(
-            folder, dtype=torch.float32, output_loading_info=True
+            network_folder(folder), dtype=torch.float32, output_loading_info=True, **LOCAL
         )
-    except Exception as error:
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ModelError(f"{folder}: cannot be loaded as {auto_class} ({first[:200]})") from None
     model, info = loaded
     missing = [key for key in info["missing_keys"] if not key.startswith("pooler.") and "position_ids" not in key]
     if missing:
-        raise ModelError(f"{folder}: the weights lack {len(missing)} tensors (e.g. {sorted(missing)[0]}) and would be"
-                         " random; expected a complete checkpoint of this kind")  # fmt: skip
+        raise ModelError(
+            f"{folder}: the weights lack {len(missing)} tensors (e.g. {sorted(missing)[0]}) and would be random;"
+            " expected a complete checkpoint of this kind"
+        )
+    decoders = _DECODERS.get(str(config.get("model_type")), ())
+    check_unused((key for key in info["unexpected_keys"] if not key.startswith(decoders)), folder)
     return model
+
+
+@contextmanager
+def loading(folder: Path, kind: str) -> Iterator[None]:
+    """Turn whatever another library raises of a checkpoint into one line of ours.
+
+    Raises:
+        ModelError: Anything was raised. Torch's advice to read an unsafe pickle all the same is not passed on.
+    """
+    try:
+        yield
+    except ModelError:
+        raise
+    except Exception as error:
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        if "weights_only" in str(error) or "Weights only load" in str(error):
+            raise ModelError(
+                f"{folder}: its weights are damaged, or a pickle of something else than tensors, which is never run;"
+                " copy them again, or use a checkpoint in safetensors"
+            ) from None
+        raise ModelError(
+            f"{folder}: cannot be loaded as {kind} ({first[:200]}); expected a checkpoint whose network"
+            " transformers has itself"
+        ) from None
 
 
 def _head(path: Path) -> nn.Linear:
     state = read_tensors(path)
-    if set(state) != {"weight", "bias"}:
+    if set(state) != {"weight", "bias"} or state["weight"].ndim != 2:
         raise ModelError(f"{path}: found {sorted(state)}; expected a linear layer's weight and bias")
-    layer = nn.Linear(state["weight"].shape[1], state["weight"].shape[0])
-    layer.load_state_dict({key: value.float() for key, value in state.items()})
+    return _linear(path, state, *reversed(state["weight"].shape))
+
+
+def _linear(path: Path, state: dict[str, Tensor], width: int, outputs: int, *, bias: bool = True) -> nn.Linear:
+    layer = nn.Linear(width, outputs, bias=bias)
+    try:
+        layer.load_state_dict({key: value.float() for key, value in state.items()})
+    except RuntimeError:
+        found = {key: list(value.shape) for key, value in state.items()}
+        raise ModelError(
+            f"{path}: holds {found}; expected a linear layer of {width} inputs and {outputs} outputs"
+            f"{'' if bias else ' without bias'}, restore the checkpoint's file"
+        ) from None
     return layer
 
 
 def _dense_layer(folder: Path) -> nn.Module:
-    config = read_json(folder / "config.json")
-    activation = str(config.get("activation_function", "torch.nn.modules.activation.Tanh")).rsplit(".", 1)[-1]
-    if activation not in ("Tanh", "Identity", "GELU", "ReLU"):
-        raise ModelError(f"{folder / 'config.json'}: activation {activation} is not supported; expected Tanh, Identity,"
-                         " GELU or ReLU")  # fmt: skip
+    config = read_object(folder / "config.json")
+    name = str(config.get("activation_function", "torch.nn.modules.activation.Tanh"))
+    activation = name.rsplit(".", 1)[-1]
+    if activation not in ACTIVATIONS or not name.startswith("torch.nn."):
+        raise ModelError(
+            f"{folder / 'config.json'}: activation {name} is not supported; expected {', '.join(ACTIVATIONS)} of"
+            " torch.nn"
+        )
+    missing = [key for key in ("in_features", "out_features") if not config.get(key)]
+    if missing:
+        raise ModelError(f"{folder / 'config.json'}: {missing[0]} is missing; restore the checkpoint's file")
     weights = folder / "model.safetensors"
-    state = read_tensors(weights if weights.exists() else folder / "pytorch_model.bin")
-    layer = nn.Linear(config["in_features"], config["out_features"], bias=config.get("bias", True))
-    layer.load_state_dict({key.removeprefix("linear."): value.float() for key, value in state.items()})
+    path = weights if weights.exists() else folder / "pytorch_model.bin"
+    state = {key.removeprefix("linear."): value for key, value in read_tensors(path).items()}
+    bias = config.get("bias", True)
+    layer = _linear(path, state, config["in_features"], config["out_features"], bias=bias)
     return nn.Sequential(layer, getattr(nn, activation)())

@@ -20,10 +20,12 @@ from numpy.typing import NDArray
 from ecom_rag.errors import ModelError
 from ecom_rag.models.cache import cache_folder
 from ecom_rag.models.embeddings import Ragged
+from ecom_rag.models.folder import network_folder, read_config, sentence_settings
 
 logger = logging.getLogger(__name__)
 
 _TEXTS_AT_ONCE = 1024
+_FORM = "2"  # of what is kept in the cache
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +50,13 @@ class Tokenizer:
         folder: The checkpoint.
 
     Raises:
-        ModelError: The folder has no tokenizer, or only a slow one.
+        ModelError: The folder has no tokenizer, or only a slow one, or one with more tokens than the network.
     """
 
     def __init__(self, folder: Path) -> None:
-        backend, facts = _from_cache(folder) or _from_checkpoint(folder)
+        network = network_folder(folder)
+        backend, facts = _from_cache(network) or _from_checkpoint(network)
+        _check_size(folder, facts["largest_id"])
         self._backend = backend
         self._backend.no_truncation()
         self._backend.no_padding()
@@ -62,8 +66,13 @@ class Tokenizer:
         self.uses_token_types: bool = facts["uses_token_types"]
         self.max_length: int = facts["max_length"]
         self.unweighted_ids = np.array(facts["unweighted_ids"], np.int64)
-        self.single = self._layout(self._backend.encode("a"))
-        self.pair = self._layout(self._backend.encode("a", "b"))
+        self.single = self._layout(folder, self._backend.encode("a"))
+        self.pair = self._layout(folder, self._backend.encode("a", "b"))
+        if self.uses_token_types and self.single.document_type != 0:
+            raise ModelError(
+                f"{folder}: its tokenizer gives single texts token type {self.single.document_type}; expected 0, which"
+                " is all that is supported"
+            )
 
     def ids(self, texts: Sequence[str], max_tokens: int) -> Ragged:
         """Token ids of each text, without special tokens, cut to ``max_tokens``.
@@ -82,10 +91,15 @@ class Tokenizer:
         return Ragged(joined.values, joined.offsets[1:])
 
     @staticmethod
-    def _layout(probe: Any) -> Layout:
+    def _layout(folder: Path, probe: Any) -> Layout:
         special = np.array(probe.special_tokens_mask, bool)
         ids = np.array(probe.ids, np.int32)
         plain = np.flatnonzero(~special)
+        if not len(plain):
+            raise ModelError(
+                f"{folder}: its tokenizer finds no token in a text, so that all texts would be the same; copy the"
+                " tokenizer's files from the model that it was tuned from"
+            )
         first, last = int(plain[0]), int(plain[-1])
         # The run of special tokens strictly between the two texts; empty for a single text.
         inside = np.flatnonzero(special[first:last]) + first
@@ -97,18 +111,29 @@ def _from_checkpoint(folder: Path) -> tuple[Any, dict[str, Any]]:
     from transformers import AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder)
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
     except Exception as error:
-        raise ModelError(f"{folder}: its tokenizer cannot be loaded ({_first_line(error)}); expected tokenizer.json"
-                         " and tokenizer_config.json beside the weights") from None  # fmt: skip
+        raise ModelError(
+            f"{folder}: its tokenizer cannot be loaded ({_first_line(error)}); expected tokenizer.json and"
+            " tokenizer_config.json beside the weights"
+        ) from None
     if not tokenizer.is_fast:
         raise ModelError(f"{folder}: has only a slow tokenizer; save a fast one (tokenizer.json) beside the weights")
+    if sentence_settings(folder).get("do_lower_case"):
+        _lower(tokenizer.backend_tokenizer)
+    vocabulary = tokenizer.get_vocab()
+    if not tokenizer.backend_tokenizer.get_vocab_size(with_added_tokens=False):
+        raise ModelError(
+            f"{folder}: its tokenizer has no vocabulary, so that all texts would be the same; expected tokenizer.json"
+            " and tokenizer_config.json beside the weights"
+        )
     # What FlagEmbedding drops from learned term weights: [SEP] of a BERT is not among them.
     special = (tokenizer.cls_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id, tokenizer.unk_token_id)
     facts = {
         "cut_left": tokenizer.truncation_side == "left",
         "pad_id": int(tokenizer.pad_token_id or 0),
         "vocab_size": len(tokenizer),
+        "largest_id": max(vocabulary.values()),
         "uses_token_types": "token_type_ids" in tokenizer.model_input_names,
         "max_length": int(tokenizer.model_max_length),
         "unweighted_ids": sorted({int(i) for i in special if i is not None}),
@@ -141,9 +166,32 @@ def _from_cache(folder: Path) -> tuple[Any, dict[str, Any]] | None:
         return None
 
 
+def _lower(backend: Any) -> None:
+    """Lower-case texts before all else, unless the tokenizer does, as sentence-transformers under ``do_lower_case``."""
+    from tokenizers.normalizers import Lowercase, Sequence
+
+    own: Any = backend.normalizer
+    steps: list[Any] = []
+    if own is not None:
+        steps = [own[i] for i in range(len(own))] if isinstance(own, Sequence) else [own]
+    if not any(isinstance(step, Lowercase) for step in steps):
+        backend.normalizer = Sequence([Lowercase(), *steps])
+
+
+def _check_size(folder: Path, largest: int) -> None:
+    """Refuse a tokenizer that gives ids beyond the embedding table."""
+    rows = read_config(folder).get("vocab_size")
+    if rows is not None and largest >= rows:
+        raise ModelError(
+            f"{folder}: its tokenizer has tokens up to number {largest}, but the embedding table only {rows} rows;"
+            " resize the table (transformers' resize_token_embeddings) and train the new rows, or take the added tokens"
+            " out of the tokenizer"
+        )
+
+
 def _cache_place(folder: Path) -> Path:
     """Named by what the tokenizer is made of: the folder's own small files, and the libraries' versions."""
-    digest = hashlib.sha256(f"{version('transformers')} {version('tokenizers')}".encode())
+    digest = hashlib.sha256(f"{_FORM} {version('transformers')} {version('tokenizers')}".encode())
     for path in sorted(folder.iterdir()):
         if path.suffix in (".json", ".txt", ".model") and "safetensors" not in path.name:
             digest.update(path.name.encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())

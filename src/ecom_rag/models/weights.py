@@ -1,15 +1,25 @@
-"""A checkpoint's tensors by name, read without building a model."""
+"""A checkpoint's tensors by name, read without building a model and without running what a pickle asks for."""
 
 import re
-from collections.abc import Mapping
+import zipfile
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
 
 from torch import Tensor
 
 from ecom_rag.errors import ModelError
-from ecom_rag.models.checkpoint import read_json
+from ecom_rag.models.contents import ADAPTER
+from ecom_rag.models.folder import network_folder, read_object
 
 _OLD_NAMES = ((".gamma", ".weight"), (".beta", ".bias"))  # LayerNorm in checkpoints of 2018
+# Heads of pre-training and buffers, which no vector goes through.
+_UNUSED = re.compile(
+    r"(.*\.)?position_ids$|pooler\.|cls\.|lm_head\.|qa_outputs\.|mlm_head\.|lm_predictions\.|mask_predictions\."
+    r"|predictions\.|sop_classifier\.|discriminator_predictions\.|generator_(predictions|lm_head)\."
+    r"|vocab_(transform|layer_norm|projector)\."
+)
 
 
 class Weights:
@@ -23,12 +33,22 @@ class Weights:
     def __init__(self, tensors: Mapping[str, Tensor], folder: Path) -> None:
         self._tensors = tensors
         self._folder = folder
+        self._used: set[str] = set()
 
     def __getitem__(self, name: str) -> Tensor:
         if name not in self._tensors:
-            raise ModelError(f"{self._folder}: the weights lack tensors (e.g. {name}) and would be random; expected a"
-                             " complete checkpoint of this kind")  # fmt: skip
-        return self._tensors[name].float()
+            raise ModelError(
+                f"{self._folder}: the weights lack tensors (e.g. {name}) and would be random; expected a complete"
+                " checkpoint of this kind"
+            )
+        self._used.add(name)
+        tensor = self._tensors[name]
+        if not tensor.is_floating_point():
+            raise ModelError(
+                f"{self._folder}: tensor {name} is of type {tensor.dtype}; expected floating-point weights, use the"
+                " checkpoint before it was quantised"
+            )
+        return tensor.float()
 
     def __contains__(self, name: str) -> bool:
         return name in self._tensors
@@ -37,27 +57,64 @@ class Weights:
         """Weight and bias."""
         return self[f"{name}.weight"], self[f"{name}.bias"]
 
+    def check_all_used(self) -> None:
+        """Raise ``ModelError`` where tensors were not asked for, unless they are heads that no vector goes through."""
+        check_unused(self._tensors.keys() - self._used, self._folder)
+
+
+def check_unused(names: Iterable[str], folder: Path) -> None:
+    """Refuse weights that the network has no place for.
+
+    Args:
+        names: Tensors that no layer took.
+        folder: For the message.
+
+    Raises:
+        ModelError: One of them is not a head of pre-training or a buffer.
+    """
+    strange = sorted(name for name in names if not _UNUSED.match(_plain(name)))
+    if not strange:
+        return
+    start = f"{folder}: the weights hold {len(strange)} tensors that the network of its config.json does not have"
+    if any("lora_" in name or "adapter" in name for name in strange):
+        raise ModelError(f"{start} (e.g. {strange[0]}), an adapter's; {ADAPTER}")
+    if any(_plain(name).startswith("classifier.") for name in strange):
+        raise ModelError(f"{start} (e.g. {strange[0]}), a classifier's; use it as a reranker, or pass an encoder")
+    raise ModelError(
+        f"{start} (e.g. {strange[0]}), and without them the vectors are another model's; expected weights and"
+        " config.json of one checkpoint"
+    )
+
 
 def read_weights(folder: Path) -> Weights:
-    """The tensors of a folder, memory-mapped where they are safetensors, without the prefix of the base model.
+    """The tensors of a folder, memory-mapped where the form allows it, without the prefix of the base model.
 
     Raises:
         ModelError: There are no weights, or they cannot be read.
     """
     tensors: dict[str, Tensor] = {}
-    for path in _files(folder):
-        tensors.update(read_tensors(path))
-    return Weights({_plain(name): tensor for name, tensor in tensors.items()}, folder)
+    for path in _files(network_folder(folder)):
+        for name, tensor in read_tensors(path).items():
+            if tensors.setdefault(_plain(name), tensor) is not tensor:
+                raise ModelError(f"{path}: holds {_plain(name)} twice; expected each tensor once")
+    return Weights(tensors, folder)
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """The tensors of one ``.safetensors`` file, or of one that torch wrote.
+    """The tensors of one ``.safetensors`` file, or of one that torch wrote, before 1.6 or since.
 
     Raises:
-        ModelError: It cannot be read.
+        ModelError: It cannot be read, or holds something else than tensors.
     """
     try:
         return _read(path)
+    except FileNotFoundError:
+        raise ModelError(f"{path}: no such file; copy the checkpoint again") from None
+    except UnpicklingError:
+        raise ModelError(
+            f"{path}: cannot be read (damaged, or a pickle of something else than tensors, which is never run); copy it"
+            " again, or use a checkpoint in safetensors"
+        ) from None
     except Exception as error:
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ModelError(f"{path}: cannot be read ({first[:200]}); copy it again") from None
@@ -69,7 +126,10 @@ def _files(folder: Path) -> list[Path]:
             return [folder / name]
         index = folder / f"{name}.index.json"
         if index.exists():
-            return [folder / shard for shard in sorted(set(read_json(index)["weight_map"].values()))]
+            shards = read_object(index).get("weight_map")
+            if not isinstance(shards, dict) or not all(isinstance(shard, str) for shard in shards.values()):
+                raise ModelError(f"{index}: names no shards; copy the checkpoint again")
+            return [folder / shard for shard in sorted(set(shards.values()))]
     raise ModelError(f"{folder}: no weights found; expected model.safetensors or pytorch_model.bin")
 
 
@@ -80,7 +140,11 @@ def _read(path: Path) -> dict[str, Tensor]:
         return dict(load_file(path))
     import torch
 
-    return dict(torch.load(path, map_location="cpu", weights_only=True, mmap=True))
+    # Torch before 1.6 did not write zip files, and only those can be mapped.
+    state: Any = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise UnpicklingError
+    return dict(state)
 
 
 def _plain(name: str) -> str:

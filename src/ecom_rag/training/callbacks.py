@@ -12,6 +12,7 @@ from torch import Tensor
 from transformers import TrainerCallback
 
 from ecom_rag import disk
+from ecom_rag.models.weights import read_tensors
 from ecom_rag.training.batches import Batches
 from ecom_rag.training.losses.distributed import world
 from ecom_rag.training.recipe import Recipe
@@ -162,7 +163,8 @@ class Hooks(TrainerCallback):
             shutil.rmtree(folder)
 
     def _load(self, checkpoint: Path) -> None:
-        self._ema = torch.load(checkpoint / _EMA, map_location=self._model.device, weights_only=True)
+        device = self._model.device
+        self._ema = {name: weight.to(device) for name, weight in read_tensors(checkpoint / _EMA).items()}
 
     def _weights(self) -> Iterator[tuple[str, Any]]:
         return ((name, weight) for name, weight in self._model.named_parameters() if weight.requires_grad)

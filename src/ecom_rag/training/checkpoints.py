@@ -13,14 +13,14 @@ import torch
 from ecom_rag.errors import ModelError, UsageError
 from ecom_rag.models.checkpoint import (
     Checkpoint,
-    describe,
+    encoder_checkpoint,
     hub_name,
     locate,
     own_length,
     position_limit,
-    read_json,
-    with_overrides,
 )
+from ecom_rag.models.folder import network_folder, read_config, sentence_settings
+from ecom_rag.models.networks import LOCAL, loading
 from ecom_rag.training.recipe import Recipe
 
 logger = logging.getLogger(__name__)
@@ -49,9 +49,9 @@ def base_checkpoint(recipe: Recipe) -> Checkpoint:
     Raises:
         ModelError: No such checkpoint, a length it cannot read, or heads that loss m3 needs are missing.
     """
-    folder = locate(recipe.model)
-    found = with_overrides(
-        describe(folder, name=hub_name(recipe.model)),
+    found = encoder_checkpoint(
+        locate(recipe.model),
+        name=hub_name(recipe.model),
         max_length=recipe.data.max_length,
         query_instruction=recipe.data.query_instruction,
         passage_instruction=recipe.data.passage_instruction,
@@ -70,19 +70,31 @@ def load_embedder(recipe: Recipe, checkpoint: Checkpoint) -> Any:
 
     from ecom_rag.training.m3 import M3Heads
 
-    transformer = Transformer(
-        str(checkpoint.folder), max_seq_length=checkpoint.max_length,
-        model_kwargs=_loading(recipe, checkpoint.max_length),
-    )  # fmt: skip
+    folder = checkpoint.folder
+    with loading(folder, "SentenceTransformer"):
+        transformer = Transformer(
+            str(network_folder(folder)),
+            max_seq_length=checkpoint.max_length,
+            do_lower_case=bool(sentence_settings(folder).get("do_lower_case")),
+            model_kwargs=_loading(recipe, checkpoint.max_length),
+            **_nothing_of_its_own(),
+        )
     size = int(transformer.get_embedding_dimension())
     modes = {"cls": "cls", "mean": "mean", "last": "lasttoken"}
     modules: list[Any] = [transformer, Pooling(size, modes[checkpoint.pooling])]
-    modules += [Dense.load(str(path)) for path in checkpoint.dense_layers]
+    with loading(folder, "Dense"):
+        modules += [Dense.load(str(path), trust_remote_code=False) for path in checkpoint.dense_layers]
     modules.append(Normalize())
     if recipe.loss.name == "m3":
         modules.append(M3Heads.of(checkpoint.folder))
     prompts = {"query": checkpoint.query_instruction, "document": checkpoint.passage_instruction}
-    model = SentenceTransformer(modules=modules, prompts=prompts, device=_device(recipe))
+    model = SentenceTransformer(
+        modules=modules,
+        prompts=prompts,
+        device=_device(recipe),
+        truncate_dim=checkpoint.truncate_dim,
+        trust_remote_code=False,
+    )
     return _prepared(model, recipe, "FEATURE_EXTRACTION")
 
 
@@ -91,7 +103,7 @@ def load_reranker(recipe: Recipe, max_length: int) -> Any:
     from sentence_transformers import CrossEncoder
 
     folder = locate(recipe.model, reranker=True)
-    config = read_json(folder / "config.json")
+    config = read_config(folder)
     if not any("SequenceClassification" in name for name in config.get("architectures") or []):
         if recipe.lora.rank:
             raise ModelError(f"{recipe.model}: is no reranker yet, and its new classification head has no adapter;"
@@ -101,10 +113,17 @@ def load_reranker(recipe: Recipe, max_length: int) -> Any:
         raise ModelError(f"{recipe.model}: gives {labels} numbers for a pair, a reranker gives one; start from a"
                          " reranker or an encoder")  # fmt: skip
     torch.manual_seed(recipe.seed)  # of that head
-    model = CrossEncoder(
-        str(folder), num_labels=1, max_length=max_length, device=_device(recipe),
-        model_kwargs=_loading(recipe, max_length),
-    )  # fmt: skip
+    with loading(folder, "CrossEncoder"):
+        model = CrossEncoder(
+            str(network_folder(folder)),
+            num_labels=1,
+            max_length=max_length,
+            device=_device(recipe),
+            model_kwargs=_loading(recipe, max_length),
+            trust_remote_code=False,
+            local_files_only=True,
+            **_nothing_of_its_own(),
+        )
     return _prepared(model, recipe, "SEQ_CLS")
 
 
@@ -132,7 +151,13 @@ def save_embedder(model: Any, folder: Path, recipe: Recipe) -> None:
     from ecom_rag.training.m3 import M3Heads
 
     modules = [module for module in model if not isinstance(module, M3Heads)]
-    plain = SentenceTransformer(modules=modules, prompts=model.prompts, device=str(model.device))
+    plain = SentenceTransformer(
+        modules=modules,
+        prompts=model.prompts,
+        device=str(model.device),
+        truncate_dim=model.truncate_dim,
+        trust_remote_code=False,
+    )
     plain.max_seq_length = own_length(locate(recipe.model))
     plain.save_pretrained(str(folder), create_model_card=False)
     for module in model:
@@ -184,11 +209,17 @@ def _loading(recipe: Recipe, max_length: int) -> dict[str, Any]:
     """
     on_cpu = recipe.schedule.device == "cpu" or not torch.cuda.is_available()
     attention = {"attn_implementation": "eager"} if on_cpu and max_length <= _SHORT else {}
-    return {"dtype": torch.float32, **attention}
+    return {"dtype": torch.float32, **attention, **LOCAL}
+
+
+def _nothing_of_its_own() -> dict[str, dict[str, Any]]:
+    """Options of loading a tokenizer and a configuration: no code of theirs, no hub."""
+    local = {"trust_remote_code": False, "local_files_only": True}
+    return {"processor_kwargs": dict(local), "config_kwargs": dict(local)}
 
 
 def _pair_limit(recipe: Recipe) -> int:
-    return position_limit(read_json(locate(recipe.model, reranker=True) / "config.json"))
+    return position_limit(read_config(locate(recipe.model, reranker=True)))
 
 
 def _device(recipe: Recipe) -> str | None:

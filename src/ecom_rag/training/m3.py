@@ -7,6 +7,8 @@ import torch
 from sentence_transformers.base.modules.module import Module
 from torch import Tensor, nn
 
+from ecom_rag.models.weights import read_tensors
+
 SPARSE, MULTIVECTOR = "sparse_linear.pt", "colbert_linear.pt"  # FlagEmbedding's names
 
 
@@ -51,7 +53,7 @@ class M3Heads(Module):
 
 
 def _linear(path: Path) -> nn.Linear:
-    state = torch.load(path, map_location="cpu", weights_only=True)
+    state = read_tensors(path)
     layer = nn.Linear(state["weight"].shape[1], state["weight"].shape[0])
     layer.load_state_dict({key: value.float() for key, value in state.items()})
     return layer

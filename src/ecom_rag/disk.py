@@ -33,6 +33,14 @@ def sync_tree(folder: Path) -> None:
     sync_folder(folder)
 
 
+def open_to_others(folder: Path) -> None:
+    """Give a folder and all below the modes that the umask gives new files: some writers make theirs for one reader."""
+    mask = _umask()
+    for item in (folder, *folder.rglob("*")):
+        if not item.is_symlink():
+            item.chmod((0o777 if item.is_dir() else 0o666) & ~mask)
+
+
 def bytes_below(folder: Path) -> int:
     """Bytes of all files below a folder, of those that are still there when they are asked."""
     total = 0
@@ -51,3 +59,13 @@ def locked(path: Path) -> IO[bytes] | None:
         handle.close()
         return None
     return handle
+
+
+def _umask() -> int:
+    """The mask of this process; Linux tells it, elsewhere it must be set to be read."""
+    with contextlib.suppress(OSError, StopIteration):
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return int(next(line for line in lines if line.startswith("Umask:")).split()[1], 8)
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask

@@ -3,14 +3,13 @@
 import hashlib
 import json
 import logging
-import os
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from ecom_rag import digest
 from ecom_rag.errors import ModelError
-from ecom_rag.models.cache import cache_folder
 from ecom_rag.models.families import family_of
 from ecom_rag.models.quantized import PACKED, unpacked
 
@@ -207,7 +206,7 @@ def position_limit(config: dict[str, Any]) -> int:
 def fingerprint(folder: Path) -> str:
     """A digest of weights, tokenizer and configuration: equal for equal models, wherever they lie.
 
-    Digests of large files are remembered by size and time of change, so that only the first call reads them.
+    Digests of large files are remembered (see ``digest.remembered``), so that only the first call reads all of them.
     """
     names = ["config.json", "tokenizer.json", "tokenizer_config.json", "modules.json", "vocab.txt"]
     files = [folder / name for name in names if (folder / name).exists()]
@@ -216,24 +215,8 @@ def fingerprint(folder: Path) -> str:
     total = hashlib.sha256()
     for path in files:
         if path.is_file():
-            total.update(f"{path.relative_to(folder)}:{_file_digest(path)}\n".encode())
+            total.update(f"{path.relative_to(folder)}:{digest.remembered(path)}\n".encode())
     return total.hexdigest()[:32]
-
-
-def _file_digest(path: Path) -> str:
-    stat = path.stat()
-    key = hashlib.sha256(f"{path.resolve()}:{stat.st_size}:{stat.st_mtime_ns}".encode()).hexdigest()[:32]
-    memo = cache_folder() / "digests" / key
-    if stat.st_size > 1 << 20 and memo.exists():
-        return memo.read_text()
-    with path.open("rb") as handle:
-        digest = hashlib.file_digest(handle, "sha256").hexdigest()
-    if stat.st_size > 1 << 20:
-        memo.parent.mkdir(parents=True, exist_ok=True)
-        fresh = memo.with_suffix(f".{os.getpid()}")
-        fresh.write_text(digest)
-        fresh.replace(memo)
-    return digest
 
 
 def read_json(path: Path) -> dict[str, Any]:

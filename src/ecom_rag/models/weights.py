@@ -10,6 +10,7 @@ from ecom_rag.errors import ModelError
 from ecom_rag.models.checkpoint import read_json
 
 _OLD_NAMES = ((".gamma", ".weight"), (".beta", ".bias"))  # LayerNorm in checkpoints of 2018
+_PREFIX = re.compile(r"^(bert|roberta|distilbert|mpnet|electra|model|new)\.")  # of the base model in one with a head
 
 
 class Weights:
@@ -47,7 +48,7 @@ def read_weights(folder: Path) -> Weights:
     tensors: dict[str, Tensor] = {}
     for path in _files(folder):
         tensors.update(read_tensors(path))
-    return Weights({_plain(name): tensor for name, tensor in tensors.items()}, folder)
+    return Weights({plain_name(name): tensor for name, tensor in tensors.items()}, folder)
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
@@ -83,8 +84,9 @@ def _read(path: Path) -> dict[str, Tensor]:
     return dict(torch.load(path, map_location="cpu", weights_only=True, mmap=True))
 
 
-def _plain(name: str) -> str:
+def plain_name(name: str) -> str:
+    """A tensor's name as the base model has it, whatever model it was saved from."""
     for old, new in _OLD_NAMES:
         if name.endswith(old):
             name = name.removesuffix(old) + new
-    return re.sub(r"^(bert|roberta)\.", "", name)
+    return _PREFIX.sub("", name)

@@ -1,10 +1,15 @@
-"""What must be on the disk before a name promises it, and locks that other processes see."""
+"""What must be on the disk before a name promises it, copies that follow no links, and locks that others see."""
 
 import contextlib
 import fcntl
+import json
 import os
+import shutil
+import stat
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
+
+_LARGEST_NOTE = 1 << 22  # bytes
 
 
 def sync_file(path: Path) -> None:
@@ -31,6 +36,66 @@ def sync_tree(folder: Path) -> None:
         elif item.is_dir():
             sync_folder(item)
     sync_folder(folder)
+
+
+def open_plain(path: Path) -> IO[bytes]:
+    """Open a file for reading that is itself a file: no symbolic link, no pipe, no device.
+
+    Raises:
+        ValueError: It is something else.
+        OSError: It cannot be opened.
+    """
+    what = "a symbolic link" if path.is_symlink() else ""
+    if not what:
+        handle = os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb")
+        if stat.S_ISREG(os.fstat(handle.fileno()).st_mode):
+            return handle
+        handle.close()
+        what = "a folder" if path.is_dir() else "a pipe or a device"
+    raise ValueError(f"{path} is {what}, expected a file")
+
+
+def copy_plain(source: Path, target: Path) -> None:
+    """Copy the bytes of a file, as ``open_plain`` opens it."""
+    with open_plain(source) as reader, target.open("wb") as writer:
+        shutil.copyfileobj(reader, writer, 1 << 20)
+
+
+def copy_tree(source: Path, target: Path) -> None:
+    """Copy a folder of files and folders; the target is made.
+
+    Raises:
+        ValueError: There is something else in it, e.g. a symbolic link.
+        OSError: Something cannot be read or written.
+    """
+    if source.is_symlink() or not source.is_dir():
+        raise ValueError(f"{source} is {'a symbolic link' if source.is_symlink() else 'no folder'}, expected a folder")
+    target.mkdir()
+    for item in sorted(source.iterdir()):
+        if item.is_dir() and not item.is_symlink():
+            copy_tree(item, target / item.name)
+        else:
+            copy_plain(item, target / item.name)
+
+
+def read_note(path: Path) -> dict[str, Any]:
+    """A small JSON object that we wrote beside our data.
+
+    Raises:
+        ValueError: It is not one, or not a file.
+        OSError: It cannot be read.
+    """
+    with open_plain(path) as handle:
+        content = handle.read(_LARGEST_NOTE + 1)
+    if len(content) > _LARGEST_NOTE:
+        raise ValueError(f"{path} has more than {_LARGEST_NOTE} bytes")
+    try:
+        found = json.loads(content)
+    except RecursionError:
+        raise ValueError(f"{path} is nested too deeply") from None
+    if not isinstance(found, dict):
+        raise ValueError(f"{path} holds no JSON object")
+    return found
 
 
 def open_to_others(folder: Path) -> None:

@@ -1,15 +1,25 @@
 """What must be on the disk before a name promises it, copies that follow no links, and locks that others see."""
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
+import re
 import shutil
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
 _LARGEST_NOTE = 1 << 22  # bytes
+_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
+_NEARLY_NOTHING = 1 << 20  # bytes left on a disk
+# What NumPy, torch (four writers) and SQLite say where a file could not be written.
+_UNWRITTEN = re.compile(
+    r"Not enough free space to write|requested and \d+ written|inline_container|PytorchStreamWriter|write\(\): fd"
+    r"|file write failed|database or disk is full|disk I/O error"
+)
 
 
 def sync_file(path: Path) -> None:
@@ -36,6 +46,40 @@ def sync_tree(folder: Path) -> None:
         elif item.is_dir():
             sync_folder(item)
     sync_folder(folder)
+
+
+@contextlib.contextmanager
+def writing(place: Path) -> Iterator[None]:
+    """Make one kind of error of all that writers raise where a disk is full or fails.
+
+    Args:
+        place: The file or folder that is written.
+
+    Raises:
+        OSError: With its number and ``place``, in place of what NumPy, safetensors, torch and SQLite raise.
+    """
+    try:
+        yield
+    except Exception as error:
+        number = _number_of(error, place)
+        named = str(getattr(error, "filename", None) or "")  # of a copy, the file that was read
+        if number is None or named.startswith(str(place)):
+            raise
+        raise OSError(number, os.strerror(number), str(place)) from error
+
+
+def _number_of(error: Exception, place: Path) -> int | None:
+    """The ``errno`` of an error in writing; ``None`` where it is another error."""
+    text = str(error)
+    if isinstance(error, OSError) and error.errno:
+        return error.errno if error.errno in _DISK_ERRORS else None
+    if told := re.search(r"serializing.*os error (\d+)", text):  # safetensors
+        return int(told[1])
+    if not _UNWRITTEN.search(text):
+        return None
+    existing = next(path for path in (place.absolute(), *place.absolute().parents) if path.exists())
+    is_full = "space" in text or "full" in text or shutil.disk_usage(existing).free < _NEARLY_NOTHING
+    return errno.ENOSPC if is_full else errno.EIO
 
 
 def open_plain(path: Path) -> IO[bytes]:
@@ -98,12 +142,13 @@ def read_note(path: Path) -> dict[str, Any]:
     return found
 
 
-def open_to_others(folder: Path) -> None:
-    """Give a folder and all below the modes that the umask gives new files: some writers make theirs for one reader."""
+def open_to_others(path: Path) -> None:
+    """Give a file, or a folder and all below, at least the modes that the umask gives: some writers give fewer."""
     mask = _umask()
-    for item in (folder, *folder.rglob("*")):
+    for item in (path, *path.rglob("*")):
         if not item.is_symlink():
-            item.chmod((0o777 if item.is_dir() else 0o666) & ~mask)
+            usual = (0o777 if item.is_dir() else 0o666) & ~mask
+            item.chmod(stat.S_IMODE(item.stat().st_mode) | usual)
 
 
 def bytes_below(folder: Path) -> int:

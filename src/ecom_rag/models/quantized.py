@@ -36,10 +36,11 @@ def pack(folder: Path, target: Path) -> None:
         scale = tensor.float().abs().amax(dim=1) / 127
         tensors[name + _SCALE] = scale
         tensors[name] = torch.round(tensor.float() / scale.clamp(min=1e-30)[:, None]).to(torch.int8)
-    save_file(tensors, target / PACKED, metadata={"format": "pt"})
-    for path in _companions(folder):
-        shutil.copyfile(path, target / path.name)
-    disk.open_to_others(target)
+    with disk.writing(target):
+        save_file(tensors, target / PACKED, metadata={"format": "pt"})
+        for path in _companions(folder):
+            shutil.copyfile(path, target / path.name)
+    disk.open_to_others(target / PACKED)
 
 
 def unpacked(folder: Path) -> Path:

@@ -71,7 +71,7 @@ def save(parent: Path, arrays: Arrays, header: dict[str, Any], *, sequence: int,
     lock = disk.locked(parent / "lock")
     if lock is None:
         return None
-    with lock:
+    with lock, disk.writing(parent):
         for leftover in parent.glob("*.new"):
             shutil.rmtree(leftover, ignore_errors=True)
         saved = Saved(parent / f"{sequence}-{next_row}", sequence, next_row)

@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -115,18 +114,19 @@ class Models:
         check_output(output)
         mix = self.checked(mix)
         target = Path(output)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.merging-", dir=target.parent))
-        try:
-            files.copy_settings(self.folder, temporary)
+        with (
+            disk.writing(target),
+            tempfile.TemporaryDirectory(prefix=f".{target.name}.merging-", dir=target.parent) as made,
+        ):
+            fresh = Path(made) / target.name
+            fresh.mkdir()
+            files.copy_settings(self.folder, fresh)
             for part, like in self._reference.items():
-                files.write_part(temporary / part, like, self._checked(mix, part, like, progress))
+                files.write_part(fresh / part, like, self._checked(mix, part, like, progress))
             report = {**self._report(mix), **(details or {})}
-            (temporary / "merge_report.json").write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n")
-            disk.open_to_others(temporary)
-            temporary.rename(target)
-        except BaseException:
-            shutil.rmtree(temporary, ignore_errors=True)
-            raise
+            (fresh / "merge_report.json").write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n")
+            disk.open_to_others(fresh)
+            fresh.rename(target)
         return report
 
     def _checked(

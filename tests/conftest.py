@@ -2,6 +2,7 @@
 
 import json
 import os
+import subprocess
 from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -142,3 +143,23 @@ def xlmr_reranker(tmp_path_factory):
 @pytest.fixture(scope="session")
 def bert_reranker(tmp_path_factory):
     return make_reranker(tmp_path_factory.mktemp("m") / "bert-reranker", "bert")
+
+
+@pytest.fixture
+def small_disk():
+    """A function that makes a file system of a few KiB; skips where that is not allowed."""
+    mounted = []
+
+    def make(place: Path, *, kib: int) -> Path:
+        place.mkdir()
+        command = ["mount", "-t", "tmpfs", "-o", f"size={kib}k", "tmpfs", str(place)]
+        try:
+            subprocess.run(command, check=True, capture_output=True)
+        except (OSError, subprocess.CalledProcessError):
+            pytest.skip("file systems cannot be mounted here")
+        mounted.append(place)
+        return place
+
+    yield make
+    for place in mounted:
+        subprocess.run(["umount", "-l", str(place)], check=True)

@@ -6,6 +6,10 @@ The names below load on first use, so that importing the package loads no torch.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from ecom_rag import environment
+
+environment.prepare()  # before any other library loads
+
 __version__ = "0.1.0"
 
 _EXPORTS = {

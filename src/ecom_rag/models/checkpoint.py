@@ -2,14 +2,13 @@
 
 import hashlib
 import logging
-import os
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from ecom_rag import digest
 from ecom_rag.errors import ModelError
-from ecom_rag.models.cache import cache_folder
 from ecom_rag.models.families import Family, family_of
 from ecom_rag.models.folder import (
     check,
@@ -267,9 +266,8 @@ def position_limit(config: dict[str, Any]) -> int:
 def fingerprint(folder: Path) -> str:
     """A digest of weights, tokenizer and configuration: equal for equal models, wherever they lie.
 
-    Lengths and instructions are not in it: they can be set, and are part of an encoder's settings.
-
-    Digests of large files are remembered by size and time of change, so that only the first call reads them.
+    Lengths and instructions are not in it: they can be set, and are part of an encoder's settings. Digests of large
+    files are remembered (see ``digest.remembered``), so that only the first call reads all of them.
     """
     names = ["config.json", "tokenizer.json", "tokenizer_config.json", "modules.json", "vocab.txt"]
     files = [folder / name for name in names if (folder / name).exists()]
@@ -280,7 +278,7 @@ def fingerprint(folder: Path) -> str:
     total = hashlib.sha256()
     for path in files:
         if path.is_file():
-            total.update(f"{path.relative_to(folder)}:{_file_digest(path)}\n".encode())
+            total.update(f"{path.relative_to(folder)}:{digest.remembered(path)}\n".encode())
     for line in _beside(folder):
         total.update(f"{line}\n".encode())
     return total.hexdigest()[:32]
@@ -297,29 +295,13 @@ def _beside(folder: Path) -> list[str]:
     if not (network / "tokenizer.json").exists():  # else they are not read
         patterns += ["vocab.json", "merges.txt", "*.model"]
     for path in sorted(path for pattern in patterns for path in network.glob(pattern)):
-        lines.append(f"{path.name}:{_file_digest(path)}")
+        lines.append(f"{path.name}:{digest.remembered(path)}")
     return lines
 
 
 def _token(value: Any) -> Any:
     """A special token, written as a string or as an object."""
     return value.get("content") if isinstance(value, dict) else value
-
-
-def _file_digest(path: Path) -> str:
-    stat = path.stat()
-    key = hashlib.sha256(f"{path.resolve()}:{stat.st_size}:{stat.st_mtime_ns}".encode()).hexdigest()[:32]
-    memo = cache_folder() / "digests" / key
-    if stat.st_size > 1 << 20 and memo.exists():
-        return memo.read_text()
-    with path.open("rb") as handle:
-        digest = hashlib.file_digest(handle, "sha256").hexdigest()
-    if stat.st_size > 1 << 20:
-        memo.parent.mkdir(parents=True, exist_ok=True)
-        fresh = memo.with_suffix(f".{os.getpid()}")
-        fresh.write_text(digest)
-        fresh.replace(memo)
-    return digest
 
 
 def _default_width(folder: Path) -> int:

@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix, vstack
 
+from ecom_rag import disk
+
 OUTPUTS = ("dense", "sparse", "multivector")
 
 
@@ -87,7 +89,7 @@ class Embeddings:
             arrays |= {"sparse_indptr": self.sparse.indptr, "sparse_shape": np.array(self.sparse.shape)}
         if self.multivector is not None:
             arrays |= {"multi_values": self.multivector.values, "multi_offsets": self.multivector.offsets}
-        with path.open("wb") as handle:
+        with disk.writing(path), path.open("wb") as handle:
             np.savez(handle, **arrays)  # type: ignore[arg-type]
 
     @classmethod

@@ -2,14 +2,16 @@
 
 import hashlib
 import shutil
-import tempfile
 from pathlib import Path
 
+from safetensors import SafetensorError, safe_open
+
+from ecom_rag import cache, disk
 from ecom_rag.errors import ModelError
-from ecom_rag.models.cache import cache_folder
 
 PACKED = "model.int8.safetensors"
 _SCALE = ".row_scale"
+_WEIGHTS = "model.safetensors"
 
 
 def pack(folder: Path, target: Path) -> None:
@@ -27,56 +29,84 @@ def pack(folder: Path, target: Path) -> None:
 
     target.mkdir(parents=True, exist_ok=True)
     tensors: dict[str, torch.Tensor] = {}
-    for name, tensor in load_file(folder / "model.safetensors").items():
+    for name, tensor in load_file(folder / _WEIGHTS).items():
         if tensor.dim() != 2 or not tensor.is_floating_point():
             tensors[name] = tensor
             continue
         scale = tensor.float().abs().amax(dim=1) / 127
         tensors[name + _SCALE] = scale
         tensors[name] = torch.round(tensor.float() / scale.clamp(min=1e-30)[:, None]).to(torch.int8)
-    save_file(tensors, target / PACKED, metadata={"format": "pt"})
-    for path in _companions(folder):
-        shutil.copyfile(path, target / path.name)
+    with disk.writing(target):
+        save_file(tensors, target / PACKED, metadata={"format": "pt"})
+        for path in _companions(folder):
+            shutil.copyfile(path, target / path.name)
+    disk.open_to_others(target / PACKED)
 
 
 def unpacked(folder: Path) -> Path:
     """An ordinary checkpoint in the cache with the weights of a packed one; made on the first call.
 
-    Raises:
-        ModelError: The weights cannot be read, or the cache cannot be written.
-    """
-    from safetensors.torch import load_file, save_file
+    Where the cache cannot be written it is made in a temporary folder, for this process.
 
+    Raises:
+        ModelError: The weights cannot be read, or there is no room for them anywhere.
+    """
     packed = folder / PACKED
     digest = hashlib.sha256(packed.read_bytes())
     for path in _companions(folder):
         digest.update(path.name.encode() + b"\0" + path.read_bytes())
-    place = cache_folder() / "unpacked" / digest.hexdigest()[:32]
-    if place.is_dir():
+    place = cache.cache_folder() / "unpacked" / digest.hexdigest()[:32]
+    if _whole(place):
         return place
     try:
+        _unpack(folder, place)
+    except (OSError, SafetensorError) as error:  # a full disk is safetensors' own error
+        place = cache.fallback(place, error)
+        if not _whole(place):
+            try:
+                _unpack(folder, place)
+            except (OSError, SafetensorError) as second:
+                raise ModelError(f"{place}: cannot be written ({cache.reason(second)}); {cache.REMEDY}") from None
+    return place
+
+
+def _unpack(folder: Path, place: Path) -> None:
+    """Make the folder ``place``, whole or not at all."""
+    from safetensors.torch import load_file, save_file
+
+    packed = folder / PACKED
+    try:
         stored = load_file(packed)
-    except Exception as error:  # safetensors has its own error class, not exported
-        raise ModelError(f"{packed}: cannot be read ({error}); copy it again") from None
+    except Exception as error:
+        raise ModelError(f"{packed}: cannot be read ({cache.reason(error)}); copy it again") from None
     tensors = {
         name: tensor.float() * stored[name + _SCALE][:, None] if name + _SCALE in stored else tensor
         for name, tensor in stored.items()
         if not name.endswith(_SCALE)
     }
-    part: Path | None = None
-    try:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        part = Path(tempfile.mkdtemp(dir=place.parent, prefix=".unpacking-"))
-        save_file(tensors, part / "model.safetensors", metadata={"format": "pt"})
+    with cache.being_made(place) as made:
+        fresh = made / place.name
+        fresh.mkdir()
+        save_file(tensors, fresh / _WEIGHTS, metadata={"format": "pt"})
         for path in _companions(folder):
-            shutil.copyfile(path, part / path.name)
-        part.rename(place)
-    except Exception as error:  # a full disk is safetensors' own error
-        if part is not None:
-            shutil.rmtree(part, ignore_errors=True)
-        if not place.is_dir():  # else another process was quicker
-            raise ModelError(f"{place}: cannot be written ({error}); set ECOM_RAG_CACHE to a folder that can") from None
-    return place
+            shutil.copyfile(path, fresh / path.name)
+        disk.open_to_others(fresh)
+        if place.exists() and not _whole(place):
+            place.rename(made / "damaged")
+        try:
+            fresh.rename(place)
+        except OSError:
+            if not _whole(place):  # else another process was quicker
+                raise
+
+
+def _whole(place: Path) -> bool:
+    """Whether an unpacked checkpoint is there with all of its weights; safetensors compares their length."""
+    try:
+        with safe_open(place / _WEIGHTS, "np") as weights:
+            return bool(weights.keys()) and (place / "config.json").exists()
+    except (OSError, SafetensorError):
+        return False
 
 
 def _companions(folder: Path) -> list[Path]:

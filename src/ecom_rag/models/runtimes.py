@@ -7,7 +7,6 @@ tuple of tensors, and all answer ``run(batches, outputs)`` with float32 arrays, 
 import logging
 import os
 import re
-import tempfile
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -19,10 +18,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from ecom_rag import cache, environment
 from ecom_rag.errors import ModelError, UsageError
 from ecom_rag.models import cpu
 from ecom_rag.models.batching import Batch
-from ecom_rag.models.cache import cache_folder
 
 if TYPE_CHECKING:
     import torch
@@ -229,15 +228,11 @@ class OpenVinoRuntime:
     """Runs a converted module, a batch to each core at a time: faster than all cores on one batch."""
 
     def __init__(self, build: "Callable[[], torch.nn.Module]", placement: Placement, cache_key: str) -> None:
-        import openvino as ov
-
-        self._ov = ov
+        ov = self._ov = environment.openvino()
         self._core = ov.Core()
-        path = cache_folder() / "openvino" / f"{cache_key}-g{_GRAPH_VERSION}-{ov.__version__.split('-')[0]}.xml"
-        if not path.exists():
-            logger.info("converting the model for OpenVINO; the result is kept in %s", path.parent)
-            _convert(build(), path)
-        self._path = path
+        name = f"{cache_key}-g{_GRAPH_VERSION}-{ov.__version__.split('-')[0]}.xml"
+        path = cache.cache_folder() / "openvino" / name
+        self._path = path if self._reads(path) else _converted(build(), path)
         cores = _cores()
         self._config = {
             "INFERENCE_PRECISION_HINT": {"fp32": "f32", "bf16": "bf16"}[placement.precision],
@@ -264,6 +259,14 @@ class OpenVinoRuntime:
         while busy:
             yield self._finish(*busy.popleft(), len(outputs))
 
+    def _reads(self, path: Path) -> bool:
+        """Whether a conversion is there, and whole."""
+        try:
+            return path.with_suffix(".bin").exists() and self._core.read_model(path) is not None
+        except RuntimeError as error:
+            logger.info("%s cannot be read and is made anew (%s)", path, cache.reason(error))
+            return False
+
     @staticmethod
     def _finish(batch: Batch, request: Any, count: int) -> tuple[Batch, Outputs]:
         request.wait()
@@ -282,11 +285,24 @@ class OpenVinoRuntime:
         return [compiled.create_infer_request() for _ in range(count)]
 
 
-def _convert(module: "torch.nn.Module", path: Path) -> None:
-    """Convert and save under the final name only when whole, so that a killed or parallel run does no harm."""
+def _converted(module: "torch.nn.Module", path: Path) -> Path:
+    """Convert a module; returns where it was put: ``path``, or a temporary folder where the cache cannot be written."""
+    converted = _convert(module)
+    logger.info("the model was converted for OpenVINO; the result is kept in %s", path.parent)
+    try:
+        _save(converted, path)
+    except (OSError, RuntimeError) as error:  # a full disk is a RuntimeError of openvino's
+        path = cache.fallback(path, error)
+        try:
+            _save(converted, path)
+        except (OSError, RuntimeError) as second:
+            raise ModelError(f"{path}: cannot be written ({cache.reason(second)}); {cache.REMEDY}") from None
+    return path
+
+
+def _convert(module: "torch.nn.Module") -> Any:
     import warnings
 
-    import openvino as ov
     import torch
 
     ids = torch.tensor([[5, 6, 7, 8, 9, 10, 11], [5, 6, 7, 8, 0, 0, 0]])
@@ -296,11 +312,14 @@ def _convert(module: "torch.nn.Module", path: Path) -> None:
         example = (ids, mask, torch.tensor([[0] * 3 + [1] * 4, [0, 0, 1, 1, 0, 0, 0]]))
     with torch.inference_mode(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the tracer warns of every shape it makes dynamic
-        converted = ov.convert_model(module.eval(), example_input=example)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".converting-") as folder:
-        fresh = Path(folder) / path.name
-        ov.save_model(converted, fresh, compress_to_fp16=False)
+        return environment.openvino().convert_model(module.eval(), example_input=example)
+
+
+def _save(converted: Any, path: Path) -> None:
+    """Save under the final name only when whole, so that a killed or parallel run does no harm."""
+    with cache.being_made(path) as folder:
+        fresh = folder / path.name
+        environment.openvino().save_model(converted, fresh, compress_to_fp16=False)
         fresh.with_suffix(".bin").replace(path.with_suffix(".bin"))
         fresh.replace(path)
 

@@ -7,7 +7,6 @@ query and each document once, however many pairs they appear in.
 import hashlib
 import json
 import logging
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -17,15 +16,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ecom_rag import cache
 from ecom_rag.errors import ModelError
-from ecom_rag.models.cache import cache_folder
 from ecom_rag.models.embeddings import Ragged
 from ecom_rag.models.folder import network_folder, read_config, sentence_settings
 
 logger = logging.getLogger(__name__)
 
 _TEXTS_AT_ONCE = 1024
-_FORM = "2"  # of what is kept in the cache
+_FACTS = {
+    "cut_left": bool,
+    "pad_id": int,
+    "vocab_size": int,
+    "largest_id": int,
+    "uses_token_types": bool,
+    "max_length": int,
+    "unweighted_ids": list,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,17 +146,8 @@ def _from_checkpoint(folder: Path) -> tuple[Any, dict[str, Any]]:
         "unweighted_ids": sorted({int(i) for i in special if i is not None}),
     }
     place = _cache_place(folder)
-    try:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        for path, content in (
-            (place.with_suffix(".tokenizer"), tokenizer.backend_tokenizer.to_str()),
-            (place, json.dumps(facts)),  # last: with it the pair is complete
-        ):
-            part = path.with_name(f"{path.name}.{os.getpid()}")
-            part.write_text(content, encoding="utf-8")
-            part.replace(path)
-    except OSError as error:
-        logger.info("the tokenizer is not kept in the cache (%s)", error)
+    if cache.keep(place.with_suffix(".tokenizer"), tokenizer.backend_tokenizer.to_str()):
+        cache.keep(place, json.dumps(facts))  # last: with it the pair is complete
     return tokenizer.backend_tokenizer, facts
 
 
@@ -160,6 +158,8 @@ def _from_cache(folder: Path) -> tuple[Any, dict[str, Any]] | None:
     place = _cache_place(folder)
     try:
         facts = json.loads(place.read_text(encoding="utf-8"))
+        if {key: type(value) for key, value in facts.items()} != _FACTS:
+            raise ValueError(f"other facts than {', '.join(_FACTS)}")
         return tokenizers.Tokenizer.from_file(str(place.with_suffix(".tokenizer"))), facts
     except Exception as error:  # tokenizers raises a bare Exception; a damaged cache is made anew
         logger.debug("no tokenizer in the cache (%s)", error)
@@ -191,11 +191,11 @@ def _check_size(folder: Path, largest: int) -> None:
 
 def _cache_place(folder: Path) -> Path:
     """Named by what the tokenizer is made of: the folder's own small files, and the libraries' versions."""
-    digest = hashlib.sha256(f"{_FORM} {version('transformers')} {version('tokenizers')}".encode())
+    digest = hashlib.sha256(f"{version('transformers')} {version('tokenizers')}".encode())
     for path in sorted(folder.iterdir()):
         if path.suffix in (".json", ".txt", ".model") and "safetensors" not in path.name:
             digest.update(path.name.encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
-    return cache_folder() / "tokenizers" / f"{digest.hexdigest()[:32]}.json"
+    return cache.cache_folder() / "tokenizers" / f"{digest.hexdigest()[:32]}.json"
 
 
 def _first_line(error: BaseException) -> str:

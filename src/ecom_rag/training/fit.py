@@ -62,7 +62,7 @@ def train(recipe: Recipe, *, resume: bool = False, progress: Progress | None = N
     if resume and (report_of_before := finished_report(output, work_folder(output))):
         return report_of_before
     check_output(output)
-    with alone(work_folder(output)):
+    with alone(work_folder(output)), disk.writing(work_folder(output)):
         return _train(recipe, output, work_folder(output), resume=resume, progress=progress)
 
 
@@ -300,6 +300,7 @@ def _write(recipe: Recipe, model: Any, found: dict[str, Any], output: Path, work
     fresh.mkdir(parents=True)
     (checkpoints.save_embedder if recipe.task == "embedder" else checkpoints.save_reranker)(model, fresh, recipe)
     report.write_report(fresh, found)
+    disk.open_to_others(fresh)
     disk.sync_tree(fresh)
     fresh.rename(output)
     disk.sync_folder(output.absolute().parent)

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
+from ecom_rag import disk
 from ecom_rag.errors import ModelError
 from ecom_rag.models.checkpoint import read_json
 
@@ -58,7 +59,9 @@ def shrink(source: Path, target: Path, texts: Iterable[str], *, layers: Sequence
                 tensors[f"{before}{_LAYER}{new}.{after}"] = tensor
 
     target.mkdir(parents=True, exist_ok=True)
-    save_file(tensors, target / "model.safetensors", metadata={"format": "pt"})
+    with disk.writing(target):
+        save_file(tensors, target / "model.safetensors", metadata={"format": "pt"})
+    disk.open_to_others(target / "model.safetensors")
     config |= {"num_hidden_layers": len(layers), "vocab_size": len(kept)}
     config["pad_token_id"] = numbers[config.get("pad_token_id") or 0]
     ids = {piece: numbers[old] for piece, old in tokenizer["model"]["vocab"].items() if old in numbers}

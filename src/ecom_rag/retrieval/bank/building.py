@@ -157,11 +157,11 @@ def _alone(partial: Path) -> Iterator[Path]:
         try:
             yield path
         except BaseException:
-            if (partial / store.FILE).exists():
-                with SeedBank.open(partial, maintain=False) as bank:
-                    worth_keeping = bank.sequence > 0
-            else:
-                worth_keeping = False
+            worth_keeping = (partial / store.FILE).exists()
+            with contextlib.suppress(BankError, OSError):  # a full disk may not even let it be opened
+                if worth_keeping:
+                    with SeedBank.open(partial, maintain=False) as bank:
+                        worth_keeping = bank.sequence > 0
             if not worth_keeping:
                 shutil.rmtree(partial)
             raise

@@ -1,20 +1,22 @@
 """A bank's copies: a snapshot is a folder that holds one state of a running bank; a restored one is a bank again."""
 
 import contextlib
-import hashlib
 import json
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ecom_rag import disk
+from ecom_rag import digest, disk
 from ecom_rag.errors import BankError, UsageError
 from ecom_rag.retrieval.bank import saved, store
 from ecom_rag.retrieval.bank.bank import SeedBank
 from ecom_rag.retrieval.bank.derived import FOLDER
 
 _NOTE = "snapshot.json"
+_KEYS = {"sequence": int, "documents": int, "sha256": str}
+_MARK = "copying"  # in a folder that is being filled
 
 
 def snapshot(bank: SeedBank, path: str | Path) -> dict[str, Any]:
@@ -39,10 +41,11 @@ def snapshot(bank: SeedBank, path: str | Path) -> dict[str, Any]:
             copy.checkpoint()
         for found in saved.newest(bank.path / FOLDER, note["sequence"])[:1]:
             try:
-                shutil.copytree(found.folder, partial / FOLDER / found.folder.name)
-            except (shutil.Error, FileNotFoundError):  # another process has just replaced them
+                (partial / FOLDER).mkdir()
+                disk.copy_tree(found.folder, partial / FOLDER / found.folder.name)
+            except (ValueError, FileNotFoundError):  # not ours, or another process has just replaced them
                 shutil.rmtree(partial / FOLDER, ignore_errors=True)
-        note["sha256"] = _digest(partial / store.FILE)
+        note["sha256"] = digest.of_file(partial / store.FILE)
         (partial / _NOTE).write_text(json.dumps(note, indent=1))
     return note
 
@@ -61,24 +64,41 @@ def restore(source: str | Path, path: str | Path) -> dict[str, Any]:
         BankError: No snapshot, a damaged one, or there is something at ``path`` already.
     """
     origin, target = Path(source), Path(path)
-    try:
-        note: dict[str, Any] = json.loads((origin / _NOTE).read_text())
-        expected = note["sha256"]
-    except (OSError, ValueError, KeyError):
-        raise BankError(f"{origin}: is not a snapshot of a seed bank (no sound {_NOTE} in it);"
-                        " make one with ecom-rag bank snapshot") from None  # fmt: skip
+    note = _read_note(origin)
     with _appearing(target) as partial:
         try:
-            shutil.copyfile(origin / store.FILE, partial / store.FILE)
-        except FileNotFoundError:
-            raise BankError(f"{origin}: is not whole ({store.FILE} is missing); take another snapshot") from None
-        if _digest(partial / store.FILE) != expected:
+            disk.copy_plain(origin / store.FILE, partial / store.FILE)
+            if os.path.lexists(origin / FOLDER):
+                disk.copy_tree(origin / FOLDER, partial / FOLDER)
+        except FileNotFoundError as error:
+            lacking = Path(error.filename).name
+            raise BankError(f"{origin}: is not whole ({lacking} is missing); take another snapshot") from None
+        except ValueError as error:
+            raise BankError(f"{error}; a snapshot holds files and folders only, take another one") from None
+        if digest.of_file(partial / store.FILE) != note["sha256"]:
             raise BankError(f"{origin / store.FILE}: is damaged (another digest than when it was made); take another"
                             " snapshot") from None  # fmt: skip
-        if (origin / FOLDER).is_dir():
-            shutil.copytree(origin / FOLDER, partial / FOLDER)
         SeedBank.open(partial, maintain=False).close()
     return note
+
+
+def _read_note(origin: Path) -> dict[str, Any]:
+    """What a snapshot says of itself.
+
+    Raises:
+        BankError: It is none.
+    """
+    try:
+        note = disk.read_note(origin / _NOTE)
+        if {key: type(note.get(key)) for key in _KEYS} == _KEYS:
+            return note
+        reason = f"it lacks {', '.join(_KEYS)}"
+    except (OSError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+    raise BankError(
+        f"{origin}: is not a snapshot of a seed bank (no sound {_NOTE} in it: {reason}); make one with ecom-rag bank"
+        " snapshot"
+    )
 
 
 @contextlib.contextmanager
@@ -89,11 +109,10 @@ def _appearing(target: Path) -> Iterator[Path]:
     if not target.parent.is_dir():
         raise UsageError(f"{target}: the folder {target.parent} does not exist; create it first")
     partial = target.with_name(f"{target.name}.copying")  # .partial is that of a build
-    if partial.exists():
-        shutil.rmtree(partial)  # of a killed run
-    partial.mkdir()
+    _take(partial)
     try:
         yield partial
+        (partial / _MARK).unlink()
         disk.sync_tree(partial)
         partial.rename(target)
         disk.sync_folder(target.parent)
@@ -102,6 +121,15 @@ def _appearing(target: Path) -> Iterator[Path]:
         raise
 
 
-def _digest(path: Path) -> str:
-    with path.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
+def _take(partial: Path) -> None:
+    """Make the folder of an unfinished copy, in place of what a killed run left; another's folder stays.
+
+    Raises:
+        BankError: There is something that no copy has begun.
+    """
+    if os.path.lexists(partial):
+        if partial.is_symlink() or not (partial / _MARK).is_file():
+            raise BankError(f"{partial}: is in the way and was not made by an unfinished copy; move it elsewhere")
+        shutil.rmtree(partial)
+    partial.mkdir()
+    (partial / _MARK).touch()

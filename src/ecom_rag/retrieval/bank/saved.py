@@ -71,7 +71,7 @@ def save(parent: Path, arrays: Arrays, header: dict[str, Any], *, sequence: int,
     lock = disk.locked(parent / "lock")
     if lock is None:
         return None
-    with lock:
+    with lock, disk.writing(parent):
         for leftover in parent.glob("*.new"):
             shutil.rmtree(leftover, ignore_errors=True)
         saved = Saved(parent / f"{sequence}-{next_row}", sequence, next_row)
@@ -108,11 +108,13 @@ def load(folder: Path, header: dict[str, Any]) -> Arrays:
         DamagedError: They are not what was saved, or were saved under another header.
     """
     try:
-        manifest = json.loads((folder / _MANIFEST).read_text())
+        manifest = disk.read_note(folder / _MANIFEST)
         if manifest["header"] != header:
             raise DamagedError("was saved for other settings")
         files: dict[str, dict[str, int]] = manifest["files"]
         for name, expected in files.items():
+            if Path(name).name != name or (folder / name).is_symlink():
+                raise DamagedError(f"{name!r} lies outside the folder")
             size = (folder / name).stat().st_size
             if size != expected["bytes"]:
                 raise DamagedError(f"{name} has {size} bytes instead of {expected['bytes']}")
@@ -130,7 +132,7 @@ def load(folder: Path, header: dict[str, Any]) -> Arrays:
         return arrays
     except FileNotFoundError as error:
         raise DamagedError(f"{Path(error.filename or folder).name} is missing") from None
-    except (KeyError, ValueError, OSError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError, OSError) as error:
         raise DamagedError(str(error)) from None
 
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ecom_rag import disk
 from ecom_rag.errors import BankError
 from ecom_rag.retrieval.bank.conditions import extraction, index_columns
 from ecom_rag.retrieval.bank.expressions import parse_key
@@ -112,18 +113,9 @@ class Store:
         folder.mkdir(parents=True, exist_ok=True)
         if (folder / FILE).exists():
             raise BankError(f"{folder}: holds a seed bank already; add to it with ecom-rag bank add, or name another")
-        fresh = folder / f"{FILE}.new"
-        fresh.unlink(missing_ok=True)
-        db = sqlite3.connect(fresh, isolation_level=None)
-        # A page holds several vectors; space given up by a compaction goes back to the file system.
-        db.executescript(f"PRAGMA page_size = 8192; PRAGMA auto_vacuum = INCREMENTAL; {_SCHEMA}")
-        for number, path in enumerate(index_keys):
-            db.execute(f"CREATE INDEX key_{number} ON documents ({', '.join(index_columns(path))})")
-        db.executemany("INSERT INTO meta VALUES (?, ?)", [(key, json.dumps(value)) for key, value in meta.items()])
-        db.executescript(f"PRAGMA application_id = {_APPLICATION}; PRAGMA user_version = {FORMAT}")
-        db.execute("PRAGMA journal_mode = WAL")
-        db.close()
-        fresh.rename(folder / FILE)
+        with disk.writing(folder):
+            _make(folder / f"{FILE}.new", meta, index_keys)
+            (folder / f"{FILE}.new").rename(folder / FILE)
         return cls(folder, timeout=timeout)
 
     @contextlib.contextmanager
@@ -173,7 +165,8 @@ class Store:
         with self.reading() as (db, _):
             copy = sqlite3.connect(target)
             try:
-                db.backup(copy)
+                with disk.writing(target):
+                    db.backup(copy)
             finally:
                 copy.close()
 
@@ -218,10 +211,24 @@ class Store:
             if "locked" in str(error):
                 raise BankError(f"{self.folder}: another process has been writing for {self._timeout:g} s; wait for it"
                                 " and try again") from None  # fmt: skip
+            if "disk is full" in str(error):
+                raise BankError(f"{self.folder / FILE}: the disk is full; free some space, then try again") from None
             if isinstance(error, sqlite3.OperationalError) and "no such table" not in str(error):
                 raise BankError(f"{self.folder / FILE}: {error}; check the disk and the permissions") from None
             raise BankError(f"{self.folder / FILE}: is damaged ({error}); restore a snapshot with"
                             " ecom-rag bank restore, or build the bank again") from None  # fmt: skip
+
+
+def _make(path: Path, meta: dict[str, Any], index_keys: Iterable[KeyPath]) -> None:
+    path.unlink(missing_ok=True)
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as db:
+        # A page holds several vectors; space given up by a compaction goes back to the file system.
+        db.executescript(f"PRAGMA page_size = 8192; PRAGMA auto_vacuum = INCREMENTAL; {_SCHEMA}")
+        for number, key in enumerate(index_keys):
+            db.execute(f"CREATE INDEX key_{number} ON documents ({', '.join(index_columns(key))})")
+        db.executemany("INSERT INTO meta VALUES (?, ?)", [(key, json.dumps(value)) for key, value in meta.items()])
+        db.executescript(f"PRAGMA application_id = {_APPLICATION}; PRAGMA user_version = {FORMAT}")
+        db.execute("PRAGMA journal_mode = WAL")
 
 
 def _state(db: sqlite3.Connection) -> State:

@@ -19,7 +19,7 @@ from torch import Tensor
 from ecom_rag import disk
 from ecom_rag.errors import ModelError
 from ecom_rag.models.checkpoint import read_json
-from ecom_rag.models.weights import read_tensors
+from ecom_rag.models.weights import plain_name, read_tensors
 
 NETWORK = "model.safetensors"
 HEADS = ("colbert_linear.pt", "sparse_linear.pt")
@@ -36,15 +36,18 @@ _DTYPES = {name: dtype for dtype, name in _NAMES.items()}
 class Part:
     """One part of a checkpoint, open for reading; a tensor is in memory only while it is used.
 
+    Tensors go by their plain names: a network saved from a model with a head has the names of the network alone.
+
     Args:
         files: Where it lies: one file, or the shards of one.
 
     Raises:
-        ModelError: A file is damaged, or holds something else than tensors.
+        ModelError: A file is damaged, holds something else than tensors, or two of one plain name.
     """
 
     def __init__(self, files: list[Path]) -> None:
         self._readers: dict[str, Any] = {}
+        self._stored: dict[str, str] = {}
         for file in files:
             try:
                 if file.suffix == ".safetensors":
@@ -60,16 +63,30 @@ class Part:
             except (SafetensorError, RuntimeError, EOFError, OSError, ValueError) as error:
                 first = (str(error).strip().splitlines() or [type(error).__name__])[0]
                 raise ModelError(f"{file}: cannot be read ({first[:120]}); copy the checkpoint again") from None
-            self._readers |= dict.fromkeys(names, reader)
+            for stored in names:
+                name = plain_name(stored)
+                if self._stored.setdefault(name, stored) != stored:
+                    raise ModelError(
+                        f"{file}: holds the tensor {name} twice, as {self._stored[name]} and as {stored}; save the"
+                        " checkpoint again"
+                    )
+                self._readers[name] = reader
 
     def keys(self) -> list[str]:
-        """Names of the tensors, sorted."""
+        """Plain names of the tensors, sorted."""
         return sorted(self._readers)
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._readers
+
+    def stored(self, key: str) -> str:
+        """The name of a tensor in the file."""
+        return self._stored[key]
 
     def shape(self, key: str) -> tuple[int, ...]:
         """Shape of a tensor, without reading it."""
-        reader = self._readers[key]
-        return tuple(reader[key].shape if isinstance(reader, dict) else reader.get_slice(key).get_shape())
+        reader, name = self._readers[key], self._stored[key]
+        return tuple(reader[name].shape if isinstance(reader, dict) else reader.get_slice(name).get_shape())
 
     def dtype(self, key: str) -> torch.dtype:
         """Type of a tensor, without reading it.
@@ -77,21 +94,21 @@ class Part:
         Raises:
             ModelError: A type that cannot be merged.
         """
-        reader = self._readers[key]
+        reader, stored = self._readers[key], self._stored[key]
         if isinstance(reader, dict):
-            found = reader[key].dtype
+            found = reader[stored].dtype
             name = str(found)
         else:
-            name = reader.get_slice(key).get_dtype()
+            name = reader.get_slice(stored).get_dtype()
             found = _DTYPES.get(name)
         if found not in _NAMES:
-            raise ModelError(f"tensor {key} is of type {name}; expected one of {', '.join(_DTYPES)}")
+            raise ModelError(f"tensor {stored} is of type {name}; expected one of {', '.join(_DTYPES)}")
         return found
 
     def tensor(self, key: str) -> Tensor:
         """Read a tensor."""
-        reader = self._readers[key]
-        tensor: Tensor = reader[key] if isinstance(reader, dict) else reader.get_tensor(key)
+        reader, name = self._readers[key], self._stored[key]
+        tensor: Tensor = reader[name] if isinstance(reader, dict) else reader.get_tensor(name)
         return tensor
 
 
@@ -134,13 +151,13 @@ def write_part(path: Path, like: Part, tensors: Iterable[tuple[str, Tensor]]) ->
 
     Args:
         path: ``.safetensors``, written as it comes, or a small ``.pt`` file.
-        like: Has the names, shapes and types.
+        like: Has the shapes and types, and the names that the file gets.
         tensors: In the order of ``write_order(like)``.
     """
     path.parent.mkdir(exist_ok=True)
     if path.suffix == ".pt":
         with path.open("wb") as handle:
-            torch.save(dict(tensors), handle)
+            torch.save({like.stored(key): tensor for key, tensor in tensors}, handle)
     else:
         _write_safetensors(path, like, tensors)
     disk.sync_file(path)
@@ -158,7 +175,11 @@ def _write_safetensors(path: Path, like: Part, tensors: Iterable[tuple[str, Tens
     for key in write_order(like):
         dtype, shape = like.dtype(key), like.shape(key)
         size = dtype.itemsize * int(torch.Size(shape).numel())
-        header[key] = {"dtype": _NAMES[dtype], "shape": list(shape), "data_offsets": [position, position + size]}
+        header[like.stored(key)] = {
+            "dtype": _NAMES[dtype],
+            "shape": list(shape),
+            "data_offsets": [position, position + size],
+        }
         position += size
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)

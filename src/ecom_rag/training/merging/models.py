@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -13,10 +12,11 @@ import torch
 from torch import Tensor
 
 import ecom_rag
+from ecom_rag import disk
 from ecom_rag.errors import ModelError, UsageError
 from ecom_rag.models.checkpoint import fingerprint, locate
 from ecom_rag.training.merging import files
-from ecom_rag.training.merging.compatible import check_alike
+from ecom_rag.training.merging.compatible import Opened, check_alike, is_shared
 from ecom_rag.training.merging.methods import WITH_BASE, Mix, apply, check_mix
 
 _LAYER = re.compile(r"(?:^|\.)(?:layer|layers|h|block)\.(\d+)\.")
@@ -46,7 +46,7 @@ class Models:
         self._reference = self._parts[0] if base is None else files.parts_of(self.folder)
         for name, folder, parts in zip(names, folders, self._parts, strict=True):
             if parts is not self._reference:
-                check_alike(base or names[0], self.folder, self._reference, name, folder, parts)
+                check_alike(Opened(base or names[0], self.folder, self._reference), Opened(name, folder, parts))
         self.fingerprints = [fingerprint(folder) for folder in folders]
         self.base_fingerprint = None if base is None else fingerprint(self.folder)
         network = self._reference[files.NETWORK].keys()
@@ -80,10 +80,11 @@ class Models:
 
     def _merge(self, mix: Mix, part: str, key: str) -> Tensor:
         reference = self._reference[part]
-        if not reference.dtype(key).is_floating_point:
-            return reference.tensor(key)  # positions and the like: nothing to average
+        own = [parts[part] for parts in self._parts]
+        if not reference.dtype(key).is_floating_point or not is_shared(key, [reference, *own]):
+            return reference.tensor(key)  # positions, an unused pooler and the like: nothing to average
         block = block_of(key, self.layers, len(mix.weights), whole=part == files.NETWORK)
-        tensors = [parts[part].tensor(key) for parts in self._parts]
+        tensors = [model.tensor(key) for model in own]
         base = reference.tensor(key) if mix.method in WITH_BASE else None
         return apply(mix, tensors, base, block=block).to(reference.dtype(key))
 
@@ -113,18 +114,19 @@ class Models:
         check_output(output)
         mix = self.checked(mix)
         target = Path(output)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.merging-", dir=target.parent))
-        try:
-            files.copy_settings(self.folder, temporary)
+        with (
+            disk.writing(target),
+            tempfile.TemporaryDirectory(prefix=f".{target.name}.merging-", dir=target.parent) as made,
+        ):
+            fresh = Path(made) / target.name
+            fresh.mkdir()
+            files.copy_settings(self.folder, fresh)
             for part, like in self._reference.items():
-                files.write_part(temporary / part, like, self._checked(mix, part, like, progress))
+                files.write_part(fresh / part, like, self._checked(mix, part, like, progress))
             report = {**self._report(mix), **(details or {})}
-            (temporary / "merge_report.json").write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n")
-            temporary.chmod(0o777 & ~_umask())
-            temporary.rename(target)
-        except BaseException:
-            shutil.rmtree(temporary, ignore_errors=True)
-            raise
+            (fresh / "merge_report.json").write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n")
+            disk.open_to_others(fresh)
+            fresh.rename(target)
         return report
 
     def _checked(
@@ -210,9 +212,3 @@ def check_output(output: str) -> None:
         raise UsageError(f"{output}: exists already; name a new folder, or remove it first")
     if not target.parent.is_dir() or not os.access(target.parent, os.W_OK):
         raise UsageError(f"{output}: the folder {target.parent} does not exist or may not be written")
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -148,7 +148,7 @@ def study_retrieval(
             per_query = evaluate_run(run.run, qrels, names)
         except UsageError as error:
             raise UsageError(f"{run.name}: {error}") from None
-        notes = run_notes(run.run, qrels) + depth_notes(names, run.depth, chosen=measures is not None)
+        notes = run.notes + run_notes(run.run, qrels) + depth_notes(names, run.depth, chosen=measures is not None)
         ends = intervals(per_query.values, resamples=resamples, seed=seed)
         studies.append(RunStudy(run.name, per_query, dict(zip(per_query.measures, ends, strict=True)), notes))
         studies[-1].contributions = _retrieval_contributions(run, qrels, names, resamples, seed)

@@ -12,9 +12,9 @@ from ecom_rag.evaluation.contributions import ablations, evidence_of
 from ecom_rag.evaluation.labels import (
     Votes,
     class_figures,
-    compare_macro_f1,
     macro_f1,
     macro_f1_interval,
+    paired_macro_f1,
     pr_curve,
     vote,
 )
@@ -170,7 +170,7 @@ def _contributions(
 
 def _compare_f1(studies: Sequence[RunStudy], ballots: Sequence[Votes], resamples: int, seed: int) -> list[Pair]:
     couples = list(combinations(range(len(studies)), 2))
-    found = [compare_macro_f1(ballots[i], ballots[j], resamples=resamples, seed=seed) for i, j in couples]
+    found = paired_macro_f1(ballots, couples, resamples=resamples, seed=seed)
     corrected = holm([one.p for one in found])
     return [
         Pair(studies[i].name, studies[j].name, MACRO_F1, one, p)

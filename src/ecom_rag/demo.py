@@ -8,9 +8,11 @@ import shutil
 import unicodedata
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 from ecom_rag import records
 from ecom_rag.errors import UsageError
+from ecom_rag.identity import label_of
 from ecom_rag.models import CrossEncoder, Encoder
 from ecom_rag.pipeline import Recall, recall_file
 from ecom_rag.records import Record
@@ -80,18 +82,23 @@ def vote(record: Record) -> str:
     """The label whose seeds among the best of a result weigh most; the nearer one of equals."""
     sums: dict[str, float] = {}
     for rank, metadata in enumerate(record["topk_metadata"][:_NEIGHBOURS], start=1):
-        sums[metadata["label"]] = sums.get(metadata["label"], 0.0) + 1 / rank
+        label = _label(metadata)
+        sums[label] = sums.get(label, 0.0) + 1 / rank
     return max(sums, key=lambda label: sums[label], default="none")  # the first of equals, and the best came in first
 
 
+def _label(metadata: dict[str, Any]) -> str:
+    return label_of(metadata, "label") or "none"
+
+
 def _print_listing(record: Record) -> None:
-    voted, true = vote(record), record["metadata"]["label"]
+    voted, true = vote(record), _label(record["metadata"])
     mark = "ok " if voted == true else "MISS"
     print(f"{mark:4} {_fit(record['text'], 84)}  -> {voted}" + ("" if voted == true else f" (true: {true})"))
     for rank in range(min(2, len(record["topk_seed"]))):
         seed = _fit(record["topk_seed"][rank], 64)
         ranks = ", ".join(f"{route} #{own['rank']}" for route, own in record["topk_evidence"][rank].items())
-        print(f"     {record['topk_sim'][rank]:6.3f}  {seed}  {record['topk_metadata'][rank]['label']} ({ranks})")
+        print(f"     {record['topk_sim'][rank]:6.3f}  {seed}  {_label(record['topk_metadata'][rank])} ({ranks})")
     print()
 
 
@@ -100,9 +107,8 @@ def _print_evasive(scored: list[Record]) -> None:
     print("evasive spellings that the variant route finds and bm25 ranks lower or misses:\n")
     shown = 0
     for record in scored:
-        right = [
-            i for i, m in enumerate(record["topk_metadata"][:_NEIGHBOURS]) if m["label"] == record["metadata"]["label"]
-        ]
+        label = _label(record["metadata"])
+        right = [i for i, near in enumerate(record["topk_metadata"][:_NEIGHBOURS]) if _label(near) == label]
         if record["metadata"]["note"] != "evasive" or not right or shown == _EVASIVE:
             continue
         own = record["topk_evidence"][right[0]]
@@ -116,7 +122,7 @@ def _totals(found: list[Record]) -> str:
     cells = []
     for note in ("plain", "near_miss", "evasive"):
         chosen = [record for record in found if record["metadata"]["note"] == note]
-        cells.append(f"{note} {sum(vote(r) == r['metadata']['label'] for r in chosen)}/{len(chosen)}")
+        cells.append(f"{note} {sum(vote(r) == _label(r['metadata']) for r in chosen)}/{len(chosen)}")
     return ", ".join(cells)
 
 

@@ -246,7 +246,7 @@ def test_mistakes(folder, run_here):
     lines = [json.loads(line) for line in old.read_bytes().splitlines()]
     (folder / "empty.jsonl").write_text("")
     (folder / "noid.jsonl").write_bytes(records.dumps(lines[0]) + records.dumps({**lines[1], "metadata": {"x": 1}}))
-    (folder / "twice.jsonl").write_bytes(records.dumps(lines[0]) * 2)
+    (folder / "twice.jsonl").write_bytes(records.dumps(lines[0]) + records.dumps({**lines[1], "metadata": lines[0]["metadata"]}))
     bare = {**lines[2], "topk_metadata": [*lines[2]["topk_metadata"][:11], {"id": "s1"}]}
     (folder / "nolabel.jsonl").write_bytes(records.dumps(lines[0]) + records.dumps(bare))
     (folder / "part.jsonl").write_bytes(records.dumps(lines[0]))

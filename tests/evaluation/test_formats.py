@@ -11,12 +11,10 @@ from ecom_rag.errors import RecordError, UsageError
 from ecom_rag.evaluation import evaluate_run
 from ecom_rag.evaluation.contributions import evidence_of
 from ecom_rag.evaluation.formats import (
-    name_at,
     read_beir,
     read_qrels,
     read_results,
     read_run,
-    value_at,
     write_qrels,
     write_records,
     write_run,
@@ -169,16 +167,6 @@ def test_results(tmp_path):
     path.write_text("")
     with pytest.raises(UsageError, match="the run is empty"):
         read_results(str(path))
-
-
-def test_names_in_metadata():
-    metadata = {"id": 7, "policy": {"label": "fake"}, "a.b": "flat", "none": None, "list": ["x"]}
-    assert name_at(metadata, "id", "query") == "7" and name_at(metadata, "policy.label", "query") == "fake"
-    assert value_at(metadata, "a.b") == "flat" and value_at(metadata, "policy.none.deeper") is None
-    with pytest.raises(ValueError, match=r'query: metadata "label" is missing \(found keys: id, policy'):
-        name_at(metadata, "label", "query")
-    with pytest.raises(ValueError, match=r"is \['x'\]; expected a string or number"):
-        name_at(metadata, "list", "query")
 
 
 def test_what_rerank_leaves_in_the_evidence_is_no_route():

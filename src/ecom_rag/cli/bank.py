@@ -290,14 +290,9 @@ class _Source:
             self._write_rejections()
 
     def _check(self, record: Any) -> None:
-        from ecom_rag.retrieval.bank.documents import id_of
+        from ecom_rag.identity import id_of
 
-        own = record["metadata"].get(self._id_key)
-        if own is not None:
-            try:
-                id_of(own)
-            except ValueError as error:
-                raise ValueError(f"the {self._id_key!r} of its metadata is {error}") from None
+        id_of(record["metadata"], self._id_key)
 
     def _write_rejections(self) -> None:
         if self.report.rejections:

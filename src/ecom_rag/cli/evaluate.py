@@ -27,6 +27,14 @@ def evaluate(
     labels: Annotated[bool, typer.Option("--labels", help="Hold the seeds' labels against the query's own.")] = False,
     label_key: Annotated[str, typer.Option(help="Metadata key of the label; a.b for nested ones.")] = "label",
     id_key: Annotated[str, typer.Option(help="Metadata key of query and document ids.")] = "id",
+    exclude_self: Annotated[
+        bool | None,
+        typer.Option(
+            "--exclude-self/--keep-self",
+            help="Leave a query out of its own results: a seed of its id or, where ids are missing, of its text.",
+            show_default="with --beir",
+        ),
+    ] = None,
     measures: Annotated[
         str | None,
         typer.Option(help="ir-measures names, e.g. nDCG@10,R@100,P@5,RR@10,AP,Success@1.", show_default="the usual"),
@@ -104,7 +112,15 @@ def evaluate(
         raise UsageError("--labels and --qrels or --beir are two sources of judgements; give one of them")
     if (write_run or fit_fusion) and results and len(results) > 1:
         raise UsageError(f"{len(results)} RESULTS are given; --write-run and --fit-fusion take one")
-    common: dict[str, Any] = {"id_key": id_key, "measures": measures, "resamples": resamples, "seed": seed}
+    if exclude_self is False and beir is None:
+        raise UsageError("--keep-self is for --beir, which leaves queries out of their own results; leave it out")
+    common: dict[str, Any] = {
+        "id_key": id_key,
+        "exclude_self": exclude_self,
+        "measures": measures,
+        "resamples": resamples,
+        "seed": seed,
+    }
     from ecom_rag.evaluation import files, formats, tables
 
     if labels:
@@ -114,7 +130,7 @@ def evaluate(
             votes=votes,
             fixed_precision=fixed_precision,
             positive=positive,
-            **common,
+            **{**common, "exclude_self": bool(exclude_self)},
         )
     elif searched:
         study, runs, judged = _search(str(beir), split, model, routes, fusion, rerank, common)
@@ -174,7 +190,10 @@ def _search(
     from ecom_rag.pipeline import read_settings, recall_file
 
     named = None if routes is None else [route.strip() for route in routes.split(",")]
-    settings, _ = read_settings(None, {"routes": named, "fusion": fusion, "top_k": _DEPTH, "depth": _DEPTH})
+    exclude = common["exclude_self"] is not False
+    settings, _ = read_settings(
+        None, {"routes": named, "fusion": fusion, "top_k": _DEPTH, "depth": _DEPTH, "exclude_self": exclude}
+    )
     names = ",".join(settings.routes_of_file(encoder=model is not None))
     parts = {"routes": names, "model": model, "fusion": settings.fusion, "rerank": rerank}
     described = "; ".join(f"{what} {value}" for what, value in parts.items() if value is not None)
@@ -196,7 +215,10 @@ def _search(
             queries, run, settings, seeds=seeds, progress=progress,
             load_encoder=load_encoder if model else None, load_cross_encoder=load_cross_encoder if rerank else None,
         )  # fmt: skip
-        return files.evaluate_files([run], beir=beir, split=split, described=described, **common)
+        found = files.evaluate_files([run], beir=beir, split=split, described=described, **common)
+        if exclude:
+            found[0].runs[0].notes += files.own_documents(queries, seeds)
+        return found
 
 
 def _export(beir: str | None, split: str, queries: str | None, seeds: str | None) -> None:

@@ -56,6 +56,14 @@ PrecisionOption = Annotated[
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 BatchTokens = Annotated[int | None, typer.Option(help="Padded tokens a batch.", show_default="by device", min=1)]
+ExcludeSelf = Annotated[
+    bool | None,
+    typer.Option(
+        "--exclude-self",
+        help="Leave a query out of its own results: a seed of its id or, where ids are missing, of its text.",
+        show_default=False,
+    ),
+]
 Resume = Annotated[bool, typer.Option("--resume", help="Continue an interrupted run of the same command.")]
 BadLine = Annotated[OnBadLine, typer.Option(help="skip: write refused lines to OUT.rejected.jsonl and go on.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Say what was chosen and why.")]

@@ -9,6 +9,7 @@ from ecom_rag.cli.options import (
     BadLine,
     BatchTokens,
     Device,
+    ExcludeSelf,
     OnBadLine,
     Output,
     Precision,
@@ -58,6 +59,10 @@ def recall(
     filter: Annotated[
         str | None,
         typer.Option(help="Over seed metadata, e.g. 'label = \"fraud\" and price < 9'.", show_default="none"),
+    ] = None,
+    exclude_self: ExcludeSelf = None,
+    id_key: Annotated[
+        str | None, typer.Option(help="Metadata key of the ids of queries and seeds.", show_default="id, or the bank's")
     ] = None,
     normalize: Annotated[
         bool | None, typer.Option("--normalize", help="Relevance of the reranker in 0..1.", show_default=False)
@@ -117,6 +122,8 @@ def recall(
             "depth": depth,
             "top_k": top_k,
             "filter": filter,
+            "exclude_self": exclude_self,
+            "id_key": id_key,
             "normalize": normalize,
             "blend": blend,
             "exact_multivector": exact_multivector,

@@ -7,6 +7,7 @@ fused otherwise or reranked. For the full truth run the routes one by one, or ke
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +18,8 @@ from ecom_rag.retrieval.fusion import Candidates, Evidence, fuse_candidates
 
 ALL = "all routes"
 _RERANKED = ("retrieval", "reranker")  # what rerank keeps of the order before, and its own with --blend: no routes
-_ENTRIES = ("score", "rank")
+_LARGEST = 3e38  # score
+_LAST = 2**53  # rank
 
 
 def evidence_of(results: Sequence[Record]) -> Candidates | None:
@@ -51,9 +53,17 @@ def _check(results: Sequence[Record]) -> None:
     for number, result in enumerate(results, start=1):
         for place, item in enumerate(result.get("topk_evidence") or (), start=1):
             whole = isinstance(item, dict) and all(isinstance(own, dict) for own in item.values())
-            if not whole or not all(isinstance(own.get(k), int | float) for own in item.values() for k in _ENTRIES):
+            if not whole or not all(_says(own) for own in item.values()):
                 raise UsageError(f"result {number}, candidate {place}: topk_evidence is {item!s:.80}; expected"
                                  ' {ROUTE: {"score": NUMBER, "rank": NUMBER}}, as recall writes it')  # fmt: skip
+
+
+def _says(own: Mapping[str, Any]) -> bool:
+    """Whether a route's entry holds a score that float32 can hold and a rank from 1."""
+    score, rank = own.get("score"), own.get("rank")
+    if not isinstance(score, int | float) or not isinstance(rank, int | float) or isinstance(score, bool):
+        return False
+    return abs(score) <= _LARGEST and 1 <= rank <= _LAST and rank == int(rank)
 
 
 def ablations(candidates: Candidates) -> dict[str, NDArray[np.int64]]:

@@ -11,13 +11,15 @@ from ecom_rag.errors import UsageError
 from ecom_rag.evaluation import tables
 from ecom_rag.evaluation.contributions import evidence_of
 from ecom_rag.evaluation.fit_fusion import fit_fusion, judge
-from ecom_rag.evaluation.formats import Beir, name_at, read_beir, read_qrels, writing
+from ecom_rag.evaluation.formats import Beir, read_beir, read_qrels, writing
+from ecom_rag.evaluation.itself import noted, without_itself
 from ecom_rag.evaluation.label_study import study_labels
 from ecom_rag.evaluation.measures import Qrels
 from ecom_rag.evaluation.report import as_html
 from ecom_rag.evaluation.runs import NamedRun, load_labelled, load_runs
 from ecom_rag.evaluation.significance import RESAMPLES
 from ecom_rag.evaluation.study import Study, study_retrieval
+from ecom_rag.identity import known_id, label_of
 from ecom_rag.retrieval.learned_fusion import LearnedFusion
 
 logger = logging.getLogger(__name__)
@@ -30,6 +32,7 @@ def evaluate_files(
     beir: str | None = None,
     split: str = "test",
     id_key: str = "id",
+    exclude_self: bool | None = None,
     measures: str | None = None,
     resamples: int = RESAMPLES,
     seed: int = 0,
@@ -43,6 +46,8 @@ def evaluate_files(
         beir: Folder whose judgements are taken.
         split: Of the folder.
         id_key: Metadata key of the ids of queries and documents.
+        exclude_self: Leave a document out of the results of the query that it is; by default with ``beir``, as BEIR's
+            own evaluation does.
         measures: Names; see ``study_retrieval``.
         resamples: Of bootstrap and randomisation.
         seed: Of both.
@@ -59,7 +64,9 @@ def evaluate_files(
     _check_resamples(resamples)
     folder = read_beir(beir, split) if beir is not None else None
     judged = folder.qrels if folder is not None else read_qrels(str(qrels))
-    runs = load_runs(results, id_key=id_key)
+    exclude_self = beir is not None if exclude_self is None else exclude_self
+    look = without_itself if exclude_self else noted
+    runs = [look(run, id_key=id_key) for run in load_runs(results, id_key=id_key)]
     study = study_retrieval(
         runs,
         judged,
@@ -81,6 +88,7 @@ def evaluate_labels(
     *,
     label_key: str = "label",
     id_key: str = "id",
+    exclude_self: bool = False,
     votes: int | None = None,
     fixed_precision: float = 0.9,
     positive: str | None = None,
@@ -88,13 +96,17 @@ def evaluate_labels(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> tuple[Study, list[NamedRun], Qrels]:
-    """Evaluate results files by their labels; see ``study_labels`` for the options.
+    """Evaluate results files by their labels; see ``study_labels`` and ``evaluate_files`` for the options.
 
     Returns:
         The study, the runs, and as judgements the places of the right seeds in the first run's results.
     """
     _check_resamples(resamples)
     runs = load_labelled(results, id_key=id_key, label_key=label_key)
+    if exclude_self:
+        runs = [without_itself(run, id_key=id_key, labelled=True) for run in runs]
+    else:
+        runs = [noted(run, id_key=id_key) for run in runs]
     study = study_labels(
         runs,
         label_key=label_key,
@@ -111,12 +123,20 @@ def evaluate_labels(
     )  # fmt: skip
     judged = {
         query: {
-            str(place): int(_label(metadata, label_key) == _label(result["metadata"], label_key))
+            str(place): int(label_of(metadata, label_key) == label_of(result["metadata"], label_key))
             for place, metadata in enumerate(result["topk_metadata"])
         }
         for query, result in runs[0].results.items()
     }
     return study, runs, judged
+
+
+def own_documents(queries: str, seeds: str) -> list[str]:
+    """A note where queries of one file are seeds of another by their id, and so were left out of their own results."""
+    own = {known_id(query["metadata"], "id") for query in records.read(queries)} - {None}
+    found = own.intersection(known_id(seed["metadata"], "id") for seed in records.read(seeds))
+    note = f"{len(found)} queries are documents of the corpus themselves (by id); each is left out of its own results"
+    return [note] if found else []
 
 
 def fit_fusion_on(run: NamedRun, qrels: Qrels, *, seed: int = 0, fitted_on: Mapping[str, Any]) -> LearnedFusion:
@@ -159,10 +179,6 @@ def write_per_query(study: Study, path: str) -> None:
         records.convert(plain, converted, kind)
         with writing(path) as sink:
             sink.write(converted.read_bytes())
-
-
-def _label(metadata: Any, key: str) -> str:
-    return name_at(metadata, key, "record")
 
 
 def _document_text(folder: Beir) -> Callable[[set[str]], Mapping[str, str]]:

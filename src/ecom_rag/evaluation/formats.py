@@ -5,6 +5,7 @@ A file is read whole: an evaluation needs all of it. Every line that does not fi
 
 import contextlib
 import gzip
+import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +16,11 @@ import numpy as np
 from ecom_rag import records
 from ecom_rag.errors import RecordError, UsageError
 from ecom_rag.evaluation.measures import Qrels, Run
+from ecom_rag.identity import as_id
 from ecom_rag.records import Record
 from ecom_rag.retrieval.rerank import check_result
 
+_HIGHEST = 100_000  # grade; trec_eval's code takes memory in proportion
 RUN_ENDINGS = (".trec", ".run", ".txt", ".trec.gz", ".run.gz", ".txt.gz")
 
 
@@ -58,14 +61,19 @@ def read_beir(folder: str, split: str = "test") -> Beir:
         there = ", ".join(sorted(path.stem for path in judged.parent.glob("*.tsv"))) or "none"
         raise UsageError(f"{judged}: no such file; splits found: {there}; name one with --split")
     qrels = read_qrels(str(judged))
-    asked = [
-        _beir_record(where, item) for where, item in records.objects(str(queries)) if str(item.get("_id")) in qrels
-    ]
-    found = {query["metadata"]["id"] for query in asked}
-    lost = next((query for query in qrels if query not in found), None)
+    asked: dict[str, Record] = {}
+    for where, item in records.objects(str(queries)):
+        if "_id" not in item or _beir_id(where, item) not in qrels:
+            continue
+        query = _beir_record(where, item)
+        known = asked.setdefault(query["metadata"]["id"], query)
+        if known != query:
+            raise RecordError(where, f"the query id {query['metadata']['id']!r} stands on an earlier line with another"
+                                     " text; remove one line")  # fmt: skip
+    lost = next((query for query in qrels if query not in asked), None)
     if lost is not None:
         raise UsageError(f"{judged}: judges query {lost!r}, which {queries.name} does not hold; are they of one set?")
-    return Beir(asked, qrels, corpus)
+    return Beir(list(asked.values()), qrels, corpus)
 
 
 def write_records(items: Iterable[Record], path: str) -> int:
@@ -83,24 +91,27 @@ def write_records(items: Iterable[Record], path: str) -> int:
 def read_qrels(path: str) -> Qrels:
     """Judgements: TREC (query, iteration, document, grade) or BEIR (header, then query, document, grade).
 
+    A judgement that stands twice with one grade is one judgement. Grades are whole numbers, also written ``2.0``.
+
     Raises:
         UsageError: No such file, or it judges nothing.
-        RecordError: A line that does not fit.
+        RecordError: A line that does not fit, or that judges otherwise than an earlier one.
     """
     qrels: Qrels = {}
+    lines: dict[tuple[str, str], int] = {}
     for number, where, line in _text_lines(path):
         fields = line.split("\t") if line.count("\t") == 2 else line.split()
-        if number == 1 and len(fields) == 3 and not _is_integer(fields[2]):
+        if number == 1 and len(fields) == 3 and not _is_number(fields[2]):
             continue  # BEIR's header
         if len(fields) not in (3, 4):
             raise RecordError(where, f"{len(fields)} fields; expected query, document, grade (BEIR) or"
                                      " query, 0, document, grade (TREC)")  # fmt: skip
-        query, document, grade = fields[0].strip(), fields[-2].strip(), fields[-1].strip()
-        if not _is_integer(grade):
-            raise RecordError(where, f"the grade is {grade!r}; expected a whole number, 0 for not relevant")
-        if document in qrels.setdefault(query, {}):
-            raise RecordError(where, f"query {query!r} and document {document!r} are judged twice; remove one line")
-        qrels[query][document] = int(grade)
+        query, document, grade = fields[0].strip(), fields[-2].strip(), _grade(where, fields[-1].strip())
+        first = lines.setdefault((query, document), number)
+        known = qrels.setdefault(query, {}).setdefault(document, grade)
+        if known != grade:
+            raise RecordError(where, f"query {query!r} and document {document!r} are judged twice, {known} on line"
+                                     f" {first} and {grade} here; remove one line")  # fmt: skip
     if not qrels:
         raise UsageError(f"{path}: holds no judgements; expected lines of query, document, grade")
     return qrels
@@ -185,41 +196,22 @@ def read_results(path: str, *, check: Callable[[Record], None] | None = None) ->
         UsageError: No such file, or it holds nothing.
         RecordError: A line that does not fit.
     """
+    return [result for _, result in placed_results(path, check=check)]
+
+
+def placed_results(path: str, *, check: Callable[[Record], None] | None = None) -> Iterator[tuple[str, Record]]:
+    """As ``read_results``, one at a time, each with its place."""
 
     def whole(record: Record) -> None:
         check_result(record)
         if check is not None:
             check(record)
 
-    found = list(records.read(path, check=whole))  # all of it: an evaluation over a part would be another figure
-    if not found:
+    where = None
+    for where, result in records.placed(path, check=whole):
+        yield where, result
+    if where is None:
         raise UsageError(f"{path}: the run is empty; expected results of ecom-rag score, recall or rerank")
-    return found
-
-
-def value_at(metadata: Any, key: str) -> Any:
-    """The value under a key of metadata, ``a.b`` looking into objects; ``None`` where there is none."""
-    if isinstance(metadata, dict) and key in metadata:
-        return metadata[key]
-    for part in key.split("."):
-        if not isinstance(metadata, dict):
-            return None
-        metadata = metadata.get(part)
-    return metadata
-
-
-def name_at(metadata: Any, key: str, whose: str) -> str:
-    """The id or label under a key, as a string.
-
-    Raises:
-        ValueError: There is none, or it is not a string or number.
-    """
-    value = value_at(metadata, key)
-    if isinstance(value, str | int | float | bool) and value != "":
-        return str(value)
-    keys = ", ".join(list(metadata)[:8]) if isinstance(metadata, dict) else ""
-    found = f"is {value!r}"[:60] if value is not None else f"is missing (found keys: {keys or 'none'})"
-    raise ValueError(f'{whose}: metadata "{key}" {found}; expected a string or number')
 
 
 # --- files ------------------------------------------------------------------------------------------------------------
@@ -232,7 +224,15 @@ def _beir_record(where: str, item: dict[str, Any], *, title: bool = False) -> Re
     text = " ".join(part.strip() for part in parts if part.strip())
     inside = item.get("metadata")
     extra = {key: item[key] for key in item if key not in ("_id", "text", "title", "metadata")}
-    return {"text": text, "metadata": {**extra, **(inside if isinstance(inside, dict) else {}), "id": str(item["_id"])}}
+    own = {"id": _beir_id(where, item)}
+    return {"text": text, "metadata": {**extra, **(inside if isinstance(inside, dict) else {}), **own}}
+
+
+def _beir_id(where: str, item: dict[str, Any]) -> str:
+    try:
+        return as_id(item["_id"])
+    except ValueError as error:
+        raise RecordError(where, f'"_id" {error}') from None
 
 
 def _either(folder: str, name: str) -> Path:
@@ -288,5 +288,17 @@ def _plain(name: str, path: str) -> str:
     return name
 
 
-def _is_integer(text: str) -> bool:
-    return text.strip().lstrip("-").isdigit()
+def _grade(where: str, text: str) -> int:
+    whole = re.fullmatch(r"([+-]?[0-9]{1,300})(?:\.0*)?", text)
+    if whole is None or abs(int(whole[1])) > _HIGHEST:
+        raise RecordError(where, f"the grade is {text!r:.40}; expected a whole number of at most {_HIGHEST}, 0 for not"
+                                 " relevant")  # fmt: skip
+    return int(whole[1])
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

@@ -9,13 +9,12 @@ from numpy.typing import NDArray
 
 from ecom_rag.errors import UsageError
 from ecom_rag.evaluation.contributions import ablations, evidence_of
-from ecom_rag.evaluation.formats import name_at
 from ecom_rag.evaluation.labels import (
     Votes,
     class_figures,
-    compare_macro_f1,
     macro_f1,
     macro_f1_interval,
+    paired_macro_f1,
     pr_curve,
     vote,
 )
@@ -34,6 +33,7 @@ from ecom_rag.evaluation.study import (
     contribution_table,
     depth_notes,
 )
+from ecom_rag.identity import as_label, required_label
 
 MACRO_F1 = "macro-F1"
 _CURVES = 12  # of the most frequent classes, in the report
@@ -75,8 +75,9 @@ def study_labels(
     depth = min(run.depth for run in runs)
     names = _measures(measures, depth)
     truth = _truth(runs, label_key)
-    if positive is not None and positive not in truth:
+    if positive is not None and as_label(positive) not in truth:
         raise UsageError(f"no query has the label {positive!r}; labels found: {', '.join(sorted(set(truth))[:8])}")
+    positive = as_label(positive)
     texts = {query: result["text"] for query, result in runs[0].results.items()}
     studies, ballots = [], []
     for run in runs:
@@ -125,7 +126,7 @@ def _run_study(
         "macro-AP": _point(float(np.mean([one.average_precision for one in own]))),
         **ends,
     }
-    study = RunStudy(run.name, per_query, figures, classes=classes)
+    study = RunStudy(run.name, per_query, figures, list(run.notes), classes=classes)
     unanswered = int((cast.predicted < 0).sum())
     if unanswered:
         study.notes.append(f"{unanswered} of {len(truth)} queries have no seeds to vote; they count as wrong")
@@ -169,7 +170,7 @@ def _contributions(
 
 def _compare_f1(studies: Sequence[RunStudy], ballots: Sequence[Votes], resamples: int, seed: int) -> list[Pair]:
     couples = list(combinations(range(len(studies)), 2))
-    found = [compare_macro_f1(ballots[i], ballots[j], resamples=resamples, seed=seed) for i, j in couples]
+    found = paired_macro_f1(ballots, couples, resamples=resamples, seed=seed)
     corrected = holm([one.p for one in found])
     return [
         Pair(studies[i].name, studies[j].name, MACRO_F1, one, p)
@@ -190,7 +191,7 @@ def _measures(measures: str | None, depth: int) -> tuple[str, ...]:
 def _truth(runs: Sequence[NamedRun], label_key: str) -> list[str]:
     if not runs:
         raise UsageError("there is no run to evaluate; give at least one results file")
-    own = [[name_at(one["metadata"], label_key, "the query") for one in run.results.values()] for run in runs]
+    own = [[required_label(one["metadata"], label_key, "the query") for one in run.results.values()] for run in runs]
     for run, labels in zip(runs, own, strict=True):
         if labels != own[0]:
             raise UsageError(f"{runs[0].name} and {run.name} give their queries different labels;"
@@ -200,7 +201,7 @@ def _truth(runs: Sequence[NamedRun], label_key: str) -> list[str]:
 
 def _labels(run: NamedRun, label_key: str) -> list[list[str]]:
     return [
-        [name_at(metadata, label_key, "candidate") for metadata in result["topk_metadata"]]
+        [required_label(metadata, label_key, "candidate") for metadata in result["topk_metadata"]]
         for result in run.results.values()
     ]
 

@@ -13,7 +13,11 @@ from scipy.sparse import csr_matrix
 
 from ecom_rag.evaluation.significance import RESAMPLES, Comparison, Interval, drawn_times, signs
 
+Counts = tuple[csr_matrix, csr_matrix, csr_matrix]
+"""Right votes, votes and own classes, each ``(queries, classes)``."""
+
 _NONE = -1
+_CELLS = 4_000_000  # figures of swaps held at a time
 
 
 @dataclass(frozen=True)
@@ -160,28 +164,59 @@ def compare_macro_f1(first: Votes, second: Votes, *, resamples: int = RESAMPLES,
 
     ``better`` and ``worse`` count queries that only the second or only the first has right.
     """
-    first, second = _same_classes(first, second)
-    count = len(first.truth)
-    observed = macro_f1(second) - macro_f1(first)
-    ours, theirs = _counts(second), _counts(first)
-    differences = np.concatenate(
-        [_weighted_f1(ours, times) - _weighted_f1(theirs, times) for times in drawn_times(count, resamples, seed)]
-    )
-    sums = [np.asarray(part.sum(axis=0)) for part in (*ours, *theirs)]
-    beyond = 0
-    for flips in signs(count, resamples, seed):
-        swapped = (flips < 0).astype(np.float64)  # (rows, queries)
-        moved = [np.asarray(swapped @ (b - a)) for a, b in zip(ours, theirs, strict=True)]
-        second_f1 = _macro_f1(*(total + move for total, move in zip(sums[:3], moved, strict=True)))
-        first_f1 = _macro_f1(*(total - move for total, move in zip(sums[3:], moved, strict=True)))
-        beyond += int((np.abs(second_f1 - first_f1) >= abs(observed) - 1e-12).sum())
-    low, high = np.percentile(differences, [2.5, 97.5]).tolist()
-    change = second.correct - first.correct
-    return Comparison(observed, low, high, (1 + beyond) / (1 + resamples), int((change > 0).sum()),
-                      int((change < 0).sum()), int((change == 0).sum()))  # fmt: skip
+    return paired_macro_f1([first, second], [(0, 1)], resamples=resamples, seed=seed)[0]
 
 
-def _counts(votes: Votes) -> tuple[csr_matrix, csr_matrix, csr_matrix]:
+def paired_macro_f1(
+    votes: Sequence[Votes], couples: Sequence[tuple[int, int]], *, resamples: int = RESAMPLES, seed: int = 0
+) -> list[Comparison]:
+    """``compare_macro_f1`` of many couples of runs, over one set of draws.
+
+    Args:
+        votes: Of each run, over the same queries.
+        couples: Indices of the first and the second run.
+        resamples: Of bootstrap and randomisation.
+        seed: Of both.
+    """
+    if not couples:
+        return []
+    votes = _same_classes(votes)
+    counts = [_counts(one) for one in votes]
+    queries = len(votes[0].truth)
+    drawn = np.concatenate(
+        [np.stack([_weighted_f1(own, times) for own in counts]) for times in drawn_times(queries, resamples, seed)],
+        axis=1,
+    )  # (runs, resamples)
+    f1 = [macro_f1(one) for one in votes]
+    beyond = np.zeros(len(couples), np.int64)
+    rows = max(1, _CELLS // (3 * len(votes) * len(votes[0].classes)))
+    for flips in signs(queries, resamples, seed):
+        for start in range(0, len(flips), rows):
+            beyond += _beyond(counts, couples, f1, flips[start : start + rows] < 0)
+    found = []
+    for (i, j), times in zip(couples, beyond.tolist(), strict=True):
+        low, high = np.percentile(drawn[j] - drawn[i], [2.5, 97.5]).tolist()
+        change = votes[j].correct - votes[i].correct
+        ways = [int((change > 0).sum()), int((change < 0).sum()), int((change == 0).sum())]
+        found.append(Comparison(f1[j] - f1[i], low, high, (1 + times) / (1 + resamples), *ways))
+    return found
+
+
+def _beyond(
+    counts: Sequence[Counts], couples: Sequence[tuple[int, int]], f1: Sequence[float], swapped: NDArray[np.bool_]
+) -> NDArray[np.int64]:
+    """For each couple how many of the swaps ``(rows, queries)`` give a difference at least as large as its own."""
+    sums = [np.stack([np.asarray(part.sum(axis=0)) for part in own]) for own in counts]  # (3, 1, classes)
+    moves = [np.stack([np.asarray(swapped.astype(np.float64) @ part) for part in own]) for own in counts]
+    found = np.empty(len(couples), np.int64)
+    for number, (i, j) in enumerate(couples):
+        moved = moves[i] - moves[j]  # (3, rows, classes)
+        difference = _macro_f1(*(sums[j] + moved)) - _macro_f1(*(sums[i] - moved))
+        found[number] = (np.abs(difference) >= abs(f1[j] - f1[i]) - 1e-12).sum()
+    return found
+
+
+def _counts(votes: Votes) -> Counts:
     """One-hot rows a query: right votes, votes, and own classes, each ``(queries, classes)``."""
     shape = (len(votes.truth), len(votes.classes))
 
@@ -195,7 +230,7 @@ def _counts(votes: Votes) -> tuple[csr_matrix, csr_matrix, csr_matrix]:
     )
 
 
-def _weighted_f1(counts: tuple[csr_matrix, csr_matrix, csr_matrix], times: NDArray[np.float64]) -> NDArray[np.float64]:
+def _weighted_f1(counts: Counts, times: NDArray[np.float64]) -> NDArray[np.float64]:
     """Macro-F1 where query q counts ``times[row, q]`` times: ``(rows,)``."""
     return _macro_f1(*(np.asarray(times @ part) for part in counts))
 
@@ -208,16 +243,17 @@ def _macro_f1(
     return np.asarray(f1.sum(axis=1) / np.maximum((both > 0).sum(axis=1), 1))
 
 
-def _same_classes(first: Votes, second: Votes) -> tuple[Votes, Votes]:
-    classes = tuple(sorted({*first.classes, *second.classes}))
+def _same_classes(votes: Sequence[Votes]) -> list[Votes]:
+    classes = tuple(sorted({label for one in votes for label in one.classes}))
+    number = {label: place for place, label in enumerate(classes)}
 
-    def renumbered(votes: Votes) -> Votes:
-        new = np.array([classes.index(label) for label in votes.classes] + [_NONE], np.int64)
-        shares = np.zeros((len(votes.truth), len(classes)))
-        shares[:, new[:-1]] = votes.shares
-        return Votes(classes, new[votes.truth], new[votes.predicted], shares)
+    def renumbered(one: Votes) -> Votes:
+        new = np.array([*(number[label] for label in one.classes), _NONE], np.int64)
+        shares = np.zeros((len(one.truth), len(classes)))
+        shares[:, new[:-1]] = one.shares
+        return Votes(classes, new[one.truth], new[one.predicted], shares)
 
-    return renumbered(first), renumbered(second)
+    return [renumbered(one) for one in votes]
 
 
 def _ratio(part: float, whole: float) -> float:

@@ -1,12 +1,13 @@
 """Runs as they come in, from results of this toolkit or TREC files, under one roof."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ecom_rag.errors import UsageError
-from ecom_rag.evaluation.formats import RUN_ENDINGS, name_at, read_results, read_run, value_at
+from ecom_rag.errors import RecordError, UsageError
+from ecom_rag.evaluation.formats import RUN_ENDINGS, placed_results, read_run
 from ecom_rag.evaluation.measures import Run
+from ecom_rag.identity import known_id, required_id, required_label
 from ecom_rag.records import Record
 
 
@@ -18,11 +19,13 @@ class NamedRun:
         name: Shown in tables; file names without their endings.
         run: Query id -> document ids, best first.
         results: Query id -> the result record; empty for a TREC run.
+        notes: What a reader of its figures should know, one line each.
     """
 
     name: str
     run: Run
     results: dict[str, Record] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
     @property
     def depth(self) -> int:
@@ -44,7 +47,7 @@ def load_runs(paths: Sequence[str], *, id_key: str = "id") -> list[NamedRun]:
 
 
 def load_labelled(paths: Sequence[str], *, id_key: str = "id", label_key: str = "label") -> list[NamedRun]:
-    """Read results for an evaluation by labels; a query's id is its place where not every query has its own.
+    """Read results for an evaluation by labels; a query's id is its place where it has none.
 
     Documents are named by their place in the result, since seeds need no id here.
 
@@ -53,21 +56,17 @@ def load_labelled(paths: Sequence[str], *, id_key: str = "id", label_key: str = 
     """
 
     def check(record: Record) -> None:
-        name_at(record["metadata"], label_key, "the query")
+        required_label(record["metadata"], label_key, "the query")
         for place, metadata in enumerate(record["topk_metadata"], start=1):
-            name_at(metadata, label_key, f"candidate {place}")
+            required_label(metadata, label_key, f"candidate {place}")
 
     loaded = []
     for path, name in zip(paths, run_names(paths), strict=True):
         if path.endswith(RUN_ENDINGS):
             raise UsageError(f"{path}: a TREC run has no labels; give results of ecom-rag score, recall or rerank")
-        results = read_results(path, check=check)
-        ids = [value_at(record["metadata"], id_key) for record in results]
-        unique = len({str(one) for one in ids}) == len(ids) and None not in ids
-        names = [str(one) if unique else f"#{number}" for number, one in enumerate(ids, start=1)]
-        by_name = dict(zip(names, results, strict=True))
-        run = {query: [str(place) for place in range(len(one["topk_sim"]))] for query, one in by_name.items()}
-        loaded.append(NamedRun(name, run, by_name))
+        results, notes = _by_query(path, id_key, check)
+        run = {query: [str(place) for place in range(len(one["topk_sim"]))] for query, one in results.items()}
+        loaded.append(NamedRun(name, run, results, notes))
     for other in loaded[1:]:
         _check_same(loaded[0], other)
     return loaded
@@ -89,22 +88,39 @@ def run_names(paths: Iterable[str]) -> list[str]:
 def _load(path: str, name: str, id_key: str) -> NamedRun:
     if path.endswith(RUN_ENDINGS):
         return NamedRun(name, read_run(path))
-    seen: set[str] = set()
 
     def check(record: Record) -> None:
-        query = name_at(record["metadata"], id_key, "the query")
-        if query in seen:
-            raise ValueError(f"the query id {query!r} was there before; every query needs its own")
-        seen.add(query)
+        required_id(record["metadata"], id_key, "the query")
         for place, metadata in enumerate(record["topk_metadata"], start=1):
-            name_at(metadata, id_key, f"candidate {place}")
+            required_id(metadata, id_key, f"candidate {place}")
 
-    results = {name_at(one["metadata"], id_key, "the query"): one for one in read_results(path, check=check)}
+    results, notes = _by_query(path, id_key, check)
     run = {
-        query: [name_at(metadata, id_key, "candidate") for metadata in one["topk_metadata"]]
+        query: [required_id(metadata, id_key, "candidate") for metadata in one["topk_metadata"]]
         for query, one in results.items()
     }
-    return NamedRun(name, run, results)
+    return NamedRun(name, run, results, notes)
+
+
+def _by_query(path: str, id_key: str, check: Callable[[Record], None]) -> tuple[dict[str, Record], list[str]]:
+    """The results by their query's id, or ``#`` and its place where it has none; equal copies count once, as noted.
+
+    Raises:
+        RecordError: A query id that stands on two lines with different results.
+    """
+    found: dict[str, Record] = {}
+    places: dict[str, str] = {}
+    copies = 0
+    for number, (where, result) in enumerate(placed_results(path, check=check), start=1):
+        query = known_id(result["metadata"], id_key) or f"#{number}"
+        if query not in found:
+            found[query], places[query] = result, where
+        elif found[query] == result:
+            copies += 1
+        else:
+            raise RecordError(where, f"the query id {query!r} was there before, with another result ({places[query]});"
+                                     " every query needs its own, and --id-key names their key")  # fmt: skip
+    return found, [f"{copies} results stand in the file twice; each counts once"] if copies else []
 
 
 def _check_same(first: NamedRun, other: NamedRun) -> None:

@@ -1,6 +1,6 @@
 """How sure a figure is: bootstrap intervals, and paired tests between two runs over the same queries."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,6 +8,8 @@ from numpy.typing import NDArray
 
 RESAMPLES = 10_000
 _CELLS = 4_000_000  # random numbers drawn at a time
+_HELD = 32_000_000  # resampled figures held at a time
+_ROUNDING = 1e-12
 
 
 @dataclass(frozen=True)
@@ -55,8 +57,8 @@ def bootstrap(values: NDArray[np.float64], *, resamples: int = RESAMPLES, seed: 
 
 def intervals(values: NDArray[np.float64], *, resamples: int = RESAMPLES, seed: int = 0) -> list[Interval]:
     """``bootstrap`` of each column of ``values (queries, measures)``, all over the same draws."""
-    means = [times @ values / len(values) for times in drawn_times(len(values), resamples, seed)]
-    low, high = np.percentile(np.concatenate(means), [2.5, 97.5], axis=0)
+    means = _means(values, resamples, seed)
+    low, high = np.percentile(means, [2.5, 97.5], axis=0)
     ends = zip(values.mean(axis=0).tolist(), low.tolist(), high.tolist(), strict=True)
     return [Interval(*one) for one in ends]
 
@@ -79,28 +81,77 @@ def comparisons(
     first: NDArray[np.float64], second: NDArray[np.float64], *, resamples: int = RESAMPLES, seed: int = 0
 ) -> list[Comparison]:
     """``compare`` of each column of two ``(queries, measures)``."""
-    difference = second - first
-    ends = intervals(difference, resamples=resamples, seed=seed)
-    ps = _randomisation(difference, resamples=resamples, seed=seed)
+    return paired([first, second], [(0, 1)], resamples=resamples, seed=seed)[0]
+
+
+def paired(
+    runs: Sequence[NDArray[np.float64]],
+    couples: Sequence[tuple[int, int]],
+    *,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> list[list[Comparison]]:
+    """``comparisons`` of many couples of runs, over one set of draws.
+
+    The sum of a difference is the difference of the sums, so that the draws are multiplied with each run once and not
+    with each couple.
+
+    Args:
+        runs: ``(queries, measures)`` each.
+        couples: Indices of the first and the second run.
+        resamples: Of bootstrap and randomisation.
+        seed: Of the draws.
+
+    Returns:
+        For each couple its comparison by each measure.
+    """
+    found: list[list[Comparison]] = [[] for _ in couples]
+    width = max(1, _HELD // (resamples * max(len(runs), 1)))  # measures at a time
+    for start in range(0, runs[0].shape[1] if couples else 0, width):
+        part = [run[:, start : start + width] for run in runs]
+        together = np.concatenate(part, axis=1)
+        drawn = np.split(_means(together, resamples, seed), len(part), axis=1)
+        flipped = np.split(np.concatenate([flips @ together for flips in signs(len(together), resamples, seed)]),
+                           len(part), axis=1)  # fmt: skip
+        for number, (i, j) in enumerate(couples):
+            found[number] += _compared(part[j] - part[i], drawn[j] - drawn[i], flipped[j] - flipped[i])
+    return found
+
+
+def _compared(
+    difference: NDArray[np.float64], drawn: NDArray[np.float64], flipped: NDArray[np.float64]
+) -> list[Comparison]:
+    """Comparisons by each measure.
+
+    Args:
+        difference: ``(queries, measures)``, second minus first.
+        drawn: ``(resamples, measures)`` means of bootstrap resamples of it.
+        flipped: ``(resamples, measures)`` sums of it under random signs.
+    """
+    ends = np.percentile(drawn, [2.5, 97.5], axis=0)
+    low, high = np.where(np.abs(ends) < _ROUNDING, 0.0, ends)  # 0 as a difference of equal sums
+    ps = _p(difference, flipped).tolist()
     ways = np.sign(np.round(difference, 12))
-    return [
-        Comparison(end.mean, end.low, end.high, p, int((way > 0).sum()), int((way < 0).sum()), int((way == 0).sum()))
-        for end, p, way in zip(ends, ps, ways.T, strict=True)
-    ]
+    counts = [(ways == way).sum(axis=0).tolist() for way in (1, -1, 0)]
+    columns = zip(difference.mean(axis=0).tolist(), low.tolist(), high.tolist(), ps, *counts, strict=True)
+    return [Comparison(*one) for one in columns]
 
 
 def randomisation(difference: NDArray[np.float64], *, resamples: int = RESAMPLES, seed: int = 0) -> float:
     """Two-sided p: how often random signs give a mean at least as far from 0; never 0 itself."""
-    return _randomisation(difference[:, None], resamples=resamples, seed=seed)[0]
+    flipped = np.concatenate([flips @ difference for flips in signs(len(difference), resamples, seed)])
+    return float(_p(difference, flipped))
 
 
-def _randomisation(difference: NDArray[np.float64], *, resamples: int, seed: int) -> list[float]:
+def _p(difference: NDArray[np.float64], flipped: NDArray[np.float64]) -> NDArray[np.float64]:
     observed = np.abs(difference.sum(axis=0))
-    slack = 1e-9 * np.abs(difference).sum(axis=0)  # sums of the same numbers in another order are the same
-    beyond = np.zeros(difference.shape[1], np.int64)
-    for flips in signs(len(difference), resamples, seed):
-        beyond += (np.abs(flips @ difference) >= observed - slack).sum(axis=0)
-    return [float(p) for p in (1 + beyond) / (1 + resamples)]
+    slack = 1e-9 * (1 + np.abs(difference).sum(axis=0))  # sums of the same numbers in another order are the same
+    return np.asarray((1 + (np.abs(flipped) >= observed - slack).sum(axis=0)) / (1 + len(flipped)))
+
+
+def _means(values: NDArray[np.float64], resamples: int, seed: int) -> NDArray[np.float64]:
+    """The mean of each column in each bootstrap resample: ``(resamples, columns)``."""
+    return np.concatenate([times @ values / len(values) for times in drawn_times(len(values), resamples, seed)])
 
 
 def holm(ps: list[float]) -> list[float]:

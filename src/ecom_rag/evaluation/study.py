@@ -25,7 +25,7 @@ from ecom_rag.evaluation.measures import (
     run_notes,
 )
 from ecom_rag.evaluation.runs import NamedRun
-from ecom_rag.evaluation.significance import RESAMPLES, Comparison, Interval, comparisons, holm, intervals
+from ecom_rag.evaluation.significance import RESAMPLES, Comparison, Interval, holm, intervals, paired
 from ecom_rag.records import Record
 
 WORST = 20
@@ -142,28 +142,31 @@ def study_retrieval(
     names = parse_measures(measures) if measures else default_measures(depth)
     known = {query: result["text"] for run in runs for query, result in run.results.items()}
     known = {query: text for query, text in {**(texts or {}), **known}.items() if query in qrels}
+    figures = [_figures(run, qrels, names) for run in runs]
+    together = np.concatenate([per_query.values for per_query in figures], axis=1)
+    ends = iter(intervals(together, resamples=resamples, seed=seed))
     studies = []
-    for run in runs:
-        try:
-            per_query = evaluate_run(run.run, qrels, names)
-        except UsageError as error:
-            raise UsageError(f"{run.name}: {error}") from None
-        notes = run_notes(run.run, qrels) + depth_notes(names, run.depth, chosen=measures is not None)
-        ends = intervals(per_query.values, resamples=resamples, seed=seed)
-        studies.append(RunStudy(run.name, per_query, dict(zip(per_query.measures, ends, strict=True)), notes))
+    for run, per_query in zip(runs, figures, strict=True):
+        notes = run.notes + run_notes(run.run, qrels) + depth_notes(names, run.depth, chosen=measures is not None)
+        studies.append(RunStudy(run.name, per_query, {name: next(ends) for name in per_query.measures}, notes))
         studies[-1].contributions = _retrieval_contributions(run, qrels, names, resamples, seed)
         studies[-1].worst = _worst(run, per_query, qrels, known, document_text)
     return Study("retrieval", dict(settings or {}), known, studies, compare_runs(studies, resamples, seed))
+
+
+def _figures(run: NamedRun, qrels: Qrels, names: Sequence[str]) -> PerQuery:
+    try:
+        return evaluate_run(run.run, qrels, names)
+    except UsageError as error:
+        raise UsageError(f"{run.name}: {error}") from None
 
 
 def compare_runs(studies: Sequence[RunStudy], resamples: int, seed: int) -> list[Pair]:
     """Every two runs, by every per-query measure; p is corrected over the pairs of a measure."""
     found: list[Pair] = []
     couples = list(combinations(studies, 2))
-    results = [
-        comparisons(first.per_query.values, second.per_query.values, resamples=resamples, seed=seed)
-        for first, second in couples
-    ]
+    places = list(combinations(range(len(studies)), 2))
+    results = paired([study.per_query.values for study in studies], places, resamples=resamples, seed=seed)
     for column, measure in enumerate(studies[0].per_query.measures):
         corrected = holm([result[column].p for result in results])
         for (first, second), result, p in zip(couples, results, corrected, strict=True):
@@ -186,12 +189,14 @@ def contribution_table(
         seed: Of the test.
     """
     results = {what: figures(ranking) for what, ranking in rankings.items()}
-    base = results[ALL][0][:, None]
-    table = []
-    for what, (values, means) in results.items():
-        against = comparisons(base, values[:, None], resamples=resamples, seed=seed)[0] if what != ALL else None
-        table.append(Contribution(what, means, against))
-    return table
+    columns = [values[:, None] for values, _ in results.values()]
+    base = list(results).index(ALL)
+    couples = [(base, place) for place in range(len(columns)) if place != base]
+    compared = dict(zip(couples, paired(columns, couples, resamples=resamples, seed=seed), strict=True))
+    return [
+        Contribution(what, means, None if place == base else compared[base, place][0])
+        for place, (what, (_, means)) in enumerate(results.items())
+    ]
 
 
 def depth_notes(names: Sequence[str], depth: int, *, chosen: bool) -> list[str]:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ecom_rag import jobs, records
 from ecom_rag.errors import UsageError
+from ecom_rag.identity import known_id
 from ecom_rag.models import Embeddings, Encoder
 from ecom_rag.records import ReadReport, Record
 
@@ -38,6 +39,47 @@ class Summary:
     resumed: int = 0
     seconds: float = 0.0
     notes: list[str] = field(default_factory=list)
+
+
+@dataclass
+class OwnIds:
+    """Counts the queries that stand among their own results, by their id.
+
+    Args:
+        id_key: Metadata key of the ids.
+        queries: Looked at.
+        own: Of these, with a seed of their own id.
+        other_text: Of those, where the seed's text is another one.
+    """
+
+    id_key: str
+    queries: int = 0
+    own: int = 0
+    other_text: int = 0
+
+    def look(self, results: Sequence[Record]) -> None:
+        """Count some results."""
+        for result in results:
+            self.queries += 1
+            name = known_id(result["metadata"], self.id_key)
+            if name is None:
+                continue
+            texts = [
+                text
+                for text, metadata in zip(result["topk_seed"], result["topk_metadata"], strict=True)
+                if known_id(metadata, self.id_key) == name
+            ]
+            self.own += bool(texts)
+            self.other_text += bool(texts) and result["text"] not in texts
+
+    def notes(self) -> list[str]:
+        """What a user should know of them."""
+        if not self.own:
+            return []
+        note = f"{self.own} of {self.queries} queries have themselves (a seed of their own id) among their results"
+        if self.other_text:
+            note += f", {self.other_text} of them with another text: are the ids of queries and seeds one numbering?"
+        return [f"{note}; --exclude-self leaves them out"]
 
 
 def run_blocks(
@@ -135,7 +177,7 @@ def bank_notes(bank: list[Record], top_k: int) -> list[str]:
     notes = []
     if top_k > len(bank):
         notes.append(f"top-k {top_k} is more than the {len(bank)} seeds; each record got at most {len(bank)}")
-    ids = Counter(str(seed["metadata"]["id"]) for seed in bank if "id" in seed["metadata"])
+    ids = Counter(name for seed in bank if (name := known_id(seed["metadata"], "id")) is not None)
     double = [key for key, count in ids.items() if count > 1]
     if double:
         notes.append(

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from ecom_rag.errors import UsageError
+from ecom_rag.keys import parse_key
 from ecom_rag.models import CrossEncoder, Embeddings, Encoder
 from ecom_rag.pipeline.results import result_of
 from ecom_rag.pipeline.seeds import ENCODED_ROUTES, ROUTES, Seeds, SeedView, check_built, check_routes
@@ -15,6 +16,7 @@ from ecom_rag.retrieval import TopK
 from ecom_rag.retrieval.bank import SeedBank
 from ecom_rag.retrieval.bank.expressions import parse
 from ecom_rag.retrieval.fusion import METHODS, RRF_CONSTANT, Fused, evidence_lists, fuse, is_weight
+from ecom_rag.retrieval.itself import Rows, search_others
 from ecom_rag.retrieval.learned_fusion import LearnedFusion, load_fusion
 from ecom_rag.retrieval.rerank import rerank
 
@@ -38,6 +40,9 @@ class Recall:
         exact_multivector: Score every seed by MaxSim, instead of the other routes' candidates.
         normalize: Relevance of the reranker in 0..1.
         blend: Its share in the order, see ``rerank``.
+        exclude_self: Leave a seed out of the results of the query that it is: one of the query's id, or where one of
+            them has no id, of its very text. The next best take its place, and no rank counts it.
+        id_key: Metadata key of the ids of queries and seeds; by default the bank's, or ``id``.
     """
 
     routes: tuple[str, ...] = ()
@@ -50,6 +55,8 @@ class Recall:
     exact_multivector: bool = False
     normalize: bool = False
     blend: float = 1.0
+    exclude_self: bool = False
+    id_key: str | None = None
 
     def check(self) -> "Recall":
         """The same, if it makes sense.
@@ -67,6 +74,8 @@ class Recall:
             raise UsageError(f"blend is {self.blend}; expected 0 to 1, the reranker's share")
         if self.filter is not None:
             parse(self.filter)
+        if self.id_key is not None:
+            parse_key(self.id_key, what="id_key")
         fitted = self.fitted()
         if fitted is not None:
             if self.weights:
@@ -81,6 +90,18 @@ class Recall:
             raise UsageError(f"weights for {', '.join(sorted(unknown))}, which is none of the routes"
                              f" {', '.join(self.routes or ROUTES)}")  # fmt: skip
         return self
+
+    def id_key_of(self, seeds: Any) -> str:
+        """The key of ids over ``Seeds`` or a ``SeedBank``.
+
+        Raises:
+            UsageError: Another one than the bank's.
+        """
+        kept: str = seeds.id_key if isinstance(seeds, SeedBank) else self.id_key or "id"
+        if self.id_key not in (None, kept):
+            raise UsageError(f"the id key is {self.id_key!r}, but the bank keeps its documents by {kept!r}; leave it"
+                             " out")  # fmt: skip
+        return kept
 
     def fitted(self) -> LearnedFusion | None:
         """The fusion of a file, where it is one."""
@@ -133,6 +154,7 @@ class Pipeline:
         self._seeds = seeds
         self._encoder = encoder
         self._cross_encoder = cross_encoder
+        self.id_key = self.settings.id_key_of(seeds)
         self._fitted = self.settings.fitted()
         if self._fitted is not None:
             self._fitted.check_routes(self.routes)
@@ -157,7 +179,8 @@ class Pipeline:
             assert self._encoder is not None
             embeddings = self._encoder.encode(texts, side="query", outputs=self.outputs)
         with self._seeds.view() as view:
-            found = self.search(view, texts, embeddings)
+            own = view.own_rows(queries, self.id_key) if self.settings.exclude_self else None
+            found = self.search(view, texts, embeddings, own=own)
             results = _results(queries, view, *self._fused(found, keep))
         if self._cross_encoder is not None:
             results = rerank(
@@ -168,8 +191,10 @@ class Pipeline:
             progress(len(queries))
         return results
 
-    def search(self, view: SeedView, texts: Sequence[str], embeddings: Embeddings) -> dict[str, TopK]:
-        """What each route finds by itself, to the depth of the settings."""
+    def search(
+        self, view: SeedView, texts: Sequence[str], embeddings: Embeddings, *, own: Rows | None = None
+    ) -> dict[str, TopK]:
+        """What each route finds by itself, to the depth of the settings, each query's own rows aside."""
         allowed = view.rows(self.settings.filter)
         depth = self.settings.depth
         found: dict[str, TopK] = {}
@@ -178,7 +203,7 @@ class Pipeline:
             if route == "multivector" and late:
                 continue
             asked = texts if route not in ENCODED_ROUTES else getattr(embeddings, route)
-            found[route] = view.index(route).search(asked, depth, allowed=allowed)
+            found[route] = search_others(view.index(route), asked, depth, own=own, allowed=allowed)
         if late:
             candidates = TopK(np.concatenate([top.ids for top in found.values()], axis=1), np.empty((0, 0), np.float32))
             index: Any = view.index("multivector")

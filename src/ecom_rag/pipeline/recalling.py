@@ -14,6 +14,7 @@ from ecom_rag.errors import UsageError
 from ecom_rag.models import CrossEncoder, Encoder
 from ecom_rag.pipeline.files import (
     BLOCK_CHARS,
+    OwnIds,
     Progress,
     Summary,
     bank_notes,
@@ -67,7 +68,7 @@ def _read_toml(path: str) -> dict[str, Any]:
     kinds: dict[str, tuple[type, ...]] = {
         "routes": (list,), "fusion": (str,), "weights": (dict,), "rrf_constant": (int, float), "depth": (int,),
         "top_k": (int,), "filter": (str, dict), "exact_multivector": (bool,), "normalize": (bool,),
-        "blend": (int, float), "model": (str,), "rerank": (str,),
+        "blend": (int, float), "exclude_self": (bool,), "id_key": (str,), "model": (str,), "rerank": (str,),
     }  # fmt: skip
     assert set(kinds) == {field.name for field in fields(Recall)} | set(_MODELS)
     for key, value in found.items():
@@ -142,6 +143,7 @@ def recall_file(
         opened.use(encoder or opened.model.load(**(placement or {})))
         encoder = opened.encoder
     outputs = check_routes(routes, encoder)
+    seen = OwnIds(settings.id_key_of(opened))
     cross_encoder = load_cross_encoder() if load_cross_encoder else None
     fitted = settings.fitted()
     job = {
@@ -171,13 +173,17 @@ def recall_file(
             step = stage(progress, "recalling", count(queries))
             stream = records.read(queries, on_bad_line=on_bad_line, report=report)
             chars = BLOCK_CHARS if cross_encoder is None else BLOCK_CHARS // settings.depth
-            run_blocks(
-                sink, stream, report, lambda block: pipeline.recall(block, progress=step),
-                max_size=chars, size=lambda record: len(record["text"]),
-            )  # fmt: skip
+
+            def work(block: list[Record]) -> list[Record]:
+                results = pipeline.recall(block, progress=step)
+                seen.look(results)
+                return results
+
+            run_blocks(sink, stream, report, work, max_size=chars, size=lambda record: len(record["text"]))
         sink.finish()
     summary = summary_of(sink, report, seed_report, started)
     summary.seeds = len(opened)
     if not isinstance(opened, SeedBank):
         summary.notes += bank_notes(opened, settings.top_k)
+    summary.notes += seen.notes()
     return summary

@@ -7,10 +7,12 @@ from typing import Any
 import ecom_rag
 from ecom_rag import jobs, records
 from ecom_rag.errors import UsageError
+from ecom_rag.keys import parse_key
 from ecom_rag.models import Embeddings, Encoder
 from ecom_rag.models.embeddings import OUTPUTS
 from ecom_rag.pipeline.files import (
     BLOCK_CHARS,
+    OwnIds,
     Progress,
     Summary,
     bank_notes,
@@ -27,6 +29,7 @@ from ecom_rag.pipeline.results import result_of
 from ecom_rag.records import ReadReport, Record
 from ecom_rag.retrieval import DenseIndex, HybridIndex, MultiVectorIndex, SparseIndex, TopK
 from ecom_rag.retrieval.hybrid import check_weights
+from ecom_rag.retrieval.itself import OwnRows, search_others
 
 MODES = (*OUTPUTS, "hybrid")
 
@@ -65,6 +68,7 @@ class Scorer:
         self.mode = mode
         if embeddings is None:
             embeddings = encoder.encode([seed["text"] for seed in seeds], outputs=self.outputs)
+        self._own: tuple[str, OwnRows] | None = None
         self._index: Any
         if mode == "hybrid":
             self._index = HybridIndex(embeddings, weights)
@@ -73,13 +77,21 @@ class Scorer:
             self._index = kind(getattr(embeddings, mode))
 
     def score(
-        self, queries: Sequence[Record], *, top_k: int = 10, progress: Callable[[int], None] | None = None
+        self,
+        queries: Sequence[Record],
+        *,
+        top_k: int = 10,
+        exclude_self: bool = False,
+        id_key: str = "id",
+        progress: Callable[[int], None] | None = None,
     ) -> list[Record]:
         """The most similar seeds of each query.
 
         Args:
             queries: Records.
             top_k: At most the number of seeds is returned.
+            exclude_self: Leave a seed out of the results of the query that it is, see ``Recall``.
+            id_key: Metadata key of the ids of queries and seeds.
             progress: Called with the number of queries encoded.
 
         Returns:
@@ -90,11 +102,17 @@ class Scorer:
             raise UsageError(f"top_k is {top_k}; expected at least 1")
         texts = [query["text"] for query in queries]
         embeddings = self.encoder.encode(texts, side="query", outputs=self.outputs, progress=progress)
+        own = self._own_rows(id_key).of(queries) if exclude_self else None
         if self.mode == "hybrid":
-            found, evidence = self._index.search(embeddings, top_k)
+            found, evidence = self._index.search(embeddings, top_k, own=own)
             return [self._result(query, row, found, evidence) for row, query in enumerate(queries)]
-        found = self._index.search(getattr(embeddings, self.mode), top_k)
+        found = search_others(self._index, getattr(embeddings, self.mode), top_k, own=own)
         return [self._result(query, row, found, None) for row, query in enumerate(queries)]
+
+    def _own_rows(self, id_key: str) -> OwnRows:
+        if self._own is None or self._own[0] != id_key:
+            self._own = id_key, OwnRows(self.seeds, id_key)
+        return self._own[1]
 
     def _result(self, query: Record, row: int, found: TopK, evidence: dict[str, TopK] | None) -> Record:
         ids = [seed for seed in found.ids[row].tolist() if seed >= 0]
@@ -118,9 +136,13 @@ def score(
     mode: str = "dense",
     weights: Sequence[float] = (1.0, 1.0, 1.0),
     top_k: int = 10,
+    exclude_self: bool = False,
+    id_key: str = "id",
 ) -> list[Record]:
     """Score records in memory; see ``Scorer`` for several calls against the same seeds."""
-    return Scorer(encoder, seeds, mode=mode, weights=weights).score(queries, top_k=top_k)
+    return Scorer(encoder, seeds, mode=mode, weights=weights).score(
+        queries, top_k=top_k, exclude_self=exclude_self, id_key=id_key
+    )
 
 
 def outputs_of(mode: str) -> tuple[str, ...]:
@@ -143,6 +165,8 @@ def score_file(
     mode: str = "dense",
     weights: Sequence[float] = (1.0, 1.0, 1.0),
     top_k: int = 10,
+    exclude_self: bool = False,
+    id_key: str = "id",
     resume: bool = False,
     on_bad_line: str = "fail",
     progress: Progress | None = None,
@@ -157,6 +181,8 @@ def score_file(
         mode: ``dense``, ``sparse``, ``multivector`` or ``hybrid``.
         weights: Of dense, sparse, multivector, for ``hybrid``.
         top_k: Seeds a query.
+        exclude_self: Leave a seed out of the results of the query that it is, see ``Recall``.
+        id_key: Metadata key of the ids of queries and seeds.
         resume: Continue an interrupted run.
         on_bad_line: ``fail`` or ``skip``.
         progress: See ``Progress``.
@@ -170,6 +196,8 @@ def score_file(
     started = time.monotonic()
     outputs = outputs_of(mode)
     check_weights(weights)
+    parse_key(id_key, what="id_key")
+    seen = OwnIds(id_key)
     check_files(queries, seeds, output, on_bad_line=on_bad_line, top_k=top_k)
     report, seed_report = ReadReport(), ReadReport()
     bank = read_seeds(seeds, on_bad_line=on_bad_line, report=seed_report)
@@ -185,6 +213,7 @@ def score_file(
         "mode": mode,
         "weights": list(weights),
         "top_k": top_k,
+        "exclude_self": [id_key] if exclude_self else [],
         "on_bad_line": on_bad_line,
     }
     with jobs.ResumableOutput(output, settings=settings, resume=resume) as sink:
@@ -196,12 +225,14 @@ def score_file(
             step = stage(progress, "scoring", count(queries))
 
             def work(block: list[Record]) -> list[Record]:
-                return scorer.score(block, top_k=top_k, progress=step)
+                results = scorer.score(block, top_k=top_k, exclude_self=exclude_self, id_key=id_key, progress=step)
+                seen.look(results)
+                return results
 
             stream = records.read(queries, on_bad_line=on_bad_line, report=report)
             run_blocks(sink, stream, report, work, max_size=BLOCK_CHARS, size=lambda record: len(record["text"]))
         sink.finish()
     summary = summary_of(sink, report, seed_report, started)
     summary.seeds = len(bank)
-    summary.notes += bank_notes(bank, top_k)
+    summary.notes += bank_notes(bank, top_k) + seen.notes()
     return summary

@@ -14,6 +14,7 @@ from ecom_rag.retrieval import DenseIndex, Index, MultiVectorIndex, SparseIndex
 from ecom_rag.retrieval.bank.expressions import parse
 from ecom_rag.retrieval.bank.filters import matches
 from ecom_rag.retrieval.bm25 import BM25Index
+from ecom_rag.retrieval.itself import OwnRows
 from ecom_rag.retrieval.variant import VariantIndex
 from ecom_rag.text import Analyzer
 
@@ -33,6 +34,9 @@ class SeedView(Protocol):
 
     def records(self, rows: Sequence[int]) -> list[Record]:
         """The records of rows."""
+
+    def own_rows(self, queries: Sequence[Record], id_key: str) -> list[NDArray[np.int64]]:
+        """For each query the rows of the seeds that it is itself, see ``identity.is_itself``."""
 
 
 class Seeds:
@@ -70,6 +74,7 @@ class Seeds:
             embeddings = encoder.encode(texts, outputs=outputs)
         self._indexes = {route: _index(route, texts, embeddings, analyzer) for route in routes}
         self._masks: dict[str, NDArray[np.bool_]] = {}
+        self._own_rows: dict[str, OwnRows] = {}
 
     def __len__(self) -> int:
         return len(self._records)
@@ -101,6 +106,12 @@ class Seeds:
     def records(self, rows: Sequence[int]) -> list[Record]:
         """The records of rows."""
         return [self._records[row] for row in rows]
+
+    def own_rows(self, queries: Sequence[Record], id_key: str) -> list[NDArray[np.int64]]:
+        """For each query the rows of the seeds that it is itself."""
+        if id_key not in self._own_rows:
+            self._own_rows[id_key] = OwnRows(self._records, id_key)
+        return self._own_rows[id_key].of(queries)
 
 
 def check_routes(routes: Sequence[str], encoder: Encoder | None) -> tuple[str, ...]:

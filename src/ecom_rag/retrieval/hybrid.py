@@ -33,12 +33,15 @@ class HybridIndex:
     def __len__(self) -> int:
         return len(self._dense)
 
-    def search(self, queries: Embeddings, k: int) -> tuple[TopK, dict[str, TopK]]:
+    def search(
+        self, queries: Embeddings, k: int, *, own: Sequence[NDArray[np.int64]] | None = None
+    ) -> tuple[TopK, dict[str, TopK]]:
         """The k rows with the largest weighted mean.
 
         Args:
             queries: Embeddings that hold dense, sparse and multivector.
             k: At most the number of rows is returned.
+            own: For each query the rows that are the query itself: neither returned nor counted; by default none.
 
         Returns:
             The hybrid result, and for each output a ``TopK`` whose ``ids`` are the *ranks* (from 1) and whose
@@ -51,15 +54,19 @@ class HybridIndex:
         for part in tiles(queries.multivector, 3 * len(self)):
             by_output = self._scores(queries.take(part))
             mixed = sum(w * by_output[name] for w, name in zip(self._weights, OUTPUTS, strict=True))
-            best = select(np.asarray(mixed, np.float32), k)
+            mixed = np.asarray(mixed, np.float32)
+            for row, query in enumerate(part.tolist() if own else ()):
+                for scores in (mixed, *by_output.values()):
+                    scores[row, own[query]] = -np.inf  # type: ignore[index]
+            best = select(mixed, k)
             found.ids[part], found.scores[part] = best.ids, best.scores
             for name, scores in by_output.items():
-                own = np.take_along_axis(scores, best.ids, axis=1)  # (tile, k)
+                theirs = np.take_along_axis(scores, best.ids, axis=1)  # (tile, k)
                 for position in range(k):
-                    chosen, rows = own[:, position, None], best.ids[:, position, None]
+                    chosen, rows = theirs[:, position, None], best.ids[:, position, None]
                     earlier = (scores > chosen) | ((scores == chosen) & (np.arange(len(self)) < rows))
                     evidence[name].ids[part, position] = earlier.sum(axis=1) + 1
-                evidence[name].scores[part] = own
+                evidence[name].scores[part] = theirs
         return found, evidence
 
     def _scores(self, queries: Embeddings) -> Mapping[str, NDArray[np.float32]]:

@@ -83,13 +83,21 @@ class VariantIndex:
         pairs = before.pairs - int(before.lengths[gone].sum())
         self._state = replace(before, live=live.mask, count=before.count - len(gone), pairs=pairs)
 
-    def search(self, queries: Sequence[str], k: int, *, allowed: NDArray[np.bool_] | None = None) -> TopK:
+    def search(
+        self,
+        queries: Sequence[str],
+        k: int,
+        *,
+        allowed: NDArray[np.bool_] | None = None,
+        own: Sequence[NDArray[np.int64]] | None = None,
+    ) -> TopK:
         """The k rows with the largest overlap in sound or shape, of those written differently.
 
         Args:
             queries: Texts.
             k: At most the number of rows is returned.
             allowed: ``(n,)``: rows that may be returned; by default all. The statistics stay those of all rows.
+            own: For each query the rows that are the query itself, so not another way to write it; by default none.
 
         Returns:
             Row numbers and overlaps from ``floor`` to 1, best first.
@@ -107,7 +115,7 @@ class VariantIndex:
         candidates = np.sort(rough.ids, axis=1)
         overlap = _overlaps(candidates, asked.folded, state.postings, curve)
         written = _overlaps(candidates, (*asked.written[:2], *asked.written[1:]), state.postings, curve)
-        closest = state.postings.search(asked.written, 1, saturation=curve, mask=state.live).scores
+        closest = self._closest(asked.written, own, curve)
         written = np.maximum(written, np.maximum(closest, 0) * (1 + curve.constant))
         overlap[(candidates < 0) | (overlap < self.floor) | (overlap < written + self.margin)] = -np.inf
         order = np.argsort(-overlap, axis=1, kind="stable")[:, : found.ids.shape[1]]  # stable: the earlier row first
@@ -115,6 +123,16 @@ class VariantIndex:
         found.scores[:, : order.shape[1]] = np.minimum(scores, 1)
         found.ids[:, : order.shape[1]] = np.where(scores > 0, np.take_along_axis(candidates, order, axis=1), -1)
         return found
+
+    def _closest(
+        self, written: Weights, own: Sequence[NDArray[np.int64]] | None, curve: Saturation
+    ) -> NDArray[np.float32]:
+        """How alike each query and the seed that is written most like it are, ``(q, 1)``; its own rows do not count."""
+        deeper = max(map(len, own), default=0) if own else 0
+        best = self._state.postings.search(written, 1 + deeper, saturation=curve, mask=self._state.live)
+        for query, rows in enumerate(own or ()):
+            best.scores[query, np.isin(best.ids[query], rows)] = -np.inf
+        return best.scores.max(axis=1, keepdims=True, initial=-np.inf)
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """All that ``from_arrays`` needs, as arrays that can be saved and memory-mapped."""

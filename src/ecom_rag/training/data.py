@@ -13,8 +13,8 @@ from typing import Any, Literal
 
 from ecom_rag import records
 from ecom_rag.errors import RecordError, UsageError
-from ecom_rag.evaluation.formats import read_beir, value_at
-from ecom_rag.records import Record
+from ecom_rag.evaluation.formats import read_beir
+from ecom_rag.identity import label_of
 from ecom_rag.training.recipe import Recipe
 from ecom_rag.training.triples import JSON_LINES, check_triple, known_positives
 
@@ -133,37 +133,35 @@ def _kind_of(path: str) -> str:
     raise RecordError(where, f"found keys {', '.join(first)}; expected a query with pos and neg, or a record with text")
 
 
-def label_of(record: Record, key: str) -> str | None:
-    """The label of a record, ``a.b`` looking into objects of its metadata; ``None`` where it has none."""
-    value = value_at(record["metadata"], key)
-    return None if value is None or value == "" else str(value)
-
-
 def _labelled(paths: Sequence[str], recipe: Recipe, use: str) -> Labelled:
     found = Labelled([], [], [] if recipe.data.parent and use == "train" else None, [], [])
     places: list[str] = []
     for path in paths:
         for where, item in records.placed(path):
-            label = label_of(item, recipe.data.label)
-            if label is None:
-                raise RecordError(where, f'"metadata.{recipe.data.label}" is missing; training by class needs the label'
-                                  " of every record (another key is named by data.label)")  # fmt: skip
+            needs = "training by class needs the label of every record (another key is named by data.label)"
             found.texts.append(item["text"])
-            found.labels.append(label)
+            found.labels.append(_label(where, item["metadata"], recipe.data.label, needs))
             found.sources.append(path)
             places.append(where)
             if found.parents is not None:
-                parent = label_of(item, str(recipe.data.parent))
-                if parent is None:
-                    raise RecordError(where, f'"metadata.{recipe.data.parent}" is missing; hierarchical batches need'
-                                      " the policy group of every record")  # fmt: skip
-                found.parents.append(parent)
+                needs = "hierarchical batches need the policy group of every record"
+                found.parents.append(_label(where, item["metadata"], str(recipe.data.parent), needs))
     if not found.texts:
         raise UsageError(f"{paths[0]}: holds no records; there is nothing to train on")
     if use == "dev":
         return found
     drop, by_source = recipe.data.single_texts == "drop", recipe.sampling.one_source
     return _without_singles(found, places, drop=drop, by_source=by_source)
+
+
+def _label(where: str, metadata: Any, key: str, needs: str) -> str:
+    try:
+        label = label_of(metadata, key)
+    except ValueError as error:
+        raise RecordError(where, str(error)) from None
+    if label is None:
+        raise RecordError(where, f'"metadata.{key}" is missing; {needs}')
+    return label
 
 
 def _without_singles(data: Labelled, places: Sequence[str], *, drop: bool, by_source: bool) -> Labelled:

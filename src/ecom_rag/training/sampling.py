@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ecom_rag.errors import UsageError
+from ecom_rag.identity import as_label
 from ecom_rag.training.batches import Batches, Planner
 from ecom_rag.training.schedule import Cycles, Integers, apportion, spread, spread_by_parent
 
@@ -64,7 +65,7 @@ def pk_batches(
     _check(p >= 2 and k >= 1 and duplicate_cap >= 1, f"classes_per_batch {p}, texts_per_class {k}, duplicate_cap"
            f" {duplicate_cap}; expected at least 2, 1, 1")  # fmt: skip
     _check(p % world == 0, f"classes_per_batch {p} cannot be shared by {world} processes; take a multiple of {world}")
-    label, label_names = _numbers(labels, "labels")
+    label, label_names = _classes(labels, "labels")
     source, source_names = _numbers(np.zeros(len(label)) if sources is None else sources, "sources", len(label))
     keys, classes = np.unique(source * len(label_names) + label, return_inverse=True)
     class_source = keys // len(label_names)
@@ -158,7 +159,7 @@ def row_batches(
            " at least 1")  # fmt: skip
     _check(batch_size % world == 0, f"batch_size {batch_size} cannot be shared by {world} processes; take a multiple of"
            f" {world}")  # fmt: skip
-    label, label_names = _numbers(np.zeros(rows) if labels is None else labels, "labels", rows)
+    label, label_names = _classes(np.zeros(rows) if labels is None else labels, "labels", rows)
     source, source_names = _numbers(np.zeros(rows) if sources is None else sources, "sources", rows)
     keys, cells = np.unique(source * len(label_names) + label, return_inverse=True)
     cell_source = keys // len(label_names)
@@ -212,9 +213,20 @@ def _numbers(values: ArrayLike, name: str, length: int | None = None) -> tuple[I
     return numbers.astype(np.int64), [str(name) for name in names]
 
 
+def _classes(values: ArrayLike, name: str, length: int | None = None) -> tuple[Integers, list[str]]:
+    """As ``_numbers`` for labels: ``1``, ``1.0`` and ``"1"`` are one."""
+    numbers, names = _numbers(values, name, length)
+    labels = [as_label(one) or "" for one in names]
+    _check("" not in labels, f"{name}: an entry is blank; expected a label for every row")
+    if len(set(labels)) == len(labels):
+        return numbers, labels  # in the order of the values: numbers by size
+    distinct, places = np.unique(labels, return_inverse=True)
+    return places.astype(np.int64)[numbers], [str(label) for label in distinct]
+
+
 def _parents(parents: ArrayLike, classes: Integers, names: Sequence[str]) -> Integers:
     """The one parent of each class."""
-    numbers, parent_names = _numbers(parents, "parents", len(classes))
+    numbers, parent_names = _classes(parents, "parents", len(classes))
     found = np.zeros(len(names), np.int64)
     found[classes] = numbers
     odd = np.flatnonzero(found[classes] != numbers)

@@ -14,6 +14,7 @@ import numpy as np
 
 from ecom_rag import disk
 from ecom_rag.errors import BankError, EcomRagError, EmbeddingError, UsageError
+from ecom_rag.keys import parse_key, written
 from ecom_rag.models import Encoder
 from ecom_rag.models.embeddings import Embeddings
 from ecom_rag.records import Record
@@ -23,7 +24,7 @@ from ecom_rag.retrieval.bank.checks import check_routes, fitting, size_of
 from ecom_rag.retrieval.bank.conditions import conditions, indexable
 from ecom_rag.retrieval.bank.derived import ENCODED_ROUTES, Plan
 from ecom_rag.retrieval.bank.documents import ids_of, record_of, rows_of
-from ecom_rag.retrieval.bank.expressions import parse, parse_key
+from ecom_rag.retrieval.bank.expressions import parse
 from ecom_rag.retrieval.bank.live import LiveIndexes
 from ecom_rag.retrieval.bank.model import Model, model_from
 from ecom_rag.retrieval.bank.store import Store
@@ -74,7 +75,7 @@ class SeedBank:
             meta = store.read_meta(db)
         self.routes: tuple[str, ...] = tuple(meta["routes"])
         self.model: Model | None = model_from(meta["model"])
-        self.id_key: str = meta["id_key"]
+        self.id_key: str = meta["id_key"] if meta.get("id_key_is_path") else written(meta["id_key"])  # older: a name
         self._label_key: str = meta["label_key"]
         self._index_keys: list[str] = meta["index_keys"]
         self._indexed = frozenset(map(parse_key, self._index_keys))
@@ -108,8 +109,8 @@ class SeedBank:
             routes: Indexes to keep, of ``ROUTES``.
             encoder: Needed where a route searches embeddings.
             model: Where the encoder was found, if it may be loaded from there again; by default its folder.
-            id_key: Key of the metadata that holds a document's id.
-            label_key: Key of the metadata, written as in a filter, whose values ``stats`` counts.
+            id_key: Key of the metadata, written as in a filter, that holds a document's id.
+            label_key: Key of the metadata, written as in a filter, whose labels ``stats`` counts.
             index_keys: Keys, written as in a filter, for which filters are made fast.
             analyzer: How texts become terms.
 
@@ -122,7 +123,8 @@ class SeedBank:
         if folder.exists() and not (folder.is_dir() and {item.name for item in folder.iterdir()} <= {"lock"}):
             raise BankError(f"{folder}: is there already; name a folder that is not, or remove it")
         check_routes(routes, encoder)
-        parse_key(label_key)
+        for name, one in (("id_key", id_key), ("label_key", label_key)):
+            parse_key(one, what=name)
         keys = [parse_key(key) for key in index_keys]
         for key, parts in zip(index_keys, keys, strict=True):
             if not indexable(parts):
@@ -134,6 +136,7 @@ class SeedBank:
             "routes": list(routes),
             "model": asdict(Model.of(encoder, model)) if encoder is not None and encoded else None,
             "id_key": id_key,
+            "id_key_is_path": True,
             "label_key": label_key,
             "index_keys": list(index_keys),
             "analyzer": asdict(analyzer or Analyzer()),

@@ -11,7 +11,8 @@ from collections.abc import Collection
 from typing import Any
 
 from ecom_rag.errors import UsageError
-from ecom_rag.retrieval.bank.filters import And, Compare, Exists, Filter, In, Not, Or, Path, Scalar, kind
+from ecom_rag.keys import Path
+from ecom_rag.retrieval.bank.filters import And, Compare, Exists, Filter, In, Not, Or, Scalar, kind
 
 _TYPES = {"string": "= 'text'", "number": "in ('integer', 'real')", "null": "= 'null'"}
 _PLAIN = re.compile(r'[^"\\\x00-\x1f\x7f]+')  # the keys that a JSON path of SQLite can name

@@ -7,8 +7,13 @@ from typing import Any
 
 from ecom_rag import records
 from ecom_rag.errors import RecordError, UsageError
+from ecom_rag.identity import as_id
+from ecom_rag.keys import value_at
 from ecom_rag.records import Record
 from ecom_rag.retrieval.bank.store import Row
+
+CONTENT = "sha256:"
+"""How the ids of documents without an id of their own begin."""
 
 
 def rows_of(batch: Sequence[Record], id_key: str) -> tuple[list[Row], list[int], list[str]]:
@@ -22,7 +27,7 @@ def rows_of(batch: Sequence[Record], id_key: str) -> tuple[list[Row], list[int],
         The rows without embeddings, the number of each one's record in the batch, and notes worth a user's eye.
 
     Raises:
-        RecordError: Something that is no record, or has an id that is neither a string nor an integer.
+        RecordError: Something that is no record, or has an id that is neither a string nor a whole number.
     """
     found = [_row(record, number, id_key) for number, record in enumerate(batch)]
     last = {row.id: number for number, row in enumerate(found)}
@@ -43,19 +48,6 @@ def record_of(text: str, metadata: str, extra: str | None) -> Record:
     return record
 
 
-def id_of(value: Any) -> str:
-    """An id as it is stored; 7 and "7" are the same.
-
-    Raises:
-        ValueError: Neither an integer nor a string of some length.
-    """
-    if isinstance(value, int) and not isinstance(value, bool):
-        return str(value)
-    if isinstance(value, str) and value:
-        return value
-    raise ValueError(f"{value!r:.60}; expected a string of at least one character, or an integer")
-
-
 def ids_of(values: Sequence[Any]) -> list[str]:
     """Ids that a caller asks for, each once.
 
@@ -65,9 +57,9 @@ def ids_of(values: Sequence[Any]) -> list[str]:
     if isinstance(values, str):
         raise UsageError(f"ids is the string {values!r}; expected a list of ids")
     try:
-        return list(dict.fromkeys(map(id_of, values)))
+        return list(dict.fromkeys(map(as_id, values)))
     except ValueError as error:
-        raise UsageError(f"an id is {error}") from None
+        raise UsageError(f"an id {error}") from None
 
 
 def _row(record: Any, number: int, id_key: str) -> Row:
@@ -83,20 +75,20 @@ def _row(record: Any, number: int, id_key: str) -> Row:
         stored = records.dumps(metadata).decode().rstrip("\n")
         others = records.dumps(extra).decode().rstrip("\n") if extra else None
         text.encode()
-        own = metadata.get(id_key)
+        own = value_at(metadata, id_key)
         content = _content_id(text, metadata, extra) if own is None else ""
     except UnicodeEncodeError:
         raise RecordError(where, "holds a lone surrogate (half of a cut emoji); replace it by U+FFFD") from None
     except (TypeError, ValueError, RecursionError) as error:
         raise RecordError(where, f"cannot be written as JSON ({error})") from None
     try:
-        id_ = content or id_of(own)
+        id_ = content or as_id(own)
     except ValueError as error:
-        raise RecordError(where, f"the {id_key!r} of its metadata is {error}") from None
+        raise RecordError(where, f"the {id_key!r} of its metadata {error}") from None
     return Row(id_, text, stored, others, {})
 
 
 def _content_id(text: str, metadata: Any, extra: Any) -> str:
     """The id of a record that has none: equal records are the same document."""
     whole = json.dumps([text, metadata, extra], ensure_ascii=False, sort_keys=True).encode()
-    return f"sha256:{hashlib.sha256(whole).hexdigest()[:32]}"
+    return f"{CONTENT}{hashlib.sha256(whole).hexdigest()[:32]}"

@@ -8,27 +8,26 @@
     one        = "not" one | "(" filter ")" | "exists" "(" key ")" | key operator value
                | key ["not"] "in" "(" value ("," value)* ")"
     operator   = "=" | "!=" | "<" | "<=" | ">" | ">="
-    key        = part ("." part)*           part = letters, digits, "_", "-" | a quoted string (for any other key)
+    key        = as ``ecom_rag.keys`` says
     value      = a quoted string | a number | true | false | null
 """
 
-import json
 import re
 from collections.abc import Mapping
 from typing import Any
 
 from ecom_rag.errors import UsageError
-from ecom_rag.retrieval.bank.filters import And, Compare, Exists, Filter, In, Not, Or, Path, Scalar, kind
+from ecom_rag.keys import STRING, Path, parse_key, read_key, unquoted
+from ecom_rag.retrieval.bank.filters import And, Compare, Exists, Filter, In, Not, Or, Scalar, kind
 
 OPERATORS = ("=", "!=", "<=", ">=", "<", ">")
-_WORDS = frozenset({"and", "or", "not", "in", "exists", "true", "false", "null"})
 _CONSTANTS: dict[str, Scalar] = {"true": True, "false": False, "null": None}
 _DEPTH = 20  # nested parentheses and nots; SQLite parses no more than about 25
 _LEAVES = 500  # comparisons
 
 _TOKEN = re.compile(
-    r"""\s*(?:
-      (?P<string>"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')
+    rf"""\s*(?:
+      (?P<string>{STRING})
     | (?P<number>-?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?(?![\w-]))
     | (?P<word>[\w-]+)
     | (?P<operator><=|>=|!=|<>|==|[=<>])
@@ -70,13 +69,6 @@ class _Parser:
         found = self._any(0)
         if self._kind != "end":
             raise self._wrong('"and", "or" or the end')
-        return found
-
-    def key(self) -> Path:
-        """The whole text as one key."""
-        found = self.path()
-        if self._kind != "end":
-            raise self._wrong('"." or the end of the key')
         return found
 
     def _advance(self) -> None:
@@ -141,20 +133,9 @@ class _Parser:
         return self._comparison(self.path())
 
     def path(self) -> Path:
-        parts = [self._part()]
-        while self._kind == "sign" and self._value == ".":
-            self._advance()
-            parts.append(self._part())
-        return tuple(parts)
-
-    def _part(self) -> str:
-        value = self._value
-        if self._kind == "string":
-            value = self._string()
-        elif self._kind not in ("word", "number") or value.lower() in _WORDS or not re.fullmatch(r"[\w-]+", value):
-            raise self._wrong('a key (letters, digits, "_", "-"; any other key in quotes)')
+        path, self._next = read_key(self._text, self._place, what="filter")
         self._advance()
-        return value
+        return path
 
     def _comparison(self, path: Path) -> Filter:
         if self._kind == "operator":
@@ -192,13 +173,10 @@ class _Parser:
         raise self._wrong("a value: a quoted string, a number, true, false or null")
 
     def _string(self) -> str:
-        inner = self._value[1:-1]
-        if self._value[0] == "'":  # as JSON: the one quote needs no escape, the other does
-            inner = re.sub(r"\\.|\"", lambda m: {"\\'": "'", '"': '\\"'}.get(m[0], m[0]), inner, flags=re.DOTALL)
         try:
-            return str(json.loads(f'"{inner}"', strict=False))
-        except json.JSONDecodeError:
-            raise self._wrong(r"a string with the escapes of JSON (\" \\ \n \u4e2d)") from None
+            return unquoted(self._value)
+        except ValueError as error:
+            raise self._wrong(str(error)) from None
 
 
 # --- dict -------------------------------------------------------------------------------------------------------------
@@ -219,7 +197,7 @@ def _of_dict(source: Any, depth: int) -> Filter:
         elif key == "$not":
             terms.append(Not(_of_dict(condition, depth + 1)))
         else:
-            terms += _conditions(parse_key(key), key, condition)
+            terms += _conditions(parse_key(key, what="filter"), key, condition)
     return terms[0] if len(terms) == 1 else And(tuple(terms))
 
 
@@ -240,17 +218,6 @@ def _conditions(path: Path, key: str, condition: Any) -> list[Filter]:
             known = f'a value, {", ".join(OPERATORS)} with a value, "in" with a list, "exists" with true or false'
             raise UsageError(f"filter: {key!r} has the condition {operator!r}: {value!r:.60}; expected {known}")
     return found
-
-
-def parse_key(key: Any) -> Path:
-    """The path of a key as it is written in a filter.
-
-    Raises:
-        UsageError: Not a key.
-    """
-    if not isinstance(key, str):
-        raise UsageError(f"filter: found the key {key!r}; expected a string")
-    return _Parser(key).key()
 
 
 def _is_scalar(value: Any) -> bool:

@@ -11,8 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ecom_rag.keys import Path, lookup
+
 Scalar = str | int | float | bool | None
-Path = tuple[str, ...]
 
 _INT64 = 1 << 63
 
@@ -75,11 +76,11 @@ def matches(found: Filter, metadata: Mapping[str, Any]) -> bool:
         case Not(term):
             return not matches(term, metadata)
         case Exists(path):
-            return _lookup(metadata, path)[0]
+            return lookup(metadata, path)[0]
         case In(path, values):
             return any(matches(Compare(path, "=", value), metadata) for value in values)
         case Compare(path, operator, value):
-            there, own = _lookup(metadata, path)
+            there, own = lookup(metadata, path)
             return there and kind(own) == kind(value) != "other" and _compare(own, operator, value)
 
 
@@ -109,11 +110,3 @@ def _compare(own: Any, operator: str, value: Any) -> bool:
     if operator == "=":
         return bool(own == value)
     return bool({"<": own < value, "<=": own <= value, ">": own > value, ">=": own >= value}[operator])
-
-
-def _lookup(metadata: Any, path: Path) -> tuple[bool, Any]:
-    for part in path:
-        if not isinstance(metadata, Mapping) or part not in metadata:
-            return False, None
-        metadata = metadata[part]
-    return True, metadata

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from sqlite3 import Connection
 from typing import Any
 
+from ecom_rag.keys import Path
 from ecom_rag.retrieval.bank import derived, saved
 from ecom_rag.retrieval.bank.derived import FOLDER, Derived, Plan
-from ecom_rag.retrieval.bank.filters import Path
 from ecom_rag.retrieval.bank.gate import Gate
 from ecom_rag.retrieval.bank.store import State, Store, read_meta
 from ecom_rag.retrieval.bank.view import Masks, View

@@ -17,9 +17,10 @@ from typing import Any
 
 from ecom_rag import disk
 from ecom_rag.errors import BankError
+from ecom_rag.identity import as_label
+from ecom_rag.keys import Path as KeyPath
+from ecom_rag.keys import parse_key
 from ecom_rag.retrieval.bank.conditions import extraction, index_columns
-from ecom_rag.retrieval.bank.expressions import parse_key
-from ecom_rag.retrieval.bank.filters import Path as KeyPath
 
 FILE = "bank.db"
 FORMAT = 1
@@ -246,16 +247,20 @@ def write_meta(db: sqlite3.Connection, key: str, value: Any) -> None:
 
 
 def label_counts(db: sqlite3.Connection, key: str) -> dict[str, int]:
-    """How many documents have each value of a key, ``a.b`` looking into objects, the most frequent first."""
+    """How many documents have each label, the most frequent first; an array or object counts as its JSON."""
     json_type, of_type, value, of_value = extraction(parse_key(key))
     counts = db.execute(
-        f"SELECT {json_type} AS kind, {value} AS label, count(*) FROM documents"
-        " WHERE removed IS NULL AND kind IS NOT NULL GROUP BY kind, label ORDER BY 3 DESC, 2",
+        f"SELECT {json_type} AS kind, {value} AS value, count(*) FROM documents"
+        " WHERE removed IS NULL AND kind IS NOT NULL GROUP BY kind, value ORDER BY 3 DESC, 2",
         [*of_type, *of_value],
     )
     found: Counter[str] = Counter()
-    for kind, label, count in counts:  # 1 and "1" are shown as one
-        found[kind if kind in ("true", "false", "null") else str(label)] += count
+    for kind, value, count in counts:
+        if kind in ("true", "false"):  # SQLite gives 1 and 0
+            value = kind
+        label = value if kind in ("array", "object") else as_label(value)
+        if label is not None:
+            found[label] += count
     return dict(found.most_common())
 
 

@@ -9,17 +9,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ecom_rag.errors import BankError, UsageError
+from ecom_rag.identity import known_id
+from ecom_rag.keys import Path
 from ecom_rag.records import Record
 from ecom_rag.retrieval import Index
 from ecom_rag.retrieval.bank.conditions import conditions
 from ecom_rag.retrieval.bank.derived import Derived, positions_mask
-from ecom_rag.retrieval.bank.documents import record_of
+from ecom_rag.retrieval.bank.documents import CONTENT, record_of
 from ecom_rag.retrieval.bank.expressions import parse
-from ecom_rag.retrieval.bank.filters import Filter, Path
+from ecom_rag.retrieval.bank.filters import Filter
 from ecom_rag.retrieval.bank.store import State
 
 _MASKS = 64  # filters remembered
 _TOGETHER = 500  # records fetched by one statement
+_AT_ONCE = 10_000  # values looked for by one statement; without an index on them it reads all documents
+_NAMELESS = f"AND id >= '{CONTENT}' AND id < '{CONTENT}g'"  # documents without an id: theirs is a digest
 
 
 class Masks:
@@ -109,6 +113,36 @@ class View:
         """
         return None if filter is None else self._masks.of(parse(filter), self._db, self._derived, self._indexed)
 
+    def own_rows(self, queries: Sequence[Record], id_key: str) -> list[NDArray[np.int64]]:
+        """For each query the rows that it is itself, see ``identity.is_itself``.
+
+        Args:
+            queries: Records.
+            id_key: The bank's.
+        """
+        names = [known_id(query.get("metadata"), id_key) for query in queries]
+        texts = [query["text"] for query in queries]
+        pairs = list(zip(names, texts, strict=True))
+        by_id = self._matching("id", [name for name in names if name is not None])
+        by_text = self._matching("text", [text for name, text in pairs if name is None])
+        nameless = self._matching("text", [text for name, text in pairs if name is not None], _NAMELESS)
+        found = [
+            by_text.get(text, []) if name is None else by_id.get(name, []) + nameless.get(text, [])
+            for name, text in pairs
+        ]
+        return [np.array(sorted(rows), np.int64) for rows in found]
+
+    def _matching(self, column: str, values: Sequence[str], condition: str = "") -> dict[str, list[int]]:
+        """Value of a column -> rows of the indexes that have it."""
+        found: dict[str, list[int]] = {}
+        distinct = list(dict.fromkeys(values))
+        for start in range(0, len(distinct), _AT_ONCE):
+            part = distinct[start : start + _AT_ONCE]
+            where = f"removed IS NULL AND {column} IN ({_marks(part)}) {condition}"
+            for value, row in self._db.execute(f"SELECT {column}, row FROM documents WHERE {where}", part):
+                found.setdefault(value, []).append(int(np.searchsorted(self._derived.rows.rows, row)))
+        return found
+
     def record(self, row: int) -> Record:
         """The record of a row of the indexes.
 
@@ -128,9 +162,12 @@ class View:
         distinct = list(dict.fromkeys(wanted))
         for start in range(0, len(distinct), _TOGETHER):
             part = distinct[start : start + _TOGETHER]
-            marks = ", ".join("?" * len(part))
             for row, *parts in self._db.execute(
-                f"SELECT row, text, metadata, extra FROM documents WHERE row IN ({marks})", part
+                f"SELECT row, text, metadata, extra FROM documents WHERE row IN ({_marks(part)})", part
             ):
                 found[row] = (parts[0], parts[1], parts[2])
         return [record_of(*found[row]) for row in wanted]
+
+
+def _marks(values: Sequence[Any]) -> str:
+    return ", ".join("?" * len(values))

@@ -17,7 +17,8 @@ from scipy.sparse import csr_matrix
 
 from ecom_rag import records
 from ecom_rag.errors import UsageError
-from ecom_rag.evaluation.formats import name_at, read_beir
+from ecom_rag.evaluation.formats import read_beir
+from ecom_rag.identity import required_label
 from ecom_rag.models import CrossEncoder, Encoder
 from ecom_rag.retrieval import DenseIndex
 from ecom_rag.training.triples import known_positives, read_examples
@@ -263,11 +264,13 @@ def _beir(settings: ValidationSet, folder: str) -> Judged:
 
 
 def _labelled(settings: ValidationSet, path: str) -> Judged:
-    items = list(records.read(path))
-    try:
-        labels = [name_at(item["metadata"], settings.label, f"{path}: record {n}") for n, item in enumerate(items, 1)]
-    except ValueError as error:
-        raise UsageError(str(error)) from None
+    items, labels = [], []
+    for where, item in records.placed(path):
+        items.append(item)
+        try:
+            labels.append(required_label(item["metadata"], settings.label, where))
+        except ValueError as error:
+            raise UsageError(str(error)) from None
     _, codes, counts = np.unique(np.array(labels, object), return_inverse=True, return_counts=True)
     own = np.flatnonzero(counts[codes] > 1)
     if len(own) == 0:

@@ -20,10 +20,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ecom_rag import records
-from ecom_rag.errors import UsageError
+from ecom_rag.errors import RecordError, UsageError
 from ecom_rag.evaluation.formats import Beir, read_beir
+from ecom_rag.identity import label_of
 from ecom_rag.records import Record
-from ecom_rag.training.data import label_of
 from ecom_rag.training.mining.rules import random_of
 from ecom_rag.training.triples import JSON_LINES, read_triples
 
@@ -138,19 +138,30 @@ def read_corpus(source: Source, seeds: str | None) -> Corpus:
         RecordError: A line that does not fit.
     """
     if seeds is not None:
-        items = [(item["text"], label_of(item, source.label)) for item in records.read(seeds)]
+        items = _labelled(seeds, source.label)
     elif source.kind == "beir":
         beir = read_beir(source.path, source.split)
         kept = _judged(beir, least=0) if source.judged_only else None
         items = [(item["text"], None) for item in beir.documents() if kept is None or item["metadata"]["id"] in kept]
     elif source.kind == "labelled":
-        items = [(item["text"], label_of(item, source.label)) for item in records.read(source.path)]
+        items = _labelled(source.path, source.label)
     else:
         items = [(text, None) for item in read_triples(source.path) for text in (*item["pos"], *item["neg"])]
     corpus = Corpus(items)
     if not len(corpus):
         raise UsageError(f"{seeds or source.path}: holds no texts; there is nothing to mine from")
     return corpus
+
+
+def _labelled(path: str, key: str) -> list[tuple[str, str | None]]:
+    """Texts with their labels, ``None`` where a record has none."""
+    items: list[tuple[str, str | None]] = []
+    for where, item in records.placed(path):
+        try:
+            items.append((item["text"], label_of(item["metadata"], key)))
+        except ValueError as error:
+            raise RecordError(where, str(error)) from None
+    return items
 
 
 class Queries:
@@ -230,12 +241,12 @@ def _of_beir(source: Source, beir: Beir, left_out: Counter[str]) -> Iterator[Rec
 
 def _of_records(source: Source, corpus: Corpus) -> Iterator[Record]:
     def labelled(record: Record) -> None:
-        if label_of(record, source.label) is None:
+        if label_of(record["metadata"], source.label) is None:
             raise ValueError(f'"metadata.{source.label}" is missing; mining with labels needs that of every record'
                              " (name another key with --label)")  # fmt: skip
 
     for item in records.read(source.path, check=labelled):
-        labels = [str(label_of(item, source.label))]
+        labels = [str(label_of(item["metadata"], source.label))]
         rows = corpus.of_labels(labels)
         rows = rows[~np.isin(corpus.groups[rows], corpus.groups_of([item["text"]]))]
         chosen = random_of(source.seed, item["text"]).permutation(rows)[: source.positives]

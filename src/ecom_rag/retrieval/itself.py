@@ -1,0 +1,99 @@
+"""Search for the others: a seed that is the query itself (see ``identity.is_itself``) is never among its results."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ecom_rag.identity import known_id
+from ecom_rag.models.embeddings import Ragged
+from ecom_rag.records import Record
+from ecom_rag.retrieval.topk import TopK
+from ecom_rag.retrieval.variant import VariantIndex
+
+Rows = Sequence[NDArray[np.int64]]
+"""For each query the rows that are the query itself."""
+
+_DEEPER = 64  # a query with more rows of its own (copies of a text without ids) is searched alone, with a mask
+
+
+class OwnRows:
+    """Which of some seeds a query is.
+
+    Args:
+        records: The seeds.
+        id_key: Metadata key of the ids of seeds and queries.
+    """
+
+    def __init__(self, records: Sequence[Record], id_key: str) -> None:
+        self._id_key = id_key
+        self._by_id: dict[str, list[int]] = {}
+        self._by_text: dict[str, list[int]] = {}
+        self._nameless: dict[str, list[int]] = {}  # by text
+        for row, record in enumerate(records):
+            name = known_id(record.get("metadata"), id_key)
+            self._by_text.setdefault(record["text"], []).append(row)
+            if name is None:
+                self._nameless.setdefault(record["text"], []).append(row)
+            else:
+                self._by_id.setdefault(name, []).append(row)
+
+    def of(self, queries: Sequence[Record]) -> list[NDArray[np.int64]]:
+        """For each query the rows of the seeds that it is, ascending."""
+        return [np.array(sorted(self._of(query)), np.int64) for query in queries]
+
+    def _of(self, query: Record) -> list[int]:
+        name = known_id(query.get("metadata"), self._id_key)
+        if name is None:
+            return self._by_text.get(query["text"], [])
+        return self._by_id.get(name, []) + self._nameless.get(query["text"], [])
+
+
+def search_others(
+    index: Any, queries: Any, k: int, *, own: Rows | None = None, allowed: NDArray[np.bool_] | None = None
+) -> TopK:
+    """As ``index.search``, without each query's own rows: the next best take their places.
+
+    Args:
+        index: An ``Index``.
+        queries: In the index's own form.
+        k: Results a query.
+        own: Rows that are the query itself; by default none.
+        allowed: ``(n,)``: rows that may be returned; by default all.
+    """
+    counts = np.array([len(rows) for rows in own or ()], np.int64)
+    if own is None or not counts.any():
+        return _search(index, queries, k, own=None, allowed=allowed)
+    few = [rows if len(rows) <= _DEEPER else rows[:0] for rows in own]
+    deeper = k + max(map(len, few))
+    top = _without(_search(index, queries, deeper, own=few, allowed=allowed), few, k)
+    for query in np.flatnonzero(counts > _DEEPER).tolist():
+        mask = np.ones(len(index), np.bool_) if allowed is None else allowed.copy()
+        mask[own[query]] = False
+        asked = queries.take(np.array([query])) if isinstance(queries, Ragged) else queries[query : query + 1]
+        one = _search(index, asked, k, own=[own[query]], allowed=mask)
+        top.ids[query], top.scores[query] = -1, -np.inf
+        width = min(one.ids.shape[1], top.ids.shape[1])
+        top.ids[query, :width], top.scores[query, :width] = one.ids[0, :width], one.scores[0, :width]
+    return top
+
+
+def _search(index: Any, queries: Any, k: int, *, own: Rows | None, allowed: NDArray[np.bool_] | None) -> TopK:
+    if isinstance(index, VariantIndex):  # its results depend on how the closest seed is written: not on the query's own
+        return index.search(queries, k, allowed=allowed, own=own)
+    found: TopK = index.search(queries, k, allowed=allowed)
+    return found
+
+
+def _without(top: TopK, own: Rows, k: int) -> TopK:
+    """The k best of a ranking that are none of a query's own rows."""
+    gone = top.ids < 0
+    for query, rows in enumerate(own):
+        if len(rows):
+            gone[query] |= np.isin(top.ids[query], rows)
+    order = np.argsort(gone, axis=1, kind="stable")[:, :k]
+    gone = np.take_along_axis(gone, order, axis=1)
+    ids = np.where(gone, -1, np.take_along_axis(top.ids, order, axis=1))
+    scores = np.where(gone, np.float32(-np.inf), np.take_along_axis(top.scores, order, axis=1))
+    return TopK(ids, scores)

@@ -3,7 +3,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ecom_rag.errors import UsageError
-from ecom_rag.text import Analyzer, normalize
+from ecom_rag.text import Analyzer
 
 
 def terms(text, **options):
@@ -46,10 +46,6 @@ def test_options_take_their_part_away():
     assert terms("手机壳 手机", subwords=True).count("手机") == 2
 
 
-def test_traditional_phrases_follow_their_meaning():
-    assert normalize(["乾隆 乾燥 頭髮 出發"], simplify=True) == ["乾隆 干燥 头发 出发"]
-
-
 def test_own_words_stay_whole_and_split_glued_letters():
     words = ("飞云防摔壳", "promax", "pro", "max", "plus")
     found = terms("新款飞云防摔壳 promaxplus", words=words)
@@ -64,11 +60,6 @@ def test_own_words_stay_whole_and_split_glued_letters():
 def test_own_words_that_cannot_be_words_are_refused(word):
     with pytest.raises(UsageError, match="own word"):
         Analyzer(words=(word,))
-
-
-def test_normalize_keeps_one_line_a_text():
-    assert normalize(["a\nb", "Ｃ\u2028\r\n", "", "①"]) == ["a b", "c   ", "", "1"]
-    assert normalize([]) == []
 
 
 @settings(max_examples=60, deadline=None)

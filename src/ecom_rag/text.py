@@ -1,11 +1,10 @@
-"""Texts to search terms: normalisation, Chinese segmentation, model numbers, English stems.
+"""Texts to search terms: Chinese segmentation, model numbers, English stems.
 
 In: texts. Out: for each the list of its terms, in reading order. Everything runs over whole batches; the work that
 Python does a term is done once for each *distinct* run of characters.
 """
 
 import re
-import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -13,13 +12,7 @@ from itertools import chain
 from typing import Any
 
 from ecom_rag.errors import UsageError
-
-# Default-ignorable code points: zero-width spaces and joiners, soft hyphens, direction marks, variation selectors.
-INVISIBLE = (
-    "\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164"
-    "\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufff8\U000e0000-\U000e0fff"
-)
-HAN = "\u3007\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U000323af"
+from ecom_rag.normalization import HAN, normalize
 
 # The stop words of Lucene's EnglishAnalyzer.
 _STOPWORDS = """
@@ -28,7 +21,6 @@ will with
 """
 STOPWORDS = frozenset(_STOPWORDS.split())
 
-_INVISIBLE = re.compile(f"[{INVISIBLE}]")
 _SPACE = re.compile(r"\s")
 # A run is Chinese, or letters and digits glued together, decimals included: "3.5mm", "iPhone15ProMax". A chain is runs
 # of the second kind with marks between them: "KX-TG1032S", "1/2-in".
@@ -117,29 +109,6 @@ class Analyzer:
         return expand
 
 
-def normalize(texts: Sequence[str], *, simplify: bool = False, lower: bool = True) -> list[str]:
-    """Bring texts to one spelling: NFKC (width, ligatures, circled letters), no invisible characters, one case.
-
-    Args:
-        texts: Any strings.
-        simplify: Fold traditional Chinese to simplified.
-        lower: Lower the case.
-
-    Returns:
-        Texts of the same number; white space of any kind is a single space each.
-    """
-    if not texts:
-        return []
-    # One string for the whole batch: each step is one call into C. No step makes or takes a newline.
-    whole = "\n".join(_SPACE.sub(" ", text) for text in texts)
-    whole = unicodedata.normalize("NFKC", _INVISIBLE.sub("", whole))
-    if simplify and not whole.isascii():
-        whole = _converter().convert(whole.encode("utf-8", "replace").decode())
-    if lower:
-        whole = whole.lower()
-    return whole.split("\n")
-
-
 def _joined(chain_of_runs: str) -> list[str]:
     """A model or article number without its marks, where that is what the chain may be."""
     if not _MARK.search(chain_of_runs) or not _DIGIT.search(chain_of_runs) or _MEASURE.search(chain_of_runs):
@@ -193,13 +162,6 @@ def _segmenter(words: tuple[str, ...]) -> Any:
     for word in words:
         segmenter.add_word(word, segmenter.suggest_freq(word), "n")  # just frequent enough to stay whole
     return segmenter
-
-
-@lru_cache(maxsize=1)
-def _converter() -> Any:
-    import opencc
-
-    return opencc.OpenCC("t2s")
 
 
 @lru_cache(maxsize=1)

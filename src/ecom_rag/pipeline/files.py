@@ -11,6 +11,7 @@ from ecom_rag import jobs, records
 from ecom_rag.errors import UsageError
 from ecom_rag.identity import known_id
 from ecom_rag.models import Embeddings, Encoder
+from ecom_rag.normalization import canonical
 from ecom_rag.records import ReadReport, Record
 
 _BLOCK_RECORDS = 4096
@@ -183,6 +184,10 @@ def bank_notes(bank: list[Record], top_k: int) -> list[str]:
         notes.append(
             f"{len(double)} seed ids occur more than once (e.g. {double[0]!r}); all of these seeds were searched"
         )
+    copies = len(bank) - len(set(canonical([seed["text"] for seed in bank])))
+    if copies:
+        notes.append(f"{copies} seeds are copies of others (case, width, script, white space, invisible characters and"
+                     " final punctuation aside); all were searched")  # fmt: skip
     return notes
 
 

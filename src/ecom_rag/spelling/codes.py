@@ -8,8 +8,8 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from ecom_rag.normalization import normalize
 from ecom_rag.spelling import tables
-from ecom_rag.text import normalize
 
 CHANNELS = ("plain", "sound", "shape")
 

@@ -15,7 +15,7 @@ from importlib.resources import files
 import numpy as np
 from numpy.typing import NDArray
 
-from ecom_rag.text import HAN
+from ecom_rag.normalization import HAN
 
 _SPACE = 0x110000  # code points
 _PRIVATE = 0xF0000  # syllables written in letters, as single characters

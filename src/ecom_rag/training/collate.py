@@ -19,7 +19,7 @@ from ecom_rag.models.tokens import Tokenizer
 from ecom_rag.training.batches import Batches
 from ecom_rag.training.data import Group, Groups, Labelled
 from ecom_rag.training.losses.distributed import rank
-from ecom_rag.training.triples import known_positives
+from ecom_rag.training.triples import KnownPositives
 
 
 def single_inputs(tokenizer: Tokenizer, texts: Sequence[str], max_length: int) -> dict[str, Tensor]:
@@ -124,10 +124,10 @@ class GroupCollator:
         self._items, self._tokenizer, self._batches, self._task = data.items, tokenizer, batches, task
         self._positives, self._negatives, self._max_length, self._seed = positives, negatives, max_length, seed
         self._query_instruction, self._passage_instruction = query_instruction, passage_instruction
-        self._ids: dict[str, int] = {}
+        known = KnownPositives(data.items)
+        self._ids = {text: _number(form) for text, form in known.forms.items()}
         self._known = {
-            query: np.array(sorted(self._id(text) for text in texts))
-            for query, texts in known_positives(data.items).items()
+            self._ids[item.query]: np.array(sorted(map(_number, known.of(item.query)))) for item in data.items
         }
 
     def __call__(self, rows: Sequence[dict[str, int]]) -> dict[str, Any]:
@@ -152,7 +152,7 @@ class GroupCollator:
         }
 
     def _label(self, numbers: list[int], items: list[Group], documents: list[str], group: int) -> dict[str, Tensor]:
-        known = [self._known[item.query] for item in items]
+        known = [self._known[self._ids[item.query]] for item in items]
         padded = np.full((len(known), max(map(len, known))), -1, np.int64)
         for row, ids in enumerate(known):
             padded[row, : len(ids)] = ids
@@ -161,8 +161,8 @@ class GroupCollator:
             "queries": torch.tensor(numbers),
             "owners": torch.tensor(numbers).repeat_interleave(group),
             "is_positive": (torch.arange(group) < self._positives).repeat(len(numbers)),
-            "query_texts": torch.tensor([self._id(item.query) for item in items]),
-            "document_texts": torch.tensor([self._id(text) for text in documents]),
+            "query_texts": torch.tensor([self._ids[item.query] for item in items]),
+            "document_texts": torch.tensor([self._ids[text] for text in documents]),
             "known_positives": torch.from_numpy(padded),
             "groups": first + torch.arange(len(documents)).reshape(len(numbers), group),
         }
@@ -184,13 +184,11 @@ class GroupCollator:
                 scores = scores + [given_scores[i] for i in order[turns]] if given_scores else None
         return texts, scores
 
-    def _id(self, text: str) -> int:
-        """A number for a text, the same on every rank: a hash, so that no rank has to have seen it before."""
-        found = self._ids.get(text)
-        if found is None:
-            digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()
-            found = self._ids[text] = int.from_bytes(digest, "big") >> 1
-        return found
+
+def _number(form: str) -> int:
+    """A number for a text, the same on every rank: a hash of its canonical form."""
+    digest = hashlib.blake2b(form.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+    return int.from_bytes(digest, "big") >> 1
 
 
 def _prefixed(name: str, inputs: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -6,7 +6,7 @@ files is a list of sources. Out: ``Labelled`` or ``Groups``.
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -15,8 +15,9 @@ from ecom_rag import records
 from ecom_rag.errors import RecordError, UsageError
 from ecom_rag.evaluation.formats import read_beir
 from ecom_rag.identity import label_of
+from ecom_rag.normalization import canonical
 from ecom_rag.training.recipe import Recipe
-from ecom_rag.training.triples import JSON_LINES, check_triple, known_positives
+from ecom_rag.training.triples import JSON_LINES, KnownPositives, check_triple
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,10 +110,13 @@ def read_data(
                 places.append(where)
     if not items:
         raise UsageError(f"{paths[0]}: holds no queries; there is nothing to train on")
-    known = known_positives(items)
+    known = KnownPositives(items)
+    if needs_negatives:
+        for where, item in zip(places, items, strict=True):
+            _check_negatives(where, item, known)
     notes += _group_notes(items, known)
     if reranker:  # an embedder's losses mask such negatives by themselves
-        items = [_consistent(where, item, known[item.query]) for where, item in zip(places, items, strict=True)]
+        items = [_consistent(where, item, known) for where, item in zip(places, items, strict=True)]
     return Groups(items, notes)
 
 
@@ -165,13 +169,14 @@ def _label(where: str, metadata: Any, key: str, needs: str) -> str:
 
 
 def _without_singles(data: Labelled, places: Sequence[str], *, drop: bool, by_source: bool) -> Labelled:
-    """Classes of one distinct text have no pair to learn from: an error at the first, or left out and noted.
+    """Classes of one text and its copies have no pair to learn from: an error at the first, or left out and noted.
 
     With ``by_source`` that goes for each file, since a batch is of one.
     """
     where = data.sources if by_source else [""] * len(data)
     classes_of = list(zip(where, data.labels, strict=True))
-    distinct = Counter(own for own, _ in set(zip(classes_of, data.texts, strict=True)))
+    forms = canonical(data.texts)
+    distinct = Counter(own for own, _ in set(zip(classes_of, forms, strict=True)))
     single = [row for row, own in enumerate(classes_of) if distinct[own] == 1]
     if single and not drop:
         label = data.labels[single[0]]
@@ -183,11 +188,12 @@ def _without_singles(data: Labelled, places: Sequence[str], *, drop: bool, by_so
     notes = []
     if single:
         keep = sorted(set(range(len(data))) - set(single))
+        forms = [forms[i] for i in keep]
         notes.append(f"{len(single)} texts were left out: their classes have no second text")
         data = Labelled([data.texts[i] for i in keep], [data.labels[i] for i in keep],
                         [data.parents[i] for i in keep] if data.parents is not None else None,
                         [data.sources[i] for i in keep], [])  # fmt: skip
-    torn = Counter(text for text, _ in set(zip(data.texts, data.labels, strict=True)))
+    torn = Counter(form for form, _ in set(zip(forms, data.labels, strict=True)))
     several = sum(1 for count in torn.values() if count > 1)
     if several:
         notes.append(f"{several} texts carry more than one label; they pull in both directions")
@@ -210,8 +216,6 @@ def _group(where: str, item: dict[str, Any], source: str, *, needs_negatives: bo
     prompt = item.get("prompt")
     if prompt is not None and not isinstance(prompt, str):
         raise RecordError(where, f'"prompt" is {prompt!r:.40}; expected a text put before the query')
-    if needs_negatives and set(positives).issuperset(negatives):
-        raise RecordError(where, 'every text of "neg" is among "pos" too; mine hard negatives with ecom-rag mine')
     return Group(item["query"], positives, negatives, scores["pos"], scores["neg"], prompt, source)
 
 
@@ -235,9 +239,15 @@ def _beir(folder: str, split: str, min_grade: int) -> tuple[list[Group], list[st
     return found, [f"{folder}: {count} {what}; left out" for what, count in left_out.items() if count]
 
 
-def _consistent(where: str, item: Group, known: set[str]) -> Group:
+def _check_negatives(where: str, item: Group, known: KnownPositives) -> None:
+    positives = {known.forms[text] for text in item.positives}
+    if all(known.forms[text] in positives for text in item.negatives):
+        raise RecordError(where, 'every text of "neg" is among "pos" too; mine hard negatives with ecom-rag mine')
+
+
+def _consistent(where: str, item: Group, known: KnownPositives) -> Group:
     """The same without the negatives that are positives of the query too, here or on another line."""
-    kept = [number for number, text in enumerate(item.negatives) if text not in known]
+    kept = known.negatives(item)
     if len(kept) == len(item.negatives):
         return item
     if not kept:
@@ -247,6 +257,6 @@ def _consistent(where: str, item: Group, known: set[str]) -> Group:
     return replace(item, negatives=[item.negatives[number] for number in kept], negative_scores=scores)
 
 
-def _group_notes(items: Sequence[Group], known: Mapping[str, set[str]]) -> list[str]:
-    both = sum(1 for item in items if not known[item.query].isdisjoint(item.negatives))
+def _group_notes(items: Sequence[Group], known: KnownPositives) -> list[str]:
+    both = sum(1 for item in items if len(known.negatives(item)) < len(item.negatives))
     return [f"{both} queries have a text among both pos and neg; it is not used as their negative"] if both else []

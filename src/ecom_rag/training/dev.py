@@ -13,6 +13,7 @@ from ecom_rag.evaluation.formats import read_beir
 from ecom_rag.evaluation.labels import macro_f1, vote
 from ecom_rag.evaluation.measures import Qrels, cutoff, evaluate_run, parse_measures
 from ecom_rag.models.tokens import Tokenizer
+from ecom_rag.normalization import canonical
 from ecom_rag.records import Record
 from ecom_rag.retrieval import DenseIndex
 from ecom_rag.training.collate import pair_inputs
@@ -252,10 +253,13 @@ def _retrieval_set(recipe: Recipe) -> tuple[list[str], list[str], list[dict[int,
     if not isinstance(groups, Groups):
         raise UsageError(f"{recipe.data.dev}: holds labelled records, but the training data are queries; expected dev"
                          " data of the same kind")  # fmt: skip
-    texts = {text: row for row, text in enumerate(dict.fromkeys(
-        text for item in groups.items for text in item.positives + item.negatives))}  # fmt: skip
-    relevant = [{texts[text]: 1 for text in item.positives} for item in groups.items]
-    return [item.query for item in groups.items], list(texts), relevant
+    texts = list(dict.fromkeys(text for item in groups.items for text in item.positives + item.negatives))
+    first: dict[str, str] = {}  # of canonical forms: a text and its copies are one document
+    document_of = {text: first.setdefault(form, text) for text, form in zip(texts, canonical(texts), strict=True)}
+    documents = list(first.values())
+    places = {text: row for row, text in enumerate(documents)}
+    relevant = [{places[document_of[text]]: 1 for text in item.positives} for item in groups.items]
+    return [item.query for item in groups.items], documents, relevant
 
 
 def _sample(corpus: list[Record], qrels: Qrels, most: int | None) -> list[Record]:

@@ -1,7 +1,6 @@
 """Groups of texts that are nearly the same, so that an epoch is not spent on one template with its numbers changed."""
 
 import re
-import unicodedata
 from collections.abc import Sequence
 
 import numpy as np
@@ -10,6 +9,7 @@ from scipy.sparse import coo_matrix, csr_matrix
 from scipy.sparse.csgraph import connected_components
 
 from ecom_rag.errors import UsageError
+from ecom_rag.normalization import canonical
 
 _NOISE = re.compile(r"[\W_]+")
 _BANDS, _ROWS = 16, 4  # a pair of Jaccard 0.9 shares a band with probability 0.999999, one of 0.7 with 0.988
@@ -17,11 +17,11 @@ _LEAST = 0.7
 
 
 def near_duplicates(texts: Sequence[str], *, similarity: float = 0.85, ngram: int = 3) -> NDArray[np.int64]:
-    """Group texts that are equal after normalisation, or whose sets of character n-grams overlap.
+    """Group texts that are the same text (``canonical``) or nearly: whose sets of character n-grams overlap.
 
-    Normalisation is NFKC, case folded, without punctuation, symbols and spaces. Pairs are found by MinHash with banding
-    (Broder 1997) and then checked by their exact Jaccard similarity, so a group is never made by chance; a similar pair
-    is missed with the small probability that no band is shared. Groups are transitive.
+    N-grams are those of the canonical form without punctuation, symbols and spaces. Pairs are found by MinHash with
+    banding (Broder 1997) and then checked by their exact Jaccard similarity, so a group is never made by chance; a
+    similar pair is missed with the small probability that no band is shared. Groups are transitive.
 
     Args:
         texts: Any texts.
@@ -40,7 +40,7 @@ def near_duplicates(texts: Sequence[str], *, similarity: float = 0.85, ngram: in
         raise UsageError(f"ngram is {ngram}; expected at least 1")
     if not texts:
         return np.empty(0, np.int64)
-    plain = [_NOISE.sub("", unicodedata.normalize("NFKC", text).casefold()) or text for text in texts]
+    plain = [_NOISE.sub("", form) or form for form in canonical(texts)]
     distinct, places = np.unique(np.array(plain, dtype=object), return_inverse=True)
     grams = _gram_sets(list(distinct), ngram)
     pairs = _candidates(grams)

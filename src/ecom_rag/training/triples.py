@@ -1,13 +1,14 @@
 """FlagEmbedding's JSON lines (``query``, ``pos``, ``neg``, ...) as they are: checked, every key kept."""
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ecom_rag import records
 from ecom_rag.errors import RecordError, UsageError
+from ecom_rag.normalization import canonical
 
 JSON_LINES = (".jsonl", ".jsonl.gz")
 
@@ -21,12 +22,33 @@ class Example:
     negatives: list[str]
 
 
-def known_positives(items: Iterable[Any]) -> dict[str, set[str]]:
-    """Of each ``query`` the ``positives`` of all items that have it: none of them is a negative of any."""
-    known: dict[str, set[str]] = {}
-    for item in items:
-        known.setdefault(item.query, set()).update(item.positives)
-    return known
+class KnownPositives:
+    """What answers each query on any line, by what the texts say: a copy of a positive is a positive.
+
+    Args:
+        items: Objects with a ``query``, its ``positives`` and its ``negatives``.
+
+    Attributes:
+        forms: The canonical form of each of their texts.
+    """
+
+    def __init__(self, items: Sequence[Any]) -> None:
+        texts = list(dict.fromkeys(
+            text for item in items for text in (item.query, *item.positives, *item.negatives)))  # fmt: skip
+        self.forms = dict(zip(texts, canonical(texts), strict=True))
+        self._known: dict[str, set[str]] = {}
+        for item in items:
+            known = self._known.setdefault(self.forms[item.query], set())
+            known.update(self.forms[text] for text in item.positives)
+
+    def of(self, query: str) -> set[str]:
+        """The forms of all that answers a query: none of them is a negative of any line of it."""
+        return self._known[self.forms[query]]
+
+    def negatives(self, item: Any) -> list[int]:
+        """The places of the item's negatives that answer its query on no line."""
+        known = self.of(item.query)
+        return [place for place, text in enumerate(item.negatives) if self.forms[text] not in known]
 
 
 def read_triples(path: str, *, needs_negatives: bool = False) -> Iterator[dict[str, Any]]:

@@ -21,7 +21,7 @@ from ecom_rag.evaluation.formats import read_beir
 from ecom_rag.identity import required_label
 from ecom_rag.models import CrossEncoder, Encoder
 from ecom_rag.retrieval import DenseIndex
-from ecom_rag.training.triples import known_positives, read_examples
+from ecom_rag.training.triples import KnownPositives, read_examples
 
 KINDS = ("beir", "labelled", "triples")
 _K = 10
@@ -284,11 +284,11 @@ def _triples(settings: ValidationSet, path: str) -> Judged:
     rows: dict[str, int] = {}
     entries, candidates = [], []
     examples = read_examples(path)
-    known = known_positives(examples)
+    known = KnownPositives(examples)
     for number, example in enumerate(examples):
         positives = [rows.setdefault(text, len(rows)) for text in dict.fromkeys(example.positives)]
-        negatives = [rows.setdefault(text, len(rows)) for text in dict.fromkeys(example.negatives)
-                     if text not in known[example.query]]  # fmt: skip
+        kept = dict.fromkeys(example.negatives[place] for place in known.negatives(example))
+        negatives = [rows.setdefault(text, len(rows)) for text in kept]
         entries += [(number, row, 1) for row in positives]
         # Negatives first: a model that cannot tell them apart must not profit from the order.
         candidates.append(np.array([*negatives, *positives], np.int64))

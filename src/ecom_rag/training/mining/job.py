@@ -72,8 +72,8 @@ def mine_file(
 ) -> MineSummary:
     """Mine hard negatives and write FlagEmbedding's JSON lines.
 
-    A query's own text, its positives on any line (all texts of its label, for labelled records) and texts that differ
-    from these in case, width or white space alone are never negatives. A query that is left with none is not written;
+    A query's own text, its positives on any line (all texts of its label, for labelled records) and copies of these
+    (``ecom_rag.normalization.canonical``) are never negatives. A query that is left with none is not written;
     with a reranker the lines hold its logits as ``pos_scores`` and ``neg_scores``.
 
     Args:

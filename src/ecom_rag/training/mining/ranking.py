@@ -82,12 +82,13 @@ class LexicalRanking:
         """See ``Ranking.floors``; a positive that shares no term with its query, or is not in the corpus, scores 0."""
         floors = np.zeros(len(queries), np.float32)
         for number, given in enumerate(positives):
-            own = list(dict.fromkeys(given))
-            rows = [self._corpus.rows[text] for text in own if text in self._corpus.rows]
+            rows = np.unique(self._corpus.rows_of(given))
+            if not len(rows) or rows[0] < 0:
+                continue
             allowed = np.zeros(len(self._corpus), bool)
             allowed[rows] = True
-            scores = self._index.search([queries[number]], len(own), allowed=allowed).scores[0]
-            if len(scores) == len(own) and np.isfinite(scores).all():
+            scores = self._index.search([queries[number]], len(rows), allowed=allowed).scores[0]
+            if np.isfinite(scores).all():
                 floors[number] = scores.min()
         return floors
 

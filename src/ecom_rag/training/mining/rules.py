@@ -76,7 +76,7 @@ def allowed(
         rules: Ranks, margin and percentage.
         groups: ``(corpus,)``: rows of one group are the same text.
         known: For each query the groups that are no negatives: its positives and itself.
-        same_label: For each query the rows of its label.
+        same_label: For each query the rows of its label; what is the same text as one of them is refused too.
         floors: ``(queries,)`` score of the lowest positive; needed for margin and percentage.
 
     Returns:
@@ -86,8 +86,8 @@ def allowed(
     keep = (ids >= 0) & (ranks >= rules.first) & (ranks <= rules.last)
     found = groups[np.maximum(ids, 0)]
     refused: dict[str, NDArray[np.bool_]] = {
-        "known": np.stack([np.isin(found[row], known[row]) for row in range(len(ids))]) if len(ids) else ~keep,
-        "label": np.stack([np.isin(ids[row], same_label[row]) for row in range(len(ids))]) if len(ids) else ~keep,
+        "known": _among(found, known),
+        "label": _among(found, [groups[rows] for rows in same_label]),
         "duplicate": _repeated(np.where(keep, found, -1)),
     }
     if floors is not None:
@@ -121,6 +121,12 @@ def random_of(seed: int, text: str) -> np.random.Generator:
     """A stream of random numbers that depends on seed and text alone."""
     digest = hashlib.blake2b(f"{seed}:{text}".encode("utf-8", "surrogatepass"), digest_size=8).digest()
     return np.random.default_rng(int.from_bytes(digest))
+
+
+def _among(found: NDArray[np.int64], refused: Sequence[NDArray[np.int64]]) -> NDArray[np.bool_]:
+    """``(queries, depth)``: which of a query's groups are refused to it."""
+    rows = [np.isin(own, groups) for own, groups in zip(found, refused, strict=True)]
+    return np.array(rows, bool).reshape(found.shape)
 
 
 def _repeated(groups: NDArray[np.int64]) -> NDArray[np.bool_]:

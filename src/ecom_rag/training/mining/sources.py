@@ -10,10 +10,10 @@ as a positive; ``labels`` are those of all its lines; ``grades`` are those of ``
 keys that pass through, e.g. ``prompt`` and ``type``.
 """
 
-import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -23,10 +23,12 @@ from ecom_rag import records
 from ecom_rag.errors import RecordError, UsageError
 from ecom_rag.evaluation.formats import Beir, read_beir
 from ecom_rag.identity import label_of
+from ecom_rag.normalization import canonical
 from ecom_rag.records import Record
 from ecom_rag.training.mining.rules import random_of
 from ecom_rag.training.triples import JSON_LINES, read_triples
 
+_BLOCK = 1024  # queries whose forms are made at once
 _REPLACED = ("query", "pos", "neg", "pos_scores", "neg_scores")
 
 
@@ -36,7 +38,7 @@ class Corpus:
     Attributes:
         texts: Each once.
         blank: How many were left out because they hold nothing.
-        groups: ``(texts,)``: texts that differ in case, width or white space alone have the same number.
+        groups: ``(texts,)``: those that are the same text (``ecom_rag.normalization.canonical``) have one number.
     """
 
     def __init__(self, items: Sequence[tuple[str, str | None]]) -> None:
@@ -51,10 +53,9 @@ class Corpus:
                 members[label].add(row)
         self.texts = list(self.rows)
         self._members = {label: np.array(sorted(rows), np.int64) for label, rows in members.items()}
-        self._groups: dict[str, int] = {}
-        self.groups = np.array(
-            [self._groups.setdefault(plain(text), len(self._groups)) for text in self.texts], np.int64
-        )
+        self._first: dict[str, int] = {}
+        first = [self._first.setdefault(form, row) for row, form in enumerate(canonical(self.texts))]
+        self.groups = np.unique(np.array(first, np.int64), return_inverse=True)[1]
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -64,15 +65,17 @@ class Corpus:
         found = [self._members[label] for label in labels if label in self._members]
         return np.concatenate([np.empty(0, np.int64), *found])
 
+    def rows_of(self, texts: Sequence[str]) -> NDArray[np.int64]:
+        """Rows of texts: where the corpus lacks a text its first copy, and where it has none of these either -1."""
+        others = [text for text in texts if text not in self.rows]
+        copies = dict(zip(others, map(self._first.get, canonical(others)), strict=True))
+        found = (self.rows.get(text, copies.get(text)) for text in texts)
+        return np.array([-1 if row is None else row for row in found], np.int64)
+
     def groups_of(self, texts: Sequence[str]) -> NDArray[np.int64]:
-        """Groups of texts; those that are not in the corpus are left out."""
-        found = (self._groups.get(plain(text)) for text in texts)
-        return np.array([group for group in found if group is not None], np.int64)
-
-
-def plain(text: str) -> str:
-    """The text without what makes no difference: NFKC, case folded, white space as single blanks."""
-    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+        """Groups of texts; those of which the corpus has no copy are left out."""
+        rows = self.rows_of(texts)
+        return self.groups[rows[rows >= 0]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,8 +170,8 @@ def _labelled(path: str, key: str) -> list[tuple[str, str | None]]:
 class Queries:
     """The queries of a source as plain objects, in file order; all lines are checked before the first is given.
 
-    A query may stand on several lines, or differ from another in case, width or white space alone: what one of them has
-    as a positive is no negative of the others.
+    A query or copies of it (``ecom_rag.normalization.canonical``) may stand on several lines: what one of them has as a
+    positive is no negative of the others.
 
     Attributes:
         left_out: What had no text, and how many of it.
@@ -184,9 +187,8 @@ class Queries:
         self._lines = 0
         self._known: dict[str, dict[int, None]] = {}
         self._labels: dict[str, dict[str, None]] = {}
-        for item in self._read(self.left_out):
+        for asked, item in self._with_forms(self.left_out):
             self._lines += 1
-            asked = plain(item["query"])
             groups = corpus.groups_of([item["query"], *item["pos"], *item["known"]])
             self._known.setdefault(asked, {}).update(dict.fromkeys(groups.tolist()))
             self._labels.setdefault(asked, {}).update(dict.fromkeys(item["labels"]))
@@ -195,9 +197,14 @@ class Queries:
         return self._lines
 
     def __iter__(self) -> Iterator[Record]:
-        for item in self._read(Counter()):
-            asked = plain(item["query"])
+        for asked, item in self._with_forms(Counter()):
             yield {**item, "known": list(self._known[asked]), "labels": list(self._labels[asked])}
+
+    def _with_forms(self, left_out: Counter[str]) -> Iterator[tuple[str, Record]]:
+        """Lines with the canonical forms of their queries."""
+        lines = self._read(left_out)
+        while block := list(islice(lines, _BLOCK)):
+            yield from zip(canonical([item["query"] for item in block]), block, strict=True)
 
     def _read(self, left_out: Counter[str]) -> Iterator[Record]:
         """One line at a time, with further texts that are no negatives as ``known``."""
@@ -249,8 +256,9 @@ def _of_records(source: Source, corpus: Corpus) -> Iterator[Record]:
         labels = [str(label_of(item["metadata"], source.label))]
         rows = corpus.of_labels(labels)
         rows = rows[~np.isin(corpus.groups[rows], corpus.groups_of([item["text"]]))]
-        chosen = random_of(source.seed, item["text"]).permutation(rows)[: source.positives]
-        positives = [corpus.texts[row] for row in chosen.tolist()]
+        rows = random_of(source.seed, item["text"]).permutation(rows)
+        _, first = np.unique(corpus.groups[rows], return_index=True)  # of a text and its copies one is enough
+        positives = [corpus.texts[row] for row in rows[np.sort(first)[: source.positives]].tolist()]
         yield _object(item["text"], positives, labels=labels)
 
 

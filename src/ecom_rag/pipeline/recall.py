@@ -1,6 +1,6 @@
 """Multi-route recall: routes -> fusion -> optional reranking, over seeds in memory or over a bank."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,9 +14,10 @@ from ecom_rag.records import Record
 from ecom_rag.retrieval import TopK
 from ecom_rag.retrieval.bank import SeedBank
 from ecom_rag.retrieval.bank.expressions import parse
-from ecom_rag.retrieval.fusion import METHODS, RRF_CONSTANT, Fused, evidence_lists, fuse, is_weight
+from ecom_rag.retrieval.fusion import METHODS, RRF_CONSTANT, Fused, check_constant, evidence_lists, fuse
 from ecom_rag.retrieval.learned_fusion import LearnedFusion, load_fusion
 from ecom_rag.retrieval.rerank import rerank
+from ecom_rag.retrieval.weights import check_weights
 
 FUSIONS = (*METHODS, "weighted")  # weighted: the usual name of the weighted sum, over min-max scores
 DEFAULT_WEIGHTS = {"variant": 0.3}  # adds what the others miss, without moving what they agree on
@@ -73,14 +74,19 @@ class Recall:
                 raise UsageError(f"weights are given beside {self.fusion}, which has its own; leave them out")
             if self.routes:
                 fitted.check_routes(self.routes)
-        for route, weight in (self.weights or {}).items():
-            if not is_weight(weight):
-                raise UsageError(f"the weight of {route} is {weight!r}; expected a number from 0 on")
+        check_constant(self.rrf_constant)
         unknown = set(self.weights or ()) - set(self.routes or ROUTES)
         if unknown:
             raise UsageError(f"weights for {', '.join(sorted(unknown))}, which is none of the routes"
                              f" {', '.join(self.routes or ROUTES)}")  # fmt: skip
+        if self.weights is not None:
+            self.weights_of(self.routes or ROUTES)
         return self
+
+    def weights_of(self, routes: Iterable[str]) -> dict[str, float]:
+        """The weight of each route, given or by default; ``UsageError`` where no mean can be formed with them."""
+        given = {route: DEFAULT_WEIGHTS.get(route, 1.0) for route in routes} | dict(self.weights or {})
+        return check_weights(given, of="fusion weights")
 
     def fitted(self) -> LearnedFusion | None:
         """The fusion of a file, where it is one."""
@@ -192,8 +198,7 @@ class Pipeline:
         if self._fitted is not None:
             fused = self._fitted.fuse(found, k=keep)
         else:
-            given = self.settings.weights or {}
-            weights = {route: given.get(route, DEFAULT_WEIGHTS.get(route, 1.0)) for route in found}
+            weights = self.settings.weights_of(found)
             method = "minmax" if self.settings.fusion == "weighted" else self.settings.fusion
             constant = self.settings.rrf_constant
             fused = fuse(found, k=keep, method=method, weights=weights, rrf_constant=constant)

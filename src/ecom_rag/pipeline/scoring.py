@@ -26,7 +26,7 @@ from ecom_rag.pipeline.files import (
 from ecom_rag.pipeline.results import result_of
 from ecom_rag.records import ReadReport, Record
 from ecom_rag.retrieval import DenseIndex, HybridIndex, MultiVectorIndex, SparseIndex, TopK
-from ecom_rag.retrieval.hybrid import check_weights
+from ecom_rag.retrieval.hybrid import weights_of
 
 MODES = (*OUTPUTS, "hybrid")
 
@@ -56,7 +56,7 @@ class Scorer:
         embeddings: Embeddings | None = None,
     ) -> None:
         self.outputs = outputs_of(mode)
-        check_weights(weights)
+        weights_of(weights)
         encoder.check_outputs(self.outputs)
         if not seeds:
             raise UsageError("there are no seeds to score against; give at least one")
@@ -169,7 +169,7 @@ def score_file(
     """
     started = time.monotonic()
     outputs = outputs_of(mode)
-    check_weights(weights)
+    weights_of(weights)
     check_files(queries, seeds, output, on_bad_line=on_bad_line, top_k=top_k)
     report, seed_report = ReadReport(), ReadReport()
     bank = read_seeds(seeds, on_bad_line=on_bad_line, report=seed_report)

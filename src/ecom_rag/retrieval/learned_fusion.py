@@ -65,7 +65,8 @@ class LearnedFusion:
 
     def save(self, path: str | Path) -> None:
         """Write it as JSON."""
-        text = json.dumps({"format": _FORMAT, **asdict(self)}, ensure_ascii=False, indent=1)
+        check_weights(self.weights, of=f"{path}: fusion weights")
+        text = json.dumps({"format": _FORMAT, **asdict(self)}, ensure_ascii=False, indent=1, allow_nan=False)
         Path(path).write_text(text + "\n", encoding="utf-8")
 
 

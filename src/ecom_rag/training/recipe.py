@@ -14,6 +14,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 from ecom_rag.errors import UsageError
 
 Task = Literal["embedder", "reranker"]
+_LARGEST = 1e30  # what is computed with it in float32 stays a number
 OVER_LABELS = ("circle", "supervised_contrastive", "info_nce")
 OVER_GROUPS = ("info_nce", "circle", "m3", "none")
 RERANKER_LOSSES = ("listwise", "binary", "none")
@@ -280,7 +281,9 @@ def _value(hint: Any, value: Any, where: str) -> Any:
         if not isinstance(items, list) or not all(isinstance(item, str) for item in items):
             raise UsageError(f"{where} is {value!r}; expected a string or a list of strings")
         return tuple(items)
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+    if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
+        if not abs(value) <= _LARGEST:
+            raise UsageError(f"{where} is {value!r:.40}; expected a number of at most {_LARGEST:g}")
         return float(value)
     if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
         names = {int: "a whole number", float: "a number", str: "a string", bool: "true or false"}

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 import ecom_rag
 from ecom_rag import jobs
-from ecom_rag.errors import UsageError
+from ecom_rag.errors import EmbeddingError, UsageError
 from ecom_rag.models import CrossEncoder, Encoder
 from ecom_rag.models.embeddings import OUTPUTS
 from ecom_rag.records import Record
@@ -123,6 +123,10 @@ def teach(
         scores = teacher.score(pairs, normalize=normalize)
     else:
         scores = _embedder_scores(pairs, teacher, mode)
+    if not np.isfinite(scores).all():
+        number = int(np.flatnonzero(~np.isfinite(scores))[0])
+        raise EmbeddingError(f"the teacher gave NaN or infinity for the query {pairs[number][0][:40]!r}; its checkpoint"
+                             " is damaged, or needs --precision fp32")  # fmt: skip
     taught, start = [], 0
     for item in items:
         middle, end = start + len(item["pos"]), start + _pairs(item)

@@ -23,6 +23,9 @@ from ecom_rag.cli.options import (
     prepare,
 )
 from ecom_rag.errors import UsageError
+from ecom_rag.printing import printable
+
+_LABELS = 20  # that info shows
 
 Bank = Annotated[str, typer.Argument(help="Folder of the bank.", metavar="BANK", show_default=False)]
 
@@ -156,9 +159,12 @@ def delete(
         str | None, typer.Option("--filter", help="What matches, e.g. 'label = \"spam\" and year < 2020'.")
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say how many would go, and change nothing.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Remove even what is most of the bank.")] = False,
     verbose: Verbose = False,
 ) -> None:
     """Remove documents by id or by a filter over their metadata.
+
+    A filter that matches more than half of the documents, and more than 10, needs --yes.
 
     \b
     Examples:
@@ -177,11 +183,13 @@ def delete(
             there = len(found) - found.count(None) if id else opened.count(filter)
             print(f"ecom-rag: would remove {there} of {len(opened)} documents from {bank}", file=sys.stderr)
             return
-        change = opened.delete(id or None, filter=filter)
+        change = opened.delete(id or None, filter=filter, allow_most=yes)
         left = len(opened)
     missing = len(set(id)) - change.removed if id else 0
     absent = f"; {missing} of the ids were not there" if missing else ""
     print(f"ecom-rag: removed {change.removed} documents from {bank}, {left} are left{absent}", file=sys.stderr)
+    for note in change.notes:
+        print(f"ecom-rag: note: {note}", file=sys.stderr)
 
 
 @app.command()
@@ -206,7 +214,10 @@ def info(
         typer.echo(json.dumps(stats, ensure_ascii=False))
         return
     model = stats["model"]
-    labels = ", ".join(f"{label} {count}" for label, count in list(stats["labels"].items())[:20]) or "none"
+    counts = list(stats["labels"].items())
+    labels = ", ".join(f"{label} {count}" for label, count in counts[:_LABELS]) or "none"
+    if len(counts) > _LABELS:
+        labels += f", ... ({len(counts)} labels)"
     lines = {
         "documents": f"{stats['documents']} ({stats['removed_rows']} removed rows not yet dropped)",
         "changes": stats["sequence"],
@@ -218,7 +229,7 @@ def info(
         "on disk": f"{stats['bytes'] / 1e6:.1f} MB",
     }
     for name, value in lines.items():
-        typer.echo(f"{name:>12}  {value}")
+        typer.echo(f"{printable(name):>12}  {printable(value)}")
 
 
 @app.command()

@@ -1,5 +1,6 @@
 """Multi-route recall: routes -> fusion -> optional reranking, over seeds in memory or over a bank."""
 
+import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +19,8 @@ from ecom_rag.retrieval.fusion import METHODS, RRF_CONSTANT, Fused, check_consta
 from ecom_rag.retrieval.learned_fusion import LearnedFusion, load_fusion
 from ecom_rag.retrieval.rerank import rerank
 from ecom_rag.retrieval.weights import check_weights
+
+logger = logging.getLogger(__name__)
 
 FUSIONS = (*METHODS, "weighted")  # weighted: the usual name of the weighted sum, over min-max scores
 DEFAULT_WEIGHTS = {"variant": 0.3}  # adds what the others miss, without moving what they agree on
@@ -115,6 +118,10 @@ class Pipeline:
     Raises:
         UsageError: Settings that make no sense, or a route that the seeds do not have.
         BankError: The encoder is not of the bank's model.
+
+    Attributes:
+        notes: What is wrong with the filter, one line each: no seed meets it, or no seed has one of its keys. Each is
+            logged as a warning too.
     """
 
     def __init__(
@@ -136,6 +143,9 @@ class Pipeline:
             elif seeds.model is not None:
                 seeds.model.check(encoder, seeds.path)
         self.outputs = check_routes(self.routes, encoder)
+        self.notes = seeds.filter_notes(self.settings.filter)
+        for note in self.notes:
+            logger.warning(note)
         self._seeds = seeds
         self._encoder = encoder
         self._cross_encoder = cross_encoder

@@ -155,6 +155,7 @@ def recall_file(
         "analyzer": (analyzer or Analyzer()).fingerprint(),
         "on_bad_line": on_bad_line,
     }
+    notes: list[str] = []
     with jobs.ResumableOutput(output, settings=job, resume=resume) as sink:
         if not sink.already_complete:
             sink.write_rejections(seed_report.rejections)
@@ -168,6 +169,7 @@ def recall_file(
                     embeddings = encode_seeds(encoder, opened, outputs, sink.cache, progress)
                 searched = Seeds(opened, routes=routes, encoder=encoder, embeddings=embeddings, analyzer=analyzer)
             pipeline = Pipeline(searched, settings, encoder=encoder, cross_encoder=cross_encoder)
+            notes = pipeline.notes
             step = stage(progress, "recalling", count(queries))
             stream = records.read(queries, on_bad_line=on_bad_line, report=report)
             chars = BLOCK_CHARS if cross_encoder is None else BLOCK_CHARS // settings.depth
@@ -178,6 +180,7 @@ def recall_file(
         sink.finish()
     summary = summary_of(sink, report, seed_report, started)
     summary.seeds = len(opened)
+    summary.notes = notes + summary.notes
     if not isinstance(opened, SeedBank):
         summary.notes += bank_notes(opened, settings.top_k)
     return summary

@@ -75,11 +75,11 @@ def matches(found: Filter, metadata: Mapping[str, Any]) -> bool:
         case Not(term):
             return not matches(term, metadata)
         case Exists(path):
-            return _lookup(metadata, path)[0]
+            return lookup(metadata, path)[0]
         case In(path, values):
             return any(matches(Compare(path, "=", value), metadata) for value in values)
         case Compare(path, operator, value):
-            there, own = _lookup(metadata, path)
+            there, own = lookup(metadata, path)
             return there and kind(own) == kind(value) != "other" and _compare(own, operator, value)
 
 
@@ -111,7 +111,8 @@ def _compare(own: Any, operator: str, value: Any) -> bool:
     return bool({"<": own < value, "<=": own <= value, ">": own > value, ">=": own >= value}[operator])
 
 
-def _lookup(metadata: Any, path: Path) -> tuple[bool, Any]:
+def lookup(metadata: Any, path: Path) -> tuple[bool, Any]:
+    """Whether there is something at a path of a record's metadata, and what."""
     for part in path:
         if not isinstance(metadata, Mapping) or part not in metadata:
             return False, None

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ecom_rag.cli.idle import Command
 from ecom_rag.cli.options import (
     BadLine,
     BatchTokens,
@@ -36,7 +37,7 @@ app = typer.Typer(
 )
 
 
-@app.command()
+@app.command(cls=Command)
 def build(
     bank: Bank,
     seeds: Annotated[str, typer.Option(help="Records {text, metadata}; - is stdin.", show_default=False)],
@@ -110,7 +111,7 @@ def build(
     _say(f"built {bank} of {built.records} records", started, built, source)
 
 
-@app.command()
+@app.command(cls=Command)
 def add(
     bank: Bank,
     file: Annotated[str, typer.Argument(help="Records {text, metadata}; - is stdin.", show_default=False)],
@@ -151,7 +152,7 @@ def add(
     _say(f"added {built.records} records to {bank}", started, built, source)
 
 
-@app.command()
+@app.command(cls=Command)
 def delete(
     bank: Bank,
     id: Annotated[list[str] | None, typer.Option("--id", help="Document; may be repeated.")] = None,
@@ -192,7 +193,7 @@ def delete(
         print(f"ecom-rag: note: {note}", file=sys.stderr)
 
 
-@app.command()
+@app.command(cls=Command)
 def info(
     bank: Bank,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
@@ -232,7 +233,7 @@ def info(
         typer.echo(f"{printable(name):>12}  {printable(value)}")
 
 
-@app.command()
+@app.command(cls=Command)
 def snapshot(
     bank: Bank,
     out: Annotated[str, typer.Argument(help="Folder to make.", show_default=False)],
@@ -252,7 +253,7 @@ def snapshot(
     print(f"ecom-rag: copied {note['documents']} documents as of change {note['sequence']} -> {out}", file=sys.stderr)
 
 
-@app.command()
+@app.command(cls=Command)
 def restore(
     snapshot: Annotated[str, typer.Argument(help="What bank snapshot made.", show_default=False)],
     bank: Bank,

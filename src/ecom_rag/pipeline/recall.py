@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ecom_rag.errors import UsageError
+from ecom_rag.idle import Needs, refuse_idle
 from ecom_rag.models import CrossEncoder, Embeddings, Encoder
 from ecom_rag.pipeline.results import result_of
 from ecom_rag.pipeline.seeds import ENCODED_ROUTES, ROUTES, Seeds, SeedView, check_built, check_routes
@@ -63,8 +64,6 @@ class Recall:
         """
         if self.top_k < 1 or self.depth < 1:
             raise UsageError(f"top-k is {self.top_k} and depth {self.depth}; expected at least 1")
-        if self.depth < self.top_k:
-            raise UsageError(f"depth {self.depth} is less than top-k {self.top_k}; keep at least as many candidates")
         if self.fusion not in FUSIONS and not self.fusion.endswith(".json"):
             raise UsageError(f"fusion {self.fusion!r} is unknown; expected {', '.join(FUSIONS)} or a fitted .json file")
         if not 0 <= self.blend <= 1:
@@ -99,11 +98,20 @@ class Recall:
         """The routes over seeds that are no bank, with an encoder or without."""
         return self.routes or (("bm25", "dense") if encoder else ("bm25",))
 
-    def check_reranker(self, *, given: bool) -> None:
-        """Raise ``UsageError`` where there is no reranker, but something that only a reranker heeds."""
-        for name, idle in (("blend", self.blend == 1), ("normalize", not self.normalize)):
-            if not given and not idle:
-                raise UsageError(f"{name} is given, but no reranker; name one with --rerank, or leave it out")
+    def check_use(self, routes: Sequence[str], *, reranker: bool) -> None:
+        """Whether all of it can be used with these routes and with a reranker or without.
+
+        Raises:
+            UsageError: Fewer candidates than results, or something that only a reranker heeds where there is none.
+        """
+        given = [name for name, default in (("blend", 1), ("normalize", False)) if getattr(self, name) != default]
+        refuse_idle(given, {"rerank": reranker or None}, _IDLE)
+        if self.depth < self.top_k and (reranker or len(routes) > 1):  # a route alone is searched for the results
+            raise UsageError(f"depth {self.depth} is less than top-k {self.top_k}; keep at least as many candidates")
+
+
+_RERANKER = Needs(lambda values: values["rerank"] is not None, "without a reranker", "name one with --rerank")
+_IDLE = {"blend": (_RERANKER,), "normalize": (_RERANKER,)}
 
 
 class Pipeline:
@@ -133,8 +141,8 @@ class Pipeline:
         cross_encoder: CrossEncoder | None = None,
     ) -> None:
         self.settings = (settings or Recall()).check()
-        self.settings.check_reranker(given=cross_encoder is not None)
         self.routes = self.settings.routes or tuple(seeds.routes)
+        self.settings.check_use(self.routes, reranker=cross_encoder is not None)
         check_built(self.routes, seeds.routes)
         needs = any(route in ENCODED_ROUTES for route in self.routes)
         if isinstance(seeds, SeedBank) and needs:
@@ -187,7 +195,7 @@ class Pipeline:
     def search(self, view: SeedView, texts: Sequence[str], embeddings: Embeddings) -> dict[str, TopK]:
         """What each route finds by itself, to the depth of the settings."""
         allowed = view.rows(self.settings.filter)
-        depth = self.settings.depth
+        depth = max(self.settings.depth, self.settings.top_k)
         found: dict[str, TopK] = {}
         late = "multivector" in self.routes and len(self.routes) > 1 and not self.settings.exact_multivector
         for route in self.routes:

@@ -48,7 +48,7 @@ def read_settings(path: str | None, options: Mapping[str, Any]) -> tuple[Recall,
     Raises:
         UsageError: No such file, no TOML, an unknown key, or a value of the wrong kind.
     """
-    found: dict[str, Any] = _read_toml(path) if path else {}
+    found: dict[str, Any] = read_toml(path) if path else {}
     found.update({key: value for key, value in options.items() if value is not None})
     models = {key: str(found.pop(key)) for key in _MODELS if key in found}
     if "routes" in found:
@@ -56,7 +56,8 @@ def read_settings(path: str | None, options: Mapping[str, Any]) -> tuple[Recall,
     return replace(Recall(), **found).check(), models
 
 
-def _read_toml(path: str) -> dict[str, Any]:
+def read_toml(path: str) -> dict[str, Any]:
+    """The settings of a TOML file, each of the right kind; raises as ``read_settings``."""
     try:
         with Path(path).open("rb") as handle:
             found = tomllib.loads(handle.read().decode("utf-8-sig"))
@@ -124,7 +125,7 @@ def recall_file(
     if (seeds is None) == (bank is None):
         raise UsageError("one place to search is needed; give --seeds FILE or --bank DIR")
     check_files(queries, seeds, output, on_bad_line=on_bad_line, top_k=settings.top_k)
-    settings.check().check_reranker(given=load_cross_encoder is not None)
+    settings.check()
     report, seed_report = ReadReport(), ReadReport()
     opened: SeedBank | list[Record]
     if bank is not None:
@@ -136,7 +137,8 @@ def recall_file(
         opened = read_seeds(str(seeds), on_bad_line=on_bad_line, report=seed_report)
         routes = settings.routes_of_file(encoder=load_encoder is not None)
         state = digest(opened)
-    settings = replace(settings, routes=tuple(routes))
+    settings = replace(settings, routes=tuple(routes)).check()
+    settings.check_use(routes, reranker=load_cross_encoder is not None)
     encoder = load_encoder() if load_encoder and any(route in ENCODED_ROUTES for route in routes) else None
     if isinstance(opened, SeedBank) and opened.model is not None and any(route in ENCODED_ROUTES for route in routes):
         opened.use(encoder or opened.model.load(**(placement or {})))

@@ -334,4 +334,5 @@ def _say(what: str, started: float, built: Any, source: _Source) -> None:
         print(f"ecom-rag: note: {source.report.surrogates_replaced} records held lone surrogates, replaced by U+FFFD",
               file=sys.stderr)  # fmt: skip
     if built.records == 0:
-        print("ecom-rag: note: the input held no records", file=sys.stderr)
+        why = "all lines of the input were refused" if source.report.rejected else "the input held no records"
+        print(f"ecom-rag: note: {why}: the bank is as it was", file=sys.stderr)

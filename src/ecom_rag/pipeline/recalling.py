@@ -171,14 +171,25 @@ def recall_file(
                     embeddings = encode_seeds(encoder, opened, outputs, sink.cache, progress)
                 searched = Seeds(opened, routes=routes, encoder=encoder, embeddings=embeddings, analyzer=analyzer)
             pipeline = Pipeline(searched, settings, encoder=encoder, cross_encoder=cross_encoder)
-            notes = pipeline.notes
+            notes = list(pipeline.notes)
             step = stage(progress, "recalling", count(queries))
             stream = records.read(queries, on_bad_line=on_bad_line, report=report)
             chars = BLOCK_CHARS if cross_encoder is None else BLOCK_CHARS // settings.depth
+            found = 0
+
+            def work(block: list[Record]) -> list[Record]:
+                nonlocal found
+                results = pipeline.recall(block, progress=step)
+                found += sum(bool(result["topk_seed"]) for result in results)
+                return results
+
             run_blocks(
-                sink, stream, report, lambda block: pipeline.recall(block, progress=step),
+                sink, stream, report, work,
                 max_size=chars, size=lambda record: len(record["text"]),
             )  # fmt: skip
+            searched_now = sink.records - sink.resumed_records
+            if searched_now and not found and not notes:
+                notes.append(f"none of {searched_now} records found a seed; look at the texts and the routes")
         sink.finish()
     summary = summary_of(sink, report, seed_report, started)
     summary.seeds = len(opened)

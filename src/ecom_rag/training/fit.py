@@ -33,6 +33,7 @@ from ecom_rag.training.collate import GroupCollator, LabelledCollator
 from ecom_rag.training.data import Groups, Labelled, read_data
 from ecom_rag.training.dev import make_dev
 from ecom_rag.training.duplicates import near_duplicates
+from ecom_rag.training.idle import check_keys
 from ecom_rag.training.losses.distributed import world
 from ecom_rag.training.modules import EmbedderLoss, RerankerLoss
 from ecom_rag.training.recipe import OVER_GROUPS, OVER_LABELS, Recipe
@@ -69,6 +70,7 @@ def train(recipe: Recipe, *, resume: bool = False, progress: Progress | None = N
 def _train(recipe: Recipe, output: Path, work: Path, *, resume: bool, progress: Progress | None) -> dict[str, Any]:
     data = read_data(recipe.data.train, recipe.data.train_split, recipe)
     recipe = _check_loss(_with_loss_name(recipe, data), data)
+    check_keys(recipe, labelled=isinstance(data, Labelled))
     folder = locate(recipe.model, reranker=recipe.task == "reranker")
     checkpoint = checkpoints.base_checkpoint(recipe) if recipe.task == "embedder" else None
     length = checkpoint.max_length if checkpoint else checkpoints.reranker_length(recipe)

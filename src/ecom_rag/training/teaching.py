@@ -82,6 +82,8 @@ def teach_file(
     if Path(output).exists() and Path(path).exists() and Path(path).samefile(output):
         raise UsageError(f"{output}: is also the input of this run; name another output")
     total = sum(_pairs(item) for item in read_triples(path))
+    if not total:
+        raise UsageError(f"{path}: holds no queries with pos or neg; there is nothing to score")
     teacher = load_teacher()
     settings = {
         "command": "teach",
@@ -104,8 +106,6 @@ def teach_file(
                     progress("scoring pairs", done, total)
         summary.records, summary.resumed = sink.records, sink.resumed_records
         sink.finish()
-    if summary.records == 0:
-        summary.notes.append("the input held no queries: the output is empty")
     summary.seconds = time.monotonic() - started
     return summary
 

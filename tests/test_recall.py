@@ -89,8 +89,8 @@ def test_settings_are_checked_before_anything_is_loaded(tmp_path):
     fitted = str(tmp_path / "w.json")
     for settings, message in (
         ({"filter": "label ="}, "filter, character"),
-        ({"weights": {"bm25": "1"}}, "the weight of bm25 is '1'; expected a number"),
-        ({"weights": {"bm25": -1.0}}, "the weight of bm25 is -1.0"),
+        ({"weights": {"bm25": "1"}}, "bm25 '1'.*expected numbers"),
+        ({"weights": {"bm25": -1.0}}, "bm25 -1.0.*expected numbers"),
         ({"fusion": fitted, "weights": {"bm25": 1.0}}, "which has its own"),
         ({"fusion": fitted, "routes": ("bm25",)}, "was fitted for the routes bm25, variant"),
     ):

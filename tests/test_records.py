@@ -221,3 +221,31 @@ def test_parquet_of_results_that_do_not_fit_their_columns(tmp_path):
 def test_stdin(monkeypatch):
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(GOOD * 2)))
     assert len(list(records.read("-"))) == 2
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    number=st.sampled_from([float("nan"), float("inf"), float("-inf")]),
+    metadata=st.recursive(st.just("NUMBER"), lambda inner: st.lists(inner, min_size=1, max_size=2) | st.dictionaries(
+        st.sampled_from("ab"), inner, min_size=1, max_size=2), max_leaves=3),
+    how=st.sampled_from(["object", "marked string", "plain string", "column"]),
+)  # fmt: skip
+def test_a_number_that_json_does_not_know_is_a_bad_line_in_every_format(tmp_path_factory, number, metadata, how):
+    folder = tmp_path_factory.mktemp("numbers")
+    text = json.dumps({"price": metadata}).replace('"NUMBER"', json.dumps(number))
+    bad = {"text": "b", "metadata": json.loads(text)}
+    (folder / "bad.jsonl").write_text(f'{{"text": "b", "metadata": {text}}}\n')
+    marked = {b"ecom_rag": b"json"} if how == "marked string" else None
+    columns = {
+        "object": lambda: pa.Table.from_pylist([bad]),
+        "column": lambda: pa.table({"text": ["b"], "price": [number]}),
+    }
+    schema = pa.schema([pa.field("text", pa.string()), pa.field("metadata", pa.string(), metadata=marked)])
+    table = columns.get(how, lambda: pa.Table.from_pylist([{"text": "b", "metadata": text}], schema=schema))()
+    pq.write_table(table, folder / "bad.parquet")
+    for name in ("bad.parquet", "bad.jsonl"):
+        report = ReadReport()
+        assert list(records.read(str(folder / name), on_bad_line="skip", report=report)) == []
+        assert report.rejected == 1, name
+    with pytest.raises(ValueError, match=r"nan|inf"):
+        records.check_numbers(bad)

@@ -103,6 +103,7 @@ class ResumableOutput:
         self.format = records.file_format(output)
         self.resumed_records = 0
         self.already_complete = False
+        self._abandoned = False
         self._journal = _Journal()
         self._hash = hashlib.blake2b(digest_size=16)
         self._results: IO[bytes] = sys.stdout.buffer
@@ -182,6 +183,10 @@ class ResumableOutput:
             self._rejected.flush()
         rejections.clear()
 
+    def abandon(self) -> None:
+        """Nothing of this run is worth keeping: the error that ends it leaves nothing to resume."""
+        self._abandoned = True
+
     def finish(self) -> None:
         """Give the complete file its name and remove the state."""
         if self._folder is None:
@@ -215,7 +220,8 @@ class ResumableOutput:
             return
         self._close()
         # A run that failed before it had anything to keep leaves nothing behind.
-        if error is not None and self._journal.blocks == 0 and not any((self._folder / "cache").glob("*")):
+        empty = self._journal.blocks == 0 and not any((self._folder / "cache").glob("*"))
+        if error is not None and (empty or self._abandoned):
             _discard(self._folder)
         self._unlock()  # last: another run may take the folder from here on
 

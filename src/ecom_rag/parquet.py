@@ -12,7 +12,10 @@ _ROWS = 4096  # a row group, and what is held in memory at a time
 
 
 def rows(path: str, loads: Callable[[bytes], Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Pairs of place and row, streamed by row group; columns that ``write`` marked come back as objects."""
+    """Pairs of place and row, streamed by row group; columns that ``write`` marked come back as objects.
+
+    One that is not JSON comes back as the ``ValueError``.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -27,14 +30,19 @@ def rows(path: str, loads: Callable[[bytes], Any]) -> Iterator[tuple[str, dict[s
         for row in batch:
             number += 1
             for name in encoded:
-                value = row[name]
-                if isinstance(value, str):
-                    row[name] = loads(value.encode())
-                elif isinstance(value, list):
-                    row[name] = [loads(item.encode()) for item in value]
-                elif value is None:
+                if row[name] is None:
                     del row[name]
+                else:
+                    row[name] = _decoded(row[name], loads)
             yield f"{path}: row {number}", row
+
+
+def _decoded(value: Any, loads: Callable[[bytes], Any]) -> Any:
+    """The objects of JSON strings, or the error in their place: the row is a bad line, the file is not."""
+    try:
+        return loads(value.encode()) if isinstance(value, str) else [loads(item.encode()) for item in value]
+    except ValueError as error:
+        return error
 
 
 def _batches(path: str, file: Any) -> Iterator[list[dict[str, Any]]]:

@@ -316,8 +316,10 @@ def _plain_row(row: Any, column: str = "") -> Any:
         return {key: _plain_row(value, column or str(key)) for key, value in row.items()}
     if isinstance(row, list):
         return [_plain_row(value, column) for value in row]
-    if isinstance(row, Decimal):
-        return float(row)
+    if isinstance(row, ValueError):
+        raise ValueError(f'the column "{column}" holds {row}')
+    if isinstance(row, Decimal | float):
+        return _finite(float(row), column)
     if isinstance(row, bytes | timedelta):
         raise ValueError(
             f'the column "{column}" holds {type(row).__name__}, which JSON cannot hold; leave the column out'
@@ -325,11 +327,32 @@ def _plain_row(row: Any, column: str = "") -> Any:
     return row
 
 
+def _finite(number: float, column: str) -> float:
+    """The number; NaN and infinity are no JSON, and would be written as null."""
+    if not math.isfinite(number):
+        raise ValueError(f'"{column}" holds {number}, which is not a number of JSON; use null or leave it out')
+    return number
+
+
+def check_numbers(record: Record) -> None:
+    """Raise ``ValueError`` where a record that was not read from JSON holds NaN or infinity, at any depth."""
+    for key, value in record.items():
+        todo = [value]
+        while todo:
+            item = todo.pop()
+            if isinstance(item, float):
+                _finite(item, str(key))
+            elif isinstance(item, dict):
+                todo += item.values()
+            elif isinstance(item, list | tuple):
+                todo += item
+
+
 def _metadata_of_string(text: str) -> Any:
     try:
-        return json.loads(text)
-    except json.JSONDecodeError:
-        raise ValueError('"metadata" is a string that is not JSON; expected an object') from None
+        return loads(text.encode("utf-8", "surrogatepass"))
+    except ValueError as error:
+        raise ValueError(f'"metadata" is a string that is not JSON ({error}); expected an object') from None
 
 
 def _without_surrogates(raw: Any, value: Any) -> Any:

@@ -1,6 +1,7 @@
 """Small data and recipes for training runs of tiny models."""
 
 import json
+from pathlib import Path
 
 from safetensors.torch import load_file
 
@@ -41,10 +42,13 @@ def grouped(path, rows=16, **change):
 def recipe_of(folder, data, output, *, task="embedder", **tables):
     table = {"model": str(folder), "output": str(output), "data": {"train": data, "max_length": 32}}
     table["schedule"] = {"epochs": 2, "device": "cpu", "log_every": 1, "learning_rate": 1e-3, "save_every": 2}
-    table["sampling"] = {"batch_size": 4, "classes_per_batch": 2, "texts_per_class": 3}
+    texts = Path(data).is_file() and '"query"' not in Path(data).read_text(encoding="utf-8")[:200]
+    table["sampling"] = {"classes_per_batch": 2, "texts_per_class": 3} if texts else {"batch_size": 4}
     for name, values in tables.items():
         name = name.removesuffix("_table")
         table[name] = table.get(name, {}) | values if isinstance(values, dict) else values
+    if "max_steps" in table["schedule"]:
+        del table["schedule"]["epochs"]
     return make_recipe(table, task)
 
 

@@ -33,7 +33,8 @@ def test_a_small_recipe_and_its_defaults(tmp_path):
         ({"schedule": {"bf16": 1}}, "schedule.bf16 is 1; expected true or false"),
         ({"schedule": {"epochs": True}}, "schedule.epochs is True; expected a whole number"),
         ({"schedule": {"keep": 1}}, "schedule.keep is 1; expected at least 2"),
-        ({"schedule": {"patience": 3}}, "schedule.patience is 3; expected data.dev to be given beside it"),
+        ({"schedule": {"patience": 3}}, "schedule.patience has no effect without validation data; leave it"),
+        ({"averaging": {"best_checkpoints": 1}}, "averaging.best_checkpoints has no effect without validation data"),
         ({"schedule": 3}, r"schedule is 3; expected a table \[schedule\]"),
         ({"data": {"train": [1]}}, "data.train is .*; expected a string or a list of strings"),
         ({"data": {}}, "the key data.train is missing"),
@@ -119,3 +120,62 @@ def test_the_command_trains(mean_folder, tmp_path, monkeypatch):
     assert done.exit_code == 0, done.output
     assert "trained 3 steps" in done.stderr and "MAP@R" in done.stderr and "-> tuned" in done.stderr
     assert (tmp_path / "tuned" / "model.safetensors").exists() and done.stdout == ""
+
+
+def _keys():
+    from dataclasses import fields, is_dataclass
+    from typing import get_type_hints
+
+    from ecom_rag.training.recipe import _NO_KEYS, Recipe
+
+    hints = get_type_hints(Recipe)
+    names = [item.name for item in fields(Recipe) if item.name not in _NO_KEYS]
+    return [
+        key for name in names
+        for key in ([f"{name}.{item.name}" for item in fields(hints[name])] if is_dataclass(hints[name]) else [name])
+    ]  # fmt: skip
+
+
+def test_every_key_is_in_the_table_of_idle_keys():
+    from ecom_rag.training.idle import TABLE
+
+    assert sorted(TABLE) == sorted(_keys())
+
+
+IDLE = {  # without anything else in the recipe, over labelled records and over queries
+    "labels": "data.train_split data.min_grade data.dev_split data.positives data.negatives"
+    " loss.in_batch loss.mask_false_negatives loss.self_distillation loss.positive_weight loss.distillation"
+    " loss.distillation_weight loss.teacher_temperature sampling.batch_size sampling.parents_per_batch"
+    " sampling.source_alpha sampling.one_source sampling.duplicate_cap evaluation.measure evaluation.batch_size"
+    " lora.alpha lora.dropout averaging.best_checkpoints",
+    "queries": "data.train_split data.min_grade data.dev_split data.label data.single_texts loss.margin loss.gamma"
+    " loss.self_distillation loss.positive_weight loss.distillation_weight loss.teacher_temperature"
+    " sampling.classes_per_batch sampling.texts_per_class sampling.alpha sampling.parents_per_batch"
+    " sampling.source_alpha sampling.one_source sampling.duplicate_cap evaluation.measure evaluation.batch_size"
+    " lora.alpha lora.dropout averaging.best_checkpoints",
+}
+
+
+@pytest.mark.parametrize("kind", IDLE)
+def test_a_key_that_changes_nothing_is_refused_its_default_too(tmp_path, kind):
+    from small_runs import grouped, labelled
+
+    from ecom_rag.training import fit
+
+    data = (labelled if kind == "labels" else grouped)(tmp_path / "train.jsonl")
+    defaults = make_recipe({"model": "no/such", "output": str(tmp_path / "o"), "data": {"train": data}}, "embedder")
+    refused = []
+    for key in _keys():
+        table, _, name = key.partition(".")
+        value = getattr(getattr(defaults, table), name) if name else None
+        if value is None:
+            continue
+        value = {"evaluation.measure": "MAP@R", "data.train": data}.get(key, value)
+        given = {"model": str(tmp_path / "none"), "output": str(tmp_path / "o"), "data": {"train": data}}
+        given[table] = given.get(table, {}) | {name: value}
+        with pytest.raises(Exception, match=r"has no effect|no such folder") as caught:
+            fit.train(make_recipe(given, "embedder"))
+        if "has no effect" in str(caught.value):
+            assert f"recipe: {key} has no effect" in str(caught.value) and "; leave it out, or" in str(caught.value)
+            refused.append(key)
+    assert sorted(refused) == sorted(IDLE[kind].split())

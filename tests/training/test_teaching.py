@@ -122,4 +122,4 @@ def test_command(train, bert_reranker, tmp_path, monkeypatch, capsys):
         with pytest.raises(SystemExit) as caught:
             cli.main()
         shown = capsys.readouterr().err
-        assert caught.value.code == 2 and f"needs --teacher {needs}" in shown and shown.count("\n") == 1
+        assert caught.value.code == 2 and f"or choose --teacher {needs}" in shown and shown.count("\n") == 1

@@ -11,6 +11,7 @@ import typer
 
 import ecom_rag
 from ecom_rag.cli import bank, evaluate, everyday, merge, mining, recall, train
+from ecom_rag.cli.idle import Command
 from ecom_rag.errors import EcomRagError
 
 # typer carries its own copy of click, whose error classes it does not export by name.
@@ -47,7 +48,7 @@ for command in (
     merge.merge,
     everyday.demo,
 ):
-    app.command()(command)
+    app.command(cls=Command)(command)
 app.add_typer(train.app)
 app.add_typer(bank.app)
 

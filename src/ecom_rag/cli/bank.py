@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ecom_rag.cli.idle import Command
 from ecom_rag.cli.options import (
     BadLine,
     BatchTokens,
@@ -23,6 +24,9 @@ from ecom_rag.cli.options import (
     prepare,
 )
 from ecom_rag.errors import UsageError
+from ecom_rag.printing import printable
+
+_LABELS = 20  # that info shows
 
 Bank = Annotated[str, typer.Argument(help="Folder of the bank.", metavar="BANK", show_default=False)]
 
@@ -33,7 +37,7 @@ app = typer.Typer(
 )
 
 
-@app.command()
+@app.command(cls=Command)
 def build(
     bank: Bank,
     seeds: Annotated[str, typer.Option(help="Records {text, metadata}; - is stdin.", show_default=False)],
@@ -107,7 +111,7 @@ def build(
     _say(f"built {bank} of {built.records} records", started, built, source)
 
 
-@app.command()
+@app.command(cls=Command)
 def add(
     bank: Bank,
     file: Annotated[str, typer.Argument(help="Records {text, metadata}; - is stdin.", show_default=False)],
@@ -148,7 +152,7 @@ def add(
     _say(f"added {built.records} records to {bank}", started, built, source)
 
 
-@app.command()
+@app.command(cls=Command)
 def delete(
     bank: Bank,
     id: Annotated[list[str] | None, typer.Option("--id", help="Document; may be repeated.")] = None,
@@ -156,9 +160,12 @@ def delete(
         str | None, typer.Option("--filter", help="What matches, e.g. 'label = \"spam\" and year < 2020'.")
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say how many would go, and change nothing.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Remove even what is most of the bank.")] = False,
     verbose: Verbose = False,
 ) -> None:
     """Remove documents by id or by a filter over their metadata.
+
+    A filter that matches more than half of the documents, and more than 10, needs --yes.
 
     \b
     Examples:
@@ -177,14 +184,16 @@ def delete(
             there = len(found) - found.count(None) if id else opened.count(filter)
             print(f"ecom-rag: would remove {there} of {len(opened)} documents from {bank}", file=sys.stderr)
             return
-        change = opened.delete(id or None, filter=filter)
+        change = opened.delete(id or None, filter=filter, allow_most=yes)
         left = len(opened)
     missing = len(set(id)) - change.removed if id else 0
     absent = f"; {missing} of the ids were not there" if missing else ""
     print(f"ecom-rag: removed {change.removed} documents from {bank}, {left} are left{absent}", file=sys.stderr)
+    for note in change.notes:
+        print(f"ecom-rag: note: {note}", file=sys.stderr)
 
 
-@app.command()
+@app.command(cls=Command)
 def info(
     bank: Bank,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
@@ -206,7 +215,10 @@ def info(
         typer.echo(json.dumps(stats, ensure_ascii=False))
         return
     model = stats["model"]
-    labels = ", ".join(f"{label} {count}" for label, count in list(stats["labels"].items())[:20]) or "none"
+    counts = list(stats["labels"].items())
+    labels = ", ".join(f"{label} {count}" for label, count in counts[:_LABELS]) or "none"
+    if len(counts) > _LABELS:
+        labels += f", ... ({len(counts)} labels)"
     lines = {
         "documents": f"{stats['documents']} ({stats['removed_rows']} removed rows not yet dropped)",
         "changes": stats["sequence"],
@@ -218,10 +230,10 @@ def info(
         "on disk": f"{stats['bytes'] / 1e6:.1f} MB",
     }
     for name, value in lines.items():
-        typer.echo(f"{name:>12}  {value}")
+        typer.echo(f"{printable(name):>12}  {printable(value)}")
 
 
-@app.command()
+@app.command(cls=Command)
 def snapshot(
     bank: Bank,
     out: Annotated[str, typer.Argument(help="Folder to make.", show_default=False)],
@@ -241,7 +253,7 @@ def snapshot(
     print(f"ecom-rag: copied {note['documents']} documents as of change {note['sequence']} -> {out}", file=sys.stderr)
 
 
-@app.command()
+@app.command(cls=Command)
 def restore(
     snapshot: Annotated[str, typer.Argument(help="What bank snapshot made.", show_default=False)],
     bank: Bank,
@@ -317,4 +329,5 @@ def _say(what: str, started: float, built: Any, source: _Source) -> None:
         print(f"ecom-rag: note: {source.report.surrogates_replaced} records held lone surrogates, replaced by U+FFFD",
               file=sys.stderr)  # fmt: skip
     if built.records == 0:
-        print("ecom-rag: note: the input held no records", file=sys.stderr)
+        why = "all lines of the input were refused" if source.report.rejected else "the input held no records"
+        print(f"ecom-rag: note: {why}: the bank is as it was", file=sys.stderr)

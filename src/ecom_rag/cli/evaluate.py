@@ -103,8 +103,6 @@ def evaluate(
         if not results:
             return
     searched = [option for option in (model, routes, fusion, rerank) if option is not None]
-    if searched and (results or beir is None):
-        raise UsageError("--model, --routes, --fusion and --rerank search a --beir DIR and take no RESULTS")
     if not results and not searched:
         raise UsageError("no RESULTS are given; expected results files, or --beir DIR with --model or --routes to"
                          " search it, or with --export-queries and --export-seeds to make files of it")  # fmt: skip
@@ -222,8 +220,7 @@ def _search(
 
 
 def _export(beir: str | None, split: str, queries: str | None, seeds: str | None) -> None:
-    if beir is None:
-        raise UsageError("--export-queries and --export-seeds need --beir DIR to take them from")
+    assert beir is not None  # without it the options would be idle
     from ecom_rag.evaluation import formats
 
     folder = formats.read_beir(beir, split)

@@ -37,28 +37,21 @@ def merge(
             help="What the models were tuned from; task-arithmetic and ties need it.", show_default="the first"
         ),
     ] = None,
-    density: Annotated[
-        float | None, typer.Option(help="ties: share of each task vector that is kept.", show_default="0.2")
-    ] = None,
+    density: Annotated[float, typer.Option(help="ties: share of each task vector that is kept.")] = 0.2,
     scale: Annotated[
-        float | None,
-        typer.Option("--lambda", help="task-arithmetic, ties: times the merged task vector.", show_default="1.0"),
-    ] = None,
+        float, typer.Option("--lambda", help="task-arithmetic, ties: times the merged task vector.")
+    ] = 1.0,
     examples: Annotated[
         str | None, typer.Option(help="Weights by LM-Cocktail from these queries with pos and neg (JSON lines).")
     ] = None,
-    temperature: Annotated[
-        float | None, typer.Option(help="Of --examples: small favours the better model.", show_default="5.0")
-    ] = None,
+    temperature: Annotated[float, typer.Option(help="Of --examples: small favours the better model.")] = 5.0,
     validate: Annotated[
         str | None, typer.Option(help="Weights found on the validation sets of this TOML file.")
     ] = None,
     blocks: Annotated[
         int, typer.Option(help="With --validate: blocks of layers with weights of their own.", min=1)
     ] = 1,
-    budget: Annotated[
-        int | None, typer.Option(help="With --validate: most merges measured.", min=3, show_default="24")
-    ] = None,
+    budget: Annotated[int, typer.Option(help="With --validate: most merges measured.", min=3)] = 24,
     device: Device = "auto",
     verbose: Verbose = False,
 ) -> None:
@@ -82,15 +75,6 @@ def merge(
     names, given = _names_and_weights(models)
     if sum(option is not None for option in (given, examples, validate)) > 1:
         raise UsageError("weights come from MODEL=WEIGHT, from --examples or from --validate; give one of the three")
-    if blocks > 1 and validate is None:
-        raise UsageError("--blocks needs --validate, which finds the weights of the blocks")
-    with_base = method in (Method.task_arithmetic, Method.ties)
-    density = _given("--density", density, 0.2, needs="--method ties", found=method is Method.ties)
-    if scale is not None and method is Method.ties and validate is not None:
-        raise UsageError("--validate searches the lambda of ties itself; leave --lambda out")
-    scale = _given("--lambda", scale, 1.0, needs="--method task-arithmetic or ties", found=with_base)
-    temperature = _given("--temperature", temperature, 5.0, needs="--examples", found=examples is not None)
-    budget = int(_given("--budget", budget, 24, needs="--validate", found=validate is not None))
     check_output(output)
     mix = Mix((given or (1.0,) * len(names),), method, density, scale)
     mix = check_mix(mix, len(names), has_base=base is not None)
@@ -105,13 +89,6 @@ def merge(
     if validate is not None:
         _search_log(output).unlink(missing_ok=True)
     _tell(names, mix, details, output)
-
-
-def _given(option: str, value: float | None, default: float, *, needs: str, found: bool) -> float:
-    """The value of an option; one that is given where it would change nothing is refused."""
-    if value is not None and not found:
-        raise UsageError(f"{option} needs {needs}; without it the option changes nothing, leave it out")
-    return default if value is None else value
 
 
 def _names_and_weights(models: list[str]) -> tuple[list[str], tuple[float, ...] | None]:

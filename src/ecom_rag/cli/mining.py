@@ -141,11 +141,8 @@ def teach(
     output: Jsonl,
     teacher: Annotated[Teacher, typer.Option(help="What kind of model it is.")] = Teacher.reranker,
     mode: Annotated[
-        str | None,
-        typer.Option(
-            help="Of an embedder: dense, sparse, multivector, hybrid; auto: hybrid for a bge-m3.", show_default="auto"
-        ),
-    ] = None,
+        str, typer.Option(help="Of an embedder: dense, sparse, multivector, hybrid; auto: hybrid for a bge-m3.")
+    ] = "auto",
     normalize: Annotated[bool, typer.Option("--normalize", help="Of a reranker: 0..1 instead of logits.")] = False,
     max_length: Annotated[int, typer.Option(help="Tokens a pair, or a text of an embedder.")] = 512,
     runtime: Runtime = RuntimeName.auto,
@@ -165,13 +162,8 @@ def teach(
     prepare(verbose)
     from ecom_rag.training.teaching import teach_file
 
-    if mode is not None and teacher is not Teacher.embedder:
-        raise UsageError("--mode needs --teacher embedder; a reranker has one score, leave it out")
-    if normalize and teacher is not Teacher.reranker:
-        raise UsageError("--normalize needs --teacher reranker; an embedder's scores are no logits, leave it out")
     placed = {"runtime": runtime, "precision": precision, "device": device, "batch_tokens": batch_tokens,
               "max_length": max_length}  # fmt: skip
-    mode = "auto" if mode is None else mode
     kind = "CrossEncoder" if teacher is Teacher.reranker else "Encoder"
     load = _loader(kind, model, placed)
     with bars() as progress:

@@ -131,12 +131,6 @@ def recall(
             "rerank": rerank,
         },
     )
-    if bank is not None and not (stem and simplify and words is None):
-        raise UsageError("how texts become terms is the bank's own, chosen when it was built; leave out --no-stem,"
-                         " --no-simplify and --words")  # fmt: skip
-    if bank is not None and (max_length is not None or query_instruction is not None):
-        raise UsageError("length and instruction are those that the bank was built with; leave out --max-length and"
-                         " --query-instruction")  # fmt: skip
     place: dict[str, Any] = {
         "runtime": runtime, "precision": precision, "device": device, "batch_tokens": batch_tokens
     }  # fmt: skip

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ecom_rag.cli.idle import Command
 from ecom_rag.cli.options import Verbose, prepare
 
 RecipePath = Annotated[str, typer.Argument(help="The recipe, a TOML file.", metavar="RECIPE.toml", show_default=False)]
@@ -22,7 +23,7 @@ app = typer.Typer(
 )
 
 
-@app.command()
+@app.command(cls=Command)
 def embedder(recipe: RecipePath, resume: Resume = False, verbose: Verbose = False) -> None:
     """Fine-tune an embedder: circle loss, InfoNCE, supervised contrastive, distillation, or all of bge-m3.
 
@@ -38,7 +39,7 @@ def embedder(recipe: RecipePath, resume: Resume = False, verbose: Verbose = Fals
     _run(recipe, "embedder", resume, verbose)
 
 
-@app.command()
+@app.command(cls=Command)
 def reranker(recipe: RecipePath, resume: Resume = False, verbose: Verbose = False) -> None:
     """Fine-tune a reranker: listwise or binary cross-entropy, distillation from teacher scores.
 

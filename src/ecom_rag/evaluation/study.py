@@ -138,6 +138,9 @@ def study_retrieval(
     """
     if not runs:
         raise UsageError("there is no run to evaluate; give at least one results file")
+    if qrels and not any(grade > 0 for judged in qrels.values() for grade in judged.values()):
+        raise UsageError(f"no document of the {len(qrels)} judged queries is relevant, so nothing can be measured;"
+                         " expected grades above 0")  # fmt: skip
     depth = min(run.depth for run in runs)
     names = parse_measures(measures) if measures else default_measures(depth)
     known = {query: result["text"] for run in runs for query, result in run.results.items()}

@@ -7,6 +7,7 @@ from typing import Any
 
 from ecom_rag.evaluation.significance import Interval
 from ecom_rag.evaluation.study import Pair, Study
+from ecom_rag.printing import printable
 
 _CLASSES = 30  # on a terminal
 
@@ -31,13 +32,15 @@ def as_text(study: Study) -> str:
             more = (
                 f" ({len(own) - len(shown)} rarer ones in the report and in --output)" if len(shown) < len(own) else ""
             )
-            parts.append(f"{run.name}: classes{more}")
+            parts.append(f"{printable(run.name)}: classes{more}")
             parts.append(table(list(CLASS_HEAD), [class_cells(one) for one in shown]))
         if run.contributions:
-            parts.append(f"{run.name}: what the routes contribute, by reciprocal rank over the candidates kept")
+            parts.append(
+                f"{printable(run.name)}: what the routes contribute, by reciprocal rank over the candidates kept"
+            )
             parts.append(table(*contribution_cells(run.contributions)))
         if run.notes:
-            parts.append("\n".join(f"note: {run.name}: {note}" for note in run.notes))
+            parts.append("\n".join(printable(f"note: {run.name}: {note}") for note in run.notes))
     return "\n\n".join(parts) + "\n"
 
 
@@ -129,8 +132,8 @@ def p_text(p: float) -> str:
 
 
 def table(head: list[str], body: list[list[str]]) -> str:
-    """Columns aligned by display width, since labels may be Chinese."""
-    lines = [head, *body]
+    """Columns aligned by display width, since labels may be Chinese; escapes in them are shown, not obeyed."""
+    lines = [[printable(cell) for cell in line] for line in (head, *body)]
     widths = [max(width(line[column]) for line in lines) for column in range(len(head))]
     return "\n".join(
         "  ".join(cell + " " * (w - width(cell)) for cell, w in zip(line, widths, strict=True)).rstrip()

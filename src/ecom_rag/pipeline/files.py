@@ -169,7 +169,8 @@ def summary_of(sink: jobs.ResumableOutput, report: ReadReport, seeds: ReadReport
     if replaced:
         summary.notes.append(f"{replaced} records held lone surrogates (half of a cut emoji), replaced by U+FFFD")
     if summary.records == 0:
-        summary.notes.append("the input held no records: the output is empty")
+        why = "all lines of the input were refused" if report.rejected else "the input held no records"
+        summary.notes.append(f"{why}: the output is empty")
     return summary
 
 

@@ -1,12 +1,14 @@
 """Multi-route recall: routes -> fusion -> optional reranking, over seeds in memory or over a bank."""
 
-from collections.abc import Callable, Mapping, Sequence
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from ecom_rag.errors import UsageError
+from ecom_rag.idle import Needs, refuse_idle
 from ecom_rag.keys import parse_key
 from ecom_rag.models import CrossEncoder, Embeddings, Encoder
 from ecom_rag.pipeline.results import result_of
@@ -15,10 +17,13 @@ from ecom_rag.records import Record
 from ecom_rag.retrieval import TopK
 from ecom_rag.retrieval.bank import SeedBank
 from ecom_rag.retrieval.bank.expressions import parse
-from ecom_rag.retrieval.fusion import METHODS, RRF_CONSTANT, Fused, evidence_lists, fuse, is_weight
+from ecom_rag.retrieval.fusion import METHODS, RRF_CONSTANT, Fused, check_constant, evidence_lists, fuse
 from ecom_rag.retrieval.itself import Rows, search_others
 from ecom_rag.retrieval.learned_fusion import LearnedFusion, load_fusion
 from ecom_rag.retrieval.rerank import rerank
+from ecom_rag.retrieval.weights import check_weights
+
+logger = logging.getLogger(__name__)
 
 FUSIONS = (*METHODS, "weighted")  # weighted: the usual name of the weighted sum, over min-max scores
 DEFAULT_WEIGHTS = {"variant": 0.3}  # adds what the others miss, without moving what they agree on
@@ -66,8 +71,6 @@ class Recall:
         """
         if self.top_k < 1 or self.depth < 1:
             raise UsageError(f"top-k is {self.top_k} and depth {self.depth}; expected at least 1")
-        if self.depth < self.top_k:
-            raise UsageError(f"depth {self.depth} is less than top-k {self.top_k}; keep at least as many candidates")
         if self.fusion not in FUSIONS and not self.fusion.endswith(".json"):
             raise UsageError(f"fusion {self.fusion!r} is unknown; expected {', '.join(FUSIONS)} or a fitted .json file")
         if not 0 <= self.blend <= 1:
@@ -82,13 +85,13 @@ class Recall:
                 raise UsageError(f"weights are given beside {self.fusion}, which has its own; leave them out")
             if self.routes:
                 fitted.check_routes(self.routes)
-        for route, weight in (self.weights or {}).items():
-            if not is_weight(weight):
-                raise UsageError(f"the weight of {route} is {weight!r}; expected a number from 0 on")
+        check_constant(self.rrf_constant)
         unknown = set(self.weights or ()) - set(self.routes or ROUTES)
         if unknown:
             raise UsageError(f"weights for {', '.join(sorted(unknown))}, which is none of the routes"
                              f" {', '.join(self.routes or ROUTES)}")  # fmt: skip
+        if self.weights is not None:
+            self.weights_of(self.routes or ROUTES)
         return self
 
     def id_key_of(self, seeds: Any) -> str:
@@ -99,9 +102,15 @@ class Recall:
         """
         kept: str = seeds.id_key if isinstance(seeds, SeedBank) else self.id_key or "id"
         if self.id_key not in (None, kept):
-            raise UsageError(f"the id key is {self.id_key!r}, but the bank keeps its documents by {kept!r}; leave it"
-                             " out")  # fmt: skip
+            raise UsageError(
+                f"the id key is {self.id_key!r}, but the bank keeps its documents by {kept!r}; leave it out"
+            )
         return kept
+
+    def weights_of(self, routes: Iterable[str]) -> dict[str, float]:
+        """The weight of each route, given or by default; ``UsageError`` where no mean can be formed with them."""
+        given = {route: DEFAULT_WEIGHTS.get(route, 1.0) for route in routes} | dict(self.weights or {})
+        return check_weights(given, of="fusion weights")
 
     def fitted(self) -> LearnedFusion | None:
         """The fusion of a file, where it is one."""
@@ -111,11 +120,20 @@ class Recall:
         """The routes over seeds that are no bank, with an encoder or without."""
         return self.routes or (("bm25", "dense") if encoder else ("bm25",))
 
-    def check_reranker(self, *, given: bool) -> None:
-        """Raise ``UsageError`` where there is no reranker, but something that only a reranker heeds."""
-        for name, idle in (("blend", self.blend == 1), ("normalize", not self.normalize)):
-            if not given and not idle:
-                raise UsageError(f"{name} is given, but no reranker; name one with --rerank, or leave it out")
+    def check_use(self, routes: Sequence[str], *, reranker: bool) -> None:
+        """Whether all of it can be used with these routes and with a reranker or without.
+
+        Raises:
+            UsageError: Fewer candidates than results, or something that only a reranker heeds where there is none.
+        """
+        given = [name for name, default in (("blend", 1), ("normalize", False)) if getattr(self, name) != default]
+        refuse_idle(given, {"rerank": reranker or None}, _IDLE)
+        if self.depth < self.top_k and (reranker or len(routes) > 1):  # a route alone is searched for the results
+            raise UsageError(f"depth {self.depth} is less than top-k {self.top_k}; keep at least as many candidates")
+
+
+_RERANKER = Needs(lambda values: values["rerank"] is not None, "without a reranker", "name one with --rerank")
+_IDLE = {"blend": (_RERANKER,), "normalize": (_RERANKER,)}
 
 
 class Pipeline:
@@ -130,6 +148,10 @@ class Pipeline:
     Raises:
         UsageError: Settings that make no sense, or a route that the seeds do not have.
         BankError: The encoder is not of the bank's model.
+
+    Attributes:
+        notes: What is wrong with the filter, one line each: no seed meets it, or no seed has one of its keys. Each is
+            logged as a warning too.
     """
 
     def __init__(
@@ -141,8 +163,8 @@ class Pipeline:
         cross_encoder: CrossEncoder | None = None,
     ) -> None:
         self.settings = (settings or Recall()).check()
-        self.settings.check_reranker(given=cross_encoder is not None)
         self.routes = self.settings.routes or tuple(seeds.routes)
+        self.settings.check_use(self.routes, reranker=cross_encoder is not None)
         check_built(self.routes, seeds.routes)
         needs = any(route in ENCODED_ROUTES for route in self.routes)
         if isinstance(seeds, SeedBank) and needs:
@@ -151,6 +173,9 @@ class Pipeline:
             elif seeds.model is not None:
                 seeds.model.check(encoder, seeds.path)
         self.outputs = check_routes(self.routes, encoder)
+        self.notes = seeds.filter_notes(self.settings.filter)
+        for note in self.notes:
+            logger.warning(note)
         self._seeds = seeds
         self._encoder = encoder
         self._cross_encoder = cross_encoder
@@ -196,7 +221,7 @@ class Pipeline:
     ) -> dict[str, TopK]:
         """What each route finds by itself, to the depth of the settings, each query's own rows aside."""
         allowed = view.rows(self.settings.filter)
-        depth = self.settings.depth
+        depth = max(self.settings.depth, self.settings.top_k)
         found: dict[str, TopK] = {}
         late = "multivector" in self.routes and len(self.routes) > 1 and not self.settings.exact_multivector
         for route in self.routes:
@@ -217,8 +242,7 @@ class Pipeline:
         if self._fitted is not None:
             fused = self._fitted.fuse(found, k=keep)
         else:
-            given = self.settings.weights or {}
-            weights = {route: given.get(route, DEFAULT_WEIGHTS.get(route, 1.0)) for route in found}
+            weights = self.settings.weights_of(found)
             method = "minmax" if self.settings.fusion == "weighted" else self.settings.fusion
             constant = self.settings.rrf_constant
             fused = fuse(found, k=keep, method=method, weights=weights, rrf_constant=constant)

@@ -49,7 +49,7 @@ def read_settings(path: str | None, options: Mapping[str, Any]) -> tuple[Recall,
     Raises:
         UsageError: No such file, no TOML, an unknown key, or a value of the wrong kind.
     """
-    found: dict[str, Any] = _read_toml(path) if path else {}
+    found: dict[str, Any] = read_toml(path) if path else {}
     found.update({key: value for key, value in options.items() if value is not None})
     models = {key: str(found.pop(key)) for key in _MODELS if key in found}
     if "routes" in found:
@@ -57,7 +57,8 @@ def read_settings(path: str | None, options: Mapping[str, Any]) -> tuple[Recall,
     return replace(Recall(), **found).check(), models
 
 
-def _read_toml(path: str) -> dict[str, Any]:
+def read_toml(path: str) -> dict[str, Any]:
+    """The settings of a TOML file, each of the right kind; raises as ``read_settings``."""
     try:
         with Path(path).open("rb") as handle:
             found = tomllib.loads(handle.read().decode("utf-8-sig"))
@@ -125,7 +126,7 @@ def recall_file(
     if (seeds is None) == (bank is None):
         raise UsageError("one place to search is needed; give --seeds FILE or --bank DIR")
     check_files(queries, seeds, output, on_bad_line=on_bad_line, top_k=settings.top_k)
-    settings.check().check_reranker(given=load_cross_encoder is not None)
+    settings.check()
     report, seed_report = ReadReport(), ReadReport()
     opened: SeedBank | list[Record]
     if bank is not None:
@@ -137,7 +138,8 @@ def recall_file(
         opened = read_seeds(str(seeds), on_bad_line=on_bad_line, report=seed_report)
         routes = settings.routes_of_file(encoder=load_encoder is not None)
         state = digest(opened)
-    settings = replace(settings, routes=tuple(routes))
+    settings = replace(settings, routes=tuple(routes)).check()
+    settings.check_use(routes, reranker=load_cross_encoder is not None)
     encoder = load_encoder() if load_encoder and any(route in ENCODED_ROUTES for route in routes) else None
     if isinstance(opened, SeedBank) and opened.model is not None and any(route in ENCODED_ROUTES for route in routes):
         opened.use(encoder or opened.model.load(**(placement or {})))
@@ -157,6 +159,7 @@ def recall_file(
         "analyzer": (analyzer or Analyzer()).fingerprint(),
         "on_bad_line": on_bad_line,
     }
+    notes: list[str] = []
     with jobs.ResumableOutput(output, settings=job, resume=resume) as sink:
         if not sink.already_complete:
             sink.write_rejections(seed_report.rejections)
@@ -170,19 +173,27 @@ def recall_file(
                     embeddings = encode_seeds(encoder, opened, outputs, sink.cache, progress)
                 searched = Seeds(opened, routes=routes, encoder=encoder, embeddings=embeddings, analyzer=analyzer)
             pipeline = Pipeline(searched, settings, encoder=encoder, cross_encoder=cross_encoder)
+            notes = list(pipeline.notes)
             step = stage(progress, "recalling", count(queries))
             stream = records.read(queries, on_bad_line=on_bad_line, report=report)
             chars = BLOCK_CHARS if cross_encoder is None else BLOCK_CHARS // settings.depth
+            found = 0
 
             def work(block: list[Record]) -> list[Record]:
+                nonlocal found
                 results = pipeline.recall(block, progress=step)
                 seen.look(results)
+                found += sum(bool(result["topk_seed"]) for result in results)
                 return results
 
             run_blocks(sink, stream, report, work, max_size=chars, size=lambda record: len(record["text"]))
+            searched_now = sink.records - sink.resumed_records
+            if searched_now and not found and not notes:
+                notes.append(f"none of {searched_now} records found a seed; look at the texts and the routes")
         sink.finish()
     summary = summary_of(sink, report, seed_report, started)
     summary.seeds = len(opened)
+    summary.notes = notes + summary.notes
     if not isinstance(opened, SeedBank):
         summary.notes += bank_notes(opened, settings.top_k)
     summary.notes += seen.notes()

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ecom_rag.records import Record
+from ecom_rag.retrieval.rerank import check_scores
 
 EVIDENCE = "topk_evidence"
 
@@ -24,10 +25,15 @@ def result_of(
         scores: ``(k,)``, descending; may be longer than ``seeds``, where there were fewer of them.
         seeds: The records found.
         evidence: For each seed the score and rank by route, if there is more than one.
+
+    Raises:
+        EmbeddingError: A score is NaN or infinity.
     """
+    sims = scores[: len(seeds)]
+    check_scores(sims, query)
     result = {
         **{key: value for key, value in query.items() if key != EVIDENCE},
-        "topk_sim": [round(sim, 6) for sim in scores[: len(seeds)].tolist()],
+        "topk_sim": [round(sim, 6) for sim in sims.tolist()],
         "topk_seed": [seed["text"] for seed in seeds],
         "topk_metadata": [seed["metadata"] for seed in seeds],
     }

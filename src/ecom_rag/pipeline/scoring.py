@@ -28,7 +28,7 @@ from ecom_rag.pipeline.files import (
 from ecom_rag.pipeline.results import result_of
 from ecom_rag.records import ReadReport, Record
 from ecom_rag.retrieval import DenseIndex, HybridIndex, MultiVectorIndex, SparseIndex, TopK
-from ecom_rag.retrieval.hybrid import check_weights
+from ecom_rag.retrieval.hybrid import weights_of
 from ecom_rag.retrieval.itself import OwnRows, search_others
 
 MODES = (*OUTPUTS, "hybrid")
@@ -59,7 +59,7 @@ class Scorer:
         embeddings: Embeddings | None = None,
     ) -> None:
         self.outputs = outputs_of(mode)
-        check_weights(weights)
+        weights_of(weights)
         encoder.check_outputs(self.outputs)
         if not seeds:
             raise UsageError("there are no seeds to score against; give at least one")
@@ -195,7 +195,7 @@ def score_file(
     """
     started = time.monotonic()
     outputs = outputs_of(mode)
-    check_weights(weights)
+    weights_of(weights)
     parse_key(id_key, what="id_key")
     seen = OwnIds(id_key)
     check_files(queries, seeds, output, on_bad_line=on_bad_line, top_k=top_k)

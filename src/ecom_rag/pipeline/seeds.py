@@ -8,11 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ecom_rag.errors import UsageError
+from ecom_rag.keys import lookup
 from ecom_rag.models import Embeddings, Encoder
 from ecom_rag.records import Record
 from ecom_rag.retrieval import DenseIndex, Index, MultiVectorIndex, SparseIndex
 from ecom_rag.retrieval.bank.expressions import parse
-from ecom_rag.retrieval.bank.filters import matches
+from ecom_rag.retrieval.bank.filters import kind, matches
+from ecom_rag.retrieval.bank.unmet import filter_notes
 from ecom_rag.retrieval.bm25 import BM25Index
 from ecom_rag.retrieval.itself import OwnRows
 from ecom_rag.retrieval.variant import VariantIndex
@@ -102,6 +104,15 @@ class Seeds:
             found = (matches(tree, record["metadata"]) for record in self._records)
             self._masks[name] = np.fromiter(found, np.bool_, len(self))
         return self._masks[name]
+
+    def filter_notes(self, filter: Any) -> list[str]:
+        """A line each for: no seed meets the filter; no seed has one of its keys."""
+        mask = self.rows(filter)
+        metadata = [record["metadata"] for record in self._records]
+        return [] if mask is None else filter_notes(
+            filter, matched=int(mask.sum()), seeds=len(self), sample=lambda: metadata,
+            kinds_at=lambda path: {kind(value) for there, value in (lookup(one, path) for one in metadata) if there},
+        )  # fmt: skip
 
     def records(self, rows: Sequence[int]) -> list[Record]:
         """The records of rows."""

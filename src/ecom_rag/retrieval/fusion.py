@@ -16,7 +16,6 @@ equal (a lone candidate, say) each counts 1 under minmax and zscore and 0.5 unde
 not taken for a miss. ``rrf`` sums up (Cormack, Clarke and Buettcher, SIGIR 2009); the others take the weighted mean.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -24,8 +23,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ecom_rag.errors import UsageError
+from ecom_rag.errors import EmbeddingError, UsageError
 from ecom_rag.retrieval.topk import TopK
+from ecom_rag.retrieval.weights import MOST, check_weights
 
 METHODS = ("rrf", "minmax", "zscore", "dbsf")
 RRF_CONSTANT = 60.0
@@ -84,8 +84,8 @@ def fuse(
         routes: What each route found for the same queries, to any depth.
         k: Results a query; fewer where the routes found fewer.
         method: ``rrf``, ``minmax``, ``zscore`` or ``dbsf``; see the module.
-        weights: One for each route, not negative, one above 0; by default all 1. A route of weight 0 adds no candidate
-            but still gives evidence.
+        weights: One for each route, as ``check_weights`` wants them; by default all 1. A route of weight 0 adds no
+            candidate but still gives evidence.
         rrf_constant: Of ``rrf``; the larger, the less the first ranks stand out.
 
     Returns:
@@ -107,7 +107,7 @@ def fuse_candidates(
     rrf_constant: float = RRF_CONSTANT,
 ) -> Fused:
     """As ``fuse``, over candidates that are gathered already."""
-    weight = check_weights(weights, candidates.routes)
+    weight = weights_of(weights, candidates.routes)
     if k < 1:
         raise UsageError(f"k is {k}; expected at least 1")
     total = np.zeros(candidates.ids.shape, np.float64)
@@ -118,6 +118,10 @@ def fuse_candidates(
             offered |= evidence.ranks > 0
     if method != "rrf":
         total /= sum(weight.values())
+    if not np.isfinite(total).all():
+        raise EmbeddingError(
+            "a route gave NaN or infinity as a score; its checkpoint is damaged, or needs more precision"
+        )
     # In float32 before sorting: what is equal in the result is a tie, and goes to the earlier row.
     scores = np.where(offered, total, -np.inf).astype(np.float32)
     order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
@@ -176,8 +180,7 @@ def route_scores(evidence: Evidence, *, method: str, rrf_constant: float = RRF_C
     """
     found = evidence.ranks > 0
     if method == "rrf":
-        if not rrf_constant >= 0:
-            raise UsageError(f"the RRF constant is {rrf_constant}; expected 0 or more, 60 as a rule")
+        check_constant(rrf_constant)
         return np.where(found, 1.0 / np.maximum(rrf_constant + evidence.ranks, 1), 0.0)
     if method not in METHODS:
         raise UsageError(f"fusion {method!r} is unknown; expected one of {', '.join(METHODS)}")
@@ -198,18 +201,17 @@ def route_scores(evidence: Evidence, *, method: str, rrf_constant: float = RRF_C
     return np.where(found, np.where(flat, 0.5, np.clip((scores - mean + 3 * std) / (6 * std), 0.0, 1.0)), 0.0)
 
 
-def is_weight(value: Any) -> bool:
-    """Whether a route may weigh this much: a finite number of at least 0."""
-    if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
-        return False
-    return bool(0 <= value < math.inf)
+def check_constant(value: Any) -> None:
+    """Raise ``UsageError`` unless ``value`` may be the constant of ``rrf``: beyond the bound, scores would be 0."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= MOST:
+        raise UsageError(f"the RRF constant is {value!r:.40}; expected 0 to {MOST:g}, {RRF_CONSTANT:g} as a rule")
 
 
-def check_weights(weights: Mapping[str, float] | None, routes: Mapping[str, Any] | Sequence[str]) -> dict[str, float]:
+def weights_of(weights: Mapping[str, float] | None, routes: Mapping[str, Any] | Sequence[str]) -> dict[str, float]:
     """One weight a route; 1 each where none are given.
 
     Raises:
-        UsageError: A route without a weight, a weight without a route, a negative one, or none above 0.
+        UsageError: A route without a weight, a weight without a route, or weights that ``check_weights`` refuses.
     """
     names = list(routes)
     if weights is None:
@@ -217,10 +219,7 @@ def check_weights(weights: Mapping[str, float] | None, routes: Mapping[str, Any]
     if set(weights) != set(names):
         raise UsageError(f"fusion weights are given for {', '.join(weights) or 'no route'}, the routes are"
                          f" {', '.join(names)}; give one for each route, 0 to leave its candidates out")  # fmt: skip
-    if not all(map(is_weight, weights.values())) or not any(w > 0 for w in weights.values()):
-        found = ", ".join(f"{name} {weight}" for name, weight in weights.items())
-        raise UsageError(f"fusion weights {found}; expected numbers of at least 0, one of them above 0")
-    return {name: float(weights[name]) for name in names}
+    return check_weights({name: weights[name] for name in names}, of="fusion weights")
 
 
 def evidence_lists(fused: Fused) -> list[list[dict[str, dict[str, float | int]]]]:

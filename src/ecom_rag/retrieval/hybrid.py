@@ -11,6 +11,7 @@ from ecom_rag.retrieval.dense import check_finite
 from ecom_rag.retrieval.multivector import MultiVectorIndex, max_sim_pairs, tiles
 from ecom_rag.retrieval.sparse import SparseIndex
 from ecom_rag.retrieval.topk import TopK, select
+from ecom_rag.retrieval.weights import check_weights
 
 
 class HybridIndex:
@@ -18,14 +19,14 @@ class HybridIndex:
 
     Args:
         seeds: Embeddings that hold dense, sparse and multivector.
-        weights: Of dense, sparse and multivector, in this order; not negative, at least one above 0.
+        weights: Of dense, sparse and multivector, in this order; see ``check_weights``.
     """
 
     def __init__(self, seeds: Embeddings, weights: Sequence[float] = (1.0, 1.0, 1.0)) -> None:
-        check_weights(weights)
+        weight = np.array(list(weights_of(weights).values()), np.float64)
         assert seeds.dense is not None and seeds.multivector is not None
         check_finite(seeds.dense, "seed embeddings")
-        self._weights = np.array(weights, np.float64) / sum(weights)
+        self._weights = weight / weight.sum()
         self._dense = seeds.dense
         self._sparse = SparseIndex(seeds.sparse)
         self._multivector = MultiVectorIndex(seeds.multivector)
@@ -93,7 +94,7 @@ def pair_scores(
     Returns:
         ``dense``, ``sparse``, ``multivector`` where both sides have them, and ``hybrid``, their mean: ``(p,)`` each.
     """
-    check_weights(weights)
+    given = weights_of(weights)
     left, right = pairs[:, 0], pairs[:, 1]
     scores: dict[str, NDArray[np.float32]] = {}
     if queries.dense is not None and documents.dense is not None:
@@ -103,7 +104,7 @@ def pair_scores(
         scores["sparse"] = np.asarray(product.sum(axis=1), np.float32).ravel()
     if queries.multivector is not None and documents.multivector is not None:
         scores["multivector"] = max_sim_pairs(queries.multivector, documents.multivector, pairs)
-    weight = {name: value for name, value in zip(OUTPUTS, weights, strict=True) if name in scores}
+    weight = {name: value for name, value in given.items() if name in scores}
     total = sum(weight.values())
     if total > 0:
         mixed = sum(weight[name] * scores[name].astype(np.float64) for name in weight)
@@ -111,8 +112,14 @@ def pair_scores(
     return scores
 
 
-def check_weights(weights: Sequence[float]) -> None:
-    """Raise ``UsageError`` unless there are three weights, none negative, one above 0."""
-    if len(weights) != 3 or not all(np.isfinite(w) and w >= 0 for w in weights) or sum(weights) == 0:
-        raise UsageError(f"weights {','.join(map(str, weights))} do not fit; expected three numbers of at least 0 for"
-                         " dense, sparse, multivector, e.g. 1,0.3,1")  # fmt: skip
+def weights_of(weights: Sequence[float]) -> dict[str, float]:
+    """The weight of each output.
+
+    Raises:
+        UsageError: Not three, or weights that ``check_weights`` refuses.
+    """
+    if len(weights) != len(OUTPUTS):
+        given = ",".join(map(str, weights))
+        expected = f"expected three numbers, of {', '.join(OUTPUTS)}, e.g. 1,0.3,1"
+        raise UsageError(f"hybrid weights {given} are {len(weights)}; {expected}")
+    return check_weights(dict(zip(OUTPUTS, weights, strict=True)), of="hybrid weights")

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from ecom_rag.errors import UsageError
-from ecom_rag.retrieval.fusion import METHODS, RRF_CONSTANT, Fused, check_weights, fuse
+from ecom_rag.retrieval.fusion import METHODS, RRF_CONSTANT, Fused, check_constant, fuse
 from ecom_rag.retrieval.topk import TopK
+from ecom_rag.retrieval.weights import check_weights
 
 _FORMAT = 1
 
@@ -64,7 +65,8 @@ class LearnedFusion:
 
     def save(self, path: str | Path) -> None:
         """Write it as JSON."""
-        text = json.dumps({"format": _FORMAT, **asdict(self)}, ensure_ascii=False, indent=1)
+        check_weights(self.weights, of=f"{path}: fusion weights")
+        text = json.dumps({"format": _FORMAT, **asdict(self)}, ensure_ascii=False, indent=1, allow_nan=False)
         Path(path).write_text(text + "\n", encoding="utf-8")
 
 
@@ -89,7 +91,8 @@ def load_fusion(path: str | Path) -> LearnedFusion:
     weights, constant = content["weights"], content.get("rrf_constant", RRF_CONSTANT)
     if content["method"] not in METHODS:
         raise UsageError(f"{path}: method {content['method']!r} is unknown; expected one of {', '.join(METHODS)}")
-    if not isinstance(weights, dict) or not all(isinstance(w, int | float) for w in [*weights.values(), constant]):
-        raise UsageError(f"{path}: the weights are {weights!r}; expected an object of one number for each route")
-    check_weights(weights, weights)
+    if not isinstance(weights, dict):
+        raise UsageError(f"{path}: the weights are {weights!r:.80}; expected an object of one number for each route")
+    check_weights(weights, of=f"{path}: fusion weights")
+    check_constant(constant)
     return LearnedFusion(**content)

@@ -5,12 +5,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ecom_rag.errors import UsageError
+from ecom_rag.errors import EmbeddingError, UsageError
 from ecom_rag.models.cross_encoder import CrossEncoder
 from ecom_rag.retrieval.fusion import Evidence, route_scores
 
 LISTS = ("topk_sim", "topk_seed", "topk_metadata")
 _EARLIER = "retrieval"  # evidence entry of the scores that the candidates came with
+_LARGEST = float(np.finfo(np.float32).max)
 _RERANKER = "reranker"  # entry of the relevance, where it is not the score itself
 
 
@@ -74,8 +75,23 @@ def check_result(record: dict[str, Any]) -> None:
             raise ValueError(f'"{key}" holds something else than objects; expected one a candidate')
     if not all(isinstance(seed, str) for seed in record["topk_seed"]):
         raise ValueError('"topk_seed" holds something else than strings; expected the seeds\' texts')
-    if not all(isinstance(sim, int | float) and not isinstance(sim, bool) for sim in record["topk_sim"]):
-        raise ValueError('"topk_sim" holds something else than numbers; expected one score a candidate')
+    if not all(map(_is_score, record["topk_sim"])):
+        raise ValueError('"topk_sim" holds something else than numbers of float32; expected one score a candidate')
+
+
+def _is_score(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= _LARGEST
+
+
+def check_scores(scores: NDArray[Any], query: dict[str, Any]) -> None:
+    """The edge that every score passes on its way into a result: none is NaN or infinity.
+
+    Raises:
+        EmbeddingError: One is.
+    """
+    if not np.isfinite(scores).all():
+        raise EmbeddingError(f"the query {query['text'][:40]!r}: a score is NaN or infinity; the checkpoint is damaged,"
+                             " or needs --precision fp32")  # fmt: skip
 
 
 def _resorted(
@@ -95,6 +111,7 @@ def _resorted(
             {**item, own: {"score": round(float(score), 6), "rank": int(rank)}}
             for item, score, rank in zip(evidence, relevance, ranks, strict=True)
         ]
+    check_scores(scores, result)
     order = np.argsort(-scores, kind="stable")[:top_k].tolist()
     return {
         **result,

@@ -45,6 +45,6 @@ def best_average(
                 mean[name] = mean.get(name, torch.zeros_like(value, dtype=torch.float64)) + value.double() / len(steps)
     model.load_state_dict({name: mean[name].to(old.dtype) if name in mean else old for name, old in before.items()})
     value = float(dev(model)[dev.primary_metric])
-    if value <= best:
+    if not value > best:  # NaN is no gain either
         model.load_state_dict(before)
     return {"steps": sorted(steps), "value": value, "kept": value > best}

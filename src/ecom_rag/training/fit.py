@@ -25,7 +25,7 @@ from ecom_rag.errors import UsageError
 from ecom_rag.models import cpu
 from ecom_rag.models.checkpoint import Checkpoint, fingerprint, locate
 from ecom_rag.models.tokens import Tokenizer
-from ecom_rag.training import checkpoints, report
+from ecom_rag.training import checkpoints, health, report
 from ecom_rag.training.averaging import best_average
 from ecom_rag.training.batches import Batches
 from ecom_rag.training.callbacks import DevEvaluator, Hooks, patience_spent, step_of
@@ -33,6 +33,7 @@ from ecom_rag.training.collate import GroupCollator, LabelledCollator
 from ecom_rag.training.data import Groups, Labelled, read_data
 from ecom_rag.training.dev import make_dev
 from ecom_rag.training.duplicates import near_duplicates
+from ecom_rag.training.idle import check_keys
 from ecom_rag.training.losses.distributed import world
 from ecom_rag.training.modules import EmbedderLoss, RerankerLoss
 from ecom_rag.training.recipe import OVER_GROUPS, OVER_LABELS, Recipe
@@ -69,6 +70,7 @@ def train(recipe: Recipe, *, resume: bool = False, progress: Progress | None = N
 def _train(recipe: Recipe, output: Path, work: Path, *, resume: bool, progress: Progress | None) -> dict[str, Any]:
     data = read_data(recipe.data.train, recipe.data.train_split, recipe)
     recipe = _check_loss(_with_loss_name(recipe, data), data)
+    check_keys(recipe, labelled=isinstance(data, Labelled))
     folder = locate(recipe.model, reranker=recipe.task == "reranker")
     checkpoint = checkpoints.base_checkpoint(recipe) if recipe.task == "embedder" else None
     length = checkpoint.max_length if checkpoint else checkpoints.reranker_length(recipe)
@@ -86,6 +88,7 @@ def _train(recipe: Recipe, output: Path, work: Path, *, resume: bool, progress: 
     measure = dev.primary_metric if dev else None
     hooks = Hooks(model, batches, recipe=recipe, measure=measure, progress=progress, resume_from=resume_from)
     trainer = _trainer(recipe, model, data, tokenizer, batches, dev, hooks, checkpoint, length, work)
+    untrained = health.state_of(model)
     before = baseline(work, dev, model, resume_from)
     started = time.monotonic()
     if resume_from is None or not _ended_at(resume_from, trainer, recipe, measure):
@@ -95,7 +98,7 @@ def _train(recipe: Recipe, output: Path, work: Path, *, resume: bool, progress: 
             raise UsageError("the GPU's memory is too small for a batch; set schedule.mini_batch (e.g. 32), or make"
                              " sampling.batch_size or data.max_length smaller") from None  # fmt: skip
     seconds = time.monotonic() - started
-    figures = _finish_weights(recipe, trainer, model, hooks, dev, before, work)
+    figures = _finish_weights(recipe, trainer, model, hooks, dev, before, work, untrained)
     if world() > 1:
         torch.distributed.barrier()  # the other ranks may still be reading checkpoints, which are removed below
     found = {
@@ -200,7 +203,7 @@ def _trainer(
     kind = SentenceTransformerTrainer if recipe.task == "embedder" else CrossEncoderTrainer
     trainer: Any = kind(
         model=model,
-        args=_arguments(recipe, kind.training_args_class, dev, work),
+        args=_arguments(recipe, kind.training_args_class, dev, work, batches.batches),
         train_dataset=Dataset.from_dict({"row": np.arange(len(data))}),
         data_collator=collator,
         loss=loss,
@@ -209,13 +212,15 @@ def _trainer(
     )
     trainer.get_batch_sampler = lambda *_, **__: batches  # as argument it would be pickled into every checkpoint
     trainer.evaluate = hooks.validating_average(trainer.evaluate)
+    trainer.training_step = health.watching(trainer.training_step, lambda: trainer.state.global_step, work)
     trainer.remove_callback(PrinterCallback)  # it prints to stdout
     trainer.remove_callback(kind.model_card_callback_class)  # our own card holds no data
     return trainer
 
 
-def _arguments(recipe: Recipe, kind: Any, dev: Any, work: Path) -> Any:
+def _arguments(recipe: Recipe, kind: Any, dev: Any, work: Path, batches: int) -> Any:
     schedule = recipe.schedule
+    steps = schedule.max_steps or schedule.epochs * -(-batches // schedule.gradient_accumulation)
     when = "epoch" if schedule.save_every is None else "steps"
     arguments = kind(
         output_dir=str(work),
@@ -224,7 +229,8 @@ def _arguments(recipe: Recipe, kind: Any, dev: Any, work: Path) -> Any:
         per_device_train_batch_size=1,  # not used: the sampler makes the batches
         learning_rate=schedule.learning_rate,
         lr_scheduler_type=schedule.scheduler,
-        warmup_steps=schedule.warmup,  # below 1 it is a share
+        # Below 1 it is a share, rounded up: of a single step it would be all, which is then done at the rate 0.
+        warmup_steps=schedule.warmup if steps > 1 else 0,
         weight_decay=schedule.weight_decay,
         max_grad_norm=schedule.max_grad_norm,
         gradient_accumulation_steps=schedule.gradient_accumulation,
@@ -239,6 +245,7 @@ def _arguments(recipe: Recipe, kind: Any, dev: Any, work: Path) -> Any:
         metric_for_best_model=f"eval_{dev.primary_metric}" if dev else None,
         greater_is_better=True if dev else None,
         logging_steps=schedule.log_every,
+        logging_nan_inf_filter=False,  # it would log the mean in the place of NaN; see ``health``
         dataloader_pin_memory=False,
         remove_unused_columns=False,
         report_to="none",
@@ -266,7 +273,14 @@ def _on_cpu(recipe: Recipe) -> bool:
 
 
 def _finish_weights(
-    recipe: Recipe, trainer: Any, model: Any, hooks: Hooks, dev: Any, before: float | None, work: Path
+    recipe: Recipe,
+    trainer: Any,
+    model: Any,
+    hooks: Hooks,
+    dev: Any,
+    before: float | None,
+    work: Path,
+    untrained: dict[str, int],
 ) -> dict[str, Any] | None:
     """Put the best weights into the model: of the best checkpoint, averaged over steps or checkpoints where asked."""
     best = Path(trainer.state.best_model_checkpoint) if dev and trainer.state.best_model_checkpoint else None
@@ -289,8 +303,10 @@ def _finish_weights(
                 after,
             )
             figures["after"] = max(after, figures["average"]["value"])
+    health.check_changed(model, untrained, steps=trainer.state.global_step, work=work)
     if recipe.lora.rank:
         checkpoints.merge_lora(model)
+    health.check_finite(model, steps=trainer.state.global_step, work=work)
     return figures
 
 

@@ -7,13 +7,16 @@ every key; the defaults are below, with what they rest on.
 import difflib
 import tomllib
 import types
-from dataclasses import MISSING, Field, asdict, dataclass, field, fields, is_dataclass
+from dataclasses import MISSING, Field, asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from ecom_rag.errors import UsageError
+from ecom_rag.training.idle import check_keys
 
 Task = Literal["embedder", "reranker"]
+_NO_KEYS = ("given", "where")
+_LARGEST = 1e30  # what is computed with it in float32 stays a number
 OVER_LABELS = ("circle", "supervised_contrastive", "info_nce")
 OVER_GROUPS = ("info_nce", "circle", "m3", "none")
 RERANKER_LOSSES = ("listwise", "binary", "none")
@@ -137,10 +140,12 @@ class Recipe:
     evaluation: Evaluation = field(default_factory=Evaluation)
     lora: Lora = field(default_factory=Lora)
     averaging: Averaging = field(default_factory=Averaging)
+    given: tuple[str, ...] = ()  # keys of the file it was read from, e.g. "loss.margin"; no key itself
+    where: str = "recipe"  # that file; no key either
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
-        return asdict(self)
+        """Plain values of all keys, for JSON."""
+        return {key: value for key, value in asdict(self).items() if key not in _NO_KEYS}
 
 
 def read_recipe(path: str, task: Task) -> Recipe:
@@ -171,13 +176,21 @@ def make_recipe(table: dict[str, Any], task: Task, *, where: str = "recipe") -> 
     if table.get("task", task) != task:
         raise UsageError(f'{where}: task is "{table["task"]}", but the command trains a {task}; use the other command')
     recipe: Recipe = _build(Recipe, {**table, "task": task}, where, "")
+    recipe = replace(recipe, given=tuple(_given(table)), where=where)
     for holds, key, expected in _rules(recipe):
         if not holds:
             value = recipe
             for part in key.split("."):
                 value = getattr(value, part)
             raise UsageError(f"{where}: {key} is {value!r}; expected {expected}")
+    check_keys(recipe)
     return recipe
+
+
+def _given(table: dict[str, Any]) -> list[str]:
+    """The keys of parsed TOML, those of its tables with the table's name."""
+    return [key if not isinstance(value, dict) else f"{key}.{inner}" for key, value in table.items()
+            for inner in (value if isinstance(value, dict) else [""])]  # fmt: skip
 
 
 def _rules(recipe: Recipe) -> list[tuple[bool, str, str]]:
@@ -195,9 +208,6 @@ def _rules(recipe: Recipe) -> list[tuple[bool, str, str]]:
         (0 <= schedule.warmup < 1, "schedule.warmup", "a share of the steps, from 0 to below 1"),
         (schedule.dropout is None or 0 <= schedule.dropout < 1, "schedule.dropout", "from 0 to below 1"),
         (schedule.keep >= 2, "schedule.keep", "at least 2, so that a kill while one is written leaves another"),
-        (schedule.patience is None or data.dev is not None, "schedule.patience", "data.dev to be given beside it"),
-        (recipe.averaging.best_checkpoints == 1 or data.dev is not None, "averaging.best_checkpoints",
-         "data.dev to be given beside it"),
         (recipe.averaging.best_checkpoints <= schedule.keep, "averaging.best_checkpoints", "at most schedule.keep"),
         (recipe.averaging.best_checkpoints == 1 or not recipe.averaging.ema_decay, "averaging.best_checkpoints",
          "1 beside averaging.ema_decay: take one of the two"),
@@ -237,7 +247,7 @@ def _rules(recipe: Recipe) -> list[tuple[bool, str, str]]:
 def _build(kind: Any, table: dict[str, Any], where: str, prefix: str) -> Any:
     """A dataclass of a table, recursively, refusing what it does not know."""
     hints = get_type_hints(kind)
-    known = {item.name: item for item in fields(kind)}
+    known = {item.name: item for item in fields(kind) if item.name not in _NO_KEYS}
     values: dict[str, Any] = {}
     for key, value in table.items():
         if key not in known:
@@ -280,7 +290,9 @@ def _value(hint: Any, value: Any, where: str) -> Any:
         if not isinstance(items, list) or not all(isinstance(item, str) for item in items):
             raise UsageError(f"{where} is {value!r}; expected a string or a list of strings")
         return tuple(items)
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+    if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
+        if not abs(value) <= _LARGEST:
+            raise UsageError(f"{where} is {value!r:.40}; expected a number of at most {_LARGEST:g}")
         return float(value)
     if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
         names = {int: "a whole number", float: "a number", str: "a string", bool: "true or false"}

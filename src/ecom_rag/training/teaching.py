@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 import ecom_rag
 from ecom_rag import jobs
-from ecom_rag.errors import UsageError
+from ecom_rag.errors import EmbeddingError, UsageError
 from ecom_rag.models import CrossEncoder, Encoder
 from ecom_rag.models.embeddings import OUTPUTS
 from ecom_rag.records import Record
@@ -82,6 +82,8 @@ def teach_file(
     if Path(output).exists() and Path(path).exists() and Path(path).samefile(output):
         raise UsageError(f"{output}: is also the input of this run; name another output")
     total = sum(_pairs(item) for item in read_triples(path))
+    if not total:
+        raise UsageError(f"{path}: holds no queries with pos or neg; there is nothing to score")
     teacher = load_teacher()
     settings = {
         "command": "teach",
@@ -104,8 +106,6 @@ def teach_file(
                     progress("scoring pairs", done, total)
         summary.records, summary.resumed = sink.records, sink.resumed_records
         sink.finish()
-    if summary.records == 0:
-        summary.notes.append("the input held no queries: the output is empty")
     summary.seconds = time.monotonic() - started
     return summary
 
@@ -123,6 +123,10 @@ def teach(
         scores = teacher.score(pairs, normalize=normalize)
     else:
         scores = _embedder_scores(pairs, teacher, mode)
+    if not np.isfinite(scores).all():
+        number = int(np.flatnonzero(~np.isfinite(scores))[0])
+        raise EmbeddingError(f"the teacher gave NaN or infinity for the query {pairs[number][0][:40]!r}; its checkpoint"
+                             " is damaged, or needs --precision fp32")  # fmt: skip
     taught, start = [], 0
     for item in items:
         middle, end = start + len(item["pos"]), start + _pairs(item)

@@ -25,9 +25,11 @@ from ecom_rag.retrieval.bank.conditions import conditions, indexable
 from ecom_rag.retrieval.bank.derived import ENCODED_ROUTES, Plan
 from ecom_rag.retrieval.bank.documents import ids_of, record_of, rows_of
 from ecom_rag.retrieval.bank.expressions import parse
+from ecom_rag.retrieval.bank.filters import And
 from ecom_rag.retrieval.bank.live import LiveIndexes
 from ecom_rag.retrieval.bank.model import Model, model_from
 from ecom_rag.retrieval.bank.store import Store
+from ecom_rag.retrieval.bank.unmet import SAMPLE, filter_notes
 from ecom_rag.retrieval.bank.view import View
 from ecom_rag.text import Analyzer
 
@@ -35,6 +37,7 @@ logger = logging.getLogger(__name__)
 
 _MANY = 20_000  # rows that are worth a compaction or new saved indexes, where they are also
 _SHARE = 0.25  # this share of all rows
+_FEW = 10  # documents that a filter may remove whatever their share
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,11 +270,20 @@ class SeedBank:
                 store.write_meta(db, "note", note)
         return Change(state.sequence + 1, len(rows), replaced, notes + self._look_after())
 
-    def delete(self, ids: Sequence[Any] | None = None, *, filter: Any = None) -> Change:
-        """Remove documents, by id or by what a filter matches; what is not there is not missed.
+    def delete(self, ids: Sequence[Any] | None = None, *, filter: Any = None, allow_most: bool = False) -> Change:
+        """Remove documents, by id or by what a filter matches; ids that do not exist are ignored.
+
+        Args:
+            ids: Of the documents; or
+            filter: An expression or its dict form.
+            allow_most: Let a filter remove more than half of the documents, where these are more than 10: a mistyped
+                ``!=`` matches nearly all of them.
+
+        Returns:
+            What was done, with a note where nothing meets the filter or a key of it is unknown.
 
         Raises:
-            UsageError: Neither or both are given, or not a filter.
+            UsageError: Neither or both are given, not a filter, an empty one, or one that matches too much.
             BankError: Another process keeps writing.
         """
         if (ids is None) == (filter is None):
@@ -280,11 +292,19 @@ class SeedBank:
             wanted = ids_of(ids)
             with self._store.writing() as (db, state):
                 removed = store.remove_ids(db, state, wanted)
-        else:
-            where, parameters = self._where(filter)
-            with self._store.writing() as (db, state):
-                removed = store.remove_where(db, state, where, parameters)
-        return Change(state.sequence + bool(removed), removed=removed, notes=self._look_after())
+            return Change(state.sequence + bool(removed), removed=removed, notes=self._look_after())
+        if parse(filter) == And(()):
+            raise UsageError("the filter is empty, so it matches every document; give a condition")
+        where, parameters = self._where(filter)
+        with self._store.writing() as (db, state):
+            matched = store.count_where(db, where, parameters)
+            notes = self._filter_notes(db, filter, matched, state.live)
+            if not allow_most and matched > max(_FEW, state.live / 2):
+                raise UsageError("; ".join([f"{self.path}: the filter matches {matched} of {state.live} documents",
+                                            *notes, "to remove them all the same, pass --yes (in Python"
+                                            " allow_most=True)"]))  # fmt: skip
+            removed = store.remove_where(db, state, where, parameters)
+        return Change(state.sequence + bool(removed), removed=removed, notes=notes + self._look_after())
 
     # --- reading ------------------------------------------------------------------------------------------------------
 
@@ -316,8 +336,12 @@ class SeedBank:
         with self._store.reading() as (_, state):
             return state.live
 
-    def count(self, filter: Any = None) -> int:
+    def count(self, filter: Any = None, *, warn: bool = True) -> int:
         """Documents that a filter matches; by default all.
+
+        Args:
+            filter: An expression or its dict form.
+            warn: Log a warning where none meets it, or no document has one of its keys.
 
         Raises:
             UsageError: Not a filter.
@@ -325,9 +349,23 @@ class SeedBank:
         if filter is None:
             return len(self)
         where, parameters = self._where(filter)
-        with self._store.reading() as (db, _):
-            query = f"SELECT count(*) FROM documents WHERE removed IS NULL AND {where}"
-            return int(db.execute(query, parameters).fetchone()[0])
+        with self._store.reading() as (db, state):
+            matched = store.count_where(db, where, parameters)
+            for note in self._filter_notes(db, filter, matched, state.live) if warn else ():
+                logger.warning("%s: %s", self.path, note)
+        return matched
+
+    def filter_notes(self, filter: Any) -> list[str]:
+        """A line each for: no document meets the filter; no document has one of its keys.
+
+        Raises:
+            UsageError: Not a filter.
+        """
+        if filter is None:
+            return []
+        matched = self.count(filter, warn=False)
+        with self._store.reading() as (db, state):
+            return self._filter_notes(db, filter, matched, state.live)
 
     def get(self, ids: Sequence[Any]) -> list[Record | None]:
         """The documents of ids, ``None`` where there is none.
@@ -437,6 +475,12 @@ class SeedBank:
 
     def _where(self, filter: Any) -> tuple[str, list[Any]]:
         return conditions(parse(filter), indexed=self._indexed)
+
+    def _filter_notes(self, db: Any, filter: Any, matched: int, live: int) -> list[str]:
+        return filter_notes(
+            filter, matched=matched, seeds=live, kinds_at=lambda path: store.kinds_at(db, path),
+            sample=lambda: store.some_metadata(db, SAMPLE),
+        )  # fmt: skip
 
     def _check_sizes(self, db: Any, embeddings: Embeddings, outputs: Sequence[str]) -> None:
         """Vectors of one dimension only; the first ones decide which."""

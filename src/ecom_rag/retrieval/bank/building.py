@@ -93,6 +93,7 @@ def build(
     Raises:
         BankError: The bank is there already, or another run is building it.
         ResumeError: The interrupted build had other settings or other records.
+        UsageError: There are no records.
     """
     target = Path(path)
     partial = target.with_name(f"{target.name}.partial")
@@ -121,6 +122,9 @@ def build(
                 raise ResumeError(f"{partial}: the interrupted build had other settings ({'; '.join(changed)});"
                                   " give the same ones, or build again without --resume")  # fmt: skip
             built = _fill(bank, items, progress)
+            if not built.records:
+                raise UsageError(f"{target}: the input held no records, so there is nothing to build of; for an empty"
+                                 " bank in Python use SeedBank.create")  # fmt: skip
             bank.save_indexes()
             bank.checkpoint()
         disk.sync_folder(partial)

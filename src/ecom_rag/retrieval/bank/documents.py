@@ -72,6 +72,7 @@ def _row(record: Any, number: int, id_key: str) -> Row:
         raise RecordError(where, f'"metadata" is {metadata!r:.60}; expected an object')
     extra = {key: value for key, value in record.items() if key not in ("text", "metadata")}
     try:
+        records.check_numbers(record)
         stored = records.dumps(metadata).decode().rstrip("\n")
         others = records.dumps(extra).decode().rstrip("\n") if extra else None
         text.encode()

@@ -39,6 +39,8 @@ CREATE TABLE dense (row INTEGER PRIMARY KEY, value BLOB NOT NULL);
 CREATE TABLE sparse (row INTEGER PRIMARY KEY, value BLOB NOT NULL);
 CREATE TABLE multivector (row INTEGER PRIMARY KEY, value BLOB NOT NULL);
 """
+_KINDS = {"text": "string", "integer": "number", "real": "number", "true": "bool", "false": "bool", "null": "null",
+          "array": "other", "object": "other"}  # fmt: skip
 EMBEDDINGS = ("dense", "sparse", "multivector")
 
 
@@ -262,6 +264,25 @@ def label_counts(db: sqlite3.Connection, key: str) -> dict[str, int]:
         if label is not None:
             found[label] += count
     return dict(found.most_common())
+
+
+def kinds_at(db: sqlite3.Connection, path: KeyPath) -> set[str]:
+    """The kinds of value, as ``filters.kind`` names them, that documents have at a path of their metadata."""
+    json_type, of_type, _, _ = extraction(path)
+    query = f"SELECT DISTINCT {json_type} AS kind FROM documents WHERE removed IS NULL AND kind IS NOT NULL"
+    return {_KINDS[kind] for (kind,) in db.execute(query, of_type)}
+
+
+def some_metadata(db: sqlite3.Connection, limit: int) -> Iterator[dict[str, Any]]:
+    """Metadata of the first documents."""
+    for (text,) in db.execute("SELECT metadata FROM documents WHERE removed IS NULL LIMIT ?", (limit,)):
+        yield json.loads(text)
+
+
+def count_where(db: sqlite3.Connection, where: str, parameters: list[Any]) -> int:
+    """How many live documents an SQL condition holds for."""
+    query = f"SELECT count(*) FROM documents WHERE removed IS NULL AND {where}"
+    return int(db.execute(query, parameters).fetchone()[0])
 
 
 def append(db: sqlite3.Connection, state: State, rows: list[Row]) -> int:

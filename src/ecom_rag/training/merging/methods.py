@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ecom_rag.errors import UsageError
+from ecom_rag.retrieval.weights import MOST, check_weights, is_weight
 
 METHODS = ("linear", "slerp", "task-arithmetic", "ties")
 WITH_BASE = ("task-arithmetic", "ties")
@@ -56,16 +57,18 @@ def check_mix(mix: Mix, models: int, *, has_base: bool) -> Mix:
     if models < 1 or (models < 2 and mix.method not in WITH_BASE):
         raise UsageError(f"{models} models cannot be merged by {mix.method}; name at least 2")
     for row in mix.weights:
-        if len(row) != models or not all(math.isfinite(weight) for weight in row):
+        if len(row) != models:
             raise UsageError(f"weights {row} do not fit; expected one number for each of the {models} models")
-        if mix.method not in WITH_BASE and (min(row) < 0 or sum(row) <= 0):
-            raise UsageError(f"weights {row} do not fit {mix.method}; expected none below 0 and one above")
+        if mix.method not in WITH_BASE:
+            check_weights({f"model {place}": weight for place, weight in enumerate(row, 1)}, of="weights of")
+        elif not all(is_weight(abs(weight)) for weight in row):  # one below 0 takes away what a model learned
+            raise UsageError(f"weights {row} do not fit; expected numbers from -{MOST:g} to {MOST:g}")
     if not mix.weights:
         raise UsageError("no weights; expected one number for each model")
     if not 0 < mix.density <= 1:
         raise UsageError(f"density is {mix.density}; expected a share above 0, at most 1")
-    if not math.isfinite(mix.scale):
-        raise UsageError(f"lambda is {mix.scale}; expected a number")
+    if not is_weight(abs(mix.scale)):
+        raise UsageError(f"lambda is {mix.scale}; expected a number from -{MOST:g} to {MOST:g}")
     if mix.method in WITH_BASE:
         return mix
     return replace(mix, weights=tuple(tuple(weight / sum(row) for weight in row) for row in mix.weights))

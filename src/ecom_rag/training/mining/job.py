@@ -92,12 +92,15 @@ def mine_file(
         What was done.
 
     Raises:
-        EcomRagError: Anything the user can mend; nothing half-written is left under ``output``.
+        EcomRagError: Anything the user can mend, and where no negative is found at all; nothing half-written is left
+            under ``output``.
     """
     started = time.monotonic()
     _check(source, output, rules, seeds, run, route, load_encoder, load_cross_encoder)
     corpus = read_corpus(source, seeds)
     queries = Queries(source, corpus)  # a bad line is told before a model is loaded
+    if not len(queries):
+        raise UsageError(f"{source.path}: holds no queries; there is nothing to mine for")
     listed = ListedRanking(run, corpus, partial=source.judged_only) if run is not None else None
     encoder = load_encoder() if load_encoder is not None and run is None and route != "bm25" else None
     if encoder is not None:
@@ -131,8 +134,12 @@ def mine_file(
         else:
             counts = _saved_counts(sink)
         summary.records, summary.resumed = sink.records, sink.resumed_records
+        _account(summary, counts, rules, len(corpus))
+        if not summary.negatives:
+            sink.abandon()
+            raise UsageError("; ".join([f"{source.path}: no negatives were mined for any of {summary.records} queries",
+                                        *summary.notes]))  # fmt: skip
         sink.finish()
-    _account(summary, counts, rules)
     left_out = {**queries.left_out, "documents of the corpus": corpus.blank}
     summary.notes += [f"{number} {what} have no text and are left out" for what, number in left_out.items() if number]
     summary.seconds = time.monotonic() - started
@@ -181,7 +188,7 @@ def _check(
     jobs.check_not_read(output, (source.path, seeds, run))
 
 
-def _account(summary: MineSummary, counts: Counter[str], rules: Rules) -> None:
+def _account(summary: MineSummary, counts: Counter[str], rules: Rules, texts: int) -> None:
     summary.written, summary.negatives = counts["written"], counts["negatives"]
     summary.refused = {reason: counts[f"refused {reason}"] for reason in REASONS if counts[f"refused {reason}"]}
     if summary.refused:
@@ -190,6 +197,8 @@ def _account(summary: MineSummary, counts: Counter[str], rules: Rules) -> None:
     sentences = {
         "no positive": "queries have no positive and are left out",
         "none": "queries have no candidate that may be a negative and are left out",
+        "short": f"queries have fewer than {rules.first} candidates, so none at the ranks {rules.first}-{rules.last},"
+        f" and are left out; begin --range earlier (the corpus holds {texts} texts)",
         "few": f"queries have fewer than {rules.negatives} negatives",
     }
     for what, sentence in sentences.items():

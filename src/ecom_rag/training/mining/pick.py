@@ -69,7 +69,10 @@ def mine(
             negatives = [corpus.texts[row] for row in chosen[number].tolist()]
             mined.append({"query": item["query"], "pos": item["pos"], "neg": negatives, **extra, **item["rest"]})
     sizes = [len(rows) for rows in chosen]
-    _note(counts, "none", [item for item, size in zip(items, sizes, strict=True) if size == 0])
+    within = (found.ids[:, rules.first - 1 : rules.last] >= 0).sum(axis=1)  # candidates at the ranks asked for
+    bare = [row for row, size in enumerate(sizes) if size == 0]
+    _note(counts, "none", [items[row] for row in bare if within[row]])
+    _note(counts, "short", [items[row] for row in bare if not within[row]])
     _note(counts, "few", [item for item, size in zip(items, sizes, strict=True) if 0 < size < rules.negatives])
     counts.update({"written": len(mined), "negatives": sum(sizes)})
     return mined

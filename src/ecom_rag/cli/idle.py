@@ -1,0 +1,309 @@
+"""When each option of each command has an effect; every command is checked against it before it runs.
+
+An option that is in no table is an error of the program, which a test finds. What the conditions look at are the
+values of the command's options, and what the functions of ``_MORE`` add to them.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import typer
+from typer.core import TyperCommand
+
+from ecom_rag.idle import ALWAYS, Needs, Table, refuse_idle
+
+_ENCODED = frozenset(("dense", "sparse", "multivector"))
+_GIVEN = ("COMMANDLINE", "ENVIRONMENT")
+
+
+def _always(names: str) -> dict[str, tuple[Needs, ...]]:
+    """These options of a command, and ``--verbose``, have an effect whatever the others are."""
+    return dict.fromkeys((*names.split(), "verbose"), ALWAYS)
+
+
+def _each(names: str, *needs: Needs) -> dict[str, tuple[Needs, ...]]:
+    """The same needs for several options."""
+    return dict.fromkeys(names.split(), needs)
+
+
+def _encoded(values: Mapping[str, Any]) -> bool:
+    return not _ENCODED.isdisjoint(values["routes"])
+
+
+_PLACEMENT = "runtime precision device batch_tokens"
+_ROUTES = "with --routes {routes_shown}"
+_FILE = Needs(lambda v: v["bank"] is None, "with --bank, which brings its own", "search --seeds")
+_BM25 = Needs(lambda v: "bm25" in v["routes"], _ROUTES, "add bm25 to --routes")
+_ENCODER = Needs(_encoded, _ROUTES, "add dense, sparse or multivector to --routes")
+_DENSE = Needs(lambda v: "dense" in v["routes"], _ROUTES, "add dense to --routes")
+_SEVERAL = Needs(lambda v: len(v["routes"]) > 1, "with one route ({routes_shown})", "name two --routes or more")
+_RERANKER = Needs(lambda v: v["rerank"] is not None, "without a reranker", "name one with --rerank")
+_A_MODEL = Needs(
+    lambda v: _encoded(v) or v["rerank"] is not None,
+    f"{_ROUTES} and no reranker: no model is loaded", "add dense, sparse or multivector to --routes, or --rerank",
+)  # fmt: skip
+_OWN_WEIGHTS = Needs(
+    lambda v: not str(v["fusion"]).endswith(".json"), "with --fusion {fusion}, which has its own weights",
+    "choose another --fusion",
+)  # fmt: skip
+
+_SCORE: Table = {
+    **_always("queries seeds model output mode top_k max_length query_instruction resume on_bad_line"),
+    **_each(_PLACEMENT),
+    "weights": (Needs(lambda v: v["mode"] == "hybrid", "with --mode {mode}", "choose --mode hybrid"),),
+    "pooling": (
+        Needs(lambda v: v["mode"] in ("dense", "hybrid"), "with --mode {mode}", "choose --mode dense or hybrid"),
+    ),
+    "truncate_dim": (Needs(lambda v: v["mode"] != "sparse", "with --mode sparse", "choose another --mode"),),
+}
+_RERANK: Table = {
+    **_always("results model output top_k normalize blend max_length resume on_bad_line"),
+    **_each(_PLACEMENT),
+}
+_RECALL: Table = {
+    **_always("queries output seeds bank routes rerank top_k filter config resume on_bad_line"),
+    "model": (_ENCODER,),
+    "fusion": (_SEVERAL,),
+    "weights": (_SEVERAL, _OWN_WEIGHTS),
+    "rrf_constant": (
+        _SEVERAL, Needs(lambda v: v["fusion"] == "rrf", "with fusion {fusion}", "choose the fusion rrf")
+    ),
+    "depth": (
+        Needs(lambda v: len(v["routes"]) > 1 or v["rerank"] is not None,
+              "with one route ({routes_shown}) and no reranker", "name two --routes or more, or --rerank"),
+    ),
+    **_each("normalize blend", _RERANKER),
+    "exact_multivector": (
+        Needs(lambda v: "multivector" in v["routes"], _ROUTES, "add multivector to --routes"),
+        Needs(lambda v: len(v["routes"]) > 1, "with multivector alone, which is exact by itself", "name more --routes"),
+    ),
+    **_each("stem simplify words", _FILE, _BM25),
+    **_each("max_length query_instruction", _FILE, _ENCODER),
+    **_each(_PLACEMENT, _A_MODEL),
+}  # fmt: skip
+
+_EVALUATES = Needs(
+    lambda v: bool(v["results"]) or v["searches"], "without RESULTS to evaluate", "name RESULTS, or --model or --routes"
+)
+_LABELS = Needs(lambda v: v["labels"], "without --labels", "add --labels")
+_BEIR = Needs(lambda v: v["beir"] is not None, "without --beir", "name a folder with --beir")
+_SEARCH = (_BEIR, Needs(lambda v: not v["results"], "beside RESULTS: it searches the --beir folder", "name no RESULTS"))
+_RECORDS = Needs(
+    lambda v: v["records"],
+    "without RESULTS that are records: TREC runs and --beir folders name their ids", "name results of score or recall",
+)  # fmt: skip
+_EVALUATE: Table = {
+    **_always("results beir"),
+    **_each(
+        "qrels labels measures output per_query report fit_fusion write_run write_qrels resamples seed", _EVALUATES
+    ),
+    "split": (_BEIR,),
+    "id_key": (_EVALUATES, _RECORDS),
+    **_each("label_key votes fixed_precision positive", _LABELS),
+    **_each("export_queries export_seeds", _BEIR),
+    "model": (*_SEARCH, _ENCODER),
+    "routes": _SEARCH,
+    "fusion": (*_SEARCH, _SEVERAL),
+    "rerank": _SEARCH,
+}
+
+_FOLDER = Needs(lambda v: v["kind"] == "beir", "where QUERIES are no BEIR folder", "mine from a folder")
+_LABELLED = Needs(
+    lambda v: v["kind"] == "labelled", "where QUERIES are no labelled records", "mine from records with labels"
+)
+_CROSS_ENCODER = Needs(lambda v: v["reranker"] is not None, "without a reranker", "name one with --reranker")
+_SEARCHED = Needs(lambda v: v["run"] is None, "with --run, whose candidates are taken", "leave out --run")
+_LOADED = Needs(
+    lambda v: v["reranker"] is not None or (v["run"] is None and v["route"] != "bm25"),
+    "where no model is loaded", "search with a --model, or name a --reranker",
+)  # fmt: skip
+_MINE: Table = {
+    **_always("queries output seeds run negatives ranks margin percentage reranker pick resume"),
+    "model": (_SEARCHED, Needs(lambda v: v["route"] != "bm25", "with --route bm25", "choose another --route")),
+    "route": (_SEARCHED,),
+    **_each("reranker_threshold reranker_margin", _CROSS_ENCODER),
+    **_each("label positives", _LABELLED),
+    **_each("split min_grade judged_only grades", _FOLDER),
+    "seed": (
+        Needs(lambda v: v["pick"] == "random" or v["kind"] == "labelled", "with --pick top", "choose --pick random"),
+    ),
+    **_each(_PLACEMENT, _LOADED),
+}  # fmt: skip
+_TEACH: Table = {
+    **_always("train model output teacher max_length resume"),
+    "mode": (
+        Needs(lambda v: v["teacher"] == "embedder", "with --teacher {teacher}, which has one score",
+              "choose --teacher embedder"),
+    ),
+    "normalize": (
+        Needs(lambda v: v["teacher"] == "reranker", "with --teacher {teacher}, whose scores are no logits",
+              "choose --teacher reranker"),
+    ),
+    **_each(_PLACEMENT),
+}  # fmt: skip
+
+_VALIDATE = Needs(lambda v: v["validate"] is not None, "without --validate", "find weights with --validate")
+_MERGE: Table = {
+    **_always("models output method base examples validate"),
+    "density": (Needs(lambda v: v["method"] == "ties", "with --method {method}", "choose --method ties"),),
+    "scale": (
+        Needs(lambda v: v["method"] in ("task-arithmetic", "ties"), "with --method {method}",
+              "choose --method task-arithmetic or ties"),
+        Needs(lambda v: v["method"] != "ties" or v["validate"] is None, "with --validate, which searches that of ties",
+              "choose --method task-arithmetic"),
+    ),
+    "temperature": (Needs(lambda v: v["examples"] is not None, "without --examples", "compute weights by --examples"),),
+    **_each("blocks budget", _VALIDATE),
+    "device": (
+        Needs(lambda v: v["examples"] is not None or v["validate"] is not None, "where no model is run",
+              "compute weights by --examples or --validate"),
+    ),
+}  # fmt: skip
+
+_OF_BANK = Needs(
+    lambda v: v["loads"], "on a bank whose routes need no model", "build one with dense, sparse or multivector"
+)
+TABLES: Mapping[str, Table] = {
+    "score": _SCORE,
+    "rerank": _RERANK,
+    "recall": _RECALL,
+    "evaluate": _EVALUATE,
+    "mine": _MINE,
+    "teach": _TEACH,
+    "merge": _MERGE,
+    "demo": _always("folder show_all"),
+    "train embedder": _always("recipe resume"),
+    "train reranker": _always("recipe resume"),
+    "bank build": {
+        **_always("bank seeds routes id_key label_key index_key resume on_bad_line"),
+        **_each(f"model max_length {_PLACEMENT}", _ENCODER),
+        "pooling": (_DENSE,),
+        "truncate_dim": (
+            Needs(lambda v: not {"dense", "multivector"}.isdisjoint(v["routes"]), _ROUTES, "add dense to --routes"),
+        ),
+    },
+    "bank add": {**_always("bank file on_bad_line"), **_each(f"model {_PLACEMENT}", _OF_BANK)},
+    "bank delete": {
+        **_always("bank id filter dry_run"),
+        "yes": (
+            Needs(lambda v: v["filter"] is not None, "without --filter: ids are removed as asked", "give --filter"),
+            Needs(lambda v: not v["dry_run"], "with --dry-run", "leave out --dry-run"),
+        ),
+    },
+    "bank info": _always("bank as_json"),
+    "bank snapshot": _always("bank out"),
+    "bank restore": _always("snapshot bank"),
+}
+
+
+class Command(TyperCommand):
+    """A command that refuses options without effect before it runs."""
+
+    def invoke(self, ctx: typer.Context) -> Any:  # type: ignore[override,unused-ignore]
+        """See ``check``."""
+        check(ctx)
+        return super().invoke(ctx)
+
+
+def check(context: typer.Context) -> None:
+    """Refuse the options of a command line that would change nothing.
+
+    Raises:
+        UsageError: There is one.
+    """
+    name = _name(context)
+    parameters = {str(parameter.name): parameter for parameter in context.command.params}
+    given = [key for key in parameters if getattr(context.get_parameter_source(key), "name", "") in _GIVEN]
+    values, config = dict(context.params), {}
+    if values.get("config") is not None:
+        from ecom_rag.pipeline.recalling import read_toml
+
+        config = {key: value for key, value in read_toml(values["config"]).items() if key not in given}
+        values |= config
+    more = _MORE.get(name)
+    if more is not None:
+        found = more(values)
+        if found is None:  # what is wrong there the command itself tells better
+            return
+        values |= found
+
+    def spelled(key: str) -> str:
+        if key in config:
+            return f"{context.params['config']}: {key}"
+        parameter = parameters[key]
+        off = values[key] is False and parameter.secondary_opts
+        return str(max(off or parameter.opts, key=len))
+
+    refuse_idle([*given, *config], values, TABLES[name], spelled=spelled)
+
+
+def _name(context: typer.Context) -> str:
+    """The command without the program's own name, e.g. ``bank build``."""
+    names: list[str] = []
+    at: Any = context
+    while at.parent is not None:
+        names.insert(0, at.info_name)
+        at = at.parent
+    return " ".join(names)
+
+
+def _named(routes: Any) -> tuple[str, ...]:
+    parts = routes.split(",") if isinstance(routes, str) else routes
+    return tuple(str(part).strip() for part in parts)
+
+
+def _with_routes(routes: tuple[str, ...]) -> dict[str, Any]:
+    return {"routes": routes, "routes_shown": ",".join(routes)}
+
+
+def _recalled(values: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The routes that will be searched, given or by default, and the fusion."""
+    from ecom_rag.pipeline import Recall
+
+    if (values["seeds"] is None) == (values["bank"] is None):
+        return None
+    if values["routes"]:
+        routes = _named(values["routes"])
+    elif values["bank"] is not None:
+        routes = _opened(values["bank"]).routes
+    else:
+        routes = Recall().routes_of_file(encoder=values["model"] is not None)
+    return {**_with_routes(routes), "fusion": values["fusion"] or Recall().fusion}
+
+
+def _evaluated(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The routes of a search of a BEIR folder, whether there is one, and whether any RESULTS are no TREC run."""
+    from ecom_rag.evaluation.formats import RUN_ENDINGS
+    from ecom_rag.pipeline import Recall
+
+    routes = _named(values["routes"]) if values["routes"] else Recall().routes_of_file(encoder=bool(values["model"]))
+    searches = any(values[key] is not None for key in ("model", "routes", "fusion", "rerank"))
+    records = any(not name.endswith(RUN_ENDINGS) for name in values["results"] or ())
+    return {**_with_routes(routes), "searches": searches, "records": records}
+
+
+def _mined(values: Mapping[str, Any]) -> dict[str, Any]:
+    from ecom_rag.training.mining.sources import kind_of
+
+    return {"kind": kind_of(values["queries"])}
+
+
+def _added_to(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {"loads": _opened(values["bank"]).model is not None}
+
+
+def _opened(path: str) -> Any:
+    """A bank, closed again; its routes and its model are known."""
+    from ecom_rag.retrieval.bank import SeedBank
+
+    with SeedBank.open(path) as bank:
+        return bank
+
+
+_MORE: Mapping[str, Callable[[Mapping[str, Any]], dict[str, Any] | None]] = {
+    "recall": _recalled,
+    "evaluate": _evaluated,
+    "mine": _mined,
+    "bank build": lambda values: _with_routes(_named(values["routes"])),
+    "bank add": _added_to,
+}

@@ -1,0 +1,162 @@
+"""Every option of every command is in the table of idle options, and one that would change nothing is refused."""
+
+import itertools
+import json
+
+import pytest
+import typer
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from ecom_rag import records
+from ecom_rag.cli import app, idle, main
+from ecom_rag.errors import UsageError
+from ecom_rag.idle import ALWAYS, Needs, refuse_idle
+from ecom_rag.retrieval.bank import SeedBank
+
+
+def commands(group=None, name=""):
+    for part, command in (group or typer.main.get_command(app)).commands.items():
+        full = f"{name} {part}".strip()
+        if hasattr(command, "commands"):
+            yield from commands(command, full)
+        else:
+            yield full, command
+
+
+def test_every_option_of_every_command_is_in_a_table():
+    found = dict(commands())
+    assert set(found) == set(idle.TABLES)
+    for name, command in found.items():
+        assert isinstance(command, idle.Command), name
+        settings_of_toml = {"rrf_constant"} if name == "recall" else set()
+        assert {parameter.name for parameter in command.params} | settings_of_toml == set(idle.TABLES[name]), name
+
+
+@given(st.sets(st.sampled_from("abcd")), st.dictionaries(st.sampled_from("abcd"), st.integers(0, 3)))
+def test_what_counts_is_that_an_option_is_given(given_, values):
+    values = dict.fromkeys("abcd", 0) | values
+    table = {name: (Needs(lambda v, n=name: v[n] > 1, "with a {a}", "choose 2"),) for name in "abc"} | {"d": ALWAYS}
+    without_effect = [name for name in sorted(given_) if name != "d" and values[name] < 2]
+    try:
+        refuse_idle(sorted(given_), values, table, spelled=lambda name: f"--{name}")
+    except UsageError as error:
+        expected = f"--{without_effect[0]} has no effect with a {values['a']}; leave it out, or choose 2"
+        assert str(error) == expected
+    else:
+        assert not without_effect
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("idle")
+    seeds = [{"text": f"茶 {i}", "metadata": {"id": i, "label": "ab"[i % 2]}} for i in range(6)]
+    (folder / "s.jsonl").write_bytes(b"".join(map(records.dumps, seeds)))
+    (folder / "t.jsonl").write_text(json.dumps({"query": "q", "pos": ["p"], "neg": ["n"]}) + "\n")
+    (folder / "r.toml").write_text('routes = ["bm25"]\nblend = 1.0\n')
+    (folder / "f.toml").write_text('fusion = "rrf"\nrrf_constant = 60\nweights = { bm25 = 1 }\n')
+    with SeedBank.create(folder / "bank", routes=["bm25"]) as bank:
+        bank.upsert(seeds)
+    return folder
+
+
+SCORE = ["score", "s.jsonl", "--seeds", "s.jsonl", "--model", "none", "-o", "o.jsonl"]
+RECALL = ["recall", "s.jsonl", "--seeds", "s.jsonl", "-o", "o.jsonl"]
+BANK = ["recall", "s.jsonl", "--bank", "bank", "-o", "o.jsonl"]
+MINE = ["mine", "t.jsonl", "-o", "o.jsonl"]
+TEACH = ["teach", "t.jsonl", "--model", "none", "-o", "o.jsonl"]
+MERGE = ["merge", "a", "b", "-o", "o"]
+BUILD = ["bank", "build", "new", "--seeds", "s.jsonl", "--routes", "bm25"]
+IDLE = [
+    (SCORE, ["--weights", "1,1,1"], "with --mode dense"),
+    ([*SCORE, "--mode", "sparse"], ["--truncate-dim", "8"], "with --mode sparse"),
+    ([*SCORE, "--mode", "multivector"], ["--pooling", "cls"], "with --mode multivector"),
+    ([*RECALL, "--routes", "bm25"], ["--model", "starter"], "with --routes bm25"),
+    (RECALL, ["--fusion", "weighted"], "with one route (bm25)"),
+    (RECALL, ["--weights", "bm25=1"], "with one route (bm25)"),
+    (RECALL, ["--depth", "100"], "with one route (bm25) and no reranker"),
+    (RECALL, ["--normalize"], "without a reranker"),
+    (RECALL, ["--blend", "1"], "without a reranker"),
+    (RECALL, ["--exact-multivector"], "with --routes bm25"),
+    ([*RECALL, "--routes", "variant"], ["--no-stem"], "with --routes variant"),
+    ([*RECALL, "--routes", "variant"], ["--words", "w.txt"], "with --routes variant"),
+    (RECALL, ["--query-instruction", ""], "with --routes bm25"),
+    (RECALL, ["--max-length", "64"], "with --routes bm25"),
+    *((RECALL, option, "no model is loaded") for option in (["--runtime", "auto"], ["--precision", "fp32"],
+                                                            ["--device", "cpu"], ["--batch-tokens", "64"])),
+    (BANK, ["--simplify"], "with --bank"),
+    (BANK, ["--model", "m"], "with --routes bm25"),
+    (RECALL, ["--config", "r.toml"], "r.toml: blend has no effect without a reranker"),
+    (RECALL, ["--config", "f.toml"], "f.toml: fusion has no effect with one route"),
+    ([*RECALL, "--routes", "bm25,variant", "--fusion", "dbsf"], ["--config", "f.toml"], "f.toml: rrf_constant has no"),
+    (MINE, ["--label", "label", "--model", "m"], "where QUERIES are no labelled records"),
+    ([*MINE, "--route", "bm25"], ["--model", "m"], "with --route bm25"),
+    ([*MINE, "--route", "bm25"], ["--device", "cpu"], "where no model is loaded"),
+    ([*MINE, "--run", "r.jsonl"], ["--route", "dense"], "with --run"),
+    (MINE, ["--split", "train"], "are no BEIR folder"),
+    (MINE, ["--pick", "top", "--seed", "1"], "with --pick top"),
+    (MINE, ["--reranker-margin", "0.1"], "without a reranker"),
+    (TEACH, ["--mode", "auto"], "with --teacher reranker"),
+    ([*TEACH, "--teacher", "embedder"], ["--normalize"], "with --teacher embedder"),
+    (MERGE, ["--device", "auto"], "where no model is run"),
+    (MERGE, ["--blocks", "1"], "without --validate"),
+    (MERGE, ["--density", "0.2"], "with --method linear"),
+    (BUILD, ["--pooling", "cls"], "with --routes bm25"),
+    (BUILD, ["--model", "starter"], "with --routes bm25"),
+    (["bank", "add", "bank", "s.jsonl"], ["--precision", "auto"], "on a bank whose routes need no model"),
+    (["bank", "delete", "bank", "--id", "1"], ["--yes"], "without --filter"),
+    (["evaluate", "s.jsonl", "--qrels", "q"], ["--votes", "3"], "without --labels"),
+    (["evaluate", "s.jsonl", "--qrels", "q"], ["--model", "m"], "without --beir"),
+    (["evaluate", "s.jsonl", "--beir", "b"], ["--routes", "bm25"], "beside RESULTS"),
+    (["evaluate", "--beir", "b", "--routes", "bm25"], ["--fusion", "rrf"], "with one route (bm25)"),
+    (["evaluate", "--beir", "b", "--export-queries", "q.jsonl"], ["--measures", "AP"], "without RESULTS"),
+    (["evaluate", "a.trec", "--qrels", "q"], ["--id-key", "id"], "without RESULTS that are records"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("command", "option", "said"), IDLE, ids=lambda value: " ".join(value)[-40:])
+def test_an_idle_option_is_refused_in_one_line_before_any_work(files, monkeypatch, capfd, command, option, said):
+    monkeypatch.chdir(files)
+    before = sorted(files.iterdir())
+    monkeypatch.setattr("sys.argv", ["ecom-rag", *command, *option])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    shown = capfd.readouterr().err
+    assert ended.value.code == 2 and shown.count("\n") == 1
+    assert "has no effect" in shown and said in shown and "; leave it out, or " in shown
+    assert sorted(files.iterdir()) == before
+
+
+CHOICES = [["--fusion", "rrf"], ["--weights", "variant=0.5"], ["--depth", "20"], ["--no-stem"], ["--device", "cpu"],
+           ["--exact-multivector"], ["--normalize"], ["--top-k", "3"], ["--filter", 'label = "a"']]  # fmt: skip
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    routes=st.sampled_from(["bm25", "variant", "bm25,variant"]),
+    options=st.lists(st.sampled_from(CHOICES), unique_by=str),
+)
+def test_any_options_either_change_something_or_are_refused(files, tmp_path_factory, capfd, routes, options):
+    """A run with an option that is accepted gives other bytes than some run without it could, or says why not."""
+    has_effect = {
+        "--fusion": "," in routes, "--weights": "," in routes, "--depth": "," in routes, "--no-stem": "bm25" in routes,
+        "--device": False, "--exact-multivector": False, "--normalize": False, "--top-k": True, "--filter": True,
+    }  # fmt: skip
+    out = tmp_path_factory.mktemp("o") / "o.jsonl"
+    arguments = [
+        "recall",
+        str(files / "s.jsonl"),
+        "--seeds",
+        str(files / "s.jsonl"),
+        "-o",
+        str(out),
+        "--routes",
+        routes,
+    ]
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as ended:
+        patch.setattr("sys.argv", ["ecom-rag", *arguments, *itertools.chain(*options)])
+        main()
+    shown = capfd.readouterr().err
+    refused = [option[0] for option in options if not has_effect[option[0]]]
+    assert (ended.value.code == 2) is bool(refused) is ("has no effect" in shown), shown
+    assert out.exists() is not bool(refused)

@@ -11,7 +11,7 @@ import math
 import re
 import sys
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from decimal import Decimal
@@ -22,6 +22,7 @@ import orjson
 
 from ecom_rag import parquet
 from ecom_rag.errors import RecordError, UsageError
+from ecom_rag.values import plain, type_name
 
 Record = dict[str, Any]
 
@@ -105,6 +106,33 @@ def placed(
             continue
         report.accepted += 1
         yield where, record
+
+
+def cleaned(items: Iterable[Record], what: str = "record") -> Iterator[Record]:
+    """Records from Python as a file would give them: with a text and metadata, and nothing that JSON cannot hold.
+
+    NumPy scalars become Python's own, tuples lists; ``metadata`` may be left out. A record that is plain already is
+    passed on as it is, not copied.
+
+    Args:
+        items: Records; any iterable, read once.
+        what: What one of them is called in errors: ``query``, ``seed``.
+
+    Yields:
+        The records in order.
+
+    Raises:
+        UsageError: A single record or text in place of several.
+        RecordError: Something that is no record; names its number (from 0), the key and what was found there.
+    """
+    if isinstance(items, str | bytes | Mapping) or not isinstance(items, Iterable):
+        raise UsageError(f"found {type_name(items)} in place of several records; expected a list of"
+                         ' {"text": "...", "metadata": {}}')  # fmt: skip
+    for number, item in enumerate(items):
+        try:
+            yield _sound(plain(item) if isinstance(item, Mapping) else item)
+        except ValueError as error:
+            raise RecordError(f"{what} {number}", str(error)) from None
 
 
 def objects(path: str) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -288,6 +316,16 @@ def loads(raw: bytes) -> Any:
 
 def _to_record(raw: Any, report: ReadReport) -> Record:
     record: Any = loads(raw) if isinstance(raw, bytes) else _plain_row(raw)
+    if isinstance(record, dict) and not isinstance(raw, bytes) and isinstance(record.get("metadata"), str):
+        record["metadata"] = _metadata_of_string(record["metadata"])  # as other tools' parquet keeps objects
+    record = _sound(record)
+    clean = _without_surrogates(raw, record)
+    report.surrogates_replaced += clean is not record
+    return dict(clean)
+
+
+def _sound(record: Any) -> Record:
+    """A record with a text and an object as metadata; ``ValueError`` says why it is none."""
     if not isinstance(record, dict):
         raise ValueError(f'found {_kind(record)}; expected an object like {{"text": "...", "metadata": {{}}}}')
     if "text" not in record:
@@ -299,15 +337,11 @@ def _to_record(raw: Any, report: ReadReport) -> Record:
     if not text.strip():
         raise ValueError('"text" is empty; remove the record or give it a text')
     metadata = record.get("metadata")
-    if isinstance(metadata, str) and not isinstance(raw, bytes):  # other tools' parquet keeps objects as JSON strings
-        record["metadata"] = metadata = _metadata_of_string(metadata)
     if metadata is None:
-        record["metadata"] = {}
-    elif not isinstance(metadata, dict):
+        return {**record, "metadata": {}}
+    if not isinstance(metadata, dict):
         raise ValueError(f'"metadata" is {_kind(metadata)}; expected an object (or leave it out)')
-    clean = _without_surrogates(raw, record)
-    report.surrogates_replaced += clean is not record
-    return dict(clean)
+    return record
 
 
 def _plain_row(row: Any, column: str = "") -> Any:

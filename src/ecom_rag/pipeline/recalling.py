@@ -10,6 +10,8 @@ from typing import Any
 
 import ecom_rag
 from ecom_rag import jobs, records
+from ecom_rag import arguments
+from ecom_rag.arguments import PathLike, path_of, path_or_none
 from ecom_rag.errors import UsageError
 from ecom_rag.models import CrossEncoder, Encoder
 from ecom_rag.pipeline.files import (
@@ -35,7 +37,7 @@ from ecom_rag.text import Analyzer
 _MODELS = ("model", "rerank")
 
 
-def read_settings(path: str | None, options: Mapping[str, Any]) -> tuple[Recall, dict[str, str]]:
+def read_settings(path: PathLike | None, options: Mapping[str, Any]) -> tuple[Recall, dict[str, str]]:
     """Settings of a TOML file, with those of ``options`` that are not ``None`` on top.
 
     Args:
@@ -48,11 +50,11 @@ def read_settings(path: str | None, options: Mapping[str, Any]) -> tuple[Recall,
     Raises:
         UsageError: No such file, no TOML, an unknown key, or a value of the wrong kind.
     """
-    found: dict[str, Any] = _read_toml(path) if path else {}
+    found: dict[str, Any] = {} if path is None else _read_toml(path_of(path, "path"))
     found.update({key: value for key, value in options.items() if value is not None})
     models = {key: str(found.pop(key)) for key in _MODELS if key in found}
-    if "routes" in found:
-        found["routes"] = tuple(found["routes"])
+    if unknown := set(found) - {field.name for field in fields(Recall)}:
+        raise UsageError(f"the settings {', '.join(map(str, unknown))} are unknown; expected those of Recall")
     return replace(Recall(), **found).check(), models
 
 
@@ -83,12 +85,12 @@ def _read_toml(path: str) -> dict[str, Any]:
 
 
 def recall_file(
-    queries: str,
-    output: str,
+    queries: PathLike,
+    output: PathLike,
     settings: Recall,
     *,
-    seeds: str | None = None,
-    bank: str | None = None,
+    seeds: PathLike | None = None,
+    bank: PathLike | None = None,
     load_encoder: Callable[[], Encoder] | None = None,
     load_cross_encoder: Callable[[], CrossEncoder] | None = None,
     placement: Mapping[str, Any] | None = None,
@@ -100,8 +102,8 @@ def recall_file(
     """Search a file of queries against a file of seeds or a bank.
 
     Args:
-        queries: Path, or ``-``.
-        output: Path, or ``-``; appears under its name only when complete.
+        queries: Path (``str`` or ``Path``), or ``-`` for standard input.
+        output: Path, or ``-`` for standard output; appears under its name only when complete.
         settings: See ``Recall``.
         seeds: Path of seed records; or
         bank: Folder of a bank.
@@ -121,6 +123,12 @@ def recall_file(
         EcomRagError: Anything the user can mend; nothing half-written is left under ``output``.
     """
     started = time.monotonic()
+    queries, output = path_of(queries, "queries"), path_of(output, "output")
+    seeds, bank = path_or_none(seeds, "seeds"), path_or_none(bank, "bank")
+    if not isinstance(settings, Recall):
+        raise UsageError(f"settings is {settings!r:.40}; expected Recall(...)")
+    arguments.function(load_encoder, "load_encoder", "an Encoder", optional=True)
+    arguments.function(load_cross_encoder, "load_cross_encoder", "a CrossEncoder", optional=True)
     if (seeds is None) == (bank is None):
         raise UsageError("one place to search is needed; give --seeds FILE or --bank DIR")
     check_files(queries, seeds, output, on_bad_line=on_bad_line, top_k=settings.top_k)

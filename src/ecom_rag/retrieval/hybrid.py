@@ -5,12 +5,14 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from ecom_rag.arguments import listed
 from ecom_rag.errors import UsageError
 from ecom_rag.models.embeddings import OUTPUTS, Embeddings
 from ecom_rag.retrieval.dense import check_finite
 from ecom_rag.retrieval.multivector import MultiVectorIndex, max_sim_pairs, tiles
 from ecom_rag.retrieval.sparse import SparseIndex
 from ecom_rag.retrieval.topk import TopK, select
+from ecom_rag.values import scalar
 
 
 class HybridIndex:
@@ -106,6 +108,8 @@ def pair_scores(
 
 def check_weights(weights: Sequence[float]) -> None:
     """Raise ``UsageError`` unless there are three weights, none negative, one above 0."""
-    if len(weights) != 3 or not all(np.isfinite(w) and w >= 0 for w in weights) or sum(weights) == 0:
-        raise UsageError(f"weights {','.join(map(str, weights))} do not fit; expected three numbers of at least 0 for"
+    given = listed(weights, "weights", "three numbers")
+    numbers = [w for w in map(scalar, given) if isinstance(w, int | float) and np.isfinite(w) and w >= 0]
+    if len(given) != 3 or len(numbers) != 3 or sum(numbers) == 0:
+        raise UsageError(f"weights {','.join(map(str, given))} do not fit; expected three numbers of at least 0 for"
                          " dense, sparse, multivector, e.g. 1,0.3,1")  # fmt: skip

@@ -6,13 +6,15 @@ Public functions call these at their edge, so that all below may rely on ``str``
 import math
 import operator
 import os
+import sys
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ecom_rag.errors import UsageError
-from ecom_rag.values import has_surrogate, scalar, type_name
+from ecom_rag.values import has_surrogate, scalar, shown, type_name
 
 PathLike = str | os.PathLike[str]
+_MAX = sys.float_info.max
 
 
 def path_of(value: Any, name: str) -> str:
@@ -29,7 +31,7 @@ def path_of(value: Any, name: str) -> str:
     if not isinstance(found, str):
         raise UsageError(f"{name} is of type {type_name(value)}; expected a path (str or pathlib.Path)")
     if "\0" in found:
-        raise UsageError(f"{name} is {found!r:.60}; a path holds no NUL character")
+        raise UsageError(f"{name} is {shown(found)}; a path holds no NUL character")
     return str(found)
 
 
@@ -50,7 +52,7 @@ def listed(values: Any, name: str, expected: str) -> list[Any]:
         UsageError: Nothing to iterate over, or a single text, dict or bytes.
     """
     if isinstance(values, str | bytes | Mapping) or not isinstance(values, Iterable):
-        shown = f"the text {values!r:.40}" if isinstance(values, str) else f"of type {type_name(values)}"
+        shown = f"the text {shown(values)}" if isinstance(values, str) else f"of type {type_name(values)}"
         raise UsageError(f"{name} is {shown}; expected {expected}")
     return list(values)
 
@@ -86,7 +88,7 @@ def pairs_of(values: Any, name: str = "pairs") -> list[tuple[str, str]]:
     pairs = []
     for row, pair in enumerate(listed(values, name, "a list of (query, document)")):
         if isinstance(pair, str | bytes | Mapping) or not isinstance(pair, Iterable) or len(both := list(pair)) != 2:
-            raise UsageError(f"{name}[{row}] is {pair!r:.40}; expected a pair of texts, (query, document)")
+            raise UsageError(f"{name}[{row}] is {shown(pair)}; expected a pair of texts, (query, document)")
         pairs.append((text_of(both[0], f"{name}[{row}][0]"), text_of(both[1], f"{name}[{row}][1]")))
     return pairs
 
@@ -97,7 +99,7 @@ def names_of(values: Any, name: str) -> tuple[str, ...]:
     Raises:
         UsageError: A single name that is not in a list, or something that is no text.
     """
-    one = f"[{values!r:.40}]" if isinstance(values, str) else "a list of names"
+    one = f"[{shown(values)}]" if isinstance(values, str) else "a list of names"
     return tuple(text_of(value, f"{name}[{row}]") for row, value in enumerate(listed(values, name, one)))
 
 
@@ -112,9 +114,11 @@ def whole(value: Any, name: str, *, least: int = 1) -> int:
     except TypeError:
         found = None
     if found is None:
-        raise UsageError(f"{name} is {value!r:.40}; expected a whole number of at least {least}")
+        raise UsageError(f"{name} is {shown(value)}; expected a whole number of at least {least}")
     if found < least:
-        raise UsageError(f"{name} is {found}; expected at least {least}")
+        raise UsageError(f"{name} is {shown(found)}; expected at least {least}")
+    if found > sys.maxsize:
+        raise UsageError(f"{name} is {shown(found)}; expected at most {sys.maxsize}")
     return found
 
 
@@ -135,9 +139,8 @@ def number(value: Any, name: str, *, low: float = -math.inf, high: float = math.
         UsageError: Something else (``True``, NaN and infinity too).
     """
     found = scalar(value)
-    fits = isinstance(found, int | float) and not isinstance(found, bool) and math.isfinite(found)
-    if not fits or not low <= found <= high:
-        raise UsageError(f"{name} is {value!r:.40}; expected {expected}")
+    if isinstance(found, bool) or not isinstance(found, int | float) or not low <= found <= high or abs(found) > _MAX:
+        raise UsageError(f"{name} is {shown(value)}; expected {expected}")
     return float(found)
 
 
@@ -149,7 +152,7 @@ def flag(value: Any, name: str) -> bool:
     """
     found = scalar(value)
     if not isinstance(found, bool):
-        raise UsageError(f"{name} is {value!r:.40}; expected True or False")
+        raise UsageError(f"{name} is {shown(value)}; expected True or False")
     return found
 
 
@@ -162,7 +165,7 @@ def one_of(value: Any, name: str, known: Iterable[str]) -> str:
     names = tuple(known)
     if not isinstance(value, str) or value not in names:
         expected = " or ".join(names) if len(names) == 2 else f"one of {', '.join(names)}"
-        raise UsageError(f"{name} {value!r:.40} is unknown; expected {expected}")
+        raise UsageError(f"{name} {shown(value)} is unknown; expected {expected}")
     return str(value)
 
 

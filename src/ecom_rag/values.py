@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 MAX_LEVELS = 200
-_MAX_BITS = 14_000  # about 4,200 digits; Python writes and reads no more than 4,300
+MAX_BITS = 14_000  # about 4,200 digits; Python writes and reads no more than 4,300
+_SHOWN = 60  # characters
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _BY_KIND: dict[str, Any] = {"b": bool, "i": int, "u": int, "f": float, "U": str}  # dtype.kind of NumPy scalars
 _REMEDIES = {
@@ -82,6 +83,15 @@ def type_name(value: Any) -> str:
     return kind.__name__ if own else f"{kind.__module__.partition('.')[0]}.{kind.__name__}"
 
 
+def shown(value: Any) -> str:
+    """A value as an error shows it: its ``repr`` in one line, cut; the type where even that cannot be had."""
+    try:
+        text = " ".join(repr(value).split())
+    except Exception:  # an integer of thousands of digits, or a class whose repr fails
+        text = f"a value of type {type_name(value)}"
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
+
+
 def has_surrogate(text: str) -> bool:
     """Whether a text holds half of a surrogate pair, which UTF-8 cannot write."""
     return not text.isascii() and _SURROGATE.search(text) is not None
@@ -97,7 +107,7 @@ def _plain(value: Any, level: int) -> Any:
     elif kind is list or kind is tuple:
         return _array(value, level)
     elif kind is int:
-        if value.bit_length() > _MAX_BITS:
+        if value.bit_length() > MAX_BITS:
             raise _UnfitError("is an integer of more than 4,200 digits; write it as text")
     elif kind is float:
         if not math.isfinite(value):
@@ -119,7 +129,7 @@ def _object(value: Mapping[Any, Any], level: int) -> Any:
             changed = changed or own is not item or own_name is not name
             pairs[own_name] = own
     except _UnfitError as error:
-        error.keys.append(f".{name}" if isinstance(name, str) else f"[{name!r:.40}]")
+        error.keys.append(f".{name}" if isinstance(name, str) else f"[{shown(name)}]")
         raise
     return pairs if changed else value
 

@@ -20,7 +20,7 @@ from ecom_rag.retrieval.bank.expressions import parse
 from ecom_rag.retrieval.fusion import METHODS, RRF_CONSTANT, Fused, evidence_lists, fuse, is_weight
 from ecom_rag.retrieval.learned_fusion import LearnedFusion, load_fusion
 from ecom_rag.retrieval.rerank import rerank
-from ecom_rag.values import type_name
+from ecom_rag.values import shown, type_name
 
 FUSIONS = (*METHODS, "weighted")  # weighted: the usual name of the weighted sum, over min-max scores
 DEFAULT_WEIGHTS = {"variant": 0.3}  # adds what the others miss, without moving what they agree on
@@ -75,7 +75,7 @@ class Recall:
         for name in ("exact_multivector", "normalize"):
             flag(getattr(self, name), name)
         if self.weights is not None and not isinstance(self.weights, Mapping):
-            raise UsageError(f"weights is {self.weights!r:.40}; expected a dict of routes and numbers")
+            raise UsageError(f"weights is {shown(self.weights)}; expected a dict of routes and numbers")
         if self.depth < self.top_k:
             raise UsageError(f"depth {self.depth} is less than top-k {self.top_k}; keep at least as many candidates")
         if self.fusion not in FUSIONS and not str(self.fusion).endswith(".json"):
@@ -99,7 +99,7 @@ class Recall:
 
     def fitted(self) -> LearnedFusion | None:
         """The fusion of a file, where it is one."""
-        return load_fusion(self.fusion) if str(self.fusion).endswith(".json") else None
+        return load_fusion(str(self.fusion)) if str(self.fusion).endswith(".json") else None
 
     def routes_of_file(self, *, encoder: bool) -> tuple[str, ...]:
         """The routes over seeds that are no bank, with an encoder or without."""

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import ecom_rag
-from ecom_rag import jobs, records
-from ecom_rag import arguments
+from ecom_rag import arguments, jobs, records
 from ecom_rag.arguments import PathLike, path_of, path_or_none
 from ecom_rag.errors import UsageError
 from ecom_rag.models import CrossEncoder, Encoder
@@ -33,6 +32,7 @@ from ecom_rag.pipeline.seeds import ENCODED_ROUTES, Seeds, check_built, check_ro
 from ecom_rag.records import ReadReport, Record
 from ecom_rag.retrieval.bank import SeedBank
 from ecom_rag.text import Analyzer
+from ecom_rag.values import shown
 
 _MODELS = ("model", "rerank")
 
@@ -126,7 +126,7 @@ def recall_file(
     queries, output = path_of(queries, "queries"), path_of(output, "output")
     seeds, bank = path_or_none(seeds, "seeds"), path_or_none(bank, "bank")
     if not isinstance(settings, Recall):
-        raise UsageError(f"settings is {settings!r:.40}; expected Recall(...)")
+        raise UsageError(f"settings is {shown(settings)}; expected Recall(...)")
     arguments.function(load_encoder, "load_encoder", "an Encoder", optional=True)
     arguments.function(load_cross_encoder, "load_cross_encoder", "a CrossEncoder", optional=True)
     if (seeds is None) == (bank is None):

@@ -29,7 +29,8 @@ def rerank_file(
     """Rerank a file of results; see ``retrieval.rerank.rerank`` for what moves where.
 
     Args:
-        results: Path (``str`` or ``Path``), or ``-`` for standard input, of records with ``topk_sim``, ``topk_seed``, ``topk_metadata``.
+        results: Path (``str`` or ``Path``), or ``-`` for standard input, of records with ``topk_sim``, ``topk_seed``,
+            ``topk_metadata``.
         output: Path, or ``-`` for standard output; appears under its name only when complete.
         load_cross_encoder: Called once the cheap checks are passed.
         top_k: Keep this many a record; by default all.

@@ -43,7 +43,8 @@ class Seeds:
     """Seed records with an index a route.
 
     Args:
-        records: The seeds, at least one; any iterable of records, ``metadata`` may be left out. They are kept, not copied.
+        records: The seeds, at least one; any iterable of records, ``metadata`` may be left out. They are kept as they
+            are, not copied.
         routes: Of ``ROUTES``.
         encoder: For ``dense``, ``sparse`` and ``multivector``.
         embeddings: The seeds' embeddings where they are known already.
@@ -76,7 +77,7 @@ class Seeds:
         if outputs and embeddings is None:
             assert encoder is not None
             embeddings = encoder.encode(texts, outputs=outputs)
-        elif outputs:
+        elif outputs and embeddings is not None:
             embeddings = fitting(embeddings, outputs, len(records))
         self._indexes = {route: _index(route, texts, embeddings, analyzer) for route in routes}
         self._masks: dict[str, NDArray[np.bool_]] = {}

@@ -52,8 +52,8 @@ def listed(values: Any, name: str, expected: str) -> list[Any]:
         UsageError: Nothing to iterate over, or a single text, dict or bytes.
     """
     if isinstance(values, str | bytes | Mapping) or not isinstance(values, Iterable):
-        shown = f"the text {shown(values)}" if isinstance(values, str) else f"of type {type_name(values)}"
-        raise UsageError(f"{name} is {shown}; expected {expected}")
+        found = f"the text {shown(values)}" if isinstance(values, str) else f"of type {type_name(values)}"
+        raise UsageError(f"{name} is {found}; expected {expected}")
     return list(values)
 
 

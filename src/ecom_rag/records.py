@@ -21,6 +21,7 @@ from typing import IO, Any
 import orjson
 
 from ecom_rag import parquet
+from ecom_rag.arguments import PathLike, one_of, path_of
 from ecom_rag.errors import RecordError, UsageError
 from ecom_rag.values import plain, type_name
 
@@ -44,12 +45,13 @@ class ReadReport:
     rejections: list[dict[str, Any]] = field(default_factory=list)  # drained by whoever writes them down
 
 
-def file_format(path: str) -> str:
+def file_format(path: PathLike) -> str:
     """The format of a path by its extension; ``-`` (a pipe) is ``.jsonl``.
 
     Raises:
         UsageError: The extension is none of the known ones.
     """
+    path = path_of(path, "path")
     if path == "-":
         return ".jsonl"
     for suffix in sorted(FORMATS, key=len, reverse=True):
@@ -59,7 +61,7 @@ def file_format(path: str) -> str:
 
 
 def read(
-    path: str,
+    path: PathLike,
     *,
     on_bad_line: str = "fail",
     check: Callable[[Record], None] | None = None,
@@ -68,7 +70,7 @@ def read(
     """Stream the records of a file.
 
     Args:
-        path: Path of a known format, or ``-`` for JSON lines on standard input.
+        path: Path (``str`` or ``Path``) of a known format, or ``-`` for JSON lines on standard input.
         on_bad_line: ``fail`` raises at the first bad line; ``skip`` notes it in ``report.rejections`` and goes on.
         check: A further check of a record; raises ``ValueError`` with the reason.
         report: Filled with counts while reading. A caller that gives none offers no skipping, and errors do not either.
@@ -84,13 +86,15 @@ def read(
 
 
 def placed(
-    path: str,
+    path: PathLike,
     *,
     on_bad_line: str = "fail",
     check: Callable[[Record], None] | None = None,
     report: ReadReport | None = None,
 ) -> Iterator[tuple[str, Record]]:
     """As ``read``, each record with its place, e.g. ``seeds.jsonl:7``, for errors that show only later."""
+    path = path_of(path, "path")
+    one_of(on_bad_line, "on_bad_line", ("fail", "skip"))
     hint = "" if report is None else " (or pass --on-bad-line skip)"
     report = report if report is not None else ReadReport()
     for where, raw in _raw_items(path, file_format(path)):
@@ -126,8 +130,10 @@ def cleaned(items: Iterable[Record], what: str = "record") -> Iterator[Record]:
         RecordError: Something that is no record; names its number (from 0), the key and what was found there.
     """
     if isinstance(items, str | bytes | Mapping) or not isinstance(items, Iterable):
-        raise UsageError(f"found {type_name(items)} in place of several records; expected a list of"
-                         ' {"text": "...", "metadata": {}}')  # fmt: skip
+        raise UsageError(
+            f"found {type_name(items)} in place of several records; expected a list of"
+            ' {"text": "...", "metadata": {}}'
+        )
     for number, item in enumerate(items):
         try:
             yield _sound(plain(item) if isinstance(item, Mapping) else item)
@@ -135,7 +141,7 @@ def cleaned(items: Iterable[Record], what: str = "record") -> Iterator[Record]:
             raise RecordError(f"{what} {number}", str(error)) from None
 
 
-def objects(path: str) -> Iterator[tuple[str, dict[str, Any]]]:
+def objects(path: PathLike) -> Iterator[tuple[str, dict[str, Any]]]:
     """Place and object of each line of JSON lines, whatever its keys; lone surrogates become U+FFFD.
 
     Args:
@@ -145,6 +151,7 @@ def objects(path: str) -> Iterator[tuple[str, dict[str, Any]]]:
         RecordError: A line that is not a JSON object, or a damaged file.
         UsageError: No such file.
     """
+    path = path_of(path, "path")
     for where, raw in _raw_items(path, ".jsonl.gz" if path.endswith(".gz") else ".jsonl"):
         try:
             item = _without_surrogates(raw, loads(raw))

@@ -13,6 +13,7 @@ from typing import IO, Any
 import numpy as np
 
 from ecom_rag import records
+from ecom_rag.arguments import PathLike, path_of, text_of
 from ecom_rag.errors import RecordError, UsageError
 from ecom_rag.evaluation.measures import Qrels, Run
 from ecom_rag.records import Record
@@ -41,13 +42,14 @@ class Beir:
             yield _beir_record(where, item, title=True)
 
 
-def read_beir(folder: str, split: str = "test") -> Beir:
+def read_beir(folder: PathLike, split: str = "test") -> Beir:
     """Open a BEIR folder: ``corpus.jsonl[.gz]``, ``queries.jsonl[.gz]``, ``qrels/<split>.tsv``.
 
     Raises:
         UsageError: A part of it is missing.
         RecordError: A line that does not fit.
     """
+    folder, split = path_of(folder, "folder"), text_of(split, "split")
     if not Path(folder).is_dir():
         raise UsageError(
             f"{folder}: no such folder; expected a BEIR folder with corpus.jsonl, queries.jsonl and qrels/"
@@ -80,13 +82,14 @@ def write_records(items: Iterable[Record], path: str) -> int:
     return count
 
 
-def read_qrels(path: str) -> Qrels:
+def read_qrels(path: PathLike) -> Qrels:
     """Judgements: TREC (query, iteration, document, grade) or BEIR (header, then query, document, grade).
 
     Raises:
         UsageError: No such file, or it judges nothing.
         RecordError: A line that does not fit.
     """
+    path = path_of(path, "path")
     qrels: Qrels = {}
     for number, where, line in _text_lines(path):
         fields = line.split("\t") if line.count("\t") == 2 else line.split()
@@ -118,7 +121,7 @@ def write_qrels(qrels: Qrels, path: str) -> None:
                 sink.write(f"{_plain(query, path)} 0 {_plain(document, path)} {grade}\n".encode())
 
 
-def read_run(path: str) -> Run:
+def read_run(path: PathLike) -> Run:
     """A TREC run: query, Q0, document, rank, score, tag. As for trec_eval the score decides, not the rank.
 
     Equal scores are ordered by document id, descending, as trec_eval does.
@@ -127,6 +130,7 @@ def read_run(path: str) -> Run:
         UsageError: No such file, or it holds nothing.
         RecordError: A line that does not fit.
     """
+    path = path_of(path, "path")
     found: dict[str, dict[str, float]] = {}
     for _, where, line in _text_lines(path):
         fields = line.split()
@@ -174,7 +178,7 @@ def write_run(results: Iterable[tuple[str, list[str], list[float]]], path: str, 
                 sink.write(line.encode())
 
 
-def read_results(path: str, *, check: Callable[[Record], None] | None = None) -> list[Record]:
+def read_results(path: PathLike, *, check: Callable[[Record], None] | None = None) -> list[Record]:
     """Results of ``ecom-rag score``, ``recall`` or ``rerank``.
 
     Args:

@@ -119,8 +119,10 @@ class CrossEncoder:
 
     def __repr__(self) -> str:
         at = self.placement
-        return (f"CrossEncoder({str(self.folder)!r}, max_length={self._max_length},"
-                f" {at.runtime} {at.precision} on {at.device})")  # fmt: skip
+        return (
+            f"CrossEncoder({str(self.folder)!r}, max_length={self._max_length},"
+            f" {at.runtime} {at.precision} on {at.device})"
+        )
 
     def score(
         self,

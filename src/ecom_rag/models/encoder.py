@@ -149,8 +149,10 @@ class Encoder:
 
     def __repr__(self) -> str:
         at = self.placement
-        return (f"Encoder({str(self.checkpoint.folder)!r}, outputs={'+'.join(self.outputs)}, dimension={self.dimension},"
-                f" max_length={self.checkpoint.max_length}, {at.runtime} {at.precision} on {at.device})")  # fmt: skip
+        return (
+            f"Encoder({str(self.checkpoint.folder)!r}, outputs={'+'.join(self.outputs)}, dimension={self.dimension},"
+            f" max_length={self.checkpoint.max_length}, {at.runtime} {at.precision} on {at.device})"
+        )
 
     @property
     def dimension(self) -> int:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ecom_rag import arguments, records
-from ecom_rag.arguments import flag, names_of, number, path_of, whole
+from ecom_rag.arguments import flag, names_of, path_of, whole
 from ecom_rag.errors import UsageError
 from ecom_rag.models import CrossEncoder, Embeddings, Encoder
 from ecom_rag.pipeline.results import result_of
@@ -70,8 +70,8 @@ class Recall:
         """
         whole(self.top_k, "top-k")
         whole(self.depth, "depth")
-        number(self.rrf_constant, "rrf_constant", low=0, expected="a number of at least 0, e.g. 60")
-        number(self.blend, "blend", low=0, high=1, expected="0 to 1, the reranker's share")
+        arguments.number(self.rrf_constant, "rrf_constant", low=0, expected="a number of at least 0, e.g. 60")
+        arguments.number(self.blend, "blend", low=0, high=1, expected="0 to 1, the reranker's share")
         for name in ("exact_multivector", "normalize"):
             flag(getattr(self, name), name)
         if self.weights is not None and not isinstance(self.weights, Mapping):
@@ -102,11 +102,19 @@ class Recall:
         return load_fusion(str(self.fusion)) if str(self.fusion).endswith(".json") else None
 
     def routes_of_file(self, *, encoder: bool) -> tuple[str, ...]:
-        """The routes over seeds that are no bank, with an encoder or without."""
+        """The routes over seeds that are no bank.
+
+        Args:
+            encoder: Whether there is one.
+        """
         return self.routes or (("bm25", "dense") if encoder else ("bm25",))
 
     def check_reranker(self, *, given: bool) -> None:
-        """Raise ``UsageError`` where there is no reranker, but something that only a reranker heeds."""
+        """Raise ``UsageError`` where there is no reranker, but something that only a reranker heeds.
+
+        Args:
+            given: Whether there is a reranker.
+        """
         for name, idle in (("blend", self.blend == 1), ("normalize", not self.normalize)):
             if not given and not idle:
                 raise UsageError(f"{name} is given, but no reranker; name one with --rerank, or leave it out")

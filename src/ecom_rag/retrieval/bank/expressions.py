@@ -265,8 +265,10 @@ def _conditions(path: Path, key: str, condition: Any) -> list[Filter]:
         elif operator in OPERATORS and _is_scalar(value) and (operator == "=" or kind(value) in ("number", "string")):
             found.append(Compare(path, operator, value))
         else:
-            known = (f'a value, {", ".join(OPERATORS)} with a value, "in" with a list, "contains" with the value of an'
-                     ' element, "exists" with true or false')  # fmt: skip
+            known = (
+                f'a value, {", ".join(OPERATORS)} with a value, "in" with a list, "contains" with the value of an'
+                ' element, "exists" with true or false'
+            )
             raise UsageError(f"filter: {key!r} has the condition {operator!r}: {shown(value)}; expected {known}")
     return found
 

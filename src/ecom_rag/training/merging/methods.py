@@ -5,13 +5,17 @@ of the base). Where a method is mergekit's, the numbers are mergekit's.
 """
 
 import math
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from ecom_rag.arguments import listed
 from ecom_rag.errors import UsageError
+from ecom_rag.values import scalar, shown
 
 METHODS = ("linear", "slerp", "task-arithmetic", "ties")
 WITH_BASE = ("task-arithmetic", "ties")
@@ -55,20 +59,26 @@ def check_mix(mix: Mix, models: int, *, has_base: bool) -> Mix:
         raise UsageError(f"method slerp walks from one model to another; expected 2 models, found {models}")
     if models < 1 or (models < 2 and mix.method not in WITH_BASE):
         raise UsageError(f"{models} models cannot be merged by {mix.method}; name at least 2")
-    for row in mix.weights:
-        if len(row) != models or not all(math.isfinite(weight) for weight in row):
-            raise UsageError(f"weights {row} do not fit; expected one number for each of the {models} models")
+    rows = [listed(row, "weights", "one number for each model") for row in listed(mix.weights, "weights", "rows")]
+    for row in rows:
+        if len(row) != models or not all(map(_is_finite, row)):
+            raise UsageError(f"weights {shown(row)} do not fit; expected one number for each of the {models} models")
         if mix.method not in WITH_BASE and (min(row) < 0 or sum(row) <= 0):
             raise UsageError(f"weights {row} do not fit {mix.method}; expected none below 0 and one above")
-    if not mix.weights:
+    if not rows:
         raise UsageError("no weights; expected one number for each model")
-    if not 0 < mix.density <= 1:
-        raise UsageError(f"density is {mix.density}; expected a share above 0, at most 1")
-    if not math.isfinite(mix.scale):
-        raise UsageError(f"lambda is {mix.scale}; expected a number")
+    if not _is_finite(mix.density) or not 0 < mix.density <= 1:
+        raise UsageError(f"density is {shown(mix.density)}; expected a share above 0, at most 1")
+    if not _is_finite(mix.scale):
+        raise UsageError(f"lambda is {shown(mix.scale)}; expected a number")
     if mix.method in WITH_BASE:
         return mix
-    return replace(mix, weights=tuple(tuple(weight / sum(row) for weight in row) for row in mix.weights))
+    return replace(mix, weights=tuple(tuple(weight / sum(row) for weight in row) for row in rows))
+
+
+def _is_finite(value: Any) -> bool:
+    own = scalar(value)
+    return isinstance(own, int | float) and not isinstance(own, bool) and abs(own) <= sys.float_info.max
 
 
 def apply(mix: Mix, tensors: Sequence[Tensor], base: Tensor | None, *, block: int = 0) -> Tensor:

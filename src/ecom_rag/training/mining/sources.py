@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ecom_rag import records
-from ecom_rag.errors import UsageError
+from ecom_rag.errors import RecordError, UsageError
 from ecom_rag.evaluation.formats import Beir, read_beir
 from ecom_rag.records import Record
 from ecom_rag.training.data import label_of
@@ -91,6 +91,7 @@ class Source:
             document that is always a negative is learned as never relevant, and those that are judged for validation
             and test queries alone are just such documents.
         grades: Of a BEIR folder, say the grade of each positive.
+        items: The queries or records themselves, checked, where they do not lie in a file.
     """
 
     path: str
@@ -102,6 +103,7 @@ class Source:
     seed: int = 42
     judged_only: bool = False
     grades: bool = False
+    items: Sequence[Record] | None = None
 
 
 def kind_of(path: str) -> str:
@@ -130,26 +132,28 @@ def kind_of(path: str) -> str:
     )
 
 
-def read_corpus(source: Source, seeds: str | None) -> Corpus:
-    """The texts that negatives come from: ``seeds``, or what the queries' own source holds.
+def read_corpus(source: Source, seeds: str | Sequence[Record] | None) -> Corpus:
+    """The texts that negatives come from: ``seeds`` (a file, or checked records), or what the queries' source holds.
 
     Raises:
         UsageError: There are none.
         RecordError: A line that does not fit.
     """
     if seeds is not None:
-        items = [(item["text"], label_of(item, source.label)) for item in records.read(seeds)]
+        found = records.read(seeds) if isinstance(seeds, str) else seeds
+        items = [(item["text"], label_of(item, source.label)) for item in found]
     elif source.kind == "beir":
         beir = read_beir(source.path, source.split)
         kept = _judged(beir, least=0) if source.judged_only else None
         items = [(item["text"], None) for item in beir.documents() if kept is None or item["metadata"]["id"] in kept]
     elif source.kind == "labelled":
-        items = [(item["text"], label_of(item, source.label)) for item in records.read(source.path)]
+        items = [(item["text"], label_of(item, source.label)) for item in _records(source)]
     else:
-        items = [(text, None) for item in read_triples(source.path) for text in (*item["pos"], *item["neg"])]
+        items = [(text, None) for item in _triples(source) for text in (*item["pos"], *item["neg"])]
     corpus = Corpus(items)
     if not len(corpus):
-        raise UsageError(f"{seeds or source.path}: holds no texts; there is nothing to mine from")
+        where = seeds if isinstance(seeds, str) else source.path or "corpus"
+        raise UsageError(f"{where}: holds no texts; there is nothing to mine from")
     return corpus
 
 
@@ -195,7 +199,7 @@ class Queries:
         elif self._source.kind == "labelled":
             yield from _of_records(self._source, self._corpus)
         else:
-            for item in read_triples(self._source.path):
+            for item in _triples(self._source):
                 rest = {key: value for key, value in item.items() if key not in _REPLACED}
                 yield _object(item["query"], item["pos"], rest=rest)
 
@@ -228,13 +232,31 @@ def _of_beir(source: Source, beir: Beir, left_out: Counter[str]) -> Iterator[Rec
         yield _object(query["text"], list(positives), known=known, grades=found)
 
 
-def _of_records(source: Source, corpus: Corpus) -> Iterator[Record]:
+def _triples(source: Source) -> Iterator[Record]:
+    return read_triples(source.path) if source.items is None else iter(source.items)
+
+
+def _records(source: Source) -> Iterator[Record]:
+    """Records that all have a label."""
+
     def labelled(record: Record) -> None:
         if label_of(record, source.label) is None:
             raise ValueError(f'"metadata.{source.label}" is missing; mining with labels needs that of every record'
                              " (name another key with --label)")  # fmt: skip
 
-    for item in records.read(source.path, check=labelled):
+    if source.items is None:
+        yield from records.read(source.path, check=labelled)
+        return
+    for number, item in enumerate(source.items):
+        try:
+            labelled(item)
+        except ValueError as error:
+            raise RecordError(f"query {number}", str(error)) from None
+        yield item
+
+
+def _of_records(source: Source, corpus: Corpus) -> Iterator[Record]:
+    for item in _records(source):
         labels = [str(label_of(item, source.label))]
         rows = corpus.of_labels(labels)
         rows = rows[~np.isin(corpus.groups[rows], corpus.groups_of([item["text"]]))]

@@ -1,12 +1,21 @@
 """ecom_rag: governance retrieval for e-commerce on BGE models.
 
-The names below load on first use, so that importing the package loads no torch.
+The errors come with the package; the other names below load on first use, so that importing it loads no torch.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from ecom_rag import environment
+from ecom_rag import environment, errors
+from ecom_rag.errors import (
+    BankError,
+    EcomRagError,
+    EmbeddingError,
+    ModelError,
+    RecordError,
+    ResumeError,
+    UsageError,
+)
 
 environment.prepare()  # before any other library loads
 
@@ -16,44 +25,65 @@ _EXPORTS = {
     "CrossEncoder": "ecom_rag.models",
     "Embeddings": "ecom_rag.models",
     "Encoder": "ecom_rag.models",
-    "EcomRagError": "ecom_rag.errors",
     "Pipeline": "ecom_rag.pipeline",
     "Recall": "ecom_rag.pipeline",
     "SeedBank": "ecom_rag.retrieval.bank",
     "Seeds": "ecom_rag.pipeline",
+    "mine": "ecom_rag.training.mining",
+    "mine_file": "ecom_rag.training.mining",
     "recall_file": "ecom_rag.pipeline",
     "rerank": "ecom_rag.pipeline",
     "rerank_file": "ecom_rag.pipeline",
     "score": "ecom_rag.pipeline",
     "score_file": "ecom_rag.pipeline",
+    "teach": "ecom_rag.training.teaching",
+    "teach_file": "ecom_rag.training.teaching",
+    "train": "ecom_rag.training.start",
 }
+_MODULES = ("evaluation", "models", "pipeline", "records", "retrieval", "training")
 __all__ = [
+    "BankError",
     "CrossEncoder",
     "EcomRagError",
+    "EmbeddingError",
     "Embeddings",
     "Encoder",
+    "ModelError",
     "Pipeline",
     "Recall",
+    "RecordError",
+    "ResumeError",
     "SeedBank",
     "Seeds",
+    "UsageError",
     "__version__",
+    "errors",
+    "mine",
+    "mine_file",
     "recall_file",
     "rerank",
     "rerank_file",
     "score",
     "score_file",
+    "teach",
+    "teach_file",
+    "train",
 ]
 
 if TYPE_CHECKING:
-    from ecom_rag.errors import EcomRagError
     from ecom_rag.models import CrossEncoder, Embeddings, Encoder
     from ecom_rag.pipeline import Pipeline, Recall, Seeds, recall_file, rerank, rerank_file, score, score_file
     from ecom_rag.retrieval.bank import SeedBank
+    from ecom_rag.training.mining import mine, mine_file
+    from ecom_rag.training.start import train
+    from ecom_rag.training.teaching import teach, teach_file
 
 
 def __getattr__(name: str) -> Any:
     if name in _EXPORTS:
         return getattr(import_module(_EXPORTS[name]), name)
+    if name in _MODULES:
+        return import_module(f"ecom_rag.{name}")
     raise AttributeError(f"module 'ecom_rag' has no attribute {name!r}")
 
 

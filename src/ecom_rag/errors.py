@@ -29,9 +29,12 @@ class RecordError(EcomRagError):
     """
 
     def __init__(self, where: str, reason: str) -> None:
-        super().__init__(f"{where}: {reason}")
+        super().__init__(where, reason)  # as they came, so that the error can be pickled and copied
         self.where = where
         self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.reason}"
 
 
 class ModelError(EcomRagError):

@@ -11,7 +11,7 @@ import math
 import re
 import sys
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from decimal import Decimal
@@ -21,7 +21,9 @@ from typing import IO, Any
 import orjson
 
 from ecom_rag import parquet
+from ecom_rag.arguments import PathLike, one_of, path_of
 from ecom_rag.errors import RecordError, UsageError
+from ecom_rag.values import plain, type_name
 
 Record = dict[str, Any]
 
@@ -43,12 +45,13 @@ class ReadReport:
     rejections: list[dict[str, Any]] = field(default_factory=list)  # drained by whoever writes them down
 
 
-def file_format(path: str) -> str:
+def file_format(path: PathLike) -> str:
     """The format of a path by its extension; ``-`` (a pipe) is ``.jsonl``.
 
     Raises:
         UsageError: The extension is none of the known ones.
     """
+    path = path_of(path, "path")
     if path == "-":
         return ".jsonl"
     for suffix in sorted(FORMATS, key=len, reverse=True):
@@ -58,7 +61,7 @@ def file_format(path: str) -> str:
 
 
 def read(
-    path: str,
+    path: PathLike,
     *,
     on_bad_line: str = "fail",
     check: Callable[[Record], None] | None = None,
@@ -67,7 +70,7 @@ def read(
     """Stream the records of a file.
 
     Args:
-        path: Path of a known format, or ``-`` for JSON lines on standard input.
+        path: Path (``str`` or ``Path``) of a known format, or ``-`` for JSON lines on standard input.
         on_bad_line: ``fail`` raises at the first bad line; ``skip`` notes it in ``report.rejections`` and goes on.
         check: A further check of a record; raises ``ValueError`` with the reason.
         report: Filled with counts while reading. A caller that gives none offers no skipping, and errors do not either.
@@ -83,13 +86,15 @@ def read(
 
 
 def placed(
-    path: str,
+    path: PathLike,
     *,
     on_bad_line: str = "fail",
     check: Callable[[Record], None] | None = None,
     report: ReadReport | None = None,
 ) -> Iterator[tuple[str, Record]]:
     """As ``read``, each record with its place, e.g. ``seeds.jsonl:7``, for errors that show only later."""
+    path = path_of(path, "path")
+    one_of(on_bad_line, "on_bad_line", ("fail", "skip"))
     hint = "" if report is None else " (or pass --on-bad-line skip)"
     report = report if report is not None else ReadReport()
     for where, raw in _raw_items(path, file_format(path)):
@@ -107,7 +112,36 @@ def placed(
         yield where, record
 
 
-def objects(path: str) -> Iterator[tuple[str, dict[str, Any]]]:
+def cleaned(items: Iterable[Record], what: str = "record") -> Iterator[Record]:
+    """Records from Python as a file would give them: with a text and metadata, and nothing that JSON cannot hold.
+
+    NumPy scalars become Python's own, tuples lists; ``metadata`` may be left out. A record that is plain already is
+    passed on as it is, not copied.
+
+    Args:
+        items: Records; any iterable, read once.
+        what: What one of them is called in errors: ``query``, ``seed``.
+
+    Yields:
+        The records in order.
+
+    Raises:
+        UsageError: A single record or text in place of several.
+        RecordError: Something that is no record; names its number (from 0), the key and what was found there.
+    """
+    if isinstance(items, str | bytes | Mapping) or not isinstance(items, Iterable):
+        raise UsageError(
+            f"found {type_name(items)} in place of several records; expected a list of"
+            ' {"text": "...", "metadata": {}}'
+        )
+    for number, item in enumerate(items):
+        try:
+            yield _sound(plain(item) if isinstance(item, Mapping) else item)
+        except ValueError as error:
+            raise RecordError(f"{what} {number}", str(error)) from None
+
+
+def objects(path: PathLike) -> Iterator[tuple[str, dict[str, Any]]]:
     """Place and object of each line of JSON lines, whatever its keys; lone surrogates become U+FFFD.
 
     Args:
@@ -117,6 +151,7 @@ def objects(path: str) -> Iterator[tuple[str, dict[str, Any]]]:
         RecordError: A line that is not a JSON object, or a damaged file.
         UsageError: No such file.
     """
+    path = path_of(path, "path")
     for where, raw in _raw_items(path, ".jsonl.gz" if path.endswith(".gz") else ".jsonl"):
         try:
             item = _without_surrogates(raw, loads(raw))
@@ -288,6 +323,16 @@ def loads(raw: bytes) -> Any:
 
 def _to_record(raw: Any, report: ReadReport) -> Record:
     record: Any = loads(raw) if isinstance(raw, bytes) else _plain_row(raw)
+    if isinstance(record, dict) and not isinstance(raw, bytes) and isinstance(record.get("metadata"), str):
+        record["metadata"] = _metadata_of_string(record["metadata"])  # as other tools' parquet keeps objects
+    record = _sound(record)
+    clean = _without_surrogates(raw, record)
+    report.surrogates_replaced += clean is not record
+    return dict(clean)
+
+
+def _sound(record: Any) -> Record:
+    """A record with a text and an object as metadata; ``ValueError`` says why it is none."""
     if not isinstance(record, dict):
         raise ValueError(f'found {_kind(record)}; expected an object like {{"text": "...", "metadata": {{}}}}')
     if "text" not in record:
@@ -299,15 +344,11 @@ def _to_record(raw: Any, report: ReadReport) -> Record:
     if not text.strip():
         raise ValueError('"text" is empty; remove the record or give it a text')
     metadata = record.get("metadata")
-    if isinstance(metadata, str) and not isinstance(raw, bytes):  # other tools' parquet keeps objects as JSON strings
-        record["metadata"] = metadata = _metadata_of_string(metadata)
     if metadata is None:
-        record["metadata"] = {}
-    elif not isinstance(metadata, dict):
+        return {**record, "metadata": {}}
+    if not isinstance(metadata, dict):
         raise ValueError(f'"metadata" is {_kind(metadata)}; expected an object (or leave it out)')
-    clean = _without_surrogates(raw, record)
-    report.surrogates_replaced += clean is not record
-    return dict(clean)
+    return record
 
 
 def _plain_row(row: Any, column: str = "") -> Any:

@@ -14,6 +14,7 @@ from typing import IO, Any
 import numpy as np
 
 from ecom_rag import records
+from ecom_rag.arguments import PathLike, path_of, text_of
 from ecom_rag.errors import RecordError, UsageError
 from ecom_rag.evaluation.measures import Qrels, Run
 from ecom_rag.identity import as_id
@@ -44,13 +45,14 @@ class Beir:
             yield _beir_record(where, item, title=True)
 
 
-def read_beir(folder: str, split: str = "test") -> Beir:
+def read_beir(folder: PathLike, split: str = "test") -> Beir:
     """Open a BEIR folder: ``corpus.jsonl[.gz]``, ``queries.jsonl[.gz]``, ``qrels/<split>.tsv``.
 
     Raises:
         UsageError: A part of it is missing.
         RecordError: A line that does not fit.
     """
+    folder, split = path_of(folder, "folder"), text_of(split, "split")
     if not Path(folder).is_dir():
         raise UsageError(
             f"{folder}: no such folder; expected a BEIR folder with corpus.jsonl, queries.jsonl and qrels/"
@@ -88,7 +90,7 @@ def write_records(items: Iterable[Record], path: str) -> int:
     return count
 
 
-def read_qrels(path: str) -> Qrels:
+def read_qrels(path: PathLike) -> Qrels:
     """Judgements: TREC (query, iteration, document, grade) or BEIR (header, then query, document, grade).
 
     A judgement that stands twice with one grade is one judgement. Grades are whole numbers, also written ``2.0``.
@@ -97,6 +99,7 @@ def read_qrels(path: str) -> Qrels:
         UsageError: No such file, or it judges nothing.
         RecordError: A line that does not fit, or that judges otherwise than an earlier one.
     """
+    path = path_of(path, "path")
     qrels: Qrels = {}
     lines: dict[tuple[str, str], int] = {}
     for number, where, line in _text_lines(path):
@@ -129,7 +132,7 @@ def write_qrels(qrels: Qrels, path: str) -> None:
                 sink.write(f"{_plain(query, path)} 0 {_plain(document, path)} {grade}\n".encode())
 
 
-def read_run(path: str) -> Run:
+def read_run(path: PathLike) -> Run:
     """A TREC run: query, Q0, document, rank, score, tag. As for trec_eval the score decides, not the rank.
 
     Equal scores are ordered by document id, descending, as trec_eval does.
@@ -138,6 +141,7 @@ def read_run(path: str) -> Run:
         UsageError: No such file, or it holds nothing.
         RecordError: A line that does not fit.
     """
+    path = path_of(path, "path")
     found: dict[str, dict[str, float]] = {}
     for _, where, line in _text_lines(path):
         fields = line.split()
@@ -185,7 +189,7 @@ def write_run(results: Iterable[tuple[str, list[str], list[float]]], path: str, 
                 sink.write(line.encode())
 
 
-def read_results(path: str, *, check: Callable[[Record], None] | None = None) -> list[Record]:
+def read_results(path: PathLike, *, check: Callable[[Record], None] | None = None) -> list[Record]:
     """Results of ``ecom-rag score``, ``recall`` or ``rerank``.
 
     Args:
@@ -199,7 +203,7 @@ def read_results(path: str, *, check: Callable[[Record], None] | None = None) ->
     return [result for _, result in placed_results(path, check=check)]
 
 
-def placed_results(path: str, *, check: Callable[[Record], None] | None = None) -> Iterator[tuple[str, Record]]:
+def placed_results(path: PathLike, *, check: Callable[[Record], None] | None = None) -> Iterator[tuple[str, Record]]:
     """As ``read_results``, one at a time, each with its place."""
 
     def whole(record: Record) -> None:

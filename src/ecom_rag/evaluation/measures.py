@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ecom_rag.arguments import listed, names_of, whole
 from ecom_rag.errors import UsageError
+from ecom_rag.values import has_surrogate, scalar, shown, type_name
 
 Run = dict[str, list[str]]
 """Query id -> ids of the documents found, best first."""
@@ -20,6 +22,7 @@ Qrels = dict[str, dict[str, int]]
 """Query id -> document id -> grade; 1 and above is relevant."""
 
 DEFAULT = ("nDCG@10", "R@10", "R@100", "P@10", "RR@10", "AP", "Success@1", "Success@10")
+_GRADE = 1 << 31  # trec_eval counts in C
 _ALIASES = {"mrr": "RR", "map": "AP", "ndcg": "nDCG", "recall": "R", "precision": "P", "success": "Success",
             "hit": "Success"}  # fmt: skip
 
@@ -92,19 +95,23 @@ def evaluate_run(run: Mapping[str, Sequence[str]], qrels: Qrels, measures: Seque
     its scores were, so that ties stand as they were returned. Queries without judgements are left out.
 
     Args:
-        run: Query id -> document ids, best first; of a document named twice the first place counts.
-        qrels: Query id -> document id -> grade.
+        run: Query id -> document ids, best first; of a document named twice the first place counts. Ids are texts or
+            integers; ``7`` and ``"7"`` are the same.
+        qrels: Query id -> document id -> grade, a whole number; 1 and above is relevant.
         measures: Names by ``ir_measures``: ``nDCG@10``, ``R@100``, ``P@5``, ``RR@10``, ``AP``, ``Success@1``, ...
 
     Returns:
         Figures, higher is better.
 
     Raises:
-        UsageError: An unknown measure, nothing judged, or no judged query in the run.
+        UsageError: Something else than ids and grades, an unknown measure, nothing judged, or no judged query in the
+            run.
     """
     import ir_measures
 
-    names = parse_measures(" ".join(measures))
+    names = parse_measures(" ".join(names_of(measures, "measures")))
+    run = {key: [_id(document, "run") for document in found] for key, found in _lists(run).items()}
+    qrels = {key: _grades(key, judged) for key, judged in _by_id(qrels, "qrels").items()}
     if not qrels:
         raise UsageError("there are no judgements to measure against; give at least one judged query")
     if not any(query in run for query in qrels):
@@ -147,6 +154,28 @@ def run_notes(run: Mapping[str, Sequence[str]], qrels: Qrels) -> list[str]:
     if double:
         notes.append(f"{double} queries name a document more than once; the first place counts")
     return notes
+
+
+def _id(value: Any, where: str) -> str:
+    own = scalar(value)
+    if isinstance(own, bool) or not isinstance(own, str | int) or (isinstance(own, str) and has_surrogate(own)):
+        raise UsageError(f"{where}: the id {shown(value)} is of type {type_name(value)}; expected a text or an integer")
+    return str(own)
+
+
+def _by_id(value: Any, name: str) -> dict[str, Any]:
+    if not isinstance(value, Mapping):
+        raise UsageError(f"{name} is of type {type_name(value)}; expected a dict with the query ids as keys")
+    return {_id(key, name): item for key, item in value.items()}
+
+
+def _lists(run: Any) -> dict[str, list[Any]]:
+    return {key: listed(item, f"run[{key!r}]", "a list of document ids") for key, item in _by_id(run, "run").items()}
+
+
+def _grades(query: str, judged: Any) -> dict[str, int]:
+    where = f"qrels[{query!r}]"
+    return {key: whole(grade, f"{where}[{key!r}]", least=-_GRADE) for key, grade in _by_id(judged, where).items()}
 
 
 def _examples(qrels: Mapping[str, Any], run: Mapping[str, Any]) -> str:

@@ -2,9 +2,14 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from ecom_rag.arguments import whole
+from ecom_rag.errors import UsageError
+from ecom_rag.values import shown
 
 RESAMPLES = 10_000
 _CELLS = 4_000_000  # random numbers drawn at a time
@@ -50,9 +55,37 @@ def bootstrap(values: NDArray[np.float64], *, resamples: int = RESAMPLES, seed: 
     Args:
         values: ``(queries,)``, at least one.
         resamples: Draws of as many queries, with replacement.
-        seed: Of the draws.
+        seed: Of the draws, a whole number from 0.
+
+    Returns:
+        The mean and the ends of its 95 % interval, in the unit of ``values``.
+
+    Raises:
+        UsageError: No figures, or something that is no figure.
     """
-    return intervals(values[:, None], resamples=resamples, seed=seed)[0]
+    check_draws(resamples, seed)
+    return intervals(figures(values, "values")[:, None], resamples=resamples, seed=seed)[0]
+
+
+def figures(values: Any, name: str) -> NDArray[np.float64]:
+    """One figure per query as an array.
+
+    Raises:
+        UsageError: None, or something that is no finite number.
+    """
+    try:
+        found = np.asarray(values if isinstance(values, np.ndarray) else list(values), np.float64)
+    except (TypeError, ValueError, OverflowError):
+        found = np.empty(0)
+    if found.ndim != 1 or len(found) == 0 or not np.isfinite(found).all():
+        raise UsageError(f"{name} is {shown(values)}; expected one finite number per query, at least one")
+    return found
+
+
+def check_draws(resamples: int, seed: int) -> None:
+    """Raise ``UsageError`` unless there can be so many draws."""
+    whole(resamples, "resamples")
+    whole(seed, "seed", least=0)
 
 
 def intervals(values: NDArray[np.float64], *, resamples: int = RESAMPLES, seed: int = 0) -> list[Interval]:
@@ -72,8 +105,22 @@ def compare(
         first: ``(queries,)`` figures of one run.
         second: Those of the other, same queries in the same order.
         resamples: Of each; the smallest p is ``1 / (resamples + 1)``.
-        seed: Of the draws.
+        seed: Of the draws, a whole number from 0.
+
+    Returns:
+        The mean of ``second - first`` with its 95 % interval (above 0 where the second is better), p, and how many
+        queries are better, worse and equal.
+
+    Raises:
+        UsageError: No figures, something that is no figure, or two runs of different length.
     """
+    check_draws(resamples, seed)
+    first, second = figures(first, "first"), figures(second, "second")
+    if len(first) != len(second):
+        raise UsageError(
+            f"first holds {len(first)} figures and second {len(second)}; expected those of one set of"
+            " queries, in one order"
+        )
     return comparisons(first[:, None], second[:, None], resamples=resamples, seed=seed)[0]
 
 

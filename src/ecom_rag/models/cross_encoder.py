@@ -1,11 +1,13 @@
 """Pairs of query and document to relevance, with each distinct text tokenised once."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ecom_rag.arguments import PathLike, flag, pairs_of, path_of, text_of, whole, whole_or_none
 from ecom_rag.errors import EmbeddingError, ModelError
 from ecom_rag.models import runtimes
 from ecom_rag.models.batching import batches
@@ -19,12 +21,14 @@ class CrossEncoder:
     """A loaded reranker: bge-reranker-base, -large, -v2-m3, or any sequence classifier with one logit.
 
     Attributes:
+        folder: Where the checkpoint lies.
         placement: Runtime, precision and device in use.
         fingerprint: Changes with the weights.
     """
 
     def __init__(
         self,
+        folder: Path,
         tokenizer: Tokenizer,
         runtime: runtimes.Runtime,
         placement: runtimes.Placement,
@@ -33,6 +37,7 @@ class CrossEncoder:
         batch_tokens: int,
         max_length: int,
     ) -> None:
+        self.folder = folder
         self.placement = placement
         self.fingerprint = fingerprint
         self._tokenizer = tokenizer
@@ -43,7 +48,7 @@ class CrossEncoder:
     @classmethod
     def from_pretrained(
         cls,
-        model: str,
+        model: PathLike,
         *,
         runtime: str = "auto",
         precision: str = "auto",
@@ -54,7 +59,7 @@ class CrossEncoder:
         """Load a checkpoint.
 
         Args:
-            model: Local folder, hub id, or ``starter``.
+            model: Local folder (``str`` or ``Path``), hub id, or ``starter``.
             runtime: ``auto``, ``torch`` or ``openvino``.
             precision: ``auto``, ``fp32``, ``bf16``, ``fp16`` or ``int8``.
             device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
@@ -63,7 +68,10 @@ class CrossEncoder:
 
         Raises:
             ModelError: The checkpoint cannot be found, read, or does not give one logit.
+            UsageError: An option of the wrong kind.
         """
+        model, device = path_of(model, "model"), text_of(device, "device")
+        batch_tokens, max_length = whole_or_none(batch_tokens, "batch_tokens"), whole(max_length, "max_length")
         folder = locate(model, reranker=True)
         config = read_config(folder)
         labels = len(config.get("id2label") or {}) or int(config.get("num_labels", 2))
@@ -90,6 +98,7 @@ class CrossEncoder:
             return networks.CrossEncoderNetwork(folder, uses_token_types=types)
 
         return cls(
+            folder,
             tokenizer,
             runtimes.load(build, placement, f"{print_of_files}-cross"),
             placement,
@@ -109,9 +118,16 @@ class CrossEncoder:
             "max_length": self._max_length,
         }
 
+    def __repr__(self) -> str:
+        at = self.placement
+        return (
+            f"CrossEncoder({str(self.folder)!r}, max_length={self._max_length},"
+            f" {at.runtime} {at.precision} on {at.device})"
+        )
+
     def score(
         self,
-        pairs: Sequence[tuple[str, str]],
+        pairs: Iterable[tuple[str, str]],
         *,
         normalize: bool = False,
         progress: Callable[[int], None] | None = None,
@@ -119,16 +135,18 @@ class CrossEncoder:
         """Relevance of documents to queries; each distinct pair is scored once.
 
         Args:
-            pairs: ``(query, document)``.
+            pairs: Any iterable of ``(query, document)``.
             normalize: Put the logits through a sigmoid.
             progress: Called with the number of pairs done, as they get done.
 
         Returns:
-            ``(len(pairs),)`` float32 logits (any real), or in 0..1 with ``normalize``; higher is more relevant.
+            ``(pairs,)`` float32 logits (any real), or in 0..1 with ``normalize``; higher is more relevant.
 
         Raises:
+            UsageError: A single pair in place of several, or something that is no pair of texts.
             EmbeddingError: The model gave NaN or infinity.
         """
+        pairs, normalize = pairs_of(pairs), flag(normalize, "normalize")
         distinct: dict[tuple[str, str], int] = {}
         inverse = np.fromiter(
             (distinct.setdefault((query, document), len(distinct)) for query, document in pairs), np.int64, len(pairs)

@@ -1,5 +1,7 @@
 """What an encoder gives back, as arrays: dense rows, sparse rows, and one small matrix of vectors a text."""
 
+import zipfile
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,11 +12,13 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix, vstack
 
 from ecom_rag import disk
+from ecom_rag.arguments import PathLike, path_of
+from ecom_rag.errors import EmbeddingError, UsageError
 
 OUTPUTS = ("dense", "sparse", "multivector")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False, eq=False)
 class Ragged:
     """Rows of different lengths in one array: row ``i`` is ``values[offsets[i] : offsets[i + 1]]``.
 
@@ -25,6 +29,9 @@ class Ragged:
 
     values: NDArray[Any]
     offsets: NDArray[np.int64]
+
+    def __repr__(self) -> str:
+        return f"Ragged({len(self)} rows, values {'x'.join(map(str, self.values.shape))})"
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -51,7 +58,7 @@ class Ragged:
         return Ragged(self.values[np.repeat(self.offsets[rows], lengths) + within], offsets)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False, eq=False)
 class Embeddings:
     """Embeddings of ``n`` texts; an output that was not asked for is ``None``.
 
@@ -65,22 +72,46 @@ class Embeddings:
     sparse: csr_matrix | None = None
     multivector: Ragged | None = None
 
+    def __repr__(self) -> str:
+        shapes = {
+            "dense": None if self.dense is None else self.dense.shape,
+            "sparse": None if self.sparse is None else self.sparse.shape,
+            "multivector": None if self.multivector is None else self.multivector.values.shape,
+        }
+        shown = ", ".join(f"{name} {'x'.join(map(str, shape))}" for name, shape in shapes.items() if shape is not None)
+        return f"Embeddings({len(self)} texts: {shown})" if shown else "Embeddings(none)"
+
     def __len__(self) -> int:
         for output in (self.dense, self.multivector):
             if output is not None:
                 return len(output)
         return int(self.sparse.shape[0]) if self.sparse is not None else 0
 
-    def take(self, rows: NDArray[np.int64]) -> "Embeddings":
-        """The embeddings of some texts, by row number, in the given order."""
+    def take(self, rows: NDArray[np.int64] | Sequence[int]) -> "Embeddings":
+        """The embeddings of some texts.
+
+        Args:
+            rows: ``(m,)`` row numbers from 0, in the order wanted.
+
+        Returns:
+            ``m`` rows of every output.
+        """
+        rows = np.asarray(rows, np.int64)
         return Embeddings(
             None if self.dense is None else self.dense[rows],
             None if self.sparse is None else self.sparse[rows],
             None if self.multivector is None else self.multivector.take(rows),
         )
 
-    def save(self, path: Path) -> None:
-        """Write one uncompressed ``.npz``."""
+    def save(self, path: PathLike) -> None:
+        """Write one uncompressed ``.npz``.
+
+        Args:
+            path: File to write; what is there is replaced.
+
+        Raises:
+            UsageError: Not a path.
+        """
         arrays: dict[str, NDArray[Any]] = {}
         if self.dense is not None:
             arrays["dense"] = self.dense
@@ -89,12 +120,32 @@ class Embeddings:
             arrays |= {"sparse_indptr": self.sparse.indptr, "sparse_shape": np.array(self.sparse.shape)}
         if self.multivector is not None:
             arrays |= {"multi_values": self.multivector.values, "multi_offsets": self.multivector.offsets}
+        path = Path(path_of(path, "path"))
         with disk.writing(path), path.open("wb") as handle:
             np.savez(handle, **arrays)  # type: ignore[arg-type]
 
     @classmethod
-    def load(cls, path: Path) -> Self:
-        """Read what ``save`` wrote."""
+    def load(cls, path: PathLike) -> Self:
+        """Read what ``save`` wrote.
+
+        Args:
+            path: The file.
+
+        Raises:
+            UsageError: No such file.
+            EmbeddingError: Something else than ``save`` writes, or a damaged file.
+        """
+        name = path_of(path, "path")
+        try:
+            return cls._load(name)
+        except FileNotFoundError:
+            raise UsageError(f"{name}: no such file; expected embeddings that Embeddings.save wrote") from None
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
+            kind = type(error).__name__
+            raise EmbeddingError(f"{name}: is not what Embeddings.save writes, or is damaged ({kind})") from None
+
+    @classmethod
+    def _load(cls, path: str) -> Self:
         with np.load(path, allow_pickle=False) as arrays:
             weights = None
             if "sparse_data" in arrays:
@@ -105,7 +156,18 @@ class Embeddings:
 
     @classmethod
     def concatenate(cls, parts: Sequence["Embeddings"]) -> Self:
-        """Join blocks that hold the same outputs."""
+        """Join blocks that hold the same outputs.
+
+        Args:
+            parts: At least one block, in order.
+
+        Raises:
+            EmbeddingError: No block, or blocks of different outputs.
+        """
+        held = {tuple(getattr(part, name) is None for name in OUTPUTS) for part in parts}
+        if len(held) != 1:
+            found = "no blocks" if not parts else "blocks that hold different outputs"
+            raise EmbeddingError(f"found {found}; expected at least one, all with the same outputs")
         dense = [part.dense for part in parts if part.dense is not None]
         weights = [part.sparse for part in parts if part.sparse is not None]
         multi = [part.multivector for part in parts if part.multivector is not None]

@@ -1,13 +1,23 @@
 """Texts to embeddings, with bge-m3's three outputs from one pass."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
+from ecom_rag.arguments import (
+    PathLike,
+    names_of,
+    one_of,
+    path_of,
+    text_of,
+    text_or_none,
+    texts_of,
+    whole_or_none,
+)
 from ecom_rag.errors import EmbeddingError, ModelError, UsageError
 from ecom_rag.models import runtimes
 from ecom_rag.models.batching import Batch, batches
@@ -55,7 +65,7 @@ class Encoder:
     @classmethod
     def from_pretrained(
         cls,
-        model: str,
+        model: PathLike,
         *,
         runtime: str = "auto",
         precision: str = "auto",
@@ -70,7 +80,7 @@ class Encoder:
         """Load a checkpoint.
 
         Args:
-            model: Local folder, hub id, or ``starter``.
+            model: Local folder (``str`` or ``Path``), hub id, or ``starter``.
             runtime: ``auto``, ``torch`` or ``openvino``.
             precision: ``auto``, ``fp32``, ``bf16``, ``fp16`` or ``int8``.
             device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
@@ -86,14 +96,18 @@ class Encoder:
             ModelError: The checkpoint cannot be found, read or used.
             UsageError: Options that do not go together.
         """
+        model = path_of(model, "model")
+        device = text_of(device, "device")
+        batch_tokens = whole_or_none(batch_tokens, "batch_tokens")
+        truncate_dim = whole_or_none(truncate_dim, "truncate_dim")
         folder = locate(model)
         checkpoint = encoder_checkpoint(
             folder,
             name=hub_name(model),
             pooling=pooling,
-            max_length=max_length,
-            query_instruction=query_instruction,
-            passage_instruction=passage_instruction,
+            max_length=whole_or_none(max_length, "max_length"),
+            query_instruction=text_or_none(query_instruction, "query_instruction"),
+            passage_instruction=text_or_none(passage_instruction, "passage_instruction"),
         )
         if truncate_dim is None:
             truncate_dim = checkpoint.truncate_dim
@@ -139,9 +153,21 @@ class Encoder:
         """The outputs this checkpoint can give, of ``dense``, ``sparse``, ``multivector``."""
         return tuple(self._positions)
 
+    def __repr__(self) -> str:
+        at = self.placement
+        return (
+            f"Encoder({str(self.checkpoint.folder)!r}, outputs={'+'.join(self.outputs)}, dimension={self.dimension},"
+            f" max_length={self.checkpoint.max_length}, {at.runtime} {at.precision} on {at.device})"
+        )
+
+    @property
+    def dimension(self) -> int:
+        """Of a dense embedding."""
+        return self._truncate_dim or self.checkpoint.dimension
+
     def encode(
         self,
-        texts: Sequence[str],
+        texts: Iterable[str],
         *,
         side: str = "passage",
         outputs: Sequence[str] = ("dense",),
@@ -150,21 +176,25 @@ class Encoder:
         """Encode texts; each distinct text is tokenised and encoded once.
 
         Args:
-            texts: Any strings; an empty one is encoded as its special tokens.
+            texts: Any iterable of strings; an empty one is encoded as its special tokens.
             side: ``query`` or ``passage``: which instruction is put before each text.
             outputs: What to compute, of ``dense``, ``sparse``, ``multivector``.
             progress: Called with the number of texts done, as they get done.
 
         Returns:
-            One row a text, in the order of ``texts``.
+            One row per text, in the order of ``texts``; of no texts arrays of no rows.
 
         Raises:
+            UsageError: A single text in place of several, something that is no text, or an unknown side or output.
             ModelError: An output that this checkpoint has no weights for.
             EmbeddingError: The model gave NaN or infinity.
         """
+        texts = texts_of(texts)
+        outputs = names_of(outputs, "outputs")
         self.check_outputs(outputs)
-        if side not in ("query", "passage"):
-            raise UsageError(f"side {side!r} is unknown; expected query or passage")
+        one_of(side, "side", ("query", "passage"))
+        if not texts:  # the shapes are those of a text; one that is empty costs next to nothing
+            return self.encode([""], side=side, outputs=outputs).take(np.empty(0, np.int64))
         wanted = [name for name in OUTPUTS if name in outputs]
         rows: dict[str, int] = {}
         inverse = np.fromiter((rows.setdefault(text, len(rows)) for text in texts), np.int64, len(texts))
@@ -184,11 +214,17 @@ class Encoder:
     def check_outputs(self, outputs: Sequence[str]) -> None:
         """Raise before any work is done if an output cannot be had.
 
+        Args:
+            outputs: Of ``dense``, ``sparse``, ``multivector``; at least one.
+
         Raises:
             ModelError: The checkpoint lacks the head; random weights are never used.
-            UsageError: No such output.
+            UsageError: No such output, or none.
         """
-        for name in outputs:
+        names = names_of(outputs, "outputs")
+        if not names:
+            raise UsageError(f"outputs is empty; expected some of {', '.join(OUTPUTS)}")
+        for name in names:
             if name not in OUTPUTS:
                 raise UsageError(f"output {name!r} is unknown; expected one of {', '.join(OUTPUTS)}")
             if name not in self._positions:
@@ -247,23 +283,16 @@ class _Collector:
                 self._vectors[row] = vectors[position, : lengths[position]].copy()
 
     def finish(self) -> Embeddings:
-        empty = self._count == 0
         weights = None
         if "sparse" in self._wanted:
             shape = (self._count, self._tokenizer.vocab_size)
-            rows, terms, values = (
-                (np.concatenate(part) for part in zip(*self._terms, strict=True)) if not empty else ([],) * 3
-            )
+            rows, terms, values = (np.concatenate(part) for part in zip(*self._terms, strict=True))
             weights = csr_matrix((values, (rows, terms)), shape=shape, dtype=np.float32)
             weights.sort_indices()
         multivector = None
         if "multivector" in self._wanted:
-            nothing = Ragged(np.empty((0, 0), np.float32), np.zeros(1, np.int64))
-            multivector = nothing if empty else Ragged.of(self._vectors)
-        if "dense" not in self._wanted:
-            return Embeddings(None, weights, multivector)
-        dense = np.empty((0, 0), np.float32) if self._dense is None else self._dense
-        return Embeddings(dense, weights, multivector)
+            multivector = Ragged.of(self._vectors)
+        return Embeddings(self._dense, weights, multivector)
 
 
 def _unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:

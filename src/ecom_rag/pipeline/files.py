@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ecom_rag import jobs, records
+from ecom_rag.arguments import whole_or_none
 from ecom_rag.errors import UsageError
 from ecom_rag.identity import known_id
 from ecom_rag.models import Embeddings, Encoder
@@ -141,8 +142,7 @@ def check_files(inputs: str, seeds: str | None, output: str, *, on_bad_line: str
         raise UsageError(
             "--on-bad-line skip writes the refused lines beside the output; give --output a path instead of -"
         )
-    if top_k is not None and top_k < 1:
-        raise UsageError(f"--top-k is {top_k}; expected at least 1")
+    whole_or_none(top_k, "--top-k")
     if seeds == "-":
         raise UsageError("--seeds - is not supported: standard input is for the queries; give the seeds as a file")
     jobs.check_output(output)

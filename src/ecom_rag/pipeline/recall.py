@@ -1,12 +1,15 @@
 """Multi-route recall: routes -> fusion -> optional reranking, over seeds in memory or over a bank."""
 
 import logging
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from ecom_rag import arguments, records
+from ecom_rag.arguments import flag, names_of, path_of, whole
 from ecom_rag.errors import UsageError
 from ecom_rag.idle import Needs, refuse_idle
 from ecom_rag.keys import parse_key
@@ -22,6 +25,7 @@ from ecom_rag.retrieval.itself import Rows, search_others
 from ecom_rag.retrieval.learned_fusion import LearnedFusion, load_fusion
 from ecom_rag.retrieval.rerank import rerank
 from ecom_rag.retrieval.weights import check_weights
+from ecom_rag.values import shown, type_name
 
 logger = logging.getLogger(__name__)
 
@@ -36,22 +40,25 @@ class Recall:
     Args:
         routes: Of ``ROUTES``; none for all that the bank has, or ``bm25`` and ``dense`` over a file.
         fusion: ``rrf``, ``weighted`` (that is ``minmax``), ``minmax``, ``zscore``, ``dbsf``, or the path of a fusion
-            fitted by ``ecom-rag evaluate --fit-fusion`` (.json).
+            fitted by ``ecom-rag evaluate --fit-fusion`` (.json; ``str`` or ``Path``).
         weights: Of routes, in fusion; by default 1, and 0.3 for ``variant``.
         rrf_constant: Of ``rrf``.
         depth: Candidates kept of each route, and of the fusion where a reranker follows.
-        top_k: Results a query.
-        filter: Over the seeds' metadata, e.g. ``label = "fraud" and price < 100``.
+        top_k: Results per query, at most ``depth``.
+        filter: Over the seeds' metadata, e.g. ``label = "fraud" and price < 100``, or its dict form.
         exact_multivector: Score every seed by MaxSim, instead of the other routes' candidates.
         normalize: Relevance of the reranker in 0..1.
-        blend: Its share in the order, see ``rerank``.
+        blend: Its share in the order, 0..1; see ``rerank``.
         exclude_self: Leave a seed out of the results of the query that it is: one of the query's id, or where one of
             them has no id, of its very text. The next best take its place, and no rank counts it.
         id_key: Metadata key of the ids of queries and seeds; by default the bank's, or ``id``.
+
+    Raises:
+        UsageError: Routes that are a single text, or a fusion that is no name and no path; ``check`` finds the rest.
     """
 
     routes: tuple[str, ...] = ()
-    fusion: str = "weighted"
+    fusion: str | os.PathLike[str] = "weighted"
     weights: Mapping[str, float] | None = None
     rrf_constant: float = RRF_CONSTANT
     depth: int = 100
@@ -63,18 +70,26 @@ class Recall:
     exclude_self: bool = False
     id_key: str | None = None
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "routes", names_of(self.routes, "routes"))
+        object.__setattr__(self, "fusion", path_of(self.fusion, "fusion"))
+
     def check(self) -> "Recall":
         """The same, if it makes sense.
 
         Raises:
             UsageError: It does not.
         """
-        if self.top_k < 1 or self.depth < 1:
-            raise UsageError(f"top-k is {self.top_k} and depth {self.depth}; expected at least 1")
-        if self.fusion not in FUSIONS and not self.fusion.endswith(".json"):
+        whole(self.top_k, "top-k")
+        whole(self.depth, "depth")
+        arguments.number(self.rrf_constant, "rrf_constant", low=0, expected="a number of at least 0, e.g. 60")
+        arguments.number(self.blend, "blend", low=0, high=1, expected="0 to 1, the reranker's share")
+        for name in ("exact_multivector", "normalize", "exclude_self"):
+            flag(getattr(self, name), name)
+        if self.weights is not None and not isinstance(self.weights, Mapping):
+            raise UsageError(f"weights is {shown(self.weights)}; expected a dict of routes and numbers")
+        if self.fusion not in FUSIONS and not str(self.fusion).endswith(".json"):
             raise UsageError(f"fusion {self.fusion!r} is unknown; expected {', '.join(FUSIONS)} or a fitted .json file")
-        if not 0 <= self.blend <= 1:
-            raise UsageError(f"blend is {self.blend}; expected 0 to 1, the reranker's share")
         if self.filter is not None:
             parse(self.filter)
         if self.id_key is not None:
@@ -114,10 +129,14 @@ class Recall:
 
     def fitted(self) -> LearnedFusion | None:
         """The fusion of a file, where it is one."""
-        return load_fusion(self.fusion) if self.fusion.endswith(".json") else None
+        return load_fusion(str(self.fusion)) if str(self.fusion).endswith(".json") else None
 
     def routes_of_file(self, *, encoder: bool) -> tuple[str, ...]:
-        """The routes over seeds that are no bank, with an encoder or without."""
+        """The routes over seeds that are no bank.
+
+        Args:
+            encoder: Whether there is one.
+        """
         return self.routes or (("bm25", "dense") if encoder else ("bm25",))
 
     def check_use(self, routes: Sequence[str], *, reranker: bool) -> None:
@@ -141,7 +160,7 @@ class Pipeline:
 
     Args:
         seeds: ``Seeds`` in memory, or an open ``SeedBank``.
-        settings: See ``Recall``.
+        settings: See ``Recall``; by default all routes of the seeds.
         encoder: For routes over embeddings; a bank brings its own.
         cross_encoder: Re-sorts the fused candidates.
 
@@ -162,6 +181,11 @@ class Pipeline:
         encoder: Encoder | None = None,
         cross_encoder: CrossEncoder | None = None,
     ) -> None:
+        if not isinstance(seeds, Seeds | SeedBank):
+            raise UsageError(f"seeds is of type {type_name(seeds)}; expected Seeds(records, ...) or an open SeedBank")
+        if not isinstance(settings, Recall | None):
+            raise UsageError(f"settings is of type {type_name(settings)}; expected Recall(...)")
+        arguments.model(cross_encoder, "cross_encoder", "score", "CrossEncoder", optional=True)
         self.settings = (settings or Recall()).check()
         self.routes = self.settings.routes or tuple(seeds.routes)
         self.settings.check_use(self.routes, reranker=cross_encoder is not None)
@@ -184,17 +208,27 @@ class Pipeline:
         if self._fitted is not None:
             self._fitted.check_routes(self.routes)
 
-    def recall(self, queries: Sequence[Record], *, progress: Callable[[int], None] | None = None) -> list[Record]:
+    def __repr__(self) -> str:
+        reranked = "" if self._cross_encoder is None else f", reranked by {self._cross_encoder!r}"
+        return f"Pipeline({'+'.join(self.routes)} over {self._seeds!r}, top_k={self.settings.top_k}{reranked})"
+
+    def recall(self, queries: Iterable[Record], *, progress: Callable[[int], None] | None = None) -> list[Record]:
         """The best seeds of each query.
 
         Args:
-            queries: Records.
+            queries: Any iterable of records; ``metadata`` may be left out.
             progress: Called with the number of queries done.
 
         Returns:
             The queries with ``topk_sim`` (descending), ``topk_seed``, ``topk_metadata``, and where more than one route
-            or a reranker took part ``topk_evidence``: each route's own score and rank.
+            or a reranker took part ``topk_evidence``: each route's own score and rank. They share nothing with
+            ``queries`` and the seeds. Of no queries an empty list.
+
+        Raises:
+            RecordError: Something that is no record, or holds what JSON cannot hold; says which and why.
+            BankError: The bank is closed or empty.
         """
+        queries = list(records.cleaned(queries, "query"))
         if not queries:
             return []
         texts = [query["text"] for query in queries]
@@ -219,7 +253,17 @@ class Pipeline:
     def search(
         self, view: SeedView, texts: Sequence[str], embeddings: Embeddings, *, own: Rows | None = None
     ) -> dict[str, TopK]:
-        """What each route finds by itself, to the depth of the settings, each query's own rows aside."""
+        """What each route finds by itself, to the depth of the settings.
+
+        Args:
+            view: One state of the seeds.
+            texts: Of the queries.
+            embeddings: Of the queries, as ``outputs`` names them.
+            own: For each query the rows that it is itself, and that are left out.
+
+        Returns:
+            By route ``(queries, k)`` rows and scores, best first.
+        """
         allowed = view.rows(self.settings.filter)
         depth = max(self.settings.depth, self.settings.top_k)
         found: dict[str, TopK] = {}
@@ -243,7 +287,7 @@ class Pipeline:
             fused = self._fitted.fuse(found, k=keep)
         else:
             weights = self.settings.weights_of(found)
-            method = "minmax" if self.settings.fusion == "weighted" else self.settings.fusion
+            method = "minmax" if self.settings.fusion == "weighted" else str(self.settings.fusion)
             constant = self.settings.rrf_constant
             fused = fuse(found, k=keep, method=method, weights=weights, rrf_constant=constant)
         return fused.top, fused

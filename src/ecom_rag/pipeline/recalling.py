@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import ecom_rag
-from ecom_rag import jobs, records
+from ecom_rag import arguments, jobs, records
+from ecom_rag.arguments import PathLike, path_of, path_or_none
 from ecom_rag.errors import UsageError
 from ecom_rag.models import CrossEncoder, Encoder
 from ecom_rag.pipeline.files import (
@@ -32,11 +33,12 @@ from ecom_rag.pipeline.seeds import ENCODED_ROUTES, Seeds, check_built, check_ro
 from ecom_rag.records import ReadReport, Record
 from ecom_rag.retrieval.bank import SeedBank
 from ecom_rag.text import Analyzer
+from ecom_rag.values import shown
 
 _MODELS = ("model", "rerank")
 
 
-def read_settings(path: str | None, options: Mapping[str, Any]) -> tuple[Recall, dict[str, str]]:
+def read_settings(path: PathLike | None, options: Mapping[str, Any]) -> tuple[Recall, dict[str, str]]:
     """Settings of a TOML file, with those of ``options`` that are not ``None`` on top.
 
     Args:
@@ -49,11 +51,11 @@ def read_settings(path: str | None, options: Mapping[str, Any]) -> tuple[Recall,
     Raises:
         UsageError: No such file, no TOML, an unknown key, or a value of the wrong kind.
     """
-    found: dict[str, Any] = read_toml(path) if path else {}
+    found: dict[str, Any] = {} if path is None else read_toml(path_of(path, "path"))
     found.update({key: value for key, value in options.items() if value is not None})
     models = {key: str(found.pop(key)) for key in _MODELS if key in found}
-    if "routes" in found:
-        found["routes"] = tuple(found["routes"])
+    if unknown := set(found) - {field.name for field in fields(Recall)}:
+        raise UsageError(f"the settings {', '.join(map(str, unknown))} are unknown; expected those of Recall")
     return replace(Recall(), **found).check(), models
 
 
@@ -85,12 +87,12 @@ def read_toml(path: str) -> dict[str, Any]:
 
 
 def recall_file(
-    queries: str,
-    output: str,
+    queries: PathLike,
+    output: PathLike,
     settings: Recall,
     *,
-    seeds: str | None = None,
-    bank: str | None = None,
+    seeds: PathLike | None = None,
+    bank: PathLike | None = None,
     load_encoder: Callable[[], Encoder] | None = None,
     load_cross_encoder: Callable[[], CrossEncoder] | None = None,
     placement: Mapping[str, Any] | None = None,
@@ -102,8 +104,8 @@ def recall_file(
     """Search a file of queries against a file of seeds or a bank.
 
     Args:
-        queries: Path, or ``-``.
-        output: Path, or ``-``; appears under its name only when complete.
+        queries: Path (``str`` or ``Path``), or ``-`` for standard input.
+        output: Path, or ``-`` for standard output; appears under its name only when complete.
         settings: See ``Recall``.
         seeds: Path of seed records; or
         bank: Folder of a bank.
@@ -123,6 +125,12 @@ def recall_file(
         EcomRagError: Anything the user can mend; nothing half-written is left under ``output``.
     """
     started = time.monotonic()
+    queries, output = path_of(queries, "queries"), path_of(output, "output")
+    seeds, bank = path_or_none(seeds, "seeds"), path_or_none(bank, "bank")
+    if not isinstance(settings, Recall):
+        raise UsageError(f"settings is {shown(settings)}; expected Recall(...)")
+    arguments.function(load_encoder, "load_encoder", "an Encoder", optional=True)
+    arguments.function(load_cross_encoder, "load_cross_encoder", "a CrossEncoder", optional=True)
     if (seeds is None) == (bank is None):
         raise UsageError("one place to search is needed; give --seeds FILE or --bank DIR")
     check_files(queries, seeds, output, on_bad_line=on_bad_line, top_k=settings.top_k)

@@ -4,18 +4,19 @@ import time
 from collections.abc import Callable
 
 import ecom_rag
-from ecom_rag import jobs, records
+from ecom_rag import arguments, jobs, records
+from ecom_rag.arguments import PathLike, path_of
 from ecom_rag.models import CrossEncoder
 from ecom_rag.pipeline.files import Progress, Summary, check_files, run_blocks, stage, summary_of
 from ecom_rag.records import ReadReport, Record
-from ecom_rag.retrieval.rerank import check_result, rerank
+from ecom_rag.retrieval.rerank import check_options, check_result, rerank
 
 RERANK_PAIRS = 2048  # pairs a block
 
 
 def rerank_file(
-    results: str,
-    output: str,
+    results: PathLike,
+    output: PathLike,
     load_cross_encoder: Callable[[], CrossEncoder],
     *,
     top_k: int | None = None,
@@ -28,8 +29,9 @@ def rerank_file(
     """Rerank a file of results; see ``retrieval.rerank.rerank`` for what moves where.
 
     Args:
-        results: Path, or ``-``, of records with ``topk_sim``, ``topk_seed``, ``topk_metadata``.
-        output: Path, or ``-``; appears under its name only when complete.
+        results: Path (``str`` or ``Path``), or ``-`` for standard input, of records with ``topk_sim``, ``topk_seed``,
+            ``topk_metadata``.
+        output: Path, or ``-`` for standard output; appears under its name only when complete.
         load_cross_encoder: Called once the cheap checks are passed.
         top_k: Keep this many a record; by default all.
         normalize: Sigmoid of the logit.
@@ -45,6 +47,9 @@ def rerank_file(
         EcomRagError: Anything the user can mend.
     """
     started = time.monotonic()
+    results, output = path_of(results, "results"), path_of(output, "output")
+    arguments.function(load_cross_encoder, "load_cross_encoder", "a CrossEncoder")
+    check_options(top_k=top_k, normalize=normalize, blend=blend)
     check_files(results, None, output, on_bad_line=on_bad_line, top_k=top_k)
     report = ReadReport()
     cross_encoder = load_cross_encoder()

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from ecom_rag.records import Record
 from ecom_rag.retrieval.rerank import check_scores
+from ecom_rag.values import copied
 
 EVIDENCE = "topk_evidence"
 
@@ -18,7 +19,7 @@ def result_of(
     seeds: Sequence[Record],
     evidence: list[dict[str, Any]] | None,
 ) -> Record:
-    """A query with its seeds.
+    """A query with its seeds; shares no list or dict with them, so that changing a result changes nothing else.
 
     Args:
         query: May be a result itself; what was found for it before is replaced, old evidence too.
@@ -32,10 +33,10 @@ def result_of(
     sims = scores[: len(seeds)]
     check_scores(sims, query)
     result = {
-        **{key: value for key, value in query.items() if key != EVIDENCE},
+        **{key: copied(value) for key, value in query.items() if key != EVIDENCE},
         "topk_sim": [round(sim, 6) for sim in sims.tolist()],
         "topk_seed": [seed["text"] for seed in seeds],
-        "topk_metadata": [seed["metadata"] for seed in seeds],
+        "topk_metadata": [copied(seed["metadata"]) for seed in seeds],
     }
     if evidence is not None:
         result[EVIDENCE] = evidence

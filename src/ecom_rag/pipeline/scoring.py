@@ -1,11 +1,12 @@
 """Scoring records against a seed bank by one model's output."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import ecom_rag
-from ecom_rag import jobs, records
+from ecom_rag import arguments, jobs, records
+from ecom_rag.arguments import PathLike, path_of, whole
 from ecom_rag.errors import UsageError
 from ecom_rag.keys import parse_key
 from ecom_rag.models import Embeddings, Encoder
@@ -39,28 +40,31 @@ class Scorer:
 
     Args:
         encoder: The embedding model.
-        seeds: Seed records.
+        seeds: Any iterable of seed records; ``metadata`` may be left out.
         mode: ``dense``, ``sparse``, ``multivector`` or ``hybrid``.
         weights: Of dense, sparse, multivector, for ``hybrid``.
         embeddings: The seeds' embeddings where they are known already.
 
     Raises:
         UsageError: No seeds, an unknown mode, or weights that make no sense.
+        RecordError: Something that is no record.
         ModelError: The checkpoint cannot give what the mode needs.
     """
 
     def __init__(
         self,
         encoder: Encoder,
-        seeds: Sequence[Record],
+        seeds: Iterable[Record],
         *,
         mode: str = "dense",
         weights: Sequence[float] = (1.0, 1.0, 1.0),
         embeddings: Embeddings | None = None,
     ) -> None:
+        arguments.model(encoder, "encoder", "check_outputs", "Encoder")
         self.outputs = outputs_of(mode)
         weights_of(weights)
         encoder.check_outputs(self.outputs)
+        seeds = list(records.cleaned(seeds, "seed"))
         if not seeds:
             raise UsageError("there are no seeds to score against; give at least one")
         self.encoder = encoder
@@ -76,9 +80,12 @@ class Scorer:
             kind: Any = {"dense": DenseIndex, "sparse": SparseIndex, "multivector": MultiVectorIndex}[mode]
             self._index = kind(getattr(embeddings, mode))
 
+    def __repr__(self) -> str:
+        return f"Scorer({len(self.seeds)} seeds, mode={self.mode}, {self.encoder!r})"
+
     def score(
         self,
-        queries: Sequence[Record],
+        queries: Iterable[Record],
         *,
         top_k: int = 10,
         exclude_self: bool = False,
@@ -88,18 +95,24 @@ class Scorer:
         """The most similar seeds of each query.
 
         Args:
-            queries: Records.
-            top_k: At most the number of seeds is returned.
+            queries: Any iterable of records; ``metadata`` may be left out.
+            top_k: Seeds per query, at least 1; there are no more than all seeds.
             exclude_self: Leave a seed out of the results of the query that it is, see ``Recall``.
             id_key: Metadata key of the ids of queries and seeds.
             progress: Called with the number of queries encoded.
 
         Returns:
             The queries with ``topk_sim`` (descending), ``topk_seed`` and ``topk_metadata``, and under ``hybrid`` also
-            ``topk_evidence`` with each output's own score and rank.
+            ``topk_evidence`` with each output's own score and rank. Of no queries an empty list.
+
+        Raises:
+            UsageError: ``top_k`` is no whole number of at least 1.
+            RecordError: Something that is no record; says which and why.
         """
-        if top_k < 1:
-            raise UsageError(f"top_k is {top_k}; expected at least 1")
+        top_k = whole(top_k, "top_k")
+        queries = list(records.cleaned(queries, "query"))
+        if not queries:
+            return []
         texts = [query["text"] for query in queries]
         embeddings = self.encoder.encode(texts, side="query", outputs=self.outputs, progress=progress)
         own = self._own_rows(id_key).of(queries) if exclude_self else None
@@ -129,8 +142,8 @@ class Scorer:
 
 
 def score(
-    queries: Sequence[Record],
-    seeds: Sequence[Record],
+    queries: Iterable[Record],
+    seeds: Iterable[Record],
     encoder: Encoder,
     *,
     mode: str = "dense",
@@ -139,7 +152,28 @@ def score(
     exclude_self: bool = False,
     id_key: str = "id",
 ) -> list[Record]:
-    """Score records in memory; see ``Scorer`` for several calls against the same seeds."""
+    """Score records in memory; see ``Scorer`` for several calls against the same seeds.
+
+    Args:
+        queries: Any iterable of records ``{"text": str, "metadata": dict}``; ``metadata`` may be left out.
+        seeds: The records that are searched, at least one.
+        encoder: The embedding model.
+        mode: ``dense``, ``sparse``, ``multivector`` or ``hybrid``.
+        weights: Three numbers of at least 0, of dense, sparse and multivector, for ``hybrid``.
+        top_k: Seeds per query, at least 1.
+        exclude_self: Leave a seed out of the results of the query that it is, see ``Recall``.
+        id_key: Metadata key of the ids of queries and seeds.
+
+    Returns:
+        The queries in order, each with ``topk_sim`` (descending; cosine in -1..1 for ``dense``, higher is more
+        similar), ``topk_seed`` and ``topk_metadata``, and under ``hybrid`` also ``topk_evidence``. They share nothing
+        with ``queries`` and ``seeds``. Of no queries an empty list.
+
+    Raises:
+        UsageError: No seeds, or an argument of the wrong kind.
+        RecordError: Something that is no record, or holds what JSON cannot hold; says which and why.
+        ModelError: The checkpoint cannot give what the mode needs.
+    """
     return Scorer(encoder, seeds, mode=mode, weights=weights).score(
         queries, top_k=top_k, exclude_self=exclude_self, id_key=id_key
     )
@@ -151,15 +185,14 @@ def outputs_of(mode: str) -> tuple[str, ...]:
     Raises:
         UsageError: Unknown mode.
     """
-    if mode not in MODES:
-        raise UsageError(f"mode {mode!r} is unknown; expected one of {', '.join(MODES)}")
+    arguments.one_of(mode, "mode", MODES)
     return OUTPUTS if mode == "hybrid" else (mode,)
 
 
 def score_file(
-    queries: str,
-    seeds: str,
-    output: str,
+    queries: PathLike,
+    seeds: PathLike,
+    output: PathLike,
     load_encoder: Callable[[], Encoder],
     *,
     mode: str = "dense",
@@ -174,13 +207,13 @@ def score_file(
     """Score a file of queries against a file of seeds.
 
     Args:
-        queries: Path, or ``-``.
+        queries: Path (``str`` or ``Path``), or ``-`` for standard input.
         seeds: Path.
-        output: Path, or ``-``; appears under its name only when complete.
+        output: Path, or ``-`` for standard output; appears under its name only when complete.
         load_encoder: Called once the cheap checks are passed.
         mode: ``dense``, ``sparse``, ``multivector`` or ``hybrid``.
         weights: Of dense, sparse, multivector, for ``hybrid``.
-        top_k: Seeds a query.
+        top_k: Seeds per query.
         exclude_self: Leave a seed out of the results of the query that it is, see ``Recall``.
         id_key: Metadata key of the ids of queries and seeds.
         resume: Continue an interrupted run.
@@ -194,6 +227,8 @@ def score_file(
         EcomRagError: Anything the user can mend; nothing half-written is left under ``output``.
     """
     started = time.monotonic()
+    queries, seeds, output = path_of(queries, "queries"), path_of(seeds, "seeds"), path_of(output, "output")
+    arguments.function(load_encoder, "load_encoder", "an Encoder")
     outputs = outputs_of(mode)
     weights_of(weights)
     parse_key(id_key, what="id_key")

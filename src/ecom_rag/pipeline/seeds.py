@@ -1,17 +1,21 @@
 """Seeds held in memory, searched by the same routes and through the same view as a persistent bank."""
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ecom_rag import arguments
+from ecom_rag import records as record_files
+from ecom_rag.arguments import names_of
 from ecom_rag.errors import UsageError
 from ecom_rag.keys import lookup
 from ecom_rag.models import Embeddings, Encoder
 from ecom_rag.records import Record
 from ecom_rag.retrieval import DenseIndex, Index, MultiVectorIndex, SparseIndex
+from ecom_rag.retrieval.bank.checks import fitting
 from ecom_rag.retrieval.bank.expressions import parse
 from ecom_rag.retrieval.bank.filters import kind, matches
 from ecom_rag.retrieval.bank.unmet import filter_notes
@@ -45,7 +49,8 @@ class Seeds:
     """Seed records with an index a route.
 
     Args:
-        records: The seeds, at least one.
+        records: The seeds, at least one; any iterable of records, ``metadata`` may be left out. They are kept as they
+            are, not copied.
         routes: Of ``ROUTES``.
         encoder: For ``dense``, ``sparse`` and ``multivector``.
         embeddings: The seeds' embeddings where they are known already.
@@ -53,30 +58,39 @@ class Seeds:
 
     Raises:
         UsageError: No seeds, or a route that is unknown or needs an encoder.
+        RecordError: Something that is no record, or holds what JSON cannot hold; says which and why.
+        EmbeddingError: Embeddings that are not of these records.
         ModelError: The checkpoint lacks the weights of a route.
     """
 
     def __init__(
         self,
-        records: Sequence[Record],
+        records: Iterable[Record],
         *,
         routes: Sequence[str] = ("bm25", "dense"),
         encoder: Encoder | None = None,
         embeddings: Embeddings | None = None,
         analyzer: Analyzer | None = None,
     ) -> None:
+        records = list(record_files.cleaned(records, "seed"))
         if not records:
             raise UsageError("there are no seeds to search; give at least one")
+        routes = names_of(routes, "routes")
         outputs = check_routes(routes, encoder)
-        self.routes = tuple(routes)
+        self.routes = routes
         self._records = records
         texts = [record["text"] for record in records]
         if outputs and embeddings is None:
             assert encoder is not None
             embeddings = encoder.encode(texts, outputs=outputs)
+        elif outputs and embeddings is not None:
+            embeddings = fitting(embeddings, outputs, len(records))
         self._indexes = {route: _index(route, texts, embeddings, analyzer) for route in routes}
         self._masks: dict[str, NDArray[np.bool_]] = {}
         self._own_rows: dict[str, OwnRows] = {}
+
+    def __repr__(self) -> str:
+        return f"Seeds({len(self)} seeds, routes={'+'.join(self.routes)})"
 
     def __len__(self) -> int:
         return len(self._records)
@@ -87,11 +101,25 @@ class Seeds:
         yield self
 
     def index(self, route: str) -> Index:
-        """The index of a route."""
+        """The index of a route.
+
+        Args:
+            route: Of ``routes``.
+
+        Raises:
+            UsageError: The seeds were not built with it.
+        """
+        check_built((route,), self.routes)
         return self._indexes[route]
 
     def rows(self, filter: Any) -> NDArray[np.bool_] | None:
-        """The rows whose metadata a filter matches; ``None`` for no filter.
+        """The rows whose metadata a filter matches.
+
+        Args:
+            filter: An expression, its dict form, or ``None`` for all rows.
+
+        Returns:
+            ``(len(self),)`` mask, not to be written to; ``None`` for no filter.
 
         Raises:
             UsageError: Not a filter.
@@ -115,7 +143,14 @@ class Seeds:
         )  # fmt: skip
 
     def records(self, rows: Sequence[int]) -> list[Record]:
-        """The records of rows."""
+        """The records of rows.
+
+        Args:
+            rows: Row numbers from 0.
+
+        Returns:
+            The records themselves, not copies: not to be changed.
+        """
         return [self._records[row] for row in rows]
 
     def own_rows(self, queries: Sequence[Record], id_key: str) -> list[NDArray[np.int64]]:
@@ -144,7 +179,8 @@ def check_routes(routes: Sequence[str], encoder: Encoder | None) -> tuple[str, .
         raise UsageError(
             f"routes {', '.join(outputs)} search embeddings; give --model, or only routes of {TEXT_ROUTES}"
         )
-    if encoder is not None:
+    arguments.model(encoder, "encoder", "check_outputs", "Encoder", optional=True)
+    if encoder is not None and outputs:
         encoder.check_outputs(outputs)
     return outputs
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from ecom_rag.arguments import listed
 from ecom_rag.errors import UsageError
 from ecom_rag.models.embeddings import OUTPUTS, Embeddings
 from ecom_rag.retrieval.dense import check_finite
@@ -118,8 +119,8 @@ def weights_of(weights: Sequence[float]) -> dict[str, float]:
     Raises:
         UsageError: Not three, or weights that ``check_weights`` refuses.
     """
-    if len(weights) != len(OUTPUTS):
-        given = ",".join(map(str, weights))
+    given = listed(weights, "weights", "three numbers")
+    if len(given) != len(OUTPUTS):
         expected = f"expected three numbers, of {', '.join(OUTPUTS)}, e.g. 1,0.3,1"
-        raise UsageError(f"hybrid weights {given} are {len(weights)}; {expected}")
-    return check_weights(dict(zip(OUTPUTS, weights, strict=True)), of="hybrid weights")
+        raise UsageError(f"hybrid weights {','.join(map(str, given))} are {len(given)}; {expected}")
+    return check_weights(dict(zip(OUTPUTS, given, strict=True)), of="hybrid weights")

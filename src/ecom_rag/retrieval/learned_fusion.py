@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from ecom_rag.arguments import PathLike, path_of
 from ecom_rag.errors import UsageError
 from ecom_rag.retrieval.fusion import METHODS, RRF_CONSTANT, Fused, check_constant, fuse
 from ecom_rag.retrieval.topk import TopK
@@ -70,12 +71,16 @@ class LearnedFusion:
         Path(path).write_text(text + "\n", encoding="utf-8")
 
 
-def load_fusion(path: str | Path) -> LearnedFusion:
+def load_fusion(path: PathLike) -> LearnedFusion:
     """Read what ``LearnedFusion.save`` wrote.
+
+    Args:
+        path: The JSON file (``str`` or ``Path``).
 
     Raises:
         UsageError: No such file, or not such a file.
     """
+    path = path_of(path, "path")
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8"))
     except (FileNotFoundError, IsADirectoryError):

@@ -1,13 +1,18 @@
 """Re-sorting candidates by a cross-encoder's relevance, with everything that belongs to a candidate moving along."""
 
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ecom_rag.errors import EmbeddingError, UsageError
+from ecom_rag import arguments, records
+from ecom_rag.arguments import flag, number, whole_or_none
+from ecom_rag.errors import EmbeddingError, RecordError
 from ecom_rag.models.cross_encoder import CrossEncoder
+from ecom_rag.records import Record
 from ecom_rag.retrieval.fusion import Evidence, route_scores
+from ecom_rag.values import copied
 
 LISTS = ("topk_sim", "topk_seed", "topk_metadata")
 _EARLIER = "retrieval"  # evidence entry of the scores that the candidates came with
@@ -16,14 +21,14 @@ _RERANKER = "reranker"  # entry of the relevance, where it is not the score itse
 
 
 def rerank(
-    results: list[dict[str, Any]],
+    results: Iterable[Record],
     cross_encoder: CrossEncoder,
     *,
     top_k: int | None = None,
     normalize: bool = False,
     blend: float = 1.0,
-    progress: Any = None,
-) -> list[dict[str, Any]]:
+    progress: Callable[[int], None] | None = None,
+) -> list[Record]:
     """Re-sort the candidates of each result by the relevance of its text and each seed.
 
     ``topk_sim``, ``topk_seed``, ``topk_metadata`` and ``topk_evidence`` move together; ``topk_sim`` becomes the new
@@ -31,10 +36,10 @@ def rerank(
     reranking, and so on). Equal relevance keeps the order before.
 
     Args:
-        results: Records as the score and recall commands write them; left as they are.
+        results: Any iterable of records as ``score`` and ``recall`` give them; left as they are.
         cross_encoder: The reranker.
-        top_k: Keep this many after re-sorting; by default all.
-        normalize: Sigmoid of the logit, 0..1.
+        top_k: Keep this many per query after re-sorting, at least 1; by default all.
+        normalize: Sigmoid of the logit, 0..1; higher is more relevant either way.
         blend: Below 1 the candidates are ordered by ``blend`` times the relevance and ``1 - blend`` times the score
             they came with, each in standard deviations above the lowest of the result; that is then ``topk_sim``,
             and the relevance and its rank are in the evidence as ``reranker``. A reranker that was trained on little
@@ -42,12 +47,16 @@ def rerank(
         progress: Called with the number of pairs done.
 
     Returns:
-        New records in the order of ``results``.
+        New records in the order of ``results``, which share nothing with them. Of no results an empty list.
+
+    Raises:
+        UsageError: An argument of the wrong kind.
+        RecordError: Something that is no result of ``score`` or ``recall``; says which and why.
+        EmbeddingError: The reranker gave NaN or infinity.
     """
-    if top_k is not None and top_k < 1:
-        raise UsageError(f"top_k is {top_k}; expected at least 1")
-    if not 0 <= blend <= 1:
-        raise UsageError(f"blend is {blend}; expected 0 to 1, the reranker's share")
+    arguments.model(cross_encoder, "cross_encoder", "score", "CrossEncoder")
+    top_k = check_options(top_k=top_k, normalize=normalize, blend=blend)
+    results = [copied(result) for result in _checked(results)]
     pairs = [(result["text"], seed) for result in results for seed in result["topk_seed"]]
     relevance = cross_encoder.score(pairs, normalize=normalize, progress=progress)
     ends = np.cumsum([len(result["topk_seed"]) for result in results], dtype=np.int64)
@@ -55,6 +64,26 @@ def rerank(
         _resorted(result, relevance[end - len(result["topk_seed"]) : end], top_k, blend)
         for result, end in zip(results, ends, strict=True)
     ]
+
+
+def check_options(*, top_k: int | None, normalize: bool, blend: float) -> int | None:
+    """``top_k`` as a plain number, if the options of ``rerank`` make sense.
+
+    Raises:
+        UsageError: They do not.
+    """
+    flag(normalize, "normalize")
+    number(blend, "blend", low=0, high=1, expected="0 to 1, the reranker's share")
+    return whole_or_none(top_k, "top_k")
+
+
+def _checked(results: Iterable[Record]) -> Iterator[Record]:
+    for place, result in enumerate(records.cleaned(results, "result")):
+        try:
+            check_result(result)
+        except ValueError as error:
+            raise RecordError(f"result {place}", str(error)) from None
+        yield result
 
 
 def check_result(record: dict[str, Any]) -> None:

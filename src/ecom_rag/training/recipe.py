@@ -5,14 +5,18 @@ every key; the defaults are below, with what they rest on.
 """
 
 import difflib
+import os
 import tomllib
 import types
+from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, Field, asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
+from ecom_rag.arguments import PathLike, one_of, path_of
 from ecom_rag.errors import UsageError
 from ecom_rag.training.idle import check_keys
+from ecom_rag.values import scalar, shown, type_name
 
 Task = Literal["embedder", "reranker"]
 _NO_KEYS = ("given", "where")
@@ -148,16 +152,17 @@ class Recipe:
         return {key: value for key, value in asdict(self).items() if key not in _NO_KEYS}
 
 
-def read_recipe(path: str, task: Task) -> Recipe:
+def read_recipe(path: PathLike, task: Task | None = None) -> Recipe:
     """Read and check a recipe.
 
     Args:
         path: The TOML file; paths in it are relative to the current folder.
-        task: What the command trains.
+        task: ``embedder`` or ``reranker``; by default what the file says as ``task``.
 
     Raises:
         UsageError: Unreadable, an unknown or missing key, a value of the wrong kind or out of range.
     """
+    path = path_of(path, "path")
     try:
         table = tomllib.loads(Path(path).read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
@@ -167,16 +172,26 @@ def read_recipe(path: str, task: Task) -> Recipe:
     return make_recipe(table, task, where=path)
 
 
-def make_recipe(table: dict[str, Any], task: Task, *, where: str = "recipe") -> Recipe:
-    """A recipe of parsed TOML, checked.
+def make_recipe(table: Mapping[str, Any], task: Task | None = None, *, where: str = "recipe") -> Recipe:
+    """A recipe of a dict (parsed TOML), checked.
+
+    Args:
+        table: Keys and tables as in docs/training.md; paths may be ``Path``, and ``None`` stands for a key left out.
+        task: ``embedder`` or ``reranker``; by default what ``table`` says as ``task``.
+        where: Begins the error messages.
 
     Raises:
         UsageError: As ``read_recipe``.
     """
+    if not isinstance(table, Mapping):
+        raise UsageError(f"{where} is of type {type_name(table)}; expected a dict of keys and tables")
+    table = _given(table)
+    if task is None:
+        task = one_of(table.get("task"), f"{where}: task", get_args(Task))  # type: ignore[assignment]
     if table.get("task", task) != task:
         raise UsageError(f'{where}: task is "{table["task"]}", but the command trains a {task}; use the other command')
     recipe: Recipe = _build(Recipe, {**table, "task": task}, where, "")
-    recipe = replace(recipe, given=tuple(_given(table)), where=where)
+    recipe = replace(recipe, given=tuple(_names(table)), where=where)
     for holds, key, expected in _rules(recipe):
         if not holds:
             value = recipe
@@ -187,10 +202,17 @@ def make_recipe(table: dict[str, Any], task: Task, *, where: str = "recipe") -> 
     return recipe
 
 
-def _given(table: dict[str, Any]) -> list[str]:
+def _names(table: Mapping[str, Any]) -> Iterator[str]:
     """The keys of parsed TOML, those of its tables with the table's name."""
-    return [key if not isinstance(value, dict) else f"{key}.{inner}" for key, value in table.items()
-            for inner in (value if isinstance(value, dict) else [""])]  # fmt: skip
+    for key, value in table.items():
+        yield from (f"{key}.{inner}" for inner in value) if isinstance(value, Mapping) else (key,)
+
+
+def _given(table: Mapping[str, Any]) -> dict[str, Any]:
+    """The keys that are not ``None``, in inner tables too."""
+    return {
+        key: _given(value) if isinstance(value, Mapping) else value for key, value in table.items() if value is not None
+    }
 
 
 def _rules(recipe: Recipe) -> list[tuple[bool, str, str]]:
@@ -251,7 +273,7 @@ def _build(kind: Any, table: dict[str, Any], where: str, prefix: str) -> Any:
     values: dict[str, Any] = {}
     for key, value in table.items():
         if key not in known:
-            raise UsageError(_unknown(where, prefix, key, [name for name in known if name != "task"]))
+            raise UsageError(_unknown(where, prefix, str(key), [name for name in known if name != "task"]))
         hint = hints[key]
         if is_dataclass(hint):
             if not isinstance(value, dict):
@@ -286,10 +308,11 @@ def _value(hint: Any, value: Any, where: str) -> Any:
             raise UsageError(f"{where} is {value!r}; expected one of {', '.join(map(str, get_args(hint)))}")
         return value
     if origin is tuple:
-        items = [value] if isinstance(value, str) else value
-        if not isinstance(items, list) or not all(isinstance(item, str) for item in items):
-            raise UsageError(f"{where} is {value!r}; expected a string or a list of strings")
-        return tuple(items)
+        items = [value] if isinstance(value, str | os.PathLike) else value
+        if not isinstance(items, list | tuple) or not all(isinstance(item, str | os.PathLike) for item in items):
+            raise UsageError(f"{where} is {shown(value)}; expected a string or a list of strings")
+        return tuple(os.fspath(item) for item in items)
+    value = os.fspath(value) if isinstance(value, os.PathLike) else scalar(value)
     if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
         if not abs(value) <= _LARGEST:
             raise UsageError(f"{where} is {value!r:.40}; expected a number of at most {_LARGEST:g}")

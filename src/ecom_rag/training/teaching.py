@@ -1,7 +1,7 @@
 """Teacher scores: what a reranker or an embedder says of each query and its documents, for distillation."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,14 +10,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 import ecom_rag
-from ecom_rag import jobs
+from ecom_rag import arguments, jobs
+from ecom_rag.arguments import PathLike, flag, one_of, path_of
 from ecom_rag.errors import EmbeddingError, UsageError
 from ecom_rag.models import CrossEncoder, Encoder
 from ecom_rag.models.embeddings import OUTPUTS
 from ecom_rag.records import Record
 from ecom_rag.retrieval import pair_scores
-from ecom_rag.training.triples import read_triples
+from ecom_rag.training.triples import cleaned_triples, read_triples
 
+_MODES = ("auto", "hybrid", *OUTPUTS)
 _BLOCK_RECORDS = 4096
 _BLOCK_PAIRS = 2048
 
@@ -45,8 +47,8 @@ class TeachSummary:
 
 
 def teach_file(
-    path: str,
-    output: str,
+    path: PathLike,
+    output: PathLike,
     load_teacher: Callable[[], CrossEncoder | Encoder],
     *,
     mode: str = "auto",
@@ -73,11 +75,13 @@ def teach_file(
         EcomRagError: Anything else the user can mend.
     """
     started = time.monotonic()
+    path, output = path_of(path, "path"), path_of(output, "output")
+    arguments.function(load_teacher, "load_teacher", "a CrossEncoder or an Encoder")
+    flag(normalize, "normalize")
     for name in (path, output):
         if not name.endswith((".jsonl", ".jsonl.gz")):
             raise UsageError(f"{name}: unknown file type; expected .jsonl or .jsonl.gz")
-    if mode not in ("auto", "hybrid", *OUTPUTS):
-        raise UsageError(f"mode {mode!r} is unknown; expected auto, hybrid or one of {', '.join(OUTPUTS)}")
+    one_of(mode, "mode", _MODES)
     jobs.check_output(output)
     if Path(output).exists() and Path(path).exists() and Path(path).samefile(output):
         raise UsageError(f"{output}: is also the input of this run; name another output")
@@ -111,13 +115,29 @@ def teach_file(
 
 
 def teach(
-    items: list[Record], teacher: CrossEncoder | Encoder, *, mode: str = "auto", normalize: bool = False
+    items: Iterable[Record], teacher: CrossEncoder | Encoder, *, mode: str = "auto", normalize: bool = False
 ) -> list[Record]:
-    """Score queries and documents in memory; see ``teach_file``.
+    """Score queries and documents in memory; see ``teach_file`` for files.
+
+    Args:
+        items: Any iterable of dicts with a text ``query`` and lists of texts ``pos`` and ``neg``; other keys stay.
+        teacher: The reranker or embedder that scores.
+        mode: Of an embedder: ``dense``, ``sparse``, ``multivector`` or ``hybrid``; ``auto`` is hybrid for a bge-m3.
+        normalize: Of a reranker: relevance in 0..1 instead of logits.
 
     Returns:
-        New objects with ``pos_scores`` and ``neg_scores``, higher is more relevant; texts are scored once a pair.
+        New dicts with ``pos_scores`` and ``neg_scores``, one number per text, higher is more relevant. Each distinct
+        pair is scored once. Of no items an empty list.
+
+    Raises:
+        UsageError: An argument of the wrong kind.
+        RecordError: An item that does not fit; says which and why.
+        ModelError: The embedder cannot give what the mode needs.
     """
+    arguments.model(teacher, "teacher", "settings", "CrossEncoder")
+    one_of(mode, "mode", _MODES)
+    flag(normalize, "normalize")
+    items = list(cleaned_triples(items))
     pairs = [(item["query"], text) for item in items for text in (*item["pos"], *item["neg"])]
     if isinstance(teacher, CrossEncoder):
         scores = teacher.score(pairs, normalize=normalize)

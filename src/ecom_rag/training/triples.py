@@ -1,14 +1,16 @@
 """FlagEmbedding's JSON lines (``query``, ``pos``, ``neg``, ...) as they are: checked, every key kept."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ecom_rag import records
+from ecom_rag.arguments import listed
 from ecom_rag.errors import RecordError, UsageError
 from ecom_rag.normalization import canonical
+from ecom_rag.values import plain, type_name
 
 JSON_LINES = (".jsonl", ".jsonl.gz")
 
@@ -69,6 +71,32 @@ def read_triples(path: str, *, needs_negatives: bool = False) -> Iterator[dict[s
     for where, item in records.objects(path):
         check_triple(where, item, needs_negatives=needs_negatives)
         yield item
+
+
+def cleaned_triples(items: Iterable[Any], *, needs_negatives: bool = False) -> Iterator[dict[str, Any]]:
+    """Objects from Python as a file would give them; see ``records.cleaned`` for what becomes of their values.
+
+    Args:
+        items: Any iterable of dicts with ``query``, ``pos`` and ``neg``.
+        needs_negatives: Refuse an empty ``neg``.
+
+    Yields:
+        New dicts; the given ones stay as they are.
+
+    Raises:
+        UsageError: A single dict or text in place of several.
+        RecordError: Something that does not fit, with its number (from 0).
+    """
+    for number, item in enumerate(listed(items, "queries", 'a list of {"query": "...", "pos": [...], "neg": [...]}')):
+        where = f"query {number}"
+        if not isinstance(item, Mapping):
+            raise RecordError(where, f"is of type {type_name(item)}; expected a dict with query, pos and neg")
+        try:
+            own = dict(plain(item))
+        except ValueError as error:
+            raise RecordError(where, str(error)) from None
+        check_triple(where, own, needs_negatives=needs_negatives)
+        yield own
 
 
 def check_triple(where: str, item: dict[str, Any], *, needs_negatives: bool, remedy: str = "") -> None:

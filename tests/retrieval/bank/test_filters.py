@@ -3,6 +3,7 @@
 import json
 import sqlite3
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from ecom_rag.errors import UsageError
 from ecom_rag.retrieval.bank.conditions import conditions, index_columns, indexable
 from ecom_rag.retrieval.bank.expressions import parse
-from ecom_rag.retrieval.bank.filters import And, Compare, Exists, In, Not, Or, matches
+from ecom_rag.retrieval.bank.filters import And, Compare, Contains, Exists, In, Not, Or, matches
 
 LISTING = {
     "label": "fraud",
@@ -18,6 +19,8 @@ LISTING = {
     "brand": "acme",
     "seller": {"vip": False, "level": 3, "name": None},
     "tags": ["a"],
+    "mixed": [1, "2", True, None, 0.5, ["deep"], {"k": "v"}],
+    "empty": [],
     "a.b": {'c"d': 1},
     "sold": 0,
 }
@@ -67,6 +70,19 @@ def by_sql(tree, documents, indexed=()):
         ('sold in ("0", false)', False),
         ('tags = "a"', False),  # arrays equal nothing
         ("exists(tags)", True),
+        ('"a" in tags', True),
+        ("'b' in tags", False),
+        ('"b" not in tags and not "b" in tags', True),
+        ("1 in mixed and 1.0 in mixed and .5 in mixed and true in mixed and null in mixed", True),
+        ('"1" in mixed', False),  # another kind
+        ('2 in mixed or false in mixed or 0 in mixed or "deep" in mixed or "v" in mixed', False),
+        ('"a" in empty', False),
+        ('"fraud" in label', False),  # a text is no array
+        ('"a" in missing', False),
+        ('"a" not in missing', True),
+        ("false in seller", False),  # an object is none either
+        ('"tags" in ("a")', False),  # a key in quotes, and values
+        ('label in ("fraud") and "a" in tags or 5 = 1', True),
         ("exists(seller)", True),
         ('"a.b"."c\\"d" = 1', True),
         ("'a.b'.'c\"d' > 0", True),
@@ -99,6 +115,10 @@ def test_precedence_and_shape():
         ({"$not": {"a": None}}, "not a = null"),
         ({"a": {"exists": False}}, "not exists(a)"),
         ({"a": {"not in": [1]}}, "a not in (1)"),
+        ({"a": {"contains": "x"}, "b.c": {"not contains": 1}}, '"x" in a and 1 not in b.c'),
+        ({"a": np.int64(1), "b": {"<": np.float32(0.5)}}, "a = 1 and b < 0.5"),
+        ({"a": {"in": np.array([1, 2])}, "b": np.str_("x")}, 'a in (1, 2) and b = "x"'),
+        ({"a": {"in": [np.int64(1), np.bool_(True)]}, "b": {"contains": np.int8(3)}}, "a in (1, true) and 3 in b"),
         ({'"a.b".c': 1}, '"a.b".c = 1'),
     ],
 )
@@ -121,6 +141,13 @@ def test_an_empty_dict_matches_all():
         ("label = 'a' price < 3", 13, '"and", "or" or the end'),
         ("(label = 'a'", 13, '")"'),
         ("label in 'a'", 10, '"("'),
+        ("label in labels", 10, '(an element of an array: "value" in key)'),
+        ("labels contains 'a'", 8, '(an element of an array: "value" in key)'),
+        ("'a' in", 7, "a key"),
+        ("'a' in true", 8, "a key"),
+        ("'a' not label", 9, '"in"'),
+        (r"a = '\ud83d'", 5, "whole characters"),
+        ("a = '\ud83d'", 5, "whole characters"),
         ("label in ()", 11, "a value"),
         ("label in ('a' 'b')", 15, '","'),
         ("not", 4, "a key"),
@@ -145,7 +172,12 @@ def test_mistakes_say_where_and_what(text, place, expected):
 @pytest.mark.parametrize(
     "source",
     [{"a": [1]}, {"a": {"~": 1}}, {"a": {"<": None}}, {"$or": []}, {"$and": 1}, {1: 2}, {"a..b": 1},
-     {"a": float("nan")}, 7, {"a": {"in": "xy"}}, {"$not": []}],
+     {"a": float("nan")}, 7, {"a": {"in": "xy"}}, {"$not": []}, {"a": {"contains": ["x"]}},
+     {"a": np.datetime64("2020")},
+     {"a": {"in": [b"x"]}}, {"a": {"<": np.bool_(True)}},
+     {"a": "\ud83d"}, {"'\ud83d'": 1}, {"a": 10**5000},
+     Compare("a", "=", 1), Compare(("a",), "~", 1), Compare(("a",), "<", None), Compare(("a",), "=", [1]),
+     Contains(("a",), np.int64(1)), In(("a",), [1]), Exists(()), Exists((1,)), Not(1)],
 )  # fmt: skip
 def test_dict_mistakes(source):
     with pytest.raises(UsageError, match="filter"):
@@ -162,7 +194,8 @@ def test_a_deep_tree_from_python_is_refused():
 
 def test_the_deepest_and_longest_filters_run():
     deep = "a in (1, 'x') or not (a in (2) and (" * 6 + "a.'\"'.b.c in (1, 'x', null)" + "))" * 6
-    for tree in (parse(deep), parse(deep.replace("'\"'", "q"))):
+    element = deep.replace("a.'\"'.b.c in (1, 'x', null)", "1 in a.'\"'.b.c")
+    for tree in (parse(deep), parse(deep.replace("'\"'", "q")), parse(element), parse(element.replace("'\"'", "q"))):
         assert by_sql(tree, [{"a": 1}, {"a": 2}, {"a": 3}]) == [
             row for row in range(3) if matches(tree, {"a": row + 1})
         ]
@@ -208,6 +241,7 @@ LEAVES = st.one_of(
     st.builds(Compare, PATHS, st.just("="), SCALARS),
     st.builds(Compare, PATHS, st.sampled_from(["<", "<=", ">", ">="]), ORDERED),
     st.builds(In, PATHS, st.lists(SCALARS, max_size=3).map(tuple)),
+    st.builds(Contains, PATHS, SCALARS),
     st.builds(Exists, PATHS),
 )  # fmt: skip
 TREES = st.recursive(

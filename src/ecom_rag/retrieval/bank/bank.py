@@ -12,12 +12,13 @@ from typing import Any, Self
 
 import numpy as np
 
-from ecom_rag import disk
+from ecom_rag import arguments, disk
+from ecom_rag.arguments import PathLike, flag, names_of, number, path_of, text_of
 from ecom_rag.errors import BankError, EcomRagError, EmbeddingError, UsageError
 from ecom_rag.keys import parse_key, written
 from ecom_rag.models import Encoder
 from ecom_rag.models.embeddings import Embeddings
-from ecom_rag.records import Record
+from ecom_rag.records import Record, cleaned
 from ecom_rag.retrieval.bank import derived as indexes
 from ecom_rag.retrieval.bank import store
 from ecom_rag.retrieval.bank.checks import check_routes, fitting, size_of
@@ -32,6 +33,7 @@ from ecom_rag.retrieval.bank.store import Store
 from ecom_rag.retrieval.bank.unmet import SAMPLE, filter_notes
 from ecom_rag.retrieval.bank.view import View
 from ecom_rag.text import Analyzer
+from ecom_rag.values import copied, plain, type_name
 
 logger = logging.getLogger(__name__)
 
@@ -95,11 +97,11 @@ class SeedBank:
     @classmethod
     def create(
         cls,
-        path: str | Path,
+        path: PathLike,
         *,
         routes: Sequence[str] = ("bm25", "dense"),
         encoder: Encoder | None = None,
-        model: str | None = None,
+        model: PathLike | None = None,
         id_key: str = "id",
         label_key: str = "label",
         index_keys: Sequence[str] = (),
@@ -122,7 +124,11 @@ class SeedBank:
             ModelError: The encoder cannot give what a route needs.
             BankError: There is something already.
         """
-        folder = Path(path)
+        folder = Path(path_of(path, "path"))
+        routes, index_keys = names_of(routes, "routes"), names_of(index_keys, "index_keys")
+        id_key, model = text_of(id_key, "id_key"), arguments.path_or_none(model, "model")
+        if not isinstance(analyzer, Analyzer | None):
+            raise UsageError(f"analyzer is of type {type_name(analyzer)}; expected Analyzer(...)")
         if folder.exists() and not (folder.is_dir() and {item.name for item in folder.iterdir()} <= {"lock"}):
             raise BankError(f"{folder}: is there already; name a folder that is not, or remove it")
         check_routes(routes, encoder)
@@ -149,7 +155,7 @@ class SeedBank:
 
     @classmethod
     def open(
-        cls, path: str | Path, *, encoder: Encoder | None = None, timeout: float = 10.0, maintain: bool = True
+        cls, path: PathLike, *, encoder: Encoder | None = None, timeout: float = 10.0, maintain: bool = True
     ) -> Self:
         """Open a bank.
 
@@ -161,17 +167,20 @@ class SeedBank:
 
         Raises:
             BankError: No bank, a damaged one, or an encoder that is not of the bank's model.
+            UsageError: An argument of the wrong kind.
         """
-        return cls(Store(Path(path), timeout=timeout), encoder=encoder, maintain=maintain)
+        folder, maintain = Path(path_of(path, "path")), flag(maintain, "maintain")
+        timeout = number(timeout, "timeout", low=0, expected="seconds from 0 on")
+        return cls(Store(folder, timeout=timeout), encoder=encoder, maintain=maintain)
 
     @classmethod
     def build(
         cls,
-        path: str | Path,
+        path: PathLike,
         records: Iterable[Record],
         *,
         encoder: Encoder | None = None,
-        model: str | None = None,
+        model: PathLike | None = None,
         routes: Sequence[str] = ("bm25", "dense"),
         id_key: str = "id",
         label_key: str = "label",
@@ -180,7 +189,31 @@ class SeedBank:
         resume: bool = False,
         progress: Callable[[int], None] | None = None,
     ) -> Self:
-        """Make a bank of records, which appears under its name when it is complete; see ``building.build``."""
+        """Make a bank of records, which appears under its name when it is complete; see ``building.build``.
+
+        Args:
+            path: A folder that does not exist yet.
+            records: Any iterable of records; ``metadata`` may be left out. Read block by block.
+            encoder: As of ``create``, like the next six.
+            model: See there.
+            routes: See there.
+            id_key: See there.
+            label_key: See there.
+            index_keys: See there.
+            analyzer: See there.
+            resume: Continue an interrupted build of the same settings and records, where there is one.
+            progress: Called with the number of records of each block that is done.
+
+        Returns:
+            The open bank.
+
+        Raises:
+            BankError: The bank exists already, or another run is building it.
+            RecordError: Something that is no record, or holds what JSON cannot hold; says which and why.
+            ResumeError: The interrupted build had other settings or other records.
+            UsageError: An argument of the wrong kind, or a route that is unknown or needs an encoder.
+            ModelError: The encoder cannot give what a route needs.
+        """
         from ecom_rag.retrieval.bank.building import build
 
         build(
@@ -190,8 +223,19 @@ class SeedBank:
         return cls.open(path, encoder=encoder)
 
     @classmethod
-    def restore(cls, snapshot: str | Path, path: str | Path) -> Self:
-        """Make a bank of a snapshot and open it; see ``copies.restore``."""
+    def restore(cls, snapshot: PathLike, path: PathLike) -> Self:
+        """Make a bank of a snapshot and open it; see ``copies.restore``.
+
+        Args:
+            snapshot: Folder that ``snapshot`` made.
+            path: The bank's folder; does not exist yet.
+
+        Returns:
+            The open bank.
+
+        Raises:
+            BankError: No snapshot, a damaged one, or ``path`` exists already.
+        """
         from ecom_rag.retrieval.bank.copies import restore
 
         restore(snapshot, path)
@@ -216,9 +260,14 @@ class SeedBank:
     def use(self, encoder: Encoder) -> None:
         """Take an encoder that is loaded already.
 
+        Args:
+            encoder: Of the bank's model.
+
         Raises:
             BankError: It is not of the bank's model.
+            UsageError: It is no encoder.
         """
+        arguments.model(encoder, "encoder", "check_outputs", "Encoder")
         if self.model is not None:
             self.model.check(encoder, self.path)
         self._encoder = encoder
@@ -227,7 +276,7 @@ class SeedBank:
 
     def upsert(
         self,
-        records: Sequence[Record],
+        records: Iterable[Record],
         *,
         embeddings: Embeddings | None = None,
         fingerprint: str | None = None,
@@ -236,7 +285,7 @@ class SeedBank:
         """Write documents, all or none; one whose id is there takes the place of the old one, as the newest row.
 
         Args:
-            records: Documents; one without an id is its own content.
+            records: Documents; any iterable, ``metadata`` may be left out. One without an id is its own content.
             embeddings: Of the records, where they are known already.
             fingerprint: Of the model that gave them.
             note: Kept with the change, as JSON, e.g. how far an import has come; ``bank.note`` is the last one.
@@ -245,11 +294,17 @@ class SeedBank:
             What was done. Once it is returned, it is on the disk, and the next search sees it.
 
         Raises:
-            RecordError: Something that is no record; nothing is written.
-            BankError: Another model's embeddings, or another process that keeps writing.
+            RecordError: Something that is no record, or holds what JSON cannot hold; nothing is written.
+            BankError: The bank is closed, another model's embeddings, or another process that keeps writing.
             EmbeddingError: Embeddings that do not fit.
         """
-        rows, kept, notes = rows_of(records, self.id_key)
+        self._store.check_open()
+        batch = list(cleaned(records))
+        try:
+            note = plain(note, "note")
+        except ValueError as error:
+            raise UsageError(str(error)) from None
+        rows, kept, notes = rows_of(batch, self.id_key)
         if not rows:
             return Change(self.sequence, notes=notes)
         outputs = [route for route in self.routes if route in ENCODED_ROUTES]
@@ -259,7 +314,7 @@ class SeedBank:
             else:
                 assert self.model is not None
                 self.model.check_fingerprint(fingerprint, self.path)
-                embeddings = fitting(embeddings, outputs, len(records)).take(np.array(kept, np.int64))
+                embeddings = fitting(embeddings, outputs, len(batch)).take(np.array(kept, np.int64))
             for number, row in enumerate(rows):
                 row.blobs.update(indexes.blobs_of(embeddings, number))
         with self._store.writing() as (db, state):
@@ -270,11 +325,11 @@ class SeedBank:
                 store.write_meta(db, "note", note)
         return Change(state.sequence + 1, len(rows), replaced, notes + self._look_after())
 
-    def delete(self, ids: Sequence[Any] | None = None, *, filter: Any = None, allow_most: bool = False) -> Change:
+    def delete(self, ids: Iterable[Any] | None = None, *, filter: Any = None, allow_most: bool = False) -> Change:
         """Remove documents, by id or by what a filter matches; ids that do not exist are ignored.
 
         Args:
-            ids: Of the documents; or
+            ids: Any iterable of strings and integers; or
             filter: An expression or its dict form.
             allow_most: Let a filter remove more than half of the documents, where these are more than 10: a mistyped
                 ``!=`` matches nearly all of them.
@@ -284,7 +339,7 @@ class SeedBank:
 
         Raises:
             UsageError: Neither or both are given, not a filter, an empty one, or one that matches too much.
-            BankError: Another process keeps writing.
+            BankError: The bank is closed, another process keeps writing.
         """
         if (ids is None) == (filter is None):
             raise UsageError("delete takes ids or a filter; give one of them")
@@ -331,6 +386,14 @@ class SeedBank:
             "analyzer": self._analyzer.fingerprint(),
         }
 
+    def __repr__(self) -> str:
+        try:
+            state = "closed" if self._store.closed else f"{len(self)} documents"
+        except BankError:
+            state = "cannot be read"
+        model = "" if self.model is None else f", model={self.model.path!r}"
+        return f"SeedBank({str(self.path)!r}, {state}, routes={'+'.join(self.routes)}{model})"
+
     def __len__(self) -> int:
         """Documents."""
         with self._store.reading() as (_, state):
@@ -340,11 +403,12 @@ class SeedBank:
         """Documents that a filter matches; by default all.
 
         Args:
-            filter: An expression or its dict form.
+            filter: An expression or its dict form; by default all documents count.
             warn: Log a warning where none meets it, or no document has one of its keys.
 
         Raises:
             UsageError: Not a filter.
+            BankError: The bank is closed.
         """
         if filter is None:
             return len(self)
@@ -367,19 +431,27 @@ class SeedBank:
         with self._store.reading() as (db, state):
             return self._filter_notes(db, filter, matched, state.live)
 
-    def get(self, ids: Sequence[Any]) -> list[Record | None]:
-        """The documents of ids, ``None`` where there is none.
+    def get(self, ids: Iterable[Any]) -> list[Record | None]:
+        """The documents of ids.
+
+        Args:
+            ids: Any iterable of strings and integers.
+
+        Returns:
+            One document per id, in their order; ``None`` where there is none.
 
         Raises:
             UsageError: Something that cannot be an id.
+            BankError: The bank is closed.
         """
+        wanted = ids_of(ids)
         query = "SELECT text, metadata, extra FROM documents WHERE id = ? AND removed IS NULL"
         found: dict[str, Record | None] = {}
         with self._store.reading() as (db, _):
-            for id_ in ids_of(ids):
+            for id_ in wanted:
                 row = db.execute(query, (id_,)).fetchone()
                 found[id_] = None if row is None else record_of(*row)
-        return [found[ids_of([id_])[0]] for id_ in ids]
+        return [copied(found[id_]) for id_ in wanted]
 
     def stats(self) -> dict[str, Any]:
         """What ``ecom-rag bank info`` shows: size, labels, model, bytes on disk, sequence."""
@@ -401,6 +473,9 @@ class SeedBank:
 
         While it is held, changes are acknowledged, but other views of this handle that need them wait; so hold it no
         longer than the search.
+
+        Raises:
+            BankError: The bank is closed; also when a view that is still held is asked after that.
         """
         return self._live.view()
 
@@ -428,8 +503,18 @@ class SeedBank:
             self.save_indexes()
         return gone
 
-    def snapshot(self, path: str | Path) -> dict[str, Any]:
-        """Copy one state of the bank, while it is read and written; see ``copies.snapshot``."""
+    def snapshot(self, path: PathLike) -> dict[str, Any]:
+        """Copy one state of the bank, while it is read and written; see ``copies.snapshot``.
+
+        Args:
+            path: Folder to make; appears under its name when it is complete.
+
+        Returns:
+            The ``sequence`` and ``documents`` of the copy, and the digest of its database.
+
+        Raises:
+            BankError: ``path`` exists already, or the bank is closed.
+        """
         from ecom_rag.retrieval.bank.copies import snapshot
 
         return snapshot(self, path)
@@ -439,14 +524,22 @@ class SeedBank:
         self._store.checkpoint()
 
     def copy_record(self, target: Path) -> None:
-        """Copy the database as of one change, though others write meanwhile; see ``snapshot`` for the whole bank."""
+        """Copy the database as of one change, though others write meanwhile; see ``snapshot`` for the whole bank.
+
+        Args:
+            target: File to write.
+
+        Raises:
+            BankError: The bank is closed.
+        """
         self._store.copy(target)
 
     def close(self) -> None:
-        """Close the record."""
+        """Close the record: from then on every question and change is a ``BankError``. A second time does nothing."""
         self._store.close()
 
     def __enter__(self) -> Self:
+        self._store.check_open()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ecom_rag import disk, jobs, records
+from ecom_rag.arguments import PathLike, flag, names_of, path_of
 from ecom_rag.errors import BankError, ResumeError, UsageError
 from ecom_rag.models import Encoder
 from ecom_rag.records import Record
@@ -44,7 +45,7 @@ def add(bank: SeedBank, items: Iterable[Record], *, progress: Callable[[int], No
 
     Args:
         bank: Open for writing.
-        items: Records.
+        items: Any iterable of records.
         progress: Called with the number of records of each block that is written.
 
     Raises:
@@ -59,11 +60,11 @@ def add(bank: SeedBank, items: Iterable[Record], *, progress: Callable[[int], No
 
 
 def build(
-    path: str | Path,
+    path: PathLike,
     items: Iterable[Record],
     *,
     encoder: Encoder | None = None,
-    model: str | None = None,
+    model: PathLike | None = None,
     routes: Sequence[str] = ("bm25", "dense"),
     id_key: str = "id",
     label_key: str = "label",
@@ -75,8 +76,8 @@ def build(
     """Make a bank of records in ``PATH.partial`` and give it its name at the end.
 
     Args:
-        path: The bank; not there yet.
-        items: Records; with ``resume`` the same as before.
+        path: The bank's folder; does not exist yet.
+        items: Any iterable of records, ``metadata`` may be left out; with ``resume`` the same as before.
         encoder: As of ``SeedBank.create``, like the next six.
         model: See there.
         routes: See there.
@@ -95,7 +96,8 @@ def build(
         ResumeError: The interrupted build had other settings or other records.
         UsageError: There are no records.
     """
-    target = Path(path)
+    target = Path(path_of(path, "path"))
+    routes, index_keys, resume = names_of(routes, "routes"), names_of(index_keys, "index_keys"), flag(resume, "resume")
     partial = target.with_name(f"{target.name}.partial")
     check_target(target)
     asked = {
@@ -135,7 +137,7 @@ def build(
     return built
 
 
-def check_target(path: str | Path) -> None:
+def check_target(path: PathLike) -> None:
     """Raise if a bank could not be built there, before any work is done for it.
 
     Raises:
@@ -212,5 +214,5 @@ def _write(bank: SeedBank, block: list[Record], built: Built, note: Any = None) 
 
 def _blocks(items: Iterable[Record]) -> Iterator[list[Record]]:
     return jobs.blocks_of(
-        items, max_records=_BLOCK_RECORDS, max_size=_BLOCK_CHARS, size=lambda record: len(record["text"])
+        records.cleaned(items), max_records=_BLOCK_RECORDS, max_size=_BLOCK_CHARS, size=lambda item: len(item["text"])
     )

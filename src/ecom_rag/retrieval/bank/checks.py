@@ -4,10 +4,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ecom_rag import arguments
 from ecom_rag.errors import EmbeddingError, UsageError
 from ecom_rag.models import Encoder
 from ecom_rag.models.embeddings import Embeddings
 from ecom_rag.retrieval.bank.derived import ENCODED_ROUTES, ROUTES
+from ecom_rag.values import type_name
 
 
 def size_of(embeddings: Embeddings, name: str) -> int:
@@ -24,6 +26,8 @@ def fitting(embeddings: Embeddings, outputs: Sequence[str], count: int) -> Embed
     Raises:
         EmbeddingError: An output is missing, there are more or fewer than records, or one is not finite.
     """
+    if not isinstance(embeddings, Embeddings):
+        raise UsageError(f"embeddings is of type {type_name(embeddings)}; expected what Encoder.encode gives")
     for name in outputs:
         own = getattr(embeddings, name)
         if own is None:
@@ -63,4 +67,5 @@ def check_routes(routes: Sequence[str], encoder: Encoder | None) -> None:
     if outputs:
         if encoder is None:
             raise UsageError(f"the routes {', '.join(outputs)} need an encoder; give one (--model MODEL)")
+        arguments.model(encoder, "encoder", "check_outputs", "Encoder")
         encoder.check_outputs(outputs)

@@ -12,7 +12,7 @@ from typing import Any
 
 from ecom_rag.errors import UsageError
 from ecom_rag.keys import Path
-from ecom_rag.retrieval.bank.filters import And, Compare, Exists, Filter, In, Not, Or, Scalar, kind
+from ecom_rag.retrieval.bank.filters import And, Compare, Contains, Exists, Filter, In, Not, Or, Scalar, kind
 
 _TYPES = {"string": "= 'text'", "number": "in ('integer', 'real')", "null": "= 'null'"}
 _PLAIN = re.compile(r'[^"\\\x00-\x1f\x7f]+')  # the keys that a JSON path of SQLite can name
@@ -77,6 +77,8 @@ def _compile(tree: Filter, parameters: list[Any], column: str, indexed: frozense
             leaf = f"({json_type} IS NOT NULL)"
         case In(path, values):
             leaf = _in(path, values, parameters, column, indexed)
+        case Contains(path, value):
+            leaf = _contains(path, value, parameters, column)
         case Compare(path, operator, value):
             leaf = _comparison(path, operator, value, parameters, column, indexed)
     return f"({leaf} IS NOT TRUE)" if negated else leaf
@@ -113,6 +115,20 @@ def _in(path: Path, values: tuple[Scalar, ...], parameters: list[Any], column: s
             parameters += [*of_type, *of_extract, f"[{','.join(map(_json, own))}]"]
             parts.append(f"({json_type} {_TYPES[type_]} AND {extract} IN (SELECT value FROM json_each(?)))")
     return f"({' OR '.join(parts) or '0'})"
+
+
+def _contains(path: Path, value: Scalar, parameters: list[Any], column: str) -> str:
+    """Over the elements of an array; what is none has no elements (as a text it would be malformed JSON)."""
+    json_type, of_type, extract, of_extract = extraction(path, column)
+    parameters += [*of_type, *of_extract]
+    if isinstance(value, bool) or value is None:
+        parameters.append("null" if value is None else json.dumps(value))
+        equal = "type = ?"
+    else:
+        parameters.append(_json(value))
+        equal = f"type {_TYPES[kind(value)]} AND value = json_extract(?, '$')"
+    elements = f"json_each(CASE {json_type} WHEN 'array' THEN {extract} ELSE '[]' END)"
+    return f"EXISTS (SELECT 1 FROM {elements} WHERE {equal})"
 
 
 def _json(value: Scalar) -> str:

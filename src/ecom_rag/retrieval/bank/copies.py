@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ecom_rag import digest, disk
+from ecom_rag.arguments import PathLike, path_of
 from ecom_rag.errors import BankError, UsageError
 from ecom_rag.retrieval.bank import saved, store
 from ecom_rag.retrieval.bank.bank import SeedBank
@@ -19,7 +20,7 @@ _KEYS = {"sequence": int, "documents": int, "sha256": str}
 _MARK = "copying"  # in a folder that is being filled
 
 
-def snapshot(bank: SeedBank, path: str | Path) -> dict[str, Any]:
+def snapshot(bank: SeedBank, path: PathLike) -> dict[str, Any]:
     """Copy one state of a bank while it is read and written.
 
     Args:
@@ -32,7 +33,7 @@ def snapshot(bank: SeedBank, path: str | Path) -> dict[str, Any]:
     Raises:
         BankError: There is something already.
     """
-    target = Path(path)
+    target = Path(path_of(path, "path"))
     with _appearing(target) as partial:
         bank.copy_record(partial / store.FILE)
         bank.save_indexes()  # this state's or a later one's; then it is not taken along, and built anew when opened
@@ -50,7 +51,7 @@ def snapshot(bank: SeedBank, path: str | Path) -> dict[str, Any]:
     return note
 
 
-def restore(source: str | Path, path: str | Path) -> dict[str, Any]:
+def restore(source: PathLike, path: PathLike) -> dict[str, Any]:
     """Make a bank of a snapshot.
 
     Args:
@@ -63,7 +64,7 @@ def restore(source: str | Path, path: str | Path) -> dict[str, Any]:
     Raises:
         BankError: No snapshot, a damaged one, or there is something at ``path`` already.
     """
-    origin, target = Path(source), Path(path)
+    origin, target = Path(path_of(source, "snapshot")), Path(path_of(path, "path"))
     note = _read_note(origin)
     with _appearing(target) as partial:
         try:

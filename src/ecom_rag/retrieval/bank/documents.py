@@ -2,10 +2,11 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from ecom_rag import records
+from ecom_rag.arguments import listed
 from ecom_rag.errors import RecordError, UsageError
 from ecom_rag.identity import as_id
 from ecom_rag.keys import value_at
@@ -20,14 +21,14 @@ def rows_of(batch: Sequence[Record], id_key: str) -> tuple[list[Row], list[int],
     """The rows to store, of each id the last record.
 
     Args:
-        batch: Records.
+        batch: Records, as ``records.cleaned`` gives them.
         id_key: Key of the metadata that holds the id.
 
     Returns:
         The rows without embeddings, the number of each one's record in the batch, and notes worth a user's eye.
 
     Raises:
-        RecordError: Something that is no record, or has an id that is neither a string nor a whole number.
+        RecordError: An id that is neither a string nor a whole number.
     """
     found = [_row(record, number, id_key) for number, record in enumerate(batch)]
     last = {row.id: number for number, row in enumerate(found)}
@@ -48,44 +49,28 @@ def record_of(text: str, metadata: str, extra: str | None) -> Record:
     return record
 
 
-def ids_of(values: Sequence[Any]) -> list[str]:
-    """Ids that a caller asks for, each once.
+def ids_of(values: Iterable[Any]) -> list[str]:
+    """Ids that a caller asks for, in their order.
 
     Raises:
         UsageError: Something that cannot be an id.
     """
-    if isinstance(values, str):
-        raise UsageError(f"ids is the string {values!r}; expected a list of ids")
     try:
-        return list(dict.fromkeys(map(as_id, values)))
+        return [as_id(value) for value in listed(values, "ids", "a list of ids")]
     except ValueError as error:
         raise UsageError(f"an id {error}") from None
 
 
-def _row(record: Any, number: int, id_key: str) -> Row:
-    where = f"record {number}"
-    if not isinstance(record, dict) or not isinstance(record.get("text"), str) or not record["text"].strip():
-        raise RecordError(where, f'found {record!r:.60}; expected {{"text": "...", "metadata": {{}}}} with a text')
-    text, metadata = record["text"], record.get("metadata")
-    metadata = {} if metadata is None else metadata
-    if not isinstance(metadata, dict):
-        raise RecordError(where, f'"metadata" is {metadata!r:.60}; expected an object')
+def _row(record: Record, number: int, id_key: str) -> Row:
+    text, metadata = record["text"], record["metadata"]
     extra = {key: value for key, value in record.items() if key not in ("text", "metadata")}
+    stored = records.dumps(metadata).decode().rstrip("\n")
+    others = records.dumps(extra).decode().rstrip("\n") if extra else None
+    own = value_at(metadata, id_key)
     try:
-        records.check_numbers(record)
-        stored = records.dumps(metadata).decode().rstrip("\n")
-        others = records.dumps(extra).decode().rstrip("\n") if extra else None
-        text.encode()
-        own = value_at(metadata, id_key)
-        content = _content_id(text, metadata, extra) if own is None else ""
-    except UnicodeEncodeError:
-        raise RecordError(where, "holds a lone surrogate (half of a cut emoji); replace it by U+FFFD") from None
-    except (TypeError, ValueError, RecursionError) as error:
-        raise RecordError(where, f"cannot be written as JSON ({error})") from None
-    try:
-        id_ = content or as_id(own)
+        id_ = _content_id(text, metadata, extra) if own is None else as_id(own)
     except ValueError as error:
-        raise RecordError(where, f"the {id_key!r} of its metadata {error}") from None
+        raise RecordError(f"record {number}", f"the {id_key!r} of its metadata {error}") from None
     return Row(id_, text, stored, others, {})
 
 

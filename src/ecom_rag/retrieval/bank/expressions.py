@@ -2,11 +2,11 @@
 
 ::
 
-    label = "fraud" and (price < 100 or brand in ("a", "b")) and not seller.vip = true
+    label = "fraud" and (price < 100 or brand in ("a", "b")) and not seller.vip = true and "medical" in policies
 
     filter     = all ("or" all)*            all  = one ("and" one)*
     one        = "not" one | "(" filter ")" | "exists" "(" key ")" | key operator value
-               | key ["not"] "in" "(" value ("," value)* ")"
+               | key ["not"] "in" "(" value ("," value)* ")" | value ["not"] "in" key     (an element of an array)
     operator   = "=" | "!=" | "<" | "<=" | ">" | ">="
     key        = as ``ecom_rag.keys`` says
     value      = a quoted string | a number | true | false | null
@@ -16,9 +16,12 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from ecom_rag.errors import UsageError
 from ecom_rag.keys import STRING, Path, parse_key, read_key, unquoted
-from ecom_rag.retrieval.bank.filters import And, Compare, Exists, Filter, In, Not, Or, Scalar, kind
+from ecom_rag.retrieval.bank.filters import And, Compare, Contains, Exists, Filter, In, Not, Or, Scalar, kind
+from ecom_rag.values import MAX_BITS, has_surrogate, scalar, shown
 
 OPERATORS = ("=", "!=", "<=", ">=", "<", ">")
 _CONSTANTS: dict[str, Scalar] = {"true": True, "false": False, "null": None}
@@ -43,8 +46,8 @@ def parse(source: "str | Mapping[str, Any] | Filter") -> Filter:
 
     Args:
         source: Text as above, or a dict whose entries all must hold: ``{"label": "fraud", "price": {"<": 100},
-            "brand": {"in": ["a", "b"]}, "note": {"exists": True}, "$or": [dict, ...], "$not": dict}``. Keys are
-            written as in the text form.
+            "brand": {"in": ["a", "b"]}, "policies": {"contains": "medical"}, "note": {"exists": True},
+            "$or": [dict, ...], "$not": dict}``. Keys are written as in the text form; NumPy values are Python's.
 
     Raises:
         UsageError: Not a filter; the message says where, what was found and what was expected.
@@ -130,7 +133,25 @@ class _Parser:
             path = self.path()
             self._take_sign(")", '"." or ")"')
             return Exists(path)
-        return self._comparison(self.path())
+        element = self._element()
+        return self._comparison(self.path()) if element is None else element
+
+    def _element(self) -> Filter | None:
+        """``value in key``; ``None``, and nothing taken, where something else stands here."""
+        start = self._kind, self._value, self._place, self._next
+        if self._kind in ("string", "number") or self._word(*_CONSTANTS):
+            value = self._scalar()
+            self._advance()
+            negative = self._word("not")
+            if negative:
+                self._advance()
+            if self._word("in"):
+                self._advance()
+                if (self._kind, self._value) != ("sign", "("):
+                    found = Contains(self.path(), value)
+                    return Not(found) if negative else found
+        self._kind, self._value, self._place, self._next = start
+        return None
 
     def path(self) -> Path:
         path, self._next = read_key(self._text, self._place, what="filter")
@@ -151,9 +172,10 @@ class _Parser:
         if negative:
             self._advance()
         if not self._word("in"):
-            raise self._wrong('"in"' if negative else f'{", ".join(OPERATORS)}, "in" or "not in"')
+            known = f'{", ".join(OPERATORS)}, "in" or "not in" (an element of an array: "value" in key)'
+            raise self._wrong('"in"' if negative else known)
         self._advance()
-        self._take_sign("(", '"(" and values')
+        self._take_sign("(", '"(" and values (an element of an array: "value" in key)')
         values = [self._scalar()]
         self._advance()
         while self._kind == "sign" and self._value == ",":
@@ -174,9 +196,12 @@ class _Parser:
 
     def _string(self) -> str:
         try:
-            return unquoted(self._value)
+            found = unquoted(self._value)
         except ValueError as error:
             raise self._wrong(str(error)) from None
+        if has_surrogate(found):
+            raise self._wrong("a string of whole characters")
+        return found
 
 
 # --- dict -------------------------------------------------------------------------------------------------------------
@@ -191,7 +216,7 @@ def _of_dict(source: Any, depth: int) -> Filter:
     for key, condition in source.items():
         if key in ("$and", "$or"):
             if not isinstance(condition, list | tuple) or not condition:
-                raise UsageError(f"filter: {key} holds {condition!r:.60}; expected a list of at least one dict")
+                raise UsageError(f"filter: {key} holds {shown(condition)}; expected a list of at least one dict")
             parts = tuple(_of_dict(item, depth + 1) for item in condition)
             terms.append(And(parts) if key == "$and" else Or(parts))
         elif key == "$not":
@@ -205,9 +230,12 @@ def _conditions(path: Path, key: str, condition: Any) -> list[Filter]:
     if not isinstance(condition, Mapping):
         condition = {"=": condition}
     found: list[Filter] = []
-    for operator, value in condition.items():
+    for operator, given in condition.items():
+        value = _own(given)
         if operator in ("in", "not in") and isinstance(value, list | tuple) and all(map(_is_scalar, value)):
             found.append(In(path, tuple(value)) if operator == "in" else Not(In(path, tuple(value))))
+        elif operator in ("contains", "not contains") and _is_scalar(value):
+            found.append(Contains(path, value) if operator == "contains" else Not(Contains(path, value)))
         elif operator == "exists" and isinstance(value, bool):
             found.append(Exists(path) if value else Not(Exists(path)))
         elif operator == "!=" and _is_scalar(value):
@@ -215,13 +243,40 @@ def _conditions(path: Path, key: str, condition: Any) -> list[Filter]:
         elif operator in OPERATORS and _is_scalar(value) and (operator == "=" or kind(value) in ("number", "string")):
             found.append(Compare(path, operator, value))
         else:
-            known = f'a value, {", ".join(OPERATORS)} with a value, "in" with a list, "exists" with true or false'
-            raise UsageError(f"filter: {key!r} has the condition {operator!r}: {value!r:.60}; expected {known}")
+            known = (
+                f'a value, {", ".join(OPERATORS)} with a value, "in" with a list, "contains" with the value of an'
+                ' element, "exists" with true or false'
+            )
+            raise UsageError(f"filter: {key!r} has the condition {operator!r}: {shown(value)}; expected {known}")
     return found
 
 
+def _own(value: Any) -> Any:
+    """NumPy's scalars and arrays as Python's, also inside a list."""
+    if isinstance(value, np.ndarray):
+        value = value.tolist()
+    return [scalar(item) for item in value] if isinstance(value, list | tuple) else scalar(value)
+
+
 def _is_scalar(value: Any) -> bool:
+    if isinstance(value, str):
+        return not has_surrogate(value)  # SQLite takes UTF-8
+    if isinstance(value, int):
+        return value.bit_length() <= MAX_BITS
     return kind(value) != "other" and not (isinstance(value, float) and value != value)
+
+
+def _check_leaf(leaf: Compare | In | Contains | Exists) -> None:
+    """Raise ``UsageError`` where a leaf made in Python holds what the grammar could not say."""
+    values = leaf.values if isinstance(leaf, In) else () if isinstance(leaf, Exists) else (leaf.value,)
+    operators = [leaf.operator] if isinstance(leaf, Compare) else []
+    ordered = all(operator == "=" or kind(value) in ("number", "string") for operator in operators for value in values)
+    if not isinstance(leaf.path, tuple) or not leaf.path or not all(isinstance(part, str) for part in leaf.path):
+        raise UsageError(f"filter: the path of {shown(leaf)} is no tuple of keys; expected e.g. ('seller', 'level')")
+    if not isinstance(values, tuple) or not all(map(_is_scalar, values)) or not ordered:
+        raise UsageError(f"filter: {shown(leaf)} compares with what is no text, number, true, false or null")
+    if not {"=", "<", "<=", ">", ">="}.issuperset(operators):
+        raise UsageError(f"filter: {shown(leaf)} has an unknown operator; expected =, <, <=, > or >= (and Not for !=)")
 
 
 def _limited(tree: Filter) -> Filter:
@@ -235,7 +290,8 @@ def _limited(tree: Filter) -> Filter:
                 below += node.terms
             elif isinstance(node, Not):
                 below.append(node.term)
-            elif isinstance(node, Compare | In | Exists):
+            elif isinstance(node, Compare | In | Contains | Exists):
+                _check_leaf(node)
                 leaves += 1
             else:
                 raise UsageError(f"filter: found {type(node).__name__}; expected a string, a dict or a filter tree")

@@ -4,7 +4,8 @@ The logic is two-valued. A comparison is true or false, never unknown: with a mi
 than the one compared with, it is false. ``not`` turns that round, and ``a != b`` is ``not a = b``; so both hold where
 the key is missing. Numbers compare with numbers, strings with strings by code point; true, false and null are only
 equal or not. Integers beyond 64 bits are compared as the nearest double, strings up to their first NUL. Objects and
-arrays equal nothing.
+arrays equal nothing; whether an array holds a value is asked with ``Contains``, whose elements are compared by the
+same rules.
 """
 
 from collections.abc import Mapping
@@ -36,6 +37,14 @@ class In:
 
 
 @dataclass(frozen=True, slots=True)
+class Contains:
+    """The value at ``path`` is an array with an element that equals ``value``; false for anything but an array."""
+
+    path: Path
+    value: Scalar
+
+
+@dataclass(frozen=True, slots=True)
 class Exists:
     """There is a key at ``path``, whatever its value, null too."""
 
@@ -63,7 +72,7 @@ class Or:
     terms: tuple["Filter", ...]
 
 
-Filter = Compare | In | Exists | Not | And | Or
+Filter = Compare | In | Contains | Exists | Not | And | Or
 
 
 def matches(found: Filter, metadata: Mapping[str, Any]) -> bool:
@@ -79,9 +88,12 @@ def matches(found: Filter, metadata: Mapping[str, Any]) -> bool:
             return lookup(metadata, path)[0]
         case In(path, values):
             return any(matches(Compare(path, "=", value), metadata) for value in values)
+        case Contains(path, value):
+            _, own = lookup(metadata, path)
+            return isinstance(own, list | tuple) and any(_fits(item, "=", value) for item in own)
         case Compare(path, operator, value):
             there, own = lookup(metadata, path)
-            return there and kind(own) == kind(value) != "other" and _compare(own, operator, value)
+            return there and _fits(own, operator, value)
 
 
 def kind(value: Any) -> str:
@@ -100,6 +112,10 @@ def number(value: float) -> float:
     if isinstance(value, int) and not -_INT64 <= value < _INT64:
         return float(value) if abs(value) < 10**308 else (float("inf") if value > 0 else float("-inf"))
     return value
+
+
+def _fits(own: Any, operator: str, value: Scalar) -> bool:
+    return kind(own) == kind(value) != "other" and _compare(own, operator, value)
 
 
 def _compare(own: Any, operator: str, value: Any) -> bool:

@@ -52,6 +52,7 @@ class LiveIndexes:
             try:
                 yield found
             finally:
+                found.end()
                 self._local.held = None
 
     def save(self) -> None:
@@ -97,6 +98,7 @@ class LiveIndexes:
             masks=self._masks,
             indexed=self._indexed,
             name=str(self._store.folder),
+            store=self._store,
         )
 
     def _is_at(self, state: State) -> bool:

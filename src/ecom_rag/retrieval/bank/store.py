@@ -91,6 +91,8 @@ class Store:
         self._idle: list[sqlite3.Connection] = []
         self._writer: sqlite3.Connection | None = None
         self._turn = threading.Lock()
+        self._guard = threading.Lock()  # of what is idle and whether the record is closed
+        self._closed = False
         if not (folder / FILE).is_file():
             found = "no such folder" if not folder.exists() else "not a seed bank"
             raise BankError(f"{folder}: {found} (there is no {FILE} in it); make one with ecom-rag bank build")
@@ -125,17 +127,14 @@ class Store:
     def reading(self) -> Iterator[tuple[sqlite3.Connection, State]]:
         """A read transaction: one committed state, whatever is written meanwhile."""
         with self._errors():
-            try:
-                db = self._idle.pop()
-            except IndexError:
-                db = self._connect()
+            with self._guard:
+                self.check_open()
+                db = self._idle.pop() if self._idle else self._connect()
             try:
                 db.execute("BEGIN")
                 yield db, _state(db)
             finally:
-                if db.in_transaction:
-                    db.execute("ROLLBACK")
-                self._idle.append(db)
+                self._give_back(db)
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[tuple[sqlite3.Connection, State]]:
@@ -148,10 +147,7 @@ class Store:
             if not self._turn.acquire(timeout=self._timeout):
                 raise BankError(f"{self.folder}: another thread has been writing for {self._timeout:g} s; try again")
             try:
-                if self._writer is None:
-                    self._writer = self._connect()
-                    self._writer.execute("PRAGMA cache_size = -65536")
-                db = self._writer
+                db = self._writing()
                 db.execute("BEGIN IMMEDIATE")
                 try:
                     yield db, _state(db)
@@ -176,24 +172,54 @@ class Store:
     def checkpoint(self) -> None:
         """Move the write-ahead log into the file and empty it, as far as readers allow."""
         with self._errors(), self._turn:
-            if self._writer is None:
-                self._writer = self._connect()
-            self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            self._writing().execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def give_space_back(self) -> None:
         """Return unused pages to the file system."""
         with self._errors(), self._turn:
-            assert self._writer is not None
-            self._writer.execute("PRAGMA incremental_vacuum").fetchall()
+            self._writing().execute("PRAGMA incremental_vacuum").fetchall()
 
     def close(self) -> None:
-        """Close all connections; the last one to close empties the write-ahead log."""
-        with self._turn:
+        """Close all connections; the last one to close empties the write-ahead log. A second time does nothing.
+
+        A change that is under way is finished first. A connection that is being read is closed by its reader.
+        """
+        with self._turn, self._guard:
+            self._closed = True
             while self._idle:
                 self._idle.pop().close()
             if self._writer is not None:
                 self._writer.close()
                 self._writer = None
+
+    @property
+    def closed(self) -> bool:
+        """Whether ``close`` was called."""
+        return self._closed
+
+    def check_open(self) -> None:
+        """Raise ``BankError`` once the record is closed."""
+        if self._closed:
+            raise BankError(f"{self.folder}: the bank is closed; open it again with SeedBank.open")
+
+    def _writing(self) -> sqlite3.Connection:
+        """The writer's connection; whoever asks has the turn."""
+        self.check_open()
+        if self._writer is None:
+            self._writer = self._connect()
+            self._writer.execute("PRAGMA cache_size = -65536")
+        return self._writer
+
+    def _give_back(self, db: sqlite3.Connection) -> None:
+        try:
+            if db.in_transaction:
+                db.execute("ROLLBACK")
+        finally:
+            with self._guard:
+                if self._closed:
+                    db.close()
+                else:
+                    self._idle.append(db)
 
     def _connect(self) -> sqlite3.Connection:
         db = sqlite3.connect(

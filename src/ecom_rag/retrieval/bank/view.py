@@ -18,7 +18,7 @@ from ecom_rag.retrieval.bank.derived import Derived, positions_mask
 from ecom_rag.retrieval.bank.documents import CONTENT, record_of
 from ecom_rag.retrieval.bank.expressions import parse
 from ecom_rag.retrieval.bank.filters import Filter
-from ecom_rag.retrieval.bank.store import State
+from ecom_rag.retrieval.bank.store import State, Store
 
 _MASKS = 64  # filters remembered
 _TOGETHER = 500  # records fetched by one statement
@@ -72,6 +72,7 @@ class View:
         masks: Masks,
         indexed: frozenset[Path],
         name: str,
+        store: Store,
     ) -> None:
         self.sequence = state.sequence
         self.live = state.live
@@ -81,6 +82,20 @@ class View:
         self._masks = masks
         self._indexed = indexed
         self._name = name
+        self._store = store
+        self._over = False
+
+    def __repr__(self) -> str:
+        return f"View({self._name!r}, {self.live} seeds, sequence={self.sequence}, routes={'+'.join(self.routes)})"
+
+    def end(self) -> None:
+        """No more questions: the connection goes to another."""
+        self._over = True
+
+    def _check(self) -> None:
+        self._store.check_open()
+        if self._over:
+            raise BankError(f"{self._name}: this view has ended; use it inside `with bank.view() as view:`")
 
     def __len__(self) -> int:
         """Rows of the indexes, removed ones included: the length of a mask."""
@@ -89,10 +104,14 @@ class View:
     def index(self, route: str) -> Index:
         """A route's index. Its rows are those that ``record`` and ``rows`` speak of.
 
+        Args:
+            route: Of ``routes``.
+
         Raises:
             UsageError: The bank has no such route.
-            BankError: The bank is empty.
+            BankError: The bank is empty or closed, or the view has ended.
         """
+        self._check()
         if route not in self.routes:
             raise UsageError(f"{self._name}: has no route {route!r}; it was built with {', '.join(self.routes)}")
         if self.live == 0:
@@ -110,7 +129,9 @@ class View:
 
         Raises:
             UsageError: Not a filter.
+            BankError: The bank is closed, or the view has ended.
         """
+        self._check()
         return None if filter is None else self._masks.of(parse(filter), self._db, self._derived, self._indexed)
 
     def own_rows(self, queries: Sequence[Record], id_key: str) -> list[NDArray[np.int64]]:
@@ -146,17 +167,26 @@ class View:
     def record(self, row: int) -> Record:
         """The record of a row of the indexes.
 
+        Args:
+            row: Its number, from 0.
+
         Raises:
             IndexError: No such row.
+            BankError: The bank is closed, or the view has ended.
         """
         return self.records([row])[0]
 
     def records(self, rows: Sequence[int]) -> list[Record]:
-        """The records of rows of the indexes, in their order.
+        """The records of rows of the indexes, in their order; new ones at each call.
+
+        Args:
+            rows: Row numbers from 0.
 
         Raises:
             IndexError: No such row.
+            BankError: The bank is closed, or the view has ended.
         """
+        self._check()
         wanted = self._derived.rows.rows[np.asarray(rows, np.int64)].tolist()
         found: dict[int, tuple[str, str, str | None]] = {}
         distinct = list(dict.fromkeys(wanted))

@@ -7,12 +7,15 @@ of the base). Where a method is mergekit's, the numbers are mergekit's.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from ecom_rag.arguments import listed
 from ecom_rag.errors import UsageError
 from ecom_rag.retrieval.weights import MOST, check_weights, is_weight
+from ecom_rag.values import scalar, shown
 
 METHODS = ("linear", "slerp", "task-arithmetic", "ties")
 WITH_BASE = ("task-arithmetic", "ties")
@@ -56,22 +59,28 @@ def check_mix(mix: Mix, models: int, *, has_base: bool) -> Mix:
         raise UsageError(f"method slerp walks from one model to another; expected 2 models, found {models}")
     if models < 1 or (models < 2 and mix.method not in WITH_BASE):
         raise UsageError(f"{models} models cannot be merged by {mix.method}; name at least 2")
-    for row in mix.weights:
+    rows = [listed(row, "weights", "one number for each model") for row in listed(mix.weights, "weights", "rows")]
+    for row in rows:
         if len(row) != models:
-            raise UsageError(f"weights {row} do not fit; expected one number for each of the {models} models")
+            raise UsageError(f"weights {shown(row)} do not fit; expected one number for each of the {models} models")
         if mix.method not in WITH_BASE:
             check_weights({f"model {place}": weight for place, weight in enumerate(row, 1)}, of="weights of")
-        elif not all(is_weight(abs(weight)) for weight in row):  # one below 0 takes away what a model learned
-            raise UsageError(f"weights {row} do not fit; expected numbers from -{MOST:g} to {MOST:g}")
-    if not mix.weights:
+        elif not all(map(_is_signed_weight, row)):  # one below 0 takes away what a model learned
+            raise UsageError(f"weights {shown(row)} do not fit; expected numbers from -{MOST:g} to {MOST:g}")
+    if not rows:
         raise UsageError("no weights; expected one number for each model")
-    if not 0 < mix.density <= 1:
-        raise UsageError(f"density is {mix.density}; expected a share above 0, at most 1")
-    if not is_weight(abs(mix.scale)):
-        raise UsageError(f"lambda is {mix.scale}; expected a number from -{MOST:g} to {MOST:g}")
+    if not _is_signed_weight(mix.density) or not 0 < mix.density <= 1:
+        raise UsageError(f"density is {shown(mix.density)}; expected a share above 0, at most 1")
+    if not _is_signed_weight(mix.scale):
+        raise UsageError(f"lambda is {shown(mix.scale)}; expected a number from -{MOST:g} to {MOST:g}")
     if mix.method in WITH_BASE:
         return mix
-    return replace(mix, weights=tuple(tuple(weight / sum(row) for weight in row) for row in mix.weights))
+    return replace(mix, weights=tuple(tuple(weight / sum(row) for weight in row) for row in rows))
+
+
+def _is_signed_weight(value: Any) -> bool:
+    own = scalar(value)
+    return isinstance(own, int | float) and is_weight(abs(own) if not isinstance(own, bool) else own)
 
 
 def apply(mix: Mix, tensors: Sequence[Tensor], base: Tensor | None, *, block: int = 0) -> Tensor:

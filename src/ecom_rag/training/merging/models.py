@@ -13,11 +13,13 @@ from torch import Tensor
 
 import ecom_rag
 from ecom_rag import disk
+from ecom_rag.arguments import PathLike, listed, path_of, path_or_none
 from ecom_rag.errors import ModelError, UsageError
 from ecom_rag.models.checkpoint import fingerprint, locate
 from ecom_rag.training.merging import files
 from ecom_rag.training.merging.compatible import Opened, check_alike, is_shared
 from ecom_rag.training.merging.methods import WITH_BASE, Mix, apply, check_mix
+from ecom_rag.values import type_name
 
 _LAYER = re.compile(r"(?:^|\.)(?:layer|layers|h|block)\.(\d+)\.")
 
@@ -162,17 +164,17 @@ class Models:
 
 
 def merge(
-    names: Sequence[str],
-    output: str,
+    names: Sequence[PathLike],
+    output: PathLike,
     mix: Mix,
     *,
-    base: str | None = None,
+    base: PathLike | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> dict[str, Any]:
     """Merge checkpoints of one network into a new folder; encoders, rerankers and bge-m3 with its heads alike.
 
     Args:
-        names: Local folders, hub ids or ``starter``.
+        names: Local folders (``str`` or ``Path``), hub ids or ``starter``.
         output: Folder that does not exist yet; it appears only when complete.
         mix: Method and weights.
         base: For ``task-arithmetic`` and ``ties`` the model that the others were tuned from.
@@ -185,9 +187,13 @@ def merge(
         ModelError: The models are not the same network.
         UsageError: Options that make no sense.
     """
+    found = [path_of(name, f"names[{row}]") for row, name in enumerate(listed(names, "names", "a list of models"))]
+    output, base = path_of(output, "output"), path_or_none(base, "base")
+    if not isinstance(mix, Mix):
+        raise UsageError(f"mix is of type {type_name(mix)}; expected Mix(...)")
     check_output(output)
-    check_mix(mix, len(names), has_base=base is not None)
-    return Models(names, base=base).write(output, mix, progress=progress)
+    check_mix(mix, len(found), has_base=base is not None)
+    return Models(found, base=base).write(output, mix, progress=progress)
 
 
 def block_of(key: str, layers: int, blocks: int, *, whole: bool = True) -> int:

@@ -11,6 +11,7 @@ from typing import Any
 
 import ecom_rag
 from ecom_rag import jobs
+from ecom_rag.arguments import PathLike, path_of, path_or_none
 from ecom_rag.errors import UsageError
 from ecom_rag.models import CrossEncoder, Encoder
 from ecom_rag.records import Record
@@ -24,7 +25,7 @@ from ecom_rag.training.mining.ranking import (
     encode_corpus,
 )
 from ecom_rag.training.mining.rules import REASONS, Rules
-from ecom_rag.training.mining.sources import Corpus, Queries, Source, read_corpus
+from ecom_rag.training.mining.sources import Corpus, Queries, Source, kind_of, read_corpus
 from ecom_rag.training.triples import JSON_LINES
 
 _BLOCK_RECORDS = 1024
@@ -58,12 +59,12 @@ class MineSummary:
 
 
 def mine_file(
-    source: Source,
-    output: str,
-    rules: Rules,
+    source: Source | PathLike,
+    output: PathLike,
+    rules: Rules | None = None,
     *,
-    seeds: str | None = None,
-    run: str | None = None,
+    seeds: PathLike | None = None,
+    run: PathLike | None = None,
     route: str = "dense",
     load_encoder: Callable[[], Encoder] | None = None,
     load_cross_encoder: Callable[[], CrossEncoder] | None = None,
@@ -77,9 +78,9 @@ def mine_file(
     with a reranker the lines hold its logits as ``pos_scores`` and ``neg_scores``.
 
     Args:
-        source: Queries with their positives.
+        source: Queries with their positives: a path, or a ``Source`` that says more of it.
         output: ``.jsonl`` or ``.jsonl.gz``; appears under its name only when complete.
-        rules: How many, of which ranks, which not.
+        rules: How many, of which ranks, which not; by default 7 of the ranks 10 to 100.
         seeds: Records that negatives come from; by default what the source holds.
         run: Results of ``score``, ``recall`` or ``rerank`` whose candidates are taken instead of a search.
         route: ``dense``, ``sparse``, ``multivector`` or ``bm25``.
@@ -96,6 +97,12 @@ def mine_file(
             under ``output``.
     """
     started = time.monotonic()
+    if not isinstance(source, Source):
+        source = path_of(source, "source")
+        source = Source(source, kind_of(source))
+    rules = rules or Rules()
+    output = path_of(output, "output")
+    seeds, run = path_or_none(seeds, "seeds"), path_or_none(run, "run")
     _check(source, output, rules, seeds, run, route, load_encoder, load_cross_encoder)
     corpus = read_corpus(source, seeds)
     queries = Queries(source, corpus)  # a bad line is told before a model is loaded
@@ -165,15 +172,7 @@ def _check(
     encoder: Any,
     reranker: Any,
 ) -> None:
-    if route not in ROUTES:
-        raise UsageError(f"route {route!r} is unknown; expected one of {', '.join(ROUTES)}")
-    if run is None and route != "bm25" and encoder is None:
-        raise UsageError(f"route {route} needs a model; pass --model, or --route bm25, or candidates with --run")
-    if reranker is None and (rules.reranker_threshold is not None or rules.reranker_margin is not None):
-        raise UsageError("a threshold or margin of the reranker is given, but no reranker; name it with --reranker")
-    if reranker is not None and rules.reranker_threshold is None and rules.reranker_margin is None:
-        raise UsageError("a reranker is given, but not what it should refuse; pass --reranker-threshold (e.g. 0.5) or"
-                         " --reranker-margin (e.g. 0.1)")  # fmt: skip
+    check_ranking(rules, run, route, encoder, reranker)
     if source.kind != "beir" and (source.judged_only or source.grades):
         raise UsageError("--judged-only and --grades are for BEIR folders; leave them out")
     if source.judged_only and seeds is not None:
@@ -186,6 +185,21 @@ def _check(
         raise UsageError(f"{output}: unknown file type; mining writes .jsonl or .jsonl.gz")
     jobs.check_output(output)
     jobs.check_not_read(output, (source.path, seeds, run))
+
+
+def check_ranking(rules: Rules, run: str | None, route: str, encoder: Any, reranker: Any) -> None:
+    """Raise ``UsageError`` unless there is what ranks the corpus, and a reranker has something to refuse."""
+    if route not in ROUTES:
+        raise UsageError(f"route {route!r} is unknown; expected one of {', '.join(ROUTES)}")
+    if run is None and route != "bm25" and encoder is None:
+        raise UsageError(f"route {route} needs a model; pass --model, or --route bm25, or candidates with --run")
+    if reranker is None and (rules.reranker_threshold is not None or rules.reranker_margin is not None):
+        raise UsageError("a threshold or margin of the reranker is given, but no reranker; name it with --reranker")
+    if reranker is not None and rules.reranker_threshold is None and rules.reranker_margin is None:
+        raise UsageError(
+            "a reranker is given, but not what it should refuse; pass --reranker-threshold (e.g. 0.5) or"
+            " --reranker-margin (e.g. 0.1)"
+        )
 
 
 def _account(summary: MineSummary, counts: Counter[str], rules: Rules, texts: int) -> None:

@@ -23,7 +23,7 @@ def mine(
     cross_encoder: CrossEncoder | None = None,
     counts: Counter[str] | None = None,
 ) -> list[Record]:
-    """Mine for queries in memory.
+    """Mine for a block of queries in memory; see ``memory.mine`` for whole lists.
 
     Args:
         queries: As ``sources.Queries`` gives them.

@@ -1,13 +1,16 @@
 """Which candidates may be negatives, and which of those are taken. Pure functions over arrays of row numbers."""
 
 import hashlib
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ecom_rag.arguments import whole
 from ecom_rag.errors import UsageError
+from ecom_rag.values import scalar, shown
 
 REASONS = ("known", "label", "duplicate", "margin", "percentage", "reranker")
 """Why a candidate is no negative; one that several rules refuse counts under the first."""
@@ -29,6 +32,9 @@ class Rules:
         seed: Of the random picks; each query has its own stream, so that a pick depends on nothing but seed and query.
         reranker_threshold: A candidate to which the reranker gives more than this relevance (0 to 1) is no negative.
         reranker_margin: Nor one that it puts less than this below the query's lowest positive (0 to 1).
+
+    Raises:
+        UsageError: A number out of its range, or no number.
     """
 
     negatives: int = 7
@@ -42,6 +48,13 @@ class Rules:
     reranker_margin: float | None = None
 
     def __post_init__(self) -> None:
+        for name in ("negatives", "first", "last", "seed"):
+            object.__setattr__(self, name, whole(getattr(self, name), name, least=-sys.maxsize))
+        for name in ("margin", "percentage", "reranker_threshold", "reranker_margin"):
+            value = scalar(getattr(self, name))
+            if isinstance(value, bool) or not isinstance(value, int | float | None):
+                raise UsageError(f"{name.replace('_', ' ')} is {shown(value)}; expected a number")
+            object.__setattr__(self, name, value)
         limits: list[tuple[bool, str, object, str]] = [
             (self.negatives >= 1, "negatives", self.negatives, "at least 1"),
             (1 <= self.first <= self.last, "range", f"{self.first}-{self.last}", "two ranks from 1 on, e.g. 10-100"),

@@ -94,6 +94,7 @@ class Source:
             document that is always a negative is learned as never relevant, and those that are judged for validation
             and test queries alone are just such documents.
         grades: Of a BEIR folder, say the grade of each positive.
+        items: The queries or records themselves, checked, where they do not lie in a file.
     """
 
     path: str
@@ -105,6 +106,7 @@ class Source:
     seed: int = 42
     judged_only: bool = False
     grades: bool = False
+    items: Sequence[Record] | None = None
 
 
 def kind_of(path: str) -> str:
@@ -133,33 +135,39 @@ def kind_of(path: str) -> str:
     )
 
 
-def read_corpus(source: Source, seeds: str | None) -> Corpus:
-    """The texts that negatives come from: ``seeds``, or what the queries' own source holds.
+def read_corpus(source: Source, seeds: str | Sequence[Record] | None) -> Corpus:
+    """The texts that negatives come from: ``seeds`` (a file, or checked records), or what the queries' source holds.
 
     Raises:
         UsageError: There are none.
         RecordError: A line that does not fit.
     """
     if seeds is not None:
-        items = _labelled(seeds, source.label)
+        items = _labelled(records.placed(seeds) if isinstance(seeds, str) else _numbered(seeds, "seed"), source.label)
     elif source.kind == "beir":
         beir = read_beir(source.path, source.split)
         kept = _judged(beir, least=0) if source.judged_only else None
         items = [(item["text"], None) for item in beir.documents() if kept is None or item["metadata"]["id"] in kept]
     elif source.kind == "labelled":
-        items = _labelled(source.path, source.label)
+        items = _labelled(_records(source), source.label)
     else:
-        items = [(text, None) for item in read_triples(source.path) for text in (*item["pos"], *item["neg"])]
+        items = [(text, None) for item in _triples(source) for text in (*item["pos"], *item["neg"])]
     corpus = Corpus(items)
     if not len(corpus):
-        raise UsageError(f"{seeds or source.path}: holds no texts; there is nothing to mine from")
+        where = seeds if isinstance(seeds, str) else source.path or "corpus"
+        raise UsageError(f"{where}: holds no texts; there is nothing to mine from")
     return corpus
 
 
-def _labelled(path: str, key: str) -> list[tuple[str, str | None]]:
+def _numbered(items: Iterable[Record], what: str) -> Iterator[tuple[str, Record]]:
+    """Records from Python with a name each, for errors."""
+    return ((f"{what} {number}", item) for number, item in enumerate(items))
+
+
+def _labelled(items_by_place: Iterable[tuple[str, Record]], key: str) -> list[tuple[str, str | None]]:
     """Texts with their labels, ``None`` where a record has none."""
     items: list[tuple[str, str | None]] = []
-    for where, item in records.placed(path):
+    for where, item in items_by_place:
         try:
             items.append((item["text"], label_of(item["metadata"], key)))
         except ValueError as error:
@@ -213,7 +221,7 @@ class Queries:
         elif self._source.kind == "labelled":
             yield from _of_records(self._source, self._corpus)
         else:
-            for item in read_triples(self._source.path):
+            for item in _triples(self._source):
                 rest = {key: value for key, value in item.items() if key not in _REPLACED}
                 yield _object(item["query"], item["pos"], rest=rest)
 
@@ -246,20 +254,30 @@ def _of_beir(source: Source, beir: Beir, left_out: Counter[str]) -> Iterator[Rec
         yield _object(query["text"], list(positives), known=known, grades=found)
 
 
-def _of_records(source: Source, corpus: Corpus) -> Iterator[Record]:
-    def labelled(record: Record) -> None:
-        if label_of(record["metadata"], source.label) is None:
-            raise ValueError(f'"metadata.{source.label}" is missing; mining with labels needs that of every record'
-                             " (name another key with --label)")  # fmt: skip
+def _triples(source: Source) -> Iterator[Record]:
+    return read_triples(source.path) if source.items is None else iter(source.items)
 
-    for item in records.read(source.path, check=labelled):
-        labels = [str(label_of(item["metadata"], source.label))]
-        rows = corpus.of_labels(labels)
+
+def _records(source: Source) -> Iterator[tuple[str, Record]]:
+    """The records of a labelled source, with the place of each."""
+    return records.placed(source.path) if source.items is None else _numbered(source.items, "query")
+
+
+def _of_records(source: Source, corpus: Corpus) -> Iterator[Record]:
+    for where, item in _records(source):
+        label = label_of(item["metadata"], source.label)
+        if label is None:
+            raise RecordError(
+                where,
+                f'"metadata.{source.label}" is missing; mining with labels needs that of every record'
+                " (name another key with --label)",
+            )
+        rows = corpus.of_labels([label])
         rows = rows[~np.isin(corpus.groups[rows], corpus.groups_of([item["text"]]))]
         rows = random_of(source.seed, item["text"]).permutation(rows)
         _, first = np.unique(corpus.groups[rows], return_index=True)  # of a text and its copies one is enough
         positives = [corpus.texts[row] for row in rows[np.sort(first)[: source.positives]].tolist()]
-        yield _object(item["text"], positives, labels=labels)
+        yield _object(item["text"], positives, labels=[label])
 
 
 def _object(

@@ -14,6 +14,7 @@ from ecom_rag.models.contents import ADAPTER
 from ecom_rag.models.folder import network_folder, read_object
 
 _OLD_NAMES = ((".gamma", ".weight"), (".beta", ".bias"))  # LayerNorm in checkpoints of 2018
+_PREFIX = re.compile(r"^(bert|roberta|distilbert|mpnet|electra|model|new)\.")  # of the base model in one with a head
 # Heads of pre-training and buffers, which no vector goes through.
 _UNUSED = re.compile(
     r"(.*\.)?position_ids$|pooler\.|cls\.|lm_head\.|qa_outputs\.|mlm_head\.|lm_predictions\.|mask_predictions\."
@@ -72,13 +73,13 @@ def check_unused(names: Iterable[str], folder: Path) -> None:
     Raises:
         ModelError: One of them is not a head of pre-training or a buffer.
     """
-    strange = sorted(name for name in names if not _UNUSED.match(_plain(name)))
+    strange = sorted(name for name in names if not _UNUSED.match(plain_name(name)))
     if not strange:
         return
     start = f"{folder}: the weights hold {len(strange)} tensors that the network of its config.json does not have"
     if any("lora_" in name or "adapter" in name for name in strange):
         raise ModelError(f"{start} (e.g. {strange[0]}), an adapter's; {ADAPTER}")
-    if any(_plain(name).startswith("classifier.") for name in strange):
+    if any(plain_name(name).startswith("classifier.") for name in strange):
         raise ModelError(f"{start} (e.g. {strange[0]}), a classifier's; use it as a reranker, or pass an encoder")
     raise ModelError(
         f"{start} (e.g. {strange[0]}), and without them the vectors are another model's; expected weights and"
@@ -95,8 +96,8 @@ def read_weights(folder: Path) -> Weights:
     tensors: dict[str, Tensor] = {}
     for path in _files(network_folder(folder)):
         for name, tensor in read_tensors(path).items():
-            if tensors.setdefault(_plain(name), tensor) is not tensor:
-                raise ModelError(f"{path}: holds {_plain(name)} twice; expected each tensor once")
+            if tensors.setdefault(plain_name(name), tensor) is not tensor:
+                raise ModelError(f"{path}: holds {plain_name(name)} twice; expected each tensor once")
     return Weights(tensors, folder)
 
 
@@ -147,8 +148,9 @@ def _read(path: Path) -> dict[str, Tensor]:
     return dict(state)
 
 
-def _plain(name: str) -> str:
+def plain_name(name: str) -> str:
+    """A tensor's name as the base model has it, whatever model it was saved from."""
     for old, new in _OLD_NAMES:
         if name.endswith(old):
             name = name.removesuffix(old) + new
-    return re.sub(r"^(bert|roberta)\.", "", name)
+    return _PREFIX.sub("", name)

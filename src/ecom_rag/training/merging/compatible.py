@@ -75,7 +75,7 @@ def _config(folder: Path) -> dict[str, Any]:
     from transformers import AutoConfig
 
     try:
-        found: dict[str, Any] = AutoConfig.from_pretrained(folder).to_dict()
+        found: dict[str, Any] = AutoConfig.from_pretrained(folder, trust_remote_code=False).to_dict()
     except Exception:  # an architecture with code of its own
         return read_json(folder / "config.json")
     return found

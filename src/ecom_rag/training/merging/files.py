@@ -19,7 +19,6 @@ from torch import Tensor
 from ecom_rag import disk
 from ecom_rag.errors import ModelError
 from ecom_rag.models.checkpoint import read_json
-from ecom_rag.models.weights import read_tensors
 
 NETWORK = "model.safetensors"
 HEADS = ("colbert_linear.pt", "sparse_linear.pt")
@@ -51,7 +50,7 @@ class Part:
                     reader: Any = safe_open(file, "pt")  # type: ignore[no-untyped-call,unused-ignore]
                     names = list(reader.keys())
                 else:
-                    reader = read_tensors(file)
+                    reader = _load_pickled(file)
                     names = list(reader)
             except FileNotFoundError:
                 raise ModelError(
@@ -182,6 +181,22 @@ def _files(folder: Path) -> list[Path]:
             return [folder / shard for shard in dict.fromkeys(shards.values())]
     found = ", ".join(sorted(item.name for item in folder.iterdir())[:6]) or "nothing"
     raise ModelError(f"{folder}: holds no weights (found {found}); expected one of {', '.join(_SOURCES)}")
+
+
+def _load_pickled(path: Path) -> dict[str, Tensor]:
+    """A state dict; memory-mapped where the file's form allows it, so that tensors are read when they are used."""
+    import pickle
+
+    try:
+        try:
+            state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        except RuntimeError:  # the old, unzipped form
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        raise ValueError("not a file of tensors") from None
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise ValueError("holds something else than tensors")
+    return state
 
 
 def all_tensors(parts: dict[str, Part]) -> Iterator[tuple[str, str]]:

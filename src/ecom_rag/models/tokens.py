@@ -63,7 +63,7 @@ class Tokenizer:
     def __init__(self, folder: Path) -> None:
         network = network_folder(folder)
         backend, facts = _from_cache(network) or _from_checkpoint(network)
-        _check_size(folder, facts["largest_id"])
+        _check_size(folder, facts["vocab_size"])
         self._backend = backend
         self._backend.no_truncation()
         self._backend.no_padding()
@@ -128,7 +128,6 @@ def _from_checkpoint(folder: Path) -> tuple[Any, dict[str, Any]]:
         raise ModelError(f"{folder}: has only a slow tokenizer; save a fast one (tokenizer.json) beside the weights")
     if sentence_settings(folder).get("do_lower_case"):
         _lower(tokenizer.backend_tokenizer)
-    vocabulary = tokenizer.get_vocab()
     if not tokenizer.backend_tokenizer.get_vocab_size(with_added_tokens=False):
         raise ModelError(
             f"{folder}: its tokenizer has no vocabulary, so that all texts would be the same; expected tokenizer.json"
@@ -139,8 +138,7 @@ def _from_checkpoint(folder: Path) -> tuple[Any, dict[str, Any]]:
     facts = {
         "cut_left": tokenizer.truncation_side == "left",
         "pad_id": int(tokenizer.pad_token_id or 0),
-        "vocab_size": len(tokenizer),
-        "largest_id": max(vocabulary.values()),
+        "vocab_size": max(tokenizer.get_vocab().values()) + 1,
         "uses_token_types": "token_type_ids" in tokenizer.model_input_names,
         "max_length": int(tokenizer.model_max_length),
         "unweighted_ids": sorted({int(i) for i in special if i is not None}),
@@ -178,12 +176,12 @@ def _lower(backend: Any) -> None:
         backend.normalizer = Sequence([Lowercase(), *steps])
 
 
-def _check_size(folder: Path, largest: int) -> None:
+def _check_size(folder: Path, size: int) -> None:
     """Refuse a tokenizer that gives ids beyond the embedding table."""
     rows = read_config(folder).get("vocab_size")
-    if rows is not None and largest >= rows:
+    if rows is not None and size > rows:
         raise ModelError(
-            f"{folder}: its tokenizer has tokens up to number {largest}, but the embedding table only {rows} rows;"
+            f"{folder}: its tokenizer has tokens up to number {size - 1}, but the embedding table only {rows} rows;"
             " resize the table (transformers' resize_token_embeddings) and train the new rows, or take the added tokens"
             " out of the tokenizer"
         )

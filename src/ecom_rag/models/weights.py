@@ -14,6 +14,7 @@ from ecom_rag.models.contents import ADAPTER
 from ecom_rag.models.folder import network_folder, read_object
 
 _OLD_NAMES = ((".gamma", ".weight"), (".beta", ".bias"))  # LayerNorm in checkpoints of 2018
+_PREFIX = re.compile(r"^(bert|roberta|distilbert|mpnet|electra|model|new)\.")  # of the base model in one with a head
 # Heads of pre-training and buffers, which no vector goes through.
 _UNUSED = re.compile(
     r"(.*\.)?position_ids$|pooler\.|cls\.|lm_head\.|qa_outputs\.|mlm_head\.|lm_predictions\.|mask_predictions\."

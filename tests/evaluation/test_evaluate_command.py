@@ -274,7 +274,10 @@ def test_mistakes(folder, run_here):
         ((old, old, *beir, "--write-run", folder / "x.trec"), "--write-run and --fit-fusion take one"),
         ((old, *beir, "--resamples", 100, "--report", folder / "no" / "r.html"), "does not exist; create it"),
         ((folder / "new.jsonl", *beir, "--fit-fusion", folder / "f.json"), "new: holds no topk_evidence of two routes"),
-        ((old, "--qrels", folder / "other.tsv", "--export-seeds", folder / "s.jsonl"), "need --beir DIR"),
+        (
+            (old, "--qrels", folder / "other.tsv", "--export-seeds", folder / "s.jsonl"),
+            "--export-seeds has no effect without --beir",
+        ),
         ((old, "--labels", "--output", old), "old.jsonl: is also an input of this run"),
         ((old, *beir, "--report", next(folder.glob("corpus.jsonl*"))), "is also an input of this run"),
         ((old, *beir, "--report", folder / "r.html", "--output", folder / "r.html"), "is named for two outputs"),

@@ -127,7 +127,7 @@ def test_files_that_are_none(tmp_path):
         (json.dumps({**good, "format": 2}), "not a fitted fusion of format 1"),
         (json.dumps({**good, "wieght": 1}), "unknown keys wieght"),
         (json.dumps({**good, "method": "sum"}), "method 'sum' is unknown"),
-        (json.dumps({**good, "weights": {"a": "1"}}), "one number for each route"),
+        (json.dumps({**good, "weights": {"a": "1"}}), "expected numbers of at least 0"),
         (json.dumps({**good, "weights": {"a": 0, "b": 0}}), "one of them above 0"),
     ]:
         path.write_text(content)

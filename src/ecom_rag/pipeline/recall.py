@@ -107,6 +107,7 @@ class Recall:
                              f" {', '.join(self.routes or ROUTES)}")  # fmt: skip
         if self.weights is not None:
             self.weights_of(self.routes or ROUTES)
+        self._check_depth(len(self.routes) > 1)
         return self
 
     def id_key_of(self, seeds: Any) -> str:
@@ -121,6 +122,10 @@ class Recall:
                 f"the id key is {self.id_key!r}, but the bank keeps its documents by {kept!r}; leave it out"
             )
         return kept
+
+    def _check_depth(self, counts: bool) -> None:
+        if counts and self.depth < self.top_k:
+            raise UsageError(f"depth {self.depth} is less than top-k {self.top_k}; keep at least as many candidates")
 
     def weights_of(self, routes: Iterable[str]) -> dict[str, float]:
         """The weight of each route, given or by default; ``UsageError`` where no mean can be formed with them."""
@@ -147,8 +152,7 @@ class Recall:
         """
         given = [name for name, default in (("blend", 1), ("normalize", False)) if getattr(self, name) != default]
         refuse_idle(given, {"rerank": reranker or None}, _IDLE)
-        if self.depth < self.top_k and (reranker or len(routes) > 1):  # a route alone is searched for the results
-            raise UsageError(f"depth {self.depth} is less than top-k {self.top_k}; keep at least as many candidates")
+        self._check_depth(reranker or len(routes) > 1)  # a route alone is searched to the results asked for
 
 
 _RERANKER = Needs(lambda values: values["rerank"] is not None, "without a reranker", "name one with --rerank")

@@ -48,7 +48,7 @@ _OWN_WEIGHTS = Needs(
 )  # fmt: skip
 
 _SCORE: Table = {
-    **_always("queries seeds model output mode top_k max_length query_instruction resume on_bad_line"),
+    **_always("queries seeds model output mode top_k exclude_self id_key max_length query_instruction resume on_bad_line"),
     **_each(_PLACEMENT),
     "weights": (Needs(lambda v: v["mode"] == "hybrid", "with --mode {mode}", "choose --mode hybrid"),),
     "pooling": (
@@ -61,7 +61,7 @@ _RERANK: Table = {
     **_each(_PLACEMENT),
 }
 _RECALL: Table = {
-    **_always("queries output seeds bank routes rerank top_k filter config resume on_bad_line"),
+    **_always("queries output seeds bank routes rerank top_k filter exclude_self id_key config resume on_bad_line"),
     "model": (_ENCODER,),
     "fusion": (_SEVERAL,),
     "weights": (_SEVERAL, _OWN_WEIGHTS),
@@ -99,6 +99,7 @@ _EVALUATE: Table = {
     ),
     "split": (_BEIR,),
     "id_key": (_EVALUATES, _RECORDS),
+    "exclude_self": (_EVALUATES,),
     **_each("label_key votes fixed_precision positive", _LABELS),
     **_each("export_queries export_seeds", _BEIR),
     "model": (*_SEARCH, _ENCODER),

@@ -82,7 +82,6 @@ class Recall:
         """
         whole(self.top_k, "top-k")
         whole(self.depth, "depth")
-        arguments.number(self.rrf_constant, "rrf_constant", low=0, expected="a number of at least 0, e.g. 60")
         arguments.number(self.blend, "blend", low=0, high=1, expected="0 to 1, the reranker's share")
         for name in ("exact_multivector", "normalize", "exclude_self"):
             flag(getattr(self, name), name)

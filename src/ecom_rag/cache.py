@@ -10,7 +10,6 @@ import functools
 import logging
 import os
 import shutil
-import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -64,6 +63,8 @@ def being_made(place: Path) -> Iterator[Path]:
     Args:
         place: Below ``cache_folder()``; its parent is made.
     """
+    import tempfile  # not at every start
+
     place.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=place.parent, prefix=".making-", ignore_cleanup_errors=True) as folder:
         yield Path(folder)
@@ -122,6 +123,8 @@ def _takes_files(folder: Path) -> bool:
 
 @functools.cache
 def _of_this_process() -> Path:
+    import tempfile
+
     folder = Path(tempfile.mkdtemp(prefix="ecom_rag-"))
     atexit.register(_remove, folder, os.getpid())
     return folder

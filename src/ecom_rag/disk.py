@@ -122,17 +122,21 @@ def copy_tree(source: Path, target: Path) -> None:
             copy_plain(item, target / item.name)
 
 
-def read_note(path: Path) -> dict[str, Any]:
+def read_note(path: Path, *, limit: int = _LARGEST_NOTE) -> dict[str, Any]:
     """A small JSON object that we wrote beside our data.
+
+    Args:
+        path: A file, not a link to one.
+        limit: Bytes it has at most.
 
     Raises:
         ValueError: It is not one, or not a file.
         OSError: It cannot be read.
     """
     with open_plain(path) as handle:
-        content = handle.read(_LARGEST_NOTE + 1)
-    if len(content) > _LARGEST_NOTE:
-        raise ValueError(f"{path} has more than {_LARGEST_NOTE} bytes")
+        content = handle.read(limit + 1)
+    if len(content) > limit:
+        raise ValueError(f"{path} has more than {limit} bytes")
     try:
         found = json.loads(content)
     except RecursionError:

@@ -12,9 +12,9 @@ from safetensors.torch import load_file, save_file
 from small_runs import grouped, interrupted, labelled, recipe_of, weights
 
 from ecom_rag import Encoder
-from ecom_rag.errors import EcomRagError, ModelError, RecordError, UsageError
+from ecom_rag.errors import EcomRagError, ModelError, RecordError, ResumeError, UsageError
 from ecom_rag.models.tokens import Tokenizer
-from ecom_rag.training import checkpoints
+from ecom_rag.training import checkpoints, runs
 from ecom_rag.training.averaging import best_average
 from ecom_rag.training.callbacks import patience_spent
 from ecom_rag.training.collate import GroupCollator, LabelledCollator, single_inputs
@@ -261,3 +261,26 @@ def test_the_gpu_s_memory_is_too_small(mean_folder, tmp_path, monkeypatch):
     recipe = recipe_of(mean_folder, labelled(tmp_path / "train.jsonl"), tmp_path / "out", loss={"name": "circle"})
     with pytest.raises(EcomRagError, match=r"set schedule\.mini_batch"):
         train(recipe)
+
+
+@pytest.mark.parametrize("content", [b"[1]", b"null", b"", b"{", b"\xff", b"[" * 100_000, b"{}", b'{"recipe": 1}'])
+@pytest.mark.parametrize("name", ["run.json", "train_report.json", "before.json"])
+def test_garbage_in_a_runs_notes_is_told_in_one_line(name, content, tmp_path):
+    output, work = tmp_path / "out", tmp_path / "out.partial"
+    for folder in (output, work):
+        folder.mkdir()
+    asked = {"recipe": {"model": "a"}, "data": "b"}
+    (work / "run.json").write_text('{"recipe": {"model": "a"}, "data": "b"}')
+    (output / "train_report.json").write_text('{"recipe": {"model": "a"}, "data": {"digest": "b"}}')
+    ((output if name == "train_report.json" else work) / name).write_bytes(content)
+    if name == "before.json":
+        dev = SimpleNamespace(primary_metric="accuracy")
+        with pytest.raises(ResumeError, match=r"before.json") as caught:
+            runs.baseline(work, dev, None, work)
+        assert "\n" not in str(caught.value)
+        return
+    assert runs.finished_report(output, work) is None
+    if name == "run.json":
+        with pytest.raises(ResumeError) as caught:
+            runs.open_run(work, asked, resume=True)
+        assert "\n" not in str(caught.value)

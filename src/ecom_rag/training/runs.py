@@ -14,6 +14,7 @@ from ecom_rag.training.callbacks import complete_checkpoints
 from ecom_rag.training.losses.distributed import rank
 
 _ASKED = "run.json"
+_LARGEST_REPORT = 1 << 30  # bytes; it holds the log of all steps
 
 
 def check_output(output: Path) -> None:
@@ -57,11 +58,11 @@ def alone(work: Path) -> Iterator[None]:
 def finished_report(output: Path, work: Path) -> dict[str, Any] | None:
     """The report of a run that was killed between naming its output and removing its folder, which is done here."""
     try:
-        report: dict[str, Any] = json.loads((output / "train_report.json").read_text(encoding="utf-8"))
-        asked = json.loads((work / _ASKED).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    if report["recipe"] != asked["recipe"] or report["data"]["digest"] != asked["data"]:
+        report = disk.read_note(output / "train_report.json", limit=_LARGEST_REPORT)
+        asked = disk.read_note(work / _ASKED)
+        if report["recipe"] != asked["recipe"] or report["data"]["digest"] != asked["data"]:
+            return None
+    except (OSError, ValueError, KeyError, TypeError):
         return None
     shutil.rmtree(work)
     return report
@@ -77,7 +78,12 @@ def open_run(work: Path, asked: dict[str, Any], resume: bool) -> Path | None:
     if settings.exists():
         if not resume:
             raise ResumeError(f"{work}: holds an unfinished run; go on with --resume, or remove that folder")
-        kept = json.loads(settings.read_text(encoding="utf-8"))
+        try:
+            kept = disk.read_note(settings)
+            if not isinstance(kept.get("recipe"), dict):
+                raise ValueError(f"{settings} holds no recipe")
+        except ValueError as error:
+            raise ResumeError(f"{error}; remove {work} to begin anew") from None
         different = [key for key in asked if asked[key] != kept.get(key)]
         if different:
             what = _difference(asked["recipe"], kept["recipe"]) if "recipe" in different else different[0]
@@ -109,4 +115,7 @@ def baseline(work: Path, dev: Any, model: Any, resume_from: Path | None) -> floa
     kept = work / "before.json"
     if not (resume_from and kept.exists()):
         kept.write_text(json.dumps(dev(model)), encoding="utf-8")
-    return float(json.loads(kept.read_text(encoding="utf-8"))[dev.primary_metric])
+    try:
+        return float(disk.read_note(kept)[dev.primary_metric])
+    except (ValueError, KeyError, TypeError):
+        raise ResumeError(f"{kept}: does not hold the measure before training; remove {work} to begin anew") from None

@@ -1,6 +1,7 @@
 """What the documents show works: README's Python runs, its commands exist, the demo shows a table."""
 
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,45 @@ def test_readme_python_runs(name, capsys):
     for block in blocks:
         exec(compile(block, name, "exec"), {})
     assert "off_platform_payment" in capsys.readouterr().out
+
+
+def blocks_of(document):
+    return re.findall(r"```python\n(.*?)```", document.read_text(encoding="utf-8"), re.DOTALL)
+
+
+ENGLISH = [path for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")] if ".zh-CN" not in path.name]
+BLOCKS = [(path.name, number, block) for path in ENGLISH for number, block in enumerate(blocks_of(path))]
+
+
+@pytest.fixture(scope="module")
+def a_users_folder(tmp_path_factory):
+    """The files that the guides speak of: seeds, training data, a fitted fusion, a tuned model."""
+    from ecom_rag import records
+    from ecom_rag.models.checkpoint import locate
+    from ecom_rag.retrieval.learned_fusion import LearnedFusion
+
+    folder = tmp_path_factory.mktemp("user")
+    words = ("leather wallet", "phone case")
+    labelled = [{"text": f"{word} {n}", "metadata": {"label": word}} for n in range(4) for word in words]
+    for name in ("seeds.jsonl", "train.jsonl"):
+        (folder / name).write_bytes(b"".join(map(records.dumps, labelled)))
+    LearnedFusion("minmax", {"bm25": 1.0, "variant": 0.5}).save(folder / "fusion.json")
+    shutil.copytree(locate("starter"), folder / "tuned")
+    return folder
+
+
+@pytest.mark.parametrize(("name", "number", "block"), BLOCKS, ids=[f"{name}-{number}" for name, number, _ in BLOCKS])
+def test_every_python_block_runs(name, number, block, a_users_folder, monkeypatch):
+    monkeypatch.chdir(a_users_folder)
+    exec(compile(block, f"{name}, block {number}", "exec"), {})
+
+
+def test_both_languages_show_the_same_python():
+    for path in ENGLISH:
+        chinese = path.with_name(f"{path.stem}.zh-CN.md")
+        if chinese.exists():
+            own, other = ([re.sub(r"  #.*", "", block) for block in blocks_of(one)] for one in (path, chinese))
+            assert own == other, path.name
 
 
 @pytest.mark.parametrize("name", READMES)

@@ -15,6 +15,7 @@ from ecom_rag import disk
 from ecom_rag.arguments import PathLike, path_of
 from ecom_rag.errors import EmbeddingError, UsageError
 
+_DAMAGED = (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile, zlib.error)
 OUTPUTS = ("dense", "sparse", "multivector")
 
 
@@ -140,7 +141,7 @@ class Embeddings:
             return cls._load(name)
         except FileNotFoundError:
             raise UsageError(f"{name}: no such file; expected embeddings that Embeddings.save wrote") from None
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
+        except _DAMAGED as error:
             kind = type(error).__name__
             raise EmbeddingError(f"{name}: is not what Embeddings.save writes, or is damaged ({kind})") from None
 

@@ -57,7 +57,8 @@ def learning_curve(log: list[dict[str, Any]], measure: str | None, target: Path)
         right = left.twinx()
         right.plot(*zip(*figures, strict=True), color="tab:orange", marker="o", label=measure)
         right.set_ylabel(f"dev {measure}")
-    figure.legend(loc="upper center", ncols=2)
+    if any(axes.get_legend_handles_labels()[0] for axes in figure.axes):  # a run of a few steps may have logged none
+        figure.legend(loc="upper center", ncols=2)
     figure.savefig(target, dpi=120, metadata={"Software": None})
 
 

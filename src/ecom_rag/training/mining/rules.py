@@ -8,9 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ecom_rag.arguments import whole
+from ecom_rag.arguments import number, one_of, whole
 from ecom_rag.errors import UsageError
-from ecom_rag.values import scalar, shown
 
 REASONS = ("known", "label", "duplicate", "margin", "percentage", "reranker")
 """Why a candidate is no negative; one that several rules refuse counts under the first."""
@@ -51,16 +50,13 @@ class Rules:
         for name in ("negatives", "first", "last", "seed"):
             object.__setattr__(self, name, whole(getattr(self, name), name, least=-sys.maxsize))
         for name in ("margin", "percentage", "reranker_threshold", "reranker_margin"):
-            value = scalar(getattr(self, name))
-            if isinstance(value, bool) or not isinstance(value, int | float | None):
-                raise UsageError(f"{name.replace('_', ' ')} is {shown(value)}; expected a number")
-            object.__setattr__(self, name, value)
+            if (value := getattr(self, name)) is not None:
+                object.__setattr__(self, name, number(value, name.replace("_", " "), expected="a number"))
+        one_of(self.pick, "pick", ("random", "top"))
         limits: list[tuple[bool, str, object, str]] = [
             (self.negatives >= 1, "negatives", self.negatives, "at least 1"),
             (1 <= self.first <= self.last, "range", f"{self.first}-{self.last}", "two ranks from 1 on, e.g. 10-100"),
-            (self.margin is None or np.isfinite(self.margin), "margin", self.margin, "a number"),
             (self.percentage is None or 0 < self.percentage <= 1, "percentage", self.percentage, "above 0, at most 1"),
-            (self.pick in ("random", "top"), "pick", self.pick, "random or top"),
             (self.reranker_threshold is None or 0 <= self.reranker_threshold <= 1, "reranker threshold",
              self.reranker_threshold, "a relevance of 0 to 1"),
             (self.reranker_margin is None or 0 <= self.reranker_margin <= 1, "reranker margin", self.reranker_margin,

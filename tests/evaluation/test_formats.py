@@ -73,11 +73,10 @@ def test_a_judgement_that_stands_twice_is_one(tmp_path_factory, pairs, data):
 
 
 def test_ids_of_beir_are_one_rule(beir):
-    (beir / "queries.jsonl").write_text(
-        '{"_id": 1, "text": "a"}\n{"_id": 2.0, "text": "b"}\n{"_id": "1", "text": "a"}\n'
-    )
+    lines = ['{"_id": 1, "text": "a"}', '{"_id": 2.0, "text": "b"}', '{"_id": "1", "text": "a"}']
+    (beir / "queries.jsonl").write_text("\n".join(lines))
     assert [query["metadata"]["id"] for query in read_beir(str(beir)).queries] == ["1", "2"]
-    (beir / "queries.jsonl").write_text('{"_id": 1, "text": "a"}\n{"_id": "2", "text": "b"}\n{"_id": 1, "text": "c"}\n')
+    (beir / "queries.jsonl").write_text("\n".join([*lines[:2], '{"_id": 1, "text": "c"}']))
     with pytest.raises(RecordError, match=r"queries.jsonl:3: the query id '1' stands on an earlier line with another"):
         read_beir(str(beir))
     (beir / "queries.jsonl").write_text('{"_id": ["1"], "text": "a"}\n')

@@ -100,13 +100,13 @@ def test_ids_of_one_number_are_one(number):
 
 @pytest.mark.parametrize("value", [["x"], {"a": 1}, (1, 2), np.array([1]), float("inf")])
 def test_what_is_no_label(value):
-    with pytest.raises(ValueError, match='query: metadata "a" is .*expected one label'):
+    with pytest.raises(ValueError, match=r'query: metadata "a" is .*expected one label'):
         required_label({"a": value}, "a", "query")
 
 
 @pytest.mark.parametrize("value", ["", True, 7.5, float("nan"), 2.0**60, [1], {}])
 def test_what_is_no_id(value):
-    with pytest.raises(ValueError, match='query: metadata "id" is .*expected a string of at least one character, or'):
+    with pytest.raises(ValueError, match=r'query: metadata "id" is .*expected a string of at least one character, or'):
         required_id({"id": value}, "id", "query")
 
 

@@ -246,7 +246,8 @@ def test_mistakes(folder, run_here):
     lines = [json.loads(line) for line in old.read_bytes().splitlines()]
     (folder / "empty.jsonl").write_text("")
     (folder / "noid.jsonl").write_bytes(records.dumps(lines[0]) + records.dumps({**lines[1], "metadata": {"x": 1}}))
-    (folder / "twice.jsonl").write_bytes(records.dumps(lines[0]) + records.dumps({**lines[1], "metadata": lines[0]["metadata"]}))
+    again = {**lines[1], "metadata": lines[0]["metadata"]}
+    (folder / "twice.jsonl").write_bytes(records.dumps(lines[0]) + records.dumps(again))
     bare = {**lines[2], "topk_metadata": [*lines[2]["topk_metadata"][:11], {"id": "s1"}]}
     (folder / "nolabel.jsonl").write_bytes(records.dumps(lines[0]) + records.dumps(bare))
     (folder / "part.jsonl").write_bytes(records.dumps(lines[0]))
@@ -261,7 +262,8 @@ def test_mistakes(folder, run_here):
         ((folder / "none.jsonl", *beir), "none.jsonl: no such file"),
         ((folder / "empty.jsonl", *beir), "empty.jsonl: the run is empty"),
         ((folder / "noid.jsonl", *beir), 'noid.jsonl:2: the query: metadata "id" is missing (found keys: x)'),
-        ((folder / "twice.jsonl", *beir), "twice.jsonl:2: the query id '0' was there before"),
+        ((folder / "twice.jsonl", *beir), "twice.jsonl:2: the query id '0' was there before, with another result ("),
+        ((folder / "twice.jsonl", "--labels"), "twice.jsonl:1); every query needs its own"),
         ((old, "--qrels", folder / "other.tsv"), "old: the run answers none of the 1 judged queries"),
         ((folder / "nolabel.jsonl", "--labels"), 'nolabel.jsonl:2: candidate 12: metadata "label" is missing'),
         ((old, "--labels", "--label-key", "policy.kind"), 'old.jsonl:1: the query: metadata "policy.kind" is missing'),
@@ -288,6 +290,28 @@ def test_mistakes(folder, run_here):
         assert message in said.splitlines()[-1], (arguments, said)
         assert "Traceback" not in said and "--on-bad-line" not in said
     assert all(path.read_bytes() == content for path, content in before.items())
+
+
+@pytest.mark.parametrize("judged", ["labels", "beir"])
+def test_equal_results_of_a_query_count_once(folder, run_here, judged):
+    lines = (folder / "old.jsonl").read_bytes().splitlines(keepends=True)
+    (folder / "doubled.jsonl").write_bytes(b"".join([*lines, lines[3], lines[3], lines[7]]))
+    options = ("--labels",) if judged == "labels" else ("--beir", folder)
+    shown = [
+        json.loads(run_here(folder / f"{name}.jsonl", *options, "--resamples", 100, "-o", "-")[1])["runs"][0]
+        for name in ("old", "doubled")
+    ]
+    assert shown[0]["figures"] == shown[1]["figures"]
+    assert "3 results stand in the file twice; each counts once" in shown[1]["notes"]
+
+
+def test_evidence_that_no_float_holds_is_an_error(folder, run_here):
+    for own in ({"score": 10**400, "rank": 1}, {"score": 1, "rank": 10**400}, {"score": 1, "rank": 0.5}):
+        odd = [{"bm25": {"score": 1, "rank": 1}}, {"bm25": own, "dense": own}]
+        bad = {**result(0, LABELS[0], [1, 2]), "topk_evidence": odd}
+        (folder / "bad.jsonl").write_bytes(records.dumps(bad))
+        code, _, err = run_here(folder / "bad.jsonl", "--labels")
+        assert code == 2 and "result 1, candidate 2: topk_evidence is" in err and "Traceback" not in err
 
 
 def test_a_cutoff_beyond_the_results_is_said(folder, run_here):

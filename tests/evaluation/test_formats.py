@@ -5,6 +5,8 @@ import json
 
 import ir_measures
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from ecom_rag import records
 from ecom_rag.errors import RecordError, UsageError
@@ -54,12 +56,46 @@ def test_qrels_of_both_kinds(tmp_path):
     assert read_qrels(str(path)) == {"q1": {"a": 1}, "q2": {"b": 0}}
 
 
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.sampled_from("qr"), st.sampled_from("abc")), min_size=1, max_size=12), st.data())
+def test_a_judgement_that_stands_twice_is_one(tmp_path_factory, pairs, data):
+    """Whatever the form of the line and of the grade."""
+    grades = {pair: data.draw(st.integers(-3, 9)) for pair in pairs}
+    lines = []
+    for query, document in pairs:
+        grade = data.draw(st.sampled_from(["{}", "{}.0", "{}.", "{}.00"])).format(grades[query, document])
+        form = data.draw(st.sampled_from(["{} 0 {} {}", "{}\t{}\t{}", "{}\t0\t{}\t{}"]))
+        lines.append(form.format(query, document, grade))
+    path = tmp_path_factory.mktemp("qrels") / "qrels"
+    path.write_text("\n".join(lines))
+    found = read_qrels(str(path))
+    assert {(query, document): grade for query, judged in found.items() for document, grade in judged.items()} == grades
+
+
+def test_ids_of_beir_are_one_rule(beir):
+    lines = ['{"_id": 1, "text": "a"}', '{"_id": 2.0, "text": "b"}', '{"_id": "1", "text": "a"}']
+    (beir / "queries.jsonl").write_text("\n".join(lines))
+    assert [query["metadata"]["id"] for query in read_beir(str(beir)).queries] == ["1", "2"]
+    (beir / "queries.jsonl").write_text("\n".join([*lines[:2], '{"_id": 1, "text": "c"}']))
+    with pytest.raises(RecordError, match=r"queries.jsonl:3: the query id '1' stands on an earlier line with another"):
+        read_beir(str(beir))
+    (beir / "queries.jsonl").write_text('{"_id": ["1"], "text": "a"}\n')
+    with pytest.raises(RecordError, match=r'queries.jsonl:1: "_id" is a list of 1; expected'):
+        read_beir(str(beir))
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
         ("q1 a 1\nq1 a\n", r"qrels:2: 2 fields; expected query, document, grade"),
         ("q1 a 1\nq1 b high\n", r"qrels:2: the grade is 'high'; expected a whole number"),
-        ("q1 a 1\nq1 a 0\n", r"qrels:2: query 'q1' and document 'a' are judged twice"),
+        ("q1 a 1\nq2 b 1\nq1 a 0\n", r"qrels:3: .*'q1' and document 'a' are judged twice, 1 on line 1 and 0 here"),
+        ("q1 0 a 1\nq1 a 2.0\n", r"qrels:2: .* are judged twice, 1 on line 1 and 2 here; remove one"),
+        *(
+            (f"q1 a 1\nq1 b {grade}\n", rf"qrels:2: the grade is '{grade[:30]}.*; expected a whole number")
+            for grade in ("2.5", "nan", "inf", "1e3", "--1", "²", "9" * 20, "9" * 400)
+        ),
+        *((f"q1 b {grade}\n", r"qrels:1: the grade is") for grade in ("2.5", "nan", "9" * 20)),
         ("query-id\tcorpus-id\tscore\n", "holds no judgements"),
         ("", "holds no judgements"),
     ],

@@ -9,6 +9,7 @@ from ecom_rag.evaluation.labels import (
     compare_macro_f1,
     macro_f1,
     macro_f1_interval,
+    paired_macro_f1,
     pr_curve,
     vote,
 )
@@ -99,6 +100,19 @@ def test_compare_macro_f1():
     assert same.p == 1 and same.difference == 0
     other = compare_macro_f1(vote(["a", "b"], [["a"], ["x"]]), vote(["a", "b"], [["y"], ["b"]]), resamples=50)
     assert other.difference == 0 and (other.better, other.worse) == (1, 1)
+
+
+def test_many_couples_are_each_compared_as_if_alone():
+    """Runs that vote for different classes too."""
+    truth, _ = votes_of(0, count=40)
+    runs = [vote(truth, votes_of(seed, count=40, classes=3 + seed)[1]) for seed in range(3)]
+    couples = [(0, 1), (0, 2), (1, 2), (2, 1)]
+    for (i, j), one in zip(couples, paired_macro_f1(runs, couples, resamples=150, seed=2), strict=True):
+        alone = compare_macro_f1(runs[i], runs[j], resamples=150, seed=2)
+        assert (one.difference, one.low, one.high) == pytest.approx(
+            (alone.difference, alone.low, alone.high), abs=1e-12
+        )
+        assert (one.p, one.better, one.worse, one.equal) == (alone.p, alone.better, alone.worse, alone.equal)
 
 
 def test_swapping_is_the_null():

@@ -4,9 +4,11 @@ import itertools
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy import stats
 
-from ecom_rag.evaluation.significance import bootstrap, compare, holm, randomisation
+from ecom_rag.evaluation.significance import bootstrap, compare, holm, intervals, paired, randomisation
 
 
 def test_randomisation_equals_full_enumeration():
@@ -50,6 +52,32 @@ def test_same_seed_same_figures_and_p_is_never_0():
     values = np.arange(40) / 40
     assert compare(values, values + 1, seed=5) == compare(values, values + 1, seed=5)
     assert compare(values, values + 1, resamples=999).p == pytest.approx(1 / 1000)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 40), st.integers(2, 5), st.integers(1, 3), st.integers(0, 100))
+def test_many_couples_are_each_compared_as_if_alone(queries, count, measures, seed):
+    rng = np.random.default_rng(seed)
+    runs = [np.round(rng.random((queries, measures)), 1) for _ in range(count)]
+    runs.append(runs[0].copy())
+    couples = list(itertools.combinations(range(len(runs)), 2))
+    for (i, j), found in zip(couples, paired(runs, couples, resamples=200, seed=seed), strict=True):
+        for measure, one in enumerate(found):
+            difference = runs[j][:, measure] - runs[i][:, measure]
+            alone = bootstrap(difference, resamples=200, seed=seed)
+            assert (one.difference, one.low, one.high) == pytest.approx((alone.mean, alone.low, alone.high), abs=1e-12)
+            assert one.p == randomisation(difference, resamples=200, seed=seed)
+            assert one.better + one.worse + one.equal == queries
+            if (i, j) == (0, count):
+                assert (one.difference, one.low, one.high, one.p) == (0, 0, 0, 1)
+
+
+def test_the_figures_of_a_run_do_not_depend_on_its_neighbours():
+    rng = np.random.default_rng(4)
+    values = rng.random((50, 6))
+    for column, one in enumerate(intervals(values, resamples=300)):
+        alone = bootstrap(values[:, column], resamples=300)
+        assert (one.mean, one.low, one.high) == pytest.approx((alone.mean, alone.low, alone.high), abs=1e-12)
 
 
 def test_chance_differences_are_found_significant_as_often_as_they_should():

@@ -48,7 +48,9 @@ _OWN_WEIGHTS = Needs(
 )  # fmt: skip
 
 _SCORE: Table = {
-    **_always("queries seeds model output mode top_k exclude_self id_key max_length query_instruction resume on_bad_line"),
+    **_always(
+        "queries seeds model output mode top_k exclude_self id_key max_length query_instruction resume on_bad_line"
+    ),
     **_each(_PLACEMENT),
     "weights": (Needs(lambda v: v["mode"] == "hybrid", "with --mode {mode}", "choose --mode hybrid"),),
     "pooling": (

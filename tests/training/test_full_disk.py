@@ -50,8 +50,13 @@ def test_what_training_writes_has_the_modes_of_the_umask(task, bge_folder, bert_
     if task == "embedder":
         recipe = _recipe(bge_folder, labelled(tmp_path / "data.jsonl"), tmp_path / "out")
     else:
-        recipe = recipe_of(bert_reranker, grouped(tmp_path / "data.jsonl"), tmp_path / "out", task=task,
-                           schedule={"epochs": 1, "device": "cpu"})  # fmt: skip
+        recipe = recipe_of(
+            bert_reranker,
+            grouped(tmp_path / "data.jsonl"),
+            tmp_path / "out",
+            task=task,
+            schedule={"epochs": 1, "device": "cpu"},
+        )
     before = os.umask(0o027)
     try:
         train(recipe)

@@ -35,7 +35,10 @@ LAYOUTS = st.fixed_dictionaries(
     }
 )
 PLAIN = dict.fromkeys(("prefix", "old_names", "pretraining_head", "shards"), False) | {
-    "pooler": True, "position_ids": None, "file": "model.safetensors"}  # fmt: skip
+    "pooler": True,
+    "position_ids": None,
+    "file": "model.safetensors",
+}
 
 
 @pytest.fixture(scope="module")
@@ -128,8 +131,10 @@ def test_the_same_network_in_any_layout_merges(kind, first, second, models, tmp_
     expected = root / "expected"
     shutil.copytree(models[kind][0], expected)
     stored = load_file(expected / "model.safetensors")
-    mean = {key: 0.25 * left[name] + 0.75 * right[name]
-            for key, name in ((key, key.removeprefix(PREFIXES[network])) for key in stored)}  # fmt: skip
+    mean = {
+        key: 0.25 * left[name] + 0.75 * right[name]
+        for key, name in ((key, key.removeprefix(PREFIXES[network])) for key in stored)
+    }
     save_file(mean, expected / "model.safetensors", metadata={"format": "pt"})
     np.testing.assert_allclose(outputs(root / "out", kind), outputs(expected, kind), atol=2e-5)
     written = load_file(root / "out" / "model.safetensors")

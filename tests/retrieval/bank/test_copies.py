@@ -67,11 +67,23 @@ def test_the_snapshot_itself_may_be_named_by_a_link(copied, tmp_path):
 
 @pytest.mark.parametrize(
     "content",
-    [b"[1]", b"null", b"1", b'"a"', b"{}", b"", b"\xff", b"[" * 100_000, b'{"a":' * 100_000, b" " * (5 << 20),
-     b'{"sha256": 1, "sequence": 1, "documents": 1}', b'{"sha256": "0", "sequence": "1", "documents": 1}',
-     b'{"sha256": "0", "sequence": 1' + b"0" * 5000 + b', "documents": 1}'],
+    [
+        b"[1]",
+        b"null",
+        b"1",
+        b'"a"',
+        b"{}",
+        b"",
+        b"\xff",
+        b"[" * 100_000,
+        b'{"a":' * 100_000,
+        b" " * (5 << 20),
+        b'{"sha256": 1, "sequence": 1, "documents": 1}',
+        b'{"sha256": "0", "sequence": "1", "documents": 1}',
+        b'{"sha256": "0", "sequence": 1' + b"0" * 5000 + b', "documents": 1}',
+    ],
     ids=lambda content: repr(content[:12]),
-)  # fmt: skip
+)
 @pytest.mark.parametrize("name", ["snapshot.json", "manifest.json"])
 def test_garbage_in_a_snapshots_notes(name, content, copied, tmp_path):
     snapshot = shutil.copytree(copied, tmp_path / "snapshot")

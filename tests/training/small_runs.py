@@ -42,7 +42,7 @@ def grouped(path, rows=16, **change):
 def recipe_of(folder, data, output, *, task="embedder", **tables):
     table = {"model": str(folder), "output": str(output), "data": {"train": data, "max_length": 32}}
     table["schedule"] = {"epochs": 2, "device": "cpu", "log_every": 1, "learning_rate": 1e-3, "save_every": 2}
-    texts = Path(data).is_file() and '"query"' not in Path(data).read_text(encoding="utf-8")[:200]
+    texts = Path(data).is_file() and b'"query"' not in Path(data).read_bytes()[:200]
     table["sampling"] = {"classes_per_batch": 2, "texts_per_class": 3} if texts else {"batch_size": 4}
     for name, values in tables.items():
         name = name.removesuffix("_table")

@@ -12,6 +12,9 @@ from ecom_rag.evaluation.files import evaluate_files, evaluate_labels
 from ecom_rag.models import Encoder
 from ecom_rag.pipeline import Pipeline, Recall, Seeds, read_settings, score
 from ecom_rag.retrieval.bank import SeedBank
+from ecom_rag.training import dev
+from ecom_rag.training.merging import validation
+from ecom_rag.training.recipe import make_recipe
 
 ROUTES = ("bm25", "dense", "sparse", "multivector", "variant")
 WORDS = ("茶", "酒", "药", "减肥", "正品", "刷单", "wallet", "leather", "phone", "iphone15", "pro", "best", "3.5mm")
@@ -253,3 +256,21 @@ def test_ranks_close_up_where_a_candidate_is_left_out(tmp_path):
     assert run.run == {"1": ["2", "3", "4"]}
     ranks = [{route: own["rank"] for route, own in item.items()} for item in run.results["1"]["topk_evidence"]]
     assert ranks == [{"bm25": 1, "dense": 1}, {"dense": 2}, {"bm25": 2}]
+
+
+def test_measures_during_training_and_merging_leave_the_query_out_too(beir):
+    """By BEIR's rule: the one other document about the subject is first."""
+    judged = validation.load(validation.ValidationSet("s", beir=str(beir), split="test"))
+    assert judged.own.tolist() == [0, 2, 4]
+    data = {"train": ["t"], "dev": str(beir), "dev_split": "test"}
+    recipe = make_recipe({"model": "m", "output": "o", "data": data}, "embedder")
+    queries, documents, relevant, own = dev._retrieval_set(recipe)
+    assert (own, relevant) == ([0, 2, 4], [{1: 1}, {3: 1}, {5: 1}])
+    measured = dev.RetrievalDev(queries, documents, relevant, own, measure="RR@10", batch_size=8)
+    vectors = np.repeat(np.eye(3, 8, dtype=np.float32), 2, axis=0) + np.float32(0.01) * np.eye(6, 8, dtype=np.float32)
+
+    class Model:
+        def encode(self, texts, **_):
+            return vectors[[documents.index(text) for text in texts]]
+
+    assert measured(Model()) == {"RR@10": 1.0}

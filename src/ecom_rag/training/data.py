@@ -223,11 +223,11 @@ def _beir(folder: str, split: str, min_grade: int) -> tuple[list[Group], list[st
     """The queries that can be trained on, and notes on what was left out."""
     beir = read_beir(folder, split)
     wanted = {document for judged in beir.qrels.values() for document, grade in judged.items() if grade >= min_grade}
-    texts = {str(document["metadata"]["id"]): document["text"] for document in beir.documents()
-             if str(document["metadata"]["id"]) in wanted}  # fmt: skip
+    texts = {document["metadata"]["id"]: document["text"] for document in beir.documents()
+             if document["metadata"]["id"] in wanted}  # fmt: skip
     found = []
     for query in beir.queries:
-        judged = beir.qrels[str(query["metadata"]["id"])]
+        judged = beir.qrels[query["metadata"]["id"]]
         positives = [texts[key] for key, grade in judged.items() if grade >= min_grade and texts.get(key)]
         if query["text"] and positives:
             found.append(Group(query["text"], positives, [], None, None, None, folder))

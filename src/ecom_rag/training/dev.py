@@ -16,6 +16,7 @@ from ecom_rag.models.tokens import Tokenizer
 from ecom_rag.normalization import canonical
 from ecom_rag.records import Record
 from ecom_rag.retrieval import DenseIndex
+from ecom_rag.retrieval.itself import search_others
 from ecom_rag.training.collate import pair_inputs
 from ecom_rag.training.data import Groups, Labelled, read_data
 from ecom_rag.training.recipe import Recipe
@@ -31,6 +32,8 @@ class RetrievalDev:
         queries: The queries.
         documents: The corpus.
         relevant: For each query, row of each judged document and its grade.
+        own: For each query the row of the document that is the query itself, which is never found; -1 for none, as is
+            the default.
         measure: As ``ir_measures`` names it.
         batch_size: Texts encoded at once.
     """
@@ -40,6 +43,7 @@ class RetrievalDev:
         queries: Sequence[str],
         documents: Sequence[str],
         relevant: Sequence[dict[int, int]],
+        own: Sequence[int] | None = None,
         *,
         measure: str,
         batch_size: int,
@@ -48,6 +52,7 @@ class RetrievalDev:
         self.size = f"{len(queries)} queries, {len(documents)} documents"
         self._queries, self._documents, self._batch_size = list(queries), list(documents), batch_size
         self._qrels = {str(q): {str(d): grade for d, grade in judged.items()} for q, judged in enumerate(relevant)}
+        self._own = [np.array([row] if row >= 0 else [], np.int64) for row in own or [-1] * len(queries)]
 
     def __call__(
         self, model: Any, output_path: str | None = None, epoch: float = -1, steps: int = -1
@@ -56,7 +61,7 @@ class RetrievalDev:
         documents = encode(model, self._documents, "document", self._batch_size)
         queries = encode(model, self._queries, "query", self._batch_size)
         depth = max(_DEPTH, cutoff(self.primary_metric) or len(documents))
-        found = DenseIndex(documents).search(queries, min(depth, len(documents)))
+        found = search_others(DenseIndex(documents), queries, min(depth, len(documents)), own=self._own)
         run = {str(q): [str(d) for d in row if d >= 0] for q, row in enumerate(found.ids.tolist())}
         return evaluate_run(run, self._qrels, [self.primary_metric]).means()
 
@@ -232,23 +237,23 @@ def _make_dev(recipe: Recipe, train: Labelled | Groups, tokenizer: Tokenizer, ma
         raise UsageError(f"evaluation.measure is {wanted!r}; expected one, which says which checkpoint is the best")
     measure = measures[0]
     if recipe.task == "embedder":
-        queries, documents, relevant = _retrieval_set(recipe)
-        return RetrievalDev(queries, documents, relevant, measure=measure, batch_size=batch)
+        return RetrievalDev(*_retrieval_set(recipe), measure=measure, batch_size=batch)
     groups = read_data([recipe.data.dev], recipe.data.dev_split, recipe, use="dev")
     assert isinstance(groups, Groups)
     return RerankDev(groups, tokenizer, measure=measure, batch_size=batch, max_length=max_length)
 
 
-def _retrieval_set(recipe: Recipe) -> tuple[list[str], list[str], list[dict[int, int]]]:
-    """Queries, corpus and judgements: of a BEIR folder its own, of a file of groups all its documents."""
+def _retrieval_set(recipe: Recipe) -> tuple[list[str], list[str], list[dict[int, int]], list[int]]:
+    """Queries, corpus, judgements and own rows: of a BEIR folder its own, of a file of groups all its documents."""
     assert recipe.data.dev is not None
     if Path(recipe.data.dev).is_dir():
         beir = read_beir(recipe.data.dev, recipe.data.dev_split)
         corpus = _sample(list(beir.documents()), beir.qrels, recipe.evaluation.max_documents)
-        rows = {str(document["metadata"]["id"]): row for row, document in enumerate(corpus)}
-        judged = [beir.qrels[str(query["metadata"]["id"])] for query in beir.queries]
-        relevant = [{rows[d]: grade for d, grade in one.items() if d in rows} for one in judged]
-        return [query["text"] for query in beir.queries], [document["text"] for document in corpus], relevant
+        rows = {document["metadata"]["id"]: row for row, document in enumerate(corpus)}
+        names = [query["metadata"]["id"] for query in beir.queries]
+        relevant = [{rows[d]: grade for d, grade in beir.qrels[name].items() if d in rows} for name in names]
+        own = [rows.get(name, -1) for name in names]
+        return [query["text"] for query in beir.queries], [document["text"] for document in corpus], relevant, own
     groups = read_data([recipe.data.dev], recipe.data.dev_split, recipe, use="dev")
     if not isinstance(groups, Groups):
         raise UsageError(f"{recipe.data.dev}: holds labelled records, but the training data are queries; expected dev"
@@ -259,7 +264,7 @@ def _retrieval_set(recipe: Recipe) -> tuple[list[str], list[str], list[dict[int,
     documents = list(first.values())
     places = {text: row for row, text in enumerate(documents)}
     relevant = [{places[document_of[text]]: 1 for text in item.positives} for item in groups.items]
-    return [item.query for item in groups.items], documents, relevant
+    return [item.query for item in groups.items], documents, relevant, [-1] * len(groups)
 
 
 def _sample(corpus: list[Record], qrels: Qrels, most: int | None) -> list[Record]:
@@ -267,6 +272,6 @@ def _sample(corpus: list[Record], qrels: Qrels, most: int | None) -> list[Record
     if most is None or len(corpus) <= most:
         return corpus
     judged = {document for one in qrels.values() for document in one}
-    is_judged = np.array([str(document["metadata"]["id"]) in judged for document in corpus])
+    is_judged = np.array([document["metadata"]["id"] in judged for document in corpus])
     others = np.random.default_rng(0).permutation(np.flatnonzero(~is_judged))[: max(0, most - int(is_judged.sum()))]
     return [corpus[row] for row in np.sort(np.concatenate([np.flatnonzero(is_judged), others]))]

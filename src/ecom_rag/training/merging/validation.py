@@ -88,7 +88,8 @@ class Judged:
         for text in (*self.queries, "\0", *self.documents):
             found.update(text.encode("utf-8", "surrogatepass") + b"\n")
         graded = () if self.grades is None else (self.grades.indptr, self.grades.indices, self.grades.data)
-        for array in (*graded, *(() if self.classes is None else (self.own, self.classes))):
+        own = () if self.classes is None and (self.own < 0).all() else (self.own,)
+        for array in (*graded, *own, *(() if self.classes is None else (self.classes,))):
             found.update(np.ascontiguousarray(array).tobytes())
         return found.hexdigest()
 
@@ -259,8 +260,9 @@ def _beir(settings: ValidationSet, folder: str) -> Judged:
     if len(answered) < len(queries) or not queries:
         raise UsageError(f"{folder}: {len(queries) - len(answered)} of {len(queries)} queries of split {settings.split}"
                          " have no relevant document in the corpus; are they of one set?")  # fmt: skip
+    own = np.array([rows.get(query["metadata"]["id"], -1) for query in queries], np.int64)
     return Judged(settings, [query["text"] for query in queries], [document["text"] for document in documents],
-                  np.full(len(queries), -1, np.int64), _grades(entries, len(queries), len(documents)))  # fmt: skip
+                  own, _grades(entries, len(queries), len(documents)))  # fmt: skip
 
 
 def _labelled(settings: ValidationSet, path: str) -> Judged:

@@ -15,6 +15,7 @@ from ecom_rag.errors import UsageError
 from ecom_rag.identity import label_of
 from ecom_rag.models import CrossEncoder, Encoder
 from ecom_rag.pipeline import Recall, recall_file
+from ecom_rag.printing import printable
 from ecom_rag.records import Record
 from ecom_rag.retrieval.rerank import rerank
 
@@ -67,14 +68,15 @@ def run(folder: str, *, show_all: bool = False) -> None:
     for language in ("en", "zh"):
         print(f"  {language}: {_totals([record for record in scored if record['metadata']['lang'] == language])}")
     print(f"  en, reranked by the starter reranker (--blend {_BLEND}): {_totals(reranked)}")
-    command = f"ecom-rag recall {target}/listings.jsonl --seeds {target}/seeds.jsonl"
+    shown = printable(target)
+    command = f"ecom-rag recall {shown}/listings.jsonl --seeds {shown}/seeds.jsonl"
     print(
-        f"\nResult: {result} (a JSON record a line: text, metadata, topk_sim, topk_seed, topk_metadata,"
+        f"\nResult: {printable(result)} (a JSON record a line: text, metadata, topk_sim, topk_seed, topk_metadata,"
         " topk_evidence)\n"
-        f"and, of the English listings, {target}/reranked.jsonl\n"
+        f"and, of the English listings, {shown}/reranked.jsonl\n"
         "The starter models read English only: on Chinese they guess (--all shows it). With BGE models, in both:\n"
-        f"  {command} --model BAAI/bge-m3 --routes bm25,dense,sparse,variant --output {target}/m3.jsonl\n"
-        f"  ecom-rag rerank {target}/m3.jsonl --model BAAI/bge-reranker-v2-m3 --output {target}/m3_reranked.jsonl"
+        f"  {command} --model BAAI/bge-m3 --routes bm25,dense,sparse,variant --output {shown}/m3.jsonl\n"
+        f"  ecom-rag rerank {shown}/m3.jsonl --model BAAI/bge-reranker-v2-m3 --output {shown}/m3_reranked.jsonl"
     )
 
 

@@ -212,9 +212,10 @@ def test_beir_grades_and_unjudged(encoder, tmp_path):
     (folder / "qrels" / "train.tsv").write_text("query-id\tcorpus-id\tscore\nq\td0\t3\nq\td1\t1\nq\td2\t0\nr\td3\t1\n")
     rules = Rules(negatives=20, first=1, last=20)
     source = Source(str(folder), kind_of(str(folder)), min_grade=2)
-    summary = mine_file(source, str(tmp_path / "out.jsonl"), rules, route="bm25", load_encoder=None)
-    assert summary.written == 0  # "leather" is found in the positive alone
-    assert any("no candidate that may be a negative" in note and "'leather'" in note for note in summary.notes)
+    with pytest.raises(
+        UsageError, match=r"no candidate that may be a negative .*'leather'"
+    ):  # only the positive has it
+        mine_file(source, str(tmp_path / "out.jsonl"), rules, route="bm25", load_encoder=None)
     summary = mine_file(source, str(tmp_path / "dense.jsonl"), rules, load_encoder=encoder)
     (found,) = lines(tmp_path / "dense.jsonl")
     assert found["pos"] == ["leather thing"]

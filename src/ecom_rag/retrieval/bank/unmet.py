@@ -10,7 +10,7 @@ from typing import Any
 
 from ecom_rag.keys import Path, written
 from ecom_rag.retrieval.bank.expressions import parse
-from ecom_rag.retrieval.bank.filters import And, Compare, Exists, Filter, In, Not, Or, kind
+from ecom_rag.retrieval.bank.filters import And, Compare, Contains, Exists, Filter, In, Not, Or, kind
 
 SAMPLE = 1000  # seeds whose keys are looked at for a message
 _SHOWN = 12  # keys named in a message
@@ -70,6 +70,8 @@ def compared_with(tree: Filter) -> dict[Path, set[str]]:
                 todo.append(term)
             case Exists(path):
                 found.setdefault(path, set())
+            case Contains(path, _):
+                found.setdefault(path, set()).add("other")
             case In(path, values):
                 found.setdefault(path, set()).update(map(kind, values))
             case Compare(path, _, value):

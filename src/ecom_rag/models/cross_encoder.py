@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from ecom_rag.errors import EmbeddingError, ModelError
 from ecom_rag.models import runtimes
 from ecom_rag.models.batching import batches
-from ecom_rag.models.checkpoint import fingerprint, locate, position_limit
+from ecom_rag.models.checkpoint import check_no_prompt, fingerprint, locate, position_limit
 from ecom_rag.models.embeddings import Ragged
 from ecom_rag.models.folder import read_config
 from ecom_rag.models.tokens import Tokenizer
@@ -65,6 +65,7 @@ class CrossEncoder:
             ModelError: The checkpoint cannot be found, read, or does not give one logit.
         """
         folder = locate(model, reranker=True)
+        check_no_prompt(folder)
         config = read_config(folder)
         labels = len(config.get("id2label") or {}) or int(config.get("num_labels", 2))
         architectures = config.get("architectures") or []

@@ -431,6 +431,32 @@ def test_training_runs_no_pickle(make, build, tmp_path):
     assert not (folder / "ran").exists()
 
 
+def test_rerankers_give_the_logits_of_sentence_transformers_or_are_refused(make):
+    import torch
+    from sentence_transformers import CrossEncoder as Reference
+
+    def build(folder):
+        zoo.save(folder, head="ForSequenceClassification", num_labels=1, lower=False)
+        zoo.update(folder / "sentence_bert_config.json", do_lower_case=True)
+
+    folder = make(build)
+    pairs = [(query, text) for query in QUERIES for text in zoo.TEXTS[:4]]
+    lowered = Reference(str(folder), processor_kwargs={"do_lower_case": True}, activation_fn=torch.nn.Identity())
+    expected = lowered.predict([(a.lower(), b.lower()) for a, b in pairs])
+    found = CrossEncoder.from_pretrained(str(folder), precision="fp32", max_length=128).score(pairs)
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+    zoo.write(
+        folder / "config_sentence_transformers.json",
+        {"model_type": "CrossEncoder", "prompts": {"pair": "Is it so? "}, "default_prompt_name": "pair"},
+    )
+    with pytest.raises(ModelError, match="before every pair"):
+        CrossEncoder.from_pretrained(str(folder), max_length=128)
+    zoo.write(folder / "modules.json", zoo.modules("Transformer", "Pooling"))
+    zoo.update(folder / "sentence_bert_config.json", transformer_task="sequence-classification")
+    with pytest.raises(ModelError, match="after a reranker"):
+        CrossEncoder.from_pretrained(str(folder), max_length=128)
+
+
 def test_the_check_costs_milliseconds(make):
     folder = make(HONOURED["two dense layers"])
     locate(str(folder))

@@ -168,6 +168,21 @@ def encoder_checkpoint(
     return found
 
 
+def check_no_prompt(folder: Path) -> None:
+    """Refuse a reranker that reads a prompt before every pair.
+
+    Raises:
+        ModelError: ``config_sentence_transformers.json`` names one by default.
+    """
+    path = folder / "config_sentence_transformers.json"
+    settings = read_object(path)
+    prompt = (settings.get("prompts") or {}).get(settings.get("default_prompt_name"))
+    if prompt:
+        raise ModelError(
+            f"{path}: the prompt {prompt!r} before every pair is not supported; use a reranker without one"
+        )
+
+
 def describe(folder: Path, *, name: str | None = None, pooling: str | None = None) -> Checkpoint:
     """Read pooling, instructions and length from a checkpoint's own files, else from the family table.
 

@@ -11,7 +11,7 @@ from ecom_rag.arguments import PathLike, flag, pairs_of, path_of, text_of, whole
 from ecom_rag.errors import EmbeddingError, ModelError
 from ecom_rag.models import runtimes
 from ecom_rag.models.batching import batches
-from ecom_rag.models.checkpoint import fingerprint, locate, position_limit
+from ecom_rag.models.checkpoint import check_no_prompt, fingerprint, locate, position_limit
 from ecom_rag.models.embeddings import Ragged
 from ecom_rag.models.folder import read_config
 from ecom_rag.models.tokens import Tokenizer
@@ -73,6 +73,7 @@ class CrossEncoder:
         model, device = path_of(model, "model"), text_of(device, "device")
         batch_tokens, max_length = whole_or_none(batch_tokens, "batch_tokens"), whole(max_length, "max_length")
         folder = locate(model, reranker=True)
+        check_no_prompt(folder)
         config = read_config(folder)
         labels = len(config.get("id2label") or {}) or int(config.get("num_labels", 2))
         architectures = config.get("architectures") or []

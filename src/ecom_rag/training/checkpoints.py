@@ -13,6 +13,7 @@ import torch
 from ecom_rag.errors import ModelError, UsageError
 from ecom_rag.models.checkpoint import (
     Checkpoint,
+    check_no_prompt,
     encoder_checkpoint,
     hub_name,
     locate,
@@ -103,6 +104,7 @@ def load_reranker(recipe: Recipe, max_length: int) -> Any:
     from sentence_transformers import CrossEncoder
 
     folder = locate(recipe.model, reranker=True)
+    check_no_prompt(folder)
     config = read_config(folder)
     if not any("SequenceClassification" in name for name in config.get("architectures") or []):
         if recipe.lora.rank:

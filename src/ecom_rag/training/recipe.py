@@ -171,7 +171,7 @@ def make_recipe(table: Mapping[str, Any], task: Task | None = None, *, where: st
     """A recipe of a dict (parsed TOML), checked.
 
     Args:
-        table: Keys and tables as in docs/training.md; paths may be ``Path``, and ``None`` stands for a key left out.
+        table: Keys and tables as in docs/training.md; paths may be ``Path``.
         task: ``embedder`` or ``reranker``; by default what ``table`` says as ``task``.
         where: Begins the error messages.
 
@@ -180,7 +180,6 @@ def make_recipe(table: Mapping[str, Any], task: Task | None = None, *, where: st
     """
     if not isinstance(table, Mapping):
         raise UsageError(f"{where} is of type {type_name(table)}; expected a dict of keys and tables")
-    table = _given(table)
     if task is None:
         task = one_of(table.get("task"), f"{where}: task", get_args(Task))  # type: ignore[assignment]
     if table.get("task", task) != task:
@@ -193,13 +192,6 @@ def make_recipe(table: Mapping[str, Any], task: Task | None = None, *, where: st
                 value = getattr(value, part)
             raise UsageError(f"{where}: {key} is {value!r}; expected {expected}")
     return recipe
-
-
-def _given(table: Mapping[str, Any]) -> dict[str, Any]:
-    """The keys that are not ``None``, in inner tables too."""
-    return {
-        key: _given(value) if isinstance(value, Mapping) else value for key, value in table.items() if value is not None
-    }
 
 
 def _rules(recipe: Recipe) -> list[tuple[bool, str, str]]:
@@ -291,7 +283,9 @@ def _unknown(where: str, prefix: str, key: str, known: list[str]) -> str:
 def _value(hint: Any, value: Any, where: str) -> Any:
     """A value of the annotated kind; an integer is a number too, a boolean is neither."""
     origin = get_origin(hint)
-    if origin in (Union, types.UnionType):  # only "X | None" is used; TOML has no null
+    if origin in (Union, types.UnionType):  # only "X | None" is used; TOML has no null, Python has
+        if value is None:
+            return None
         return _value(next(arg for arg in get_args(hint) if arg is not type(None)), value, where)
     if origin is Literal:
         if value not in get_args(hint):

@@ -23,7 +23,7 @@ import orjson
 from ecom_rag import parquet
 from ecom_rag.arguments import PathLike, one_of, path_of
 from ecom_rag.errors import RecordError, UsageError
-from ecom_rag.values import plain, type_name
+from ecom_rag.values import plain, shown_key, type_name
 
 Record = dict[str, Any]
 
@@ -336,7 +336,7 @@ def _sound(record: Any) -> Record:
     if not isinstance(record, dict):
         raise ValueError(f'found {_kind(record)}; expected an object like {{"text": "...", "metadata": {{}}}}')
     if "text" not in record:
-        found = ", ".join(list(record)[:8]) or "none"
+        found = ", ".join(map(shown_key, list(record)[:8])) or "none"
         raise ValueError(f'"text" is missing (found keys: {found}); every record needs a string "text"')
     text = record["text"]
     if not isinstance(text, str):

@@ -52,8 +52,7 @@ def plain(value: Any, key: str = "") -> Any:
         return _plain(value, 1)
     except _UnfitError as error:
         place = "".join([key, *reversed(error.keys)]).removeprefix("." if not key else "")
-        shown = place.encode("utf-8", "replace").decode()
-        raise ValueError(f'"{shown:.80}" {error}' if shown else f"it {error}") from None
+        raise ValueError(f'"{place:.80}" {error}' if place else f"it {error}") from None
 
 
 def copied(value: Any) -> Any:
@@ -89,6 +88,12 @@ def shown(value: Any) -> str:
         text = " ".join(repr(value).split())
     except Exception:  # an integer of thousands of digits, or a class whose repr fails
         text = f"a value of type {type_name(value)}"
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
+
+
+def shown_key(key: Any) -> str:
+    """A key as an error shows it: as it is where it can be printed, cut."""
+    text = str(key) if isinstance(key, str) and key.isprintable() else shown(key)
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 
 
@@ -129,7 +134,7 @@ def _object(value: Mapping[Any, Any], level: int) -> Any:
             changed = changed or own is not item or own_name is not name
             pairs[own_name] = own
     except _UnfitError as error:
-        error.keys.append(f".{name}" if isinstance(name, str) else f"[{shown(name)}]")
+        error.keys.append(f".{shown_key(name)}" if isinstance(name, str) else f"[{shown(name)}]")
         raise
     return pairs if changed else value
 

@@ -86,7 +86,7 @@ def test_teaching_checks_its_items_and_leaves_them_as_they_are(bert_reranker):
 def test_a_recipe_in_any_form_trains_the_same(tmp_path, mean_folder):
     data = Path(labelled(tmp_path / "train.jsonl"))
     table = {
-        "task": "embedder", "model": mean_folder, "output": tmp_path / "first", "seed": None,
+        "task": "embedder", "model": mean_folder, "output": tmp_path / "first", "seed": 42,
         "data": {"train": [data], "max_length": 32, "parent": None}, "schedule": {"max_steps": 2, "device": "cpu"},
         "sampling": {"classes_per_batch": 2, "texts_per_class": 3},
     }  # fmt: skip
@@ -115,7 +115,7 @@ def test_a_recipe_in_any_form_trains_the_same(tmp_path, mean_folder):
         ({"data": "train.jsonl"}, "expected a table"),
         ({1: 2}, "recipe: unknown key 1"),
         ({"seed": "42"}, "recipe: seed is '42'; expected a whole number"),
-        ({"output": None}, "the key output is missing"),
+        ({"output": None}, "recipe: output is None; expected a string"),
     ],
 )
 def test_a_recipe_that_makes_no_sense(change, reason):

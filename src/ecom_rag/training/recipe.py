@@ -176,7 +176,7 @@ def make_recipe(table: Mapping[str, Any], task: Task | None = None, *, where: st
     """A recipe of a dict (parsed TOML), checked.
 
     Args:
-        table: Keys and tables as in docs/training.md; paths may be ``Path``, and ``None`` stands for a key left out.
+        table: Keys and tables as in docs/training.md; paths may be ``Path``.
         task: ``embedder`` or ``reranker``; by default what ``table`` says as ``task``.
         where: Begins the error messages.
 
@@ -185,7 +185,6 @@ def make_recipe(table: Mapping[str, Any], task: Task | None = None, *, where: st
     """
     if not isinstance(table, Mapping):
         raise UsageError(f"{where} is of type {type_name(table)}; expected a dict of keys and tables")
-    table = _given(table)
     if task is None:
         task = one_of(table.get("task"), f"{where}: task", get_args(Task))  # type: ignore[assignment]
     if table.get("task", task) != task:
@@ -203,16 +202,12 @@ def make_recipe(table: Mapping[str, Any], task: Task | None = None, *, where: st
 
 
 def _names(table: Mapping[str, Any]) -> Iterator[str]:
-    """The keys of parsed TOML, those of its tables with the table's name."""
+    """The keys of parsed TOML that are given, those of its tables with the table's name."""
     for key, value in table.items():
-        yield from (f"{key}.{inner}" for inner in value) if isinstance(value, Mapping) else (key,)
-
-
-def _given(table: Mapping[str, Any]) -> dict[str, Any]:
-    """The keys that are not ``None``, in inner tables too."""
-    return {
-        key: _given(value) if isinstance(value, Mapping) else value for key, value in table.items() if value is not None
-    }
+        if isinstance(value, Mapping):
+            yield from (f"{key}.{inner}" for inner, own in value.items() if own is not None)
+        elif value is not None:
+            yield key
 
 
 def _rules(recipe: Recipe) -> list[tuple[bool, str, str]]:
@@ -301,7 +296,9 @@ def _unknown(where: str, prefix: str, key: str, known: list[str]) -> str:
 def _value(hint: Any, value: Any, where: str) -> Any:
     """A value of the annotated kind; an integer is a number too, a boolean is neither."""
     origin = get_origin(hint)
-    if origin in (Union, types.UnionType):  # only "X | None" is used; TOML has no null
+    if origin in (Union, types.UnionType):  # only "X | None" is used; TOML has no null, Python has
+        if value is None:
+            return None
         return _value(next(arg for arg in get_args(hint) if arg is not type(None)), value, where)
     if origin is Literal:
         if value not in get_args(hint):

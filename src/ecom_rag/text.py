@@ -104,7 +104,7 @@ class Analyzer:
                 mixed.append(run)
         segmenter = _segmenter(own.chinese)
         cut = segmenter.cut_for_search if self.subwords else segmenter.cut
-        terms: dict[str, Sequence[str]] = {run: cut(run) for run in chinese}
+        terms: dict[str, Sequence[str]] = {run: tuple(cut(run)) for run in chinese}
         terms |= zip(latin, self._latin_terms(latin, own.latin), strict=True)
         inside = {run: _CHAIN.findall(run) if self.subwords else [] for run in mixed}
         parts = self._terms(set(chain.from_iterable(inside.values())), own._replace(mixed=frozenset())) if mixed else {}
@@ -112,20 +112,29 @@ class Analyzer:
             terms[run] = [run.lower(), *chain.from_iterable(map(parts.__getitem__, inside[run]))]
         return terms
 
-    def _latin_terms(self, chains: Sequence[str], latin: frozenset[str]) -> list[list[str]]:
-        """The terms of each chain of letters and digits; each distinct run in them is taken apart once."""
-        runs = [_RUN.findall(one) for one in chains]
-        distinct = set(chain.from_iterable(runs))
-        pieces = {run: _glued(run, latin) if self.pieces else [run.lower()] for run in distinct}
-        found = [list(chain.from_iterable(map(pieces.__getitem__, line))) for line in runs]
-        if self.joined:
-            found = [terms + _joined(one) for terms, one in zip(found, chains, strict=True)]
-        if self.stopwords:
-            found = [[term for term in terms if term not in STOPWORDS] for terms in found]
-        if not self.stem:
-            return found
-        stems = iter(_stemmer()(list(chain.from_iterable(found))))
-        return [list(islice(stems, len(terms))) for terms in found]
+    def _latin_terms(self, chains: Sequence[str], latin: frozenset[str]) -> list[tuple[str, ...]]:
+        """The terms of each chain of letters and digits; runs inside chains are taken apart once each."""
+        parts: dict[str, list[str]] = {}
+        flat: list[str] = []
+        sizes: list[int] = []
+        for one in chains:
+            if _MARK.search(one):
+                found = []
+                for run in _RUN.findall(one):
+                    found += parts.get(run) or parts.setdefault(run, self._pieces(run, latin))
+                if self.joined:
+                    found += _joined(one)
+            else:
+                found = self._pieces(one, latin)
+            if self.stopwords and not STOPWORDS.isdisjoint(found):
+                found = [term for term in found if term not in STOPWORDS]
+            flat += found
+            sizes.append(len(found))
+        terms = iter(_stemmer()(flat) if self.stem else flat)
+        return [tuple(islice(terms, size)) for size in sizes]
+
+    def _pieces(self, run: str, latin: frozenset[str]) -> list[str]:
+        return _glued(run, latin) if self.pieces else [run.lower()]
 
 
 class _OwnWords(NamedTuple):
@@ -221,5 +230,6 @@ def _segmenter(words: tuple[str, ...]) -> Any:
 def _stemmer() -> Callable[[list[str]], list[str]]:
     import Stemmer  # type: ignore[import-not-found]
 
-    stemmer: Callable[[list[str]], list[str]] = Stemmer.Stemmer("english").stemWords
-    return stemmer
+    stemmer = Stemmer.Stemmer("english", 0)  # without its cache, whose upkeep costs more than stemming distinct words
+    stem: Callable[[list[str]], list[str]] = stemmer.stemWords
+    return stem

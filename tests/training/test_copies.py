@@ -76,7 +76,7 @@ def beir(folder, texts, copies):
 @settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_no_disguise_of_a_positive_or_of_the_query_is_a_negative(kind, listed, data):
-    copies = [data.draw(disguised(text)) for text in (*TEXTS, "手机壳 型号", "手机壳")]
+    copies = [data.draw(disguised(text)).strip() for text in (*TEXTS, "手机壳 型号", "手机壳")]  # as BEIR is read
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         source, seeds, refused = kind(folder, TEXTS, copies)
@@ -126,7 +126,7 @@ def test_a_reranker_gets_no_copy_of_a_positive_as_a_negative(asked, bert_reranke
     assert [item.negatives for item in data.items] == [[TEXTS[2]]] * 2 and data.notes[0].startswith("2 queries")
     write(Path(asked), [ITEM | {"neg": [COPY, TEXTS[0]]}])
     for task in ("reranker", "embedder"):
-        with pytest.raises(RecordError, match='t.jsonl:1: every text of "neg" is among "pos" too'):
+        with pytest.raises(RecordError, match=r't.jsonl:1: every text of "neg" is among "pos" too'):
             read_data([asked], "train", recipe_of(bert_reranker, asked, "o", task=task))
 
 
@@ -147,7 +147,7 @@ def test_a_class_of_copies_has_one_text(tmp_path, mean_folder):
     more = [{"text": text, "metadata": {"label": "copies"}} for text in (TEXTS[0], COPY)]
     path.write_text(path.read_text() + "".join(json.dumps(item) + "\n" for item in more))
     recipe = recipe_of(mean_folder, str(path), "o")
-    with pytest.raises(RecordError, match='l.jsonl:25: class "copies" has this one text'):
+    with pytest.raises(RecordError, match=r'l.jsonl:25: class "copies" has this one text'):
         read_data([str(path)], "train", recipe)
     torn = [{"text": text, "metadata": {"label": label}} for label in "ab" for text in (TEXTS[0], COPY, TEXTS[1])]
     data = read_data([write(path, torn)], "train", recipe)

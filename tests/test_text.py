@@ -56,6 +56,22 @@ def test_own_words_stay_whole_and_split_glued_letters():
     )
 
 
+@pytest.mark.parametrize("word", ["T恤", "双11", "大哥大phone", "A片", "3C产品", "卡-5", "苹果15pro手机"])
+@pytest.mark.parametrize("text", ["纯棉{}批发", "{}", "red {}, 新款", "国产大{}", "买.{}", "a-{}。", "{0}{0}"])
+def test_own_words_of_both_scripts_are_found_where_their_letters_stand_alone(word, text):
+    listing = text.format(word).upper()
+    whole, without = terms(listing, words=(word, "手机壳")), terms(listing, words=("手机壳",))
+    assert word.lower() in whole and word.lower() not in without
+    assert terms(listing, words=(word,), subwords=False).count(word.lower()) == text.count("{")
+    assert terms(word, words=(word,), subwords=False) == [word.lower()]
+    assert set(terms(word)) <= set(terms(word, words=(word,)))  # its parts are still found
+
+
+@pytest.mark.parametrize(("word", "text"), [("T恤", "ST恤"), ("双11", "双112"), ("3C产品", "13C产品"), ("卡a", "卡ab")])
+def test_own_words_do_not_cut_other_letters_and_digits(word, text):
+    assert terms(text, words=(word,)) == terms(text)
+
+
 @pytest.mark.parametrize("word", ["", "two words"])
 def test_own_words_that_cannot_be_words_are_refused(word):
     with pytest.raises(UsageError, match="own word"):

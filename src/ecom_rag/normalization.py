@@ -21,13 +21,14 @@ HAN = "\u3007\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U000323af"
 
 _INVISIBLE = re.compile(f"[{INVISIBLE}]")
 _CONTROLS = re.compile("[\0-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\ufff9-\ufffb]")  # those that are not white space
-_SPACE = re.compile(r"\s")
+_SPACE = re.compile(r"[^\S ]")  # white space that is no blank yet
 _BLANKS = re.compile(" +")
 _UNSPACED = f"{HAN}\u3001-\u3011\u3040-\u30ff\u31f0-\u31ff"  # Han, kana and their punctuation
 _IDLE_BLANK = re.compile(f" (?:(?=[{_UNSPACED}])|(?<=[{_UNSPACED}] ))")
 _ENDING = " .。!~〜∼…,;、"  # NFKC has made their other widths one of these
 _CHUNK = 20_000  # texts at once
 _LONG = 1000  # characters of a text from which its combining marks are looked at
+_MANY_MARKS = 32  # in a row, from which sorting them costs something
 _SCRIPTS = ("s2t", "hk2s", "tw2s", "t2s")  # OpenCC's conversions of single characters, one after the other
 
 
@@ -97,7 +98,7 @@ def _folded(texts: Sequence[str]) -> list[str]:
 def _visible(texts: Sequence[str]) -> str:
     """NFKC without invisible characters, a line a text. No step makes or takes a newline."""
     whole = _INVISIBLE.sub("", "\n".join(_SPACE.sub(" ", text) for text in texts))
-    if max(map(len, texts)) > _LONG:
+    if max(map(len, texts)) > _LONG and _count_marks(whole) >= _MANY_MARKS:
         whole = _long_marks().sub(_in_order, whole)
     return unicodedata.normalize("NFKC", whole)
 
@@ -121,11 +122,28 @@ def _one_script() -> NDArray[np.uint32]:
 
 
 @lru_cache(maxsize=1)
-def _long_marks() -> re.Pattern[str]:
-    """Runs of combining marks that are long enough to cost something."""
+def _marks() -> str:
+    """The characters that are combining marks alone; there are none beyond."""
     marks = (chr(i) for i in range(0x80, 0x20000) if not 0xD800 <= i < 0xE000)
-    every = "".join(mark for mark in marks if all(map(unicodedata.combining, unicodedata.normalize("NFKD", mark))))
-    return re.compile(f"[{every}]{{32,}}")
+    return "".join(mark for mark in marks if all(map(unicodedata.combining, unicodedata.normalize("NFKD", mark))))
+
+
+@lru_cache(maxsize=1)
+def _is_mark() -> NDArray[np.bool_]:
+    table = np.zeros(0x110000, np.bool_)
+    table[[ord(mark) for mark in _marks()]] = True
+    return table
+
+
+def _count_marks(whole: str) -> int:
+    if whole.isascii():
+        return 0
+    return int(np.count_nonzero(_is_mark()[np.frombuffer(whole.encode("utf-32-le", "surrogatepass"), np.uint32)]))
+
+
+@lru_cache(maxsize=1)
+def _long_marks() -> re.Pattern[str]:
+    return re.compile(f"[{_marks()}]{{{_MANY_MARKS},}}")
 
 
 def _in_order(run: re.Match[str]) -> str:

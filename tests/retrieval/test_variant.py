@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ecom_rag.errors import UsageError
-from ecom_rag.retrieval import postings
+from ecom_rag.retrieval import postings, variant
 from ecom_rag.retrieval.variant import VariantIndex, _pairs
 
 SEEDS = [
@@ -102,6 +102,21 @@ def test_changes_end_where_a_fresh_index_does(data):
         found = same.search(queries, 10)
         np.testing.assert_array_equal(found.scores, fresh.scores)
         np.testing.assert_array_equal(found.ids, np.where(fresh.ids < 0, -1, live[fresh.ids]))
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.lists(st.tuples(st.sampled_from(["佳薇信购买低价香火因", *SEEDS]), st.integers(1, 9)), max_size=5))
+def test_a_long_query_finds_what_it_would_pair_by_pair(parts):
+    """Equal pairs of a long query are added up first; a short one beside it keeps its own order."""
+    queries = [("佳薇信购买低价香火因" * 40), "".join(text * times for text, times in parts), "佳薇❤信购买低价香火因"]
+    index = VariantIndex(SEEDS)
+    with pytest.MonkeyPatch.context() as patch:
+        plain = index.search(queries, 3)
+        patch.setattr(variant, "_MANY", 20)
+        summed = index.search(queries, 3)
+    assert plain.ids[0, 0] == 0 and summed.ids.tolist() == plain.ids.tolist()
+    np.testing.assert_allclose(summed.scores, plain.scores, rtol=1e-4)
+    assert summed.scores[2].tolist() == plain.scores[2].tolist()
 
 
 def test_a_filter_takes_rows_away_and_no_more():

@@ -30,6 +30,7 @@ FLOOR, MARGIN = 0.4, 0.15
 _K1, _B = 0.4, 0.5
 _CHUNK = 20_000  # texts coded at once
 _SPARE = 20  # candidates beyond four times those asked for
+_MANY = 4096  # pairs of a query: from so many on, equal ones are one with their weights added up
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,10 +209,8 @@ class _Asked:
             return np.asarray(idf[name] / np.bincount(rows, idf[name], len(queries))[rows], np.float32)
 
         (sound, rows), (shape, _), (plain, owners) = pairs["sound"], pairs["shape"], pairs["plain"]
-        return cls(
-            (np.searchsorted(rows, bounds).astype(np.int64), sound, shape, shares("folded", rows)),
-            (np.searchsorted(owners, bounds).astype(np.int64), plain, shares("plain", owners)),
-        )
+        written = _each_once(np.searchsorted(owners, bounds), (plain,), shares("plain", owners))
+        return cls(_each_once(np.searchsorted(rows, bounds), (sound, shape), shares("folded", rows)), written)
 
     def rough(self) -> Weights:
         """Weights of a plain sum that finds candidates: sound and shape, less half of what is written alike."""
@@ -222,6 +221,33 @@ class _Asked:
         order = np.argsort(rows, kind="stable")
         values = np.concatenate([weights, weights, -less])[order]
         return starts * 2 + own, np.concatenate([sound, shape, plain])[order], np.asarray(values / 2, np.float32)
+
+
+def _each_once(starts: NDArray[np.int64], terms: tuple[NDArray[np.int64], ...], weights: NDArray[np.float32]) -> Any:
+    """Starts, terms and weights, where the terms of a very long query are in order and none is twice.
+
+    Args:
+        starts: ``(q + 1,)``.
+        terms: ``(n,)`` each; places are equal where all of them are.
+        weights: ``(n,)``.
+    """
+    sizes = np.diff(starts)
+    if not (sizes > _MANY).any():
+        return starts.astype(np.int64), *terms, weights
+    columns: list[NDArray[Any]] = [*terms, weights]
+    split = zip(*(np.split(column, starts[1:-1]) for column in columns), strict=True)
+    parts = [_summed(values) if len(values[0]) > _MANY else values for values in split]
+    starts = np.cumsum([0, *(len(values[0]) for values in parts)])
+    return starts.astype(np.int64), *(np.concatenate(column) for column in zip(*parts, strict=True))
+
+
+def _summed(values: tuple[NDArray[Any], ...]) -> tuple[NDArray[Any], ...]:
+    """Terms in order, each once, with their weights, which come last, added up."""
+    order = np.lexsort(values[-2::-1])
+    *terms, weights = (column[order] for column in values)
+    new = np.any([column[1:] != column[:-1] for column in terms], axis=0)
+    at = np.flatnonzero(np.append(True, new))
+    return *(column[at] for column in terms), np.add.reduceat(weights, at, dtype=np.float64).astype(np.float32)
 
 
 def _overlaps(candidates: NDArray[np.int64], asked: Any, postings: Postings, curve: Saturation) -> NDArray[np.float32]:

@@ -40,7 +40,7 @@ def codes(texts: Sequence[str]) -> dict[str, Codes]:
     lines = normalize(texts)
     plain = table.simplified[_characters("\n".join(lines))]
     # 0 stands for what is left out: symbols, spaces, emoji.
-    folded = table.folded[_characters(_LATIN.sub(_syllables, "\n".join(lines)))]
+    folded = table.folded[_characters(_with_syllables("\n".join(lines), table.syllables))]
     joined = _joined(folded[folded > 0], table.pairs, table.wholes)
     return {
         "plain": _by_row(plain, plain),
@@ -58,10 +58,10 @@ def _by_row(characters: NDArray[np.int64], values: NDArray[np.int64]) -> Codes:
     return Codes(values[~end], np.cumsum(end)[~end])
 
 
-def _syllables(run: re.Match[str]) -> str:
+def _with_syllables(whole: str, syllables: tables.Syllables) -> str:
     """Letters that are Chinese syllables throughout, two at least, as one private character a syllable."""
-    found = tables.load().syllables.split(run[0])
-    return run[0] if found is None else found
+    found = {run: syllables.split(run) or run for run in set(_LATIN.findall(whole))}
+    return _LATIN.sub(lambda run: found[run[0]], whole)
 
 
 @numba.njit(cache=True, nogil=True)

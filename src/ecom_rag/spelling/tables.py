@@ -42,11 +42,14 @@ class Syllables:
         """A run of letters as one private character a syllable; ``None`` unless two or more cover it."""
         end = len(letters)
         steps = [0] * end + [1]  # at each place the longest syllable after which the rest is still covered; 0 for none
+        last = end  # the first place from which the rest is covered
         for at in range(end - 2, -1, -1):
             for length in range(min(_LONGEST, end - at), 1, -1):
                 if steps[at + length] and letters[at : at + length] in self.numbers:
-                    steps[at] = length
+                    steps[at], last = length, at
                     break
+            if last - at >= _LONGEST:  # no syllable reaches across
+                return None
         if not steps[0] or steps[0] == end:
             return None
         found, at = [], 0

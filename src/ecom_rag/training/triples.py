@@ -35,8 +35,8 @@ class KnownPositives:
     """
 
     def __init__(self, items: Sequence[Any]) -> None:
-        texts = list(dict.fromkeys(
-            text for item in items for text in (item.query, *item.positives, *item.negatives)))  # fmt: skip
+        every = (text for item in items for text in (item.query, *item.positives, *item.negatives))
+        texts = list(dict.fromkeys(every))
         self.forms = dict(zip(texts, canonical(texts), strict=True))
         self._known: dict[str, set[str]] = {}
         for item in items:

@@ -3,6 +3,7 @@
 import contextlib
 import fcntl
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
@@ -11,6 +12,19 @@ def sync_file(path: Path) -> None:
     """Make what was written to a file last."""
     with path.open("rb") as handle:
         os.fsync(handle.fileno())
+
+
+def keep(path: Path, save: Callable[[Path], object]) -> None:
+    """Make a file of one of our own folders: under another name first, so that under its own it is whole.
+
+    Args:
+        path: Its name; a file that has it is replaced.
+        save: Writes the file that it is given.
+    """
+    fresh = path.with_name(f"{path.name}.new")
+    save(fresh)
+    sync_file(fresh)
+    fresh.replace(path)
 
 
 def sync_folder(folder: Path) -> None:
@@ -31,6 +45,16 @@ def sync_tree(folder: Path) -> None:
         elif item.is_dir():
             sync_folder(item)
     sync_folder(folder)
+
+
+def anything_at(path: Path) -> bool:
+    """Whether a name is taken, be it by a link that leads nowhere."""
+    return os.path.lexists(path)
+
+
+def may_write(folder: Path) -> bool:
+    """Whether files can be made in a folder."""
+    return os.access(folder, os.W_OK | os.X_OK)
 
 
 def bytes_below(folder: Path) -> int:

@@ -19,6 +19,7 @@ from ecom_rag.cli.options import (
     RuntimeName,
     Verbose,
     bars,
+    check_apart,
     numbers,
     prepare,
     report,
@@ -61,6 +62,7 @@ def score(
       zcat new.jsonl.gz | ecom-rag score - --seeds seeds.jsonl --model BAAI/bge-base-zh-v1.5 --output - | head
     """
     prepare(verbose)
+    check_apart(output, model)
 
     def load() -> Any:
         from ecom_rag.models import Encoder
@@ -126,6 +128,7 @@ def rerank(
       ecom-rag rerank recalled.jsonl.gz --model ./bge-reranker-base --normalize --top-k 5 --output reranked.parquet
     """
     prepare(verbose)
+    check_apart(output, model)
 
     def load() -> Any:
         from ecom_rag.models import CrossEncoder

@@ -18,6 +18,7 @@ from ecom_rag.cli.options import (
     RuntimeName,
     Verbose,
     bars,
+    check_apart,
     prepare,
     report,
 )
@@ -130,6 +131,8 @@ def recall(
     if bank is not None and (max_length is not None or query_instruction is not None):
         raise UsageError("length and instruction are those that the bank was built with; leave out --max-length and"
                          " --query-instruction")  # fmt: skip
+    fitted = settings.fusion if settings.fusion.endswith(".json") else None
+    check_apart(output, config, words, fitted, models.get("model"), models.get("rerank"))
     place: dict[str, Any] = {
         "runtime": runtime, "precision": precision, "device": device, "batch_tokens": batch_tokens
     }  # fmt: skip

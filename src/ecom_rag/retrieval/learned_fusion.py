@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from ecom_rag import publish, readers
 from ecom_rag.errors import UsageError
 from ecom_rag.retrieval.fusion import METHODS, RRF_CONSTANT, Fused, check_weights, fuse
 from ecom_rag.retrieval.topk import TopK
@@ -65,7 +66,8 @@ class LearnedFusion:
     def save(self, path: str | Path) -> None:
         """Write it as JSON."""
         text = json.dumps({"format": _FORMAT, **asdict(self)}, ensure_ascii=False, indent=1)
-        Path(path).write_text(text + "\n", encoding="utf-8")
+        with publish.writing(path) as sink:
+            sink.write(f"{text}\n".encode())
 
 
 def load_fusion(path: str | Path) -> LearnedFusion:
@@ -74,12 +76,7 @@ def load_fusion(path: str | Path) -> LearnedFusion:
     Raises:
         UsageError: No such file, or not such a file.
     """
-    try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (FileNotFoundError, IsADirectoryError):
-        raise UsageError(f"{path}: no such file; fit a fusion with ecom-rag evaluate ... --fit-fusion {path}") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path}: not JSON ({error}); expected a file that --fit-fusion wrote") from None
+    content = readers.read_json(path, remedy=f"fit a fusion with ecom-rag evaluate ... --fit-fusion {path}")
     known = {one.name for one in fields(LearnedFusion)}
     right = isinstance(content, dict) and content.pop("format", None) == _FORMAT
     if not right or not {"method", "weights"} <= set(content):

@@ -5,12 +5,11 @@ every key; the defaults are below, with what they rest on.
 """
 
 import difflib
-import tomllib
 import types
 from dataclasses import MISSING, Field, asdict, dataclass, field, fields, is_dataclass
-from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
+from ecom_rag import readers
 from ecom_rag.errors import UsageError
 
 Task = Literal["embedder", "reranker"]
@@ -153,13 +152,7 @@ def read_recipe(path: str, task: Task) -> Recipe:
     Raises:
         UsageError: Unreadable, an unknown or missing key, a value of the wrong kind or out of range.
     """
-    try:
-        table = tomllib.loads(Path(path).read_text(encoding="utf-8-sig"))
-    except FileNotFoundError:
-        raise UsageError(f"{path}: no such file; expected a recipe, see docs/training.md") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path}: not valid TOML ({error})") from None
-    return make_recipe(table, task, where=path)
+    return make_recipe(readers.read_toml(path, remedy="expected a recipe, see docs/training.md"), task, where=path)
 
 
 def make_recipe(table: dict[str, Any], task: Task, *, where: str = "recipe") -> Recipe:
@@ -170,6 +163,7 @@ def make_recipe(table: dict[str, Any], task: Task, *, where: str = "recipe") -> 
     """
     if table.get("task", task) != task:
         raise UsageError(f'{where}: task is "{table["task"]}", but the command trains a {task}; use the other command')
+    readers.check_finite(table, where)
     recipe: Recipe = _build(Recipe, {**table, "task": task}, where, "")
     for holds, key, expected in _rules(recipe):
         if not holds:

@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -79,8 +78,7 @@ def teach_file(
     if mode not in ("auto", "hybrid", *OUTPUTS):
         raise UsageError(f"mode {mode!r} is unknown; expected auto, hybrid or one of {', '.join(OUTPUTS)}")
     jobs.check_output(output)
-    if Path(output).exists() and Path(path).exists() and Path(path).samefile(output):
-        raise UsageError(f"{output}: is also the input of this run; name another output")
+    jobs.check_not_read(output, [path])
     total = sum(_pairs(item) for item in read_triples(path))
     teacher = load_teacher()
     settings = {
@@ -104,6 +102,7 @@ def teach_file(
                     progress("scoring pairs", done, total)
         summary.records, summary.resumed = sink.records, sink.resumed_records
         sink.finish()
+    summary.notes += sink.notes
     if summary.records == 0:
         summary.notes.append("the input held no queries: the output is empty")
     summary.seconds = time.monotonic() - started

@@ -4,12 +4,11 @@ import contextlib
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ecom_rag import disk
-from ecom_rag.errors import BankError, UsageError
+from ecom_rag import records, workfolders
+from ecom_rag.errors import BankError
 from ecom_rag.retrieval.bank import saved, store
 from ecom_rag.retrieval.bank.bank import SeedBank
 from ecom_rag.retrieval.bank.derived import FOLDER
@@ -62,9 +61,9 @@ def restore(source: str | Path, path: str | Path) -> dict[str, Any]:
     """
     origin, target = Path(source), Path(path)
     try:
-        note: dict[str, Any] = json.loads((origin / _NOTE).read_text())
-        expected = note["sha256"]
-    except (OSError, ValueError, KeyError):
+        note: dict[str, Any] = records.loads((origin / _NOTE).read_bytes())
+        expected, _, _ = (note[key] for key in ("sha256", "sequence", "documents"))
+    except (OSError, ValueError, KeyError, TypeError):
         raise BankError(f"{origin}: is not a snapshot of a seed bank (no sound {_NOTE} in it);"
                         " make one with ecom-rag bank snapshot") from None  # fmt: skip
     with _appearing(target) as partial:
@@ -81,25 +80,10 @@ def restore(source: str | Path, path: str | Path) -> dict[str, Any]:
     return note
 
 
-@contextlib.contextmanager
-def _appearing(target: Path) -> Iterator[Path]:
+def _appearing(target: Path) -> contextlib.AbstractContextManager[Path]:
     """A folder to fill, that takes its name when the block ends and is gone if it raises."""
-    if target.exists():
-        raise BankError(f"{target}: is there already; remove it, or name another")
-    if not target.parent.is_dir():
-        raise UsageError(f"{target}: the folder {target.parent} does not exist; create it first")
-    partial = target.with_name(f"{target.name}.copying")  # .partial is that of a build
-    if partial.exists():
-        shutil.rmtree(partial)  # of a killed run
-    partial.mkdir()
-    try:
-        yield partial
-        disk.sync_tree(partial)
-        partial.rename(target)
-        disk.sync_folder(target.parent)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
+    work = target.with_name(f"{target.name}.copying")  # .partial is that of a build
+    return workfolders.new_folder(target, kind="copy", work=work, error=BankError)
 
 
 def _digest(path: Path) -> str:

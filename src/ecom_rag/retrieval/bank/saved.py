@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ecom_rag import disk
+from ecom_rag import disk, records
 
 logger = logging.getLogger(__name__)
 
@@ -108,7 +108,7 @@ def load(folder: Path, header: dict[str, Any]) -> Arrays:
         DamagedError: They are not what was saved, or were saved under another header.
     """
     try:
-        manifest = json.loads((folder / _MANIFEST).read_text())
+        manifest = records.loads((folder / _MANIFEST).read_bytes())
         if manifest["header"] != header:
             raise DamagedError("was saved for other settings")
         files: dict[str, dict[str, int]] = manifest["files"]
@@ -130,7 +130,7 @@ def load(folder: Path, header: dict[str, Any]) -> Arrays:
         return arrays
     except FileNotFoundError as error:
         raise DamagedError(f"{Path(error.filename or folder).name} is missing") from None
-    except (KeyError, ValueError, OSError) as error:
+    except (KeyError, ValueError, TypeError, AttributeError, OSError) as error:
         raise DamagedError(str(error)) from None
 
 

@@ -1,10 +1,7 @@
 """Models opened side by side, checked to be the same network, and their merged tensors."""
 
 import json
-import os
 import re
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +10,7 @@ import torch
 from torch import Tensor
 
 import ecom_rag
+from ecom_rag import workfolders
 from ecom_rag.errors import ModelError, UsageError
 from ecom_rag.models.checkpoint import fingerprint, locate
 from ecom_rag.training.merging import files
@@ -110,21 +108,14 @@ class Models:
             UsageError: The folder exists, or the weights do not fit.
             ModelError: A tensor came out as NaN or infinity.
         """
-        check_output(output)
         mix = self.checked(mix)
-        target = Path(output)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.merging-", dir=target.parent))
-        try:
-            files.copy_settings(self.folder, temporary)
+        with workfolders.new_folder(Path(output), kind="merge") as fresh:
+            files.copy_settings(self.folder, fresh)
             for part, like in self._reference.items():
-                files.write_part(temporary / part, like, self._checked(mix, part, like, progress))
+                files.write_part(fresh / part, like, self._checked(mix, part, like, progress))
             report = {**self._report(mix), **(details or {})}
-            (temporary / "merge_report.json").write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n")
-            temporary.chmod(0o777 & ~_umask())
-            temporary.rename(target)
-        except BaseException:
-            shutil.rmtree(temporary, ignore_errors=True)
-            raise
+            text = json.dumps(report, indent=1, ensure_ascii=False)
+            (fresh / "merge_report.json").write_text(f"{text}\n", encoding="utf-8")
         return report
 
     def _checked(
@@ -183,7 +174,7 @@ def merge(
         ModelError: The models are not the same network.
         UsageError: Options that make no sense.
     """
-    check_output(output)
+    workfolders.check_new(Path(output))
     check_mix(mix, len(names), has_base=base is not None)
     return Models(names, base=base).write(output, mix, progress=progress)
 
@@ -201,18 +192,3 @@ def block_of(key: str, layers: int, blocks: int, *, whole: bool = True) -> int:
     if found:
         return int(found[1]) * blocks // layers
     return 0 if whole and "embeddings" in key else blocks - 1
-
-
-def check_output(output: str) -> None:
-    """Raise ``UsageError`` unless the folder can be made, before any work is done for it."""
-    target = Path(output)
-    if target.exists():
-        raise UsageError(f"{output}: exists already; name a new folder, or remove it first")
-    if not target.parent.is_dir() or not os.access(target.parent, os.W_OK):
-        raise UsageError(f"{output}: the folder {target.parent} does not exist or may not be written")
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

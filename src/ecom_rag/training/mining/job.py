@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import ecom_rag
-from ecom_rag import jobs
+from ecom_rag import disk, jobs
 from ecom_rag.errors import UsageError
 from ecom_rag.models import CrossEncoder, Encoder
 from ecom_rag.records import Record
@@ -132,6 +132,7 @@ def mine_file(
             counts = _saved_counts(sink)
         summary.records, summary.resumed = sink.records, sink.resumed_records
         sink.finish()
+    summary.notes += sink.notes
     _account(summary, counts, rules)
     left_out = {**queries.left_out, "documents of the corpus": corpus.blank}
     summary.notes += [f"{number} {what} have no text and are left out" for what, number in left_out.items() if number]
@@ -202,9 +203,7 @@ def _account(summary: MineSummary, counts: Counter[str], rules: Rules) -> None:
 def _save_counts(sink: jobs.ResumableOutput, counts: Counter[str], records: int) -> None:
     """Beside the journal, under the number of records that it will name: a kill between the two loses nothing."""
     if sink.cache is not None:
-        fresh = sink.cache / f"counts-{records}.new"
-        fresh.write_text(json.dumps(counts))
-        fresh.replace(sink.cache / f"counts-{records}.json")
+        disk.keep(sink.cache / f"counts-{records}.json", lambda path: path.write_text(json.dumps(counts)))
 
 
 def _saved_counts(sink: jobs.ResumableOutput) -> Counter[str]:

@@ -339,7 +339,7 @@ def test_a_search_of_weights_overwrites_no_log_of_another_kind(tmp_path, here):
     for content in (b'{"text": "mine"}\n', b"mine\n", b""):
         log.write_bytes(content)
         before = state(tmp_path)
-        code, said = here("merge", tmp_path / "merged")
+        code, said = here("merge", tmp_path / "merged", "--validate", "sets.toml")
         assert code == 2 and "merged.search.jsonl: is no log of a search" in said and state(tmp_path) == before
 
 

@@ -248,7 +248,9 @@ def _array_items(name: str, source: IO[bytes]) -> Iterator[tuple[str, bytes]]:
                     _, position = decoder.raw_decode(buffer, start)
                     if position < len(buffer):  # a number at the buffer's end may go on in the next chunk
                         break
-                except (ValueError, RecursionError) as error:  # not JSON, an integer of thousands of digits, too deep
+                except RecursionError:  # more of the file does not help
+                    raise RecordError(f"{name}: item {number}", TOO_DEEP) from None
+                except ValueError as error:  # not JSON, or an integer of thousands of digits
                     problem = str(error)
                 else:
                     problem = ""

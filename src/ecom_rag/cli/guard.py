@@ -84,7 +84,10 @@ def _ended(error: BaseException) -> int:
 
 def _misused(error: Any) -> int:
     if type(error).__name__ == "NoArgsIsHelpError":
-        error.show()
+        try:
+            error.show()
+        except OSError:
+            silence(2)
         return _FAILED
     context = getattr(error, "ctx", None)
     path = context.command_path if context is not None else "ecom-rag"

@@ -93,7 +93,8 @@ def merge(
     temperature = _given("--temperature", temperature, 5.0, needs="--examples", found=examples is not None)
     budget = int(_given("--budget", budget, 24, needs="--validate", found=validate is not None))
     workfolders.check_new(Path(output))
-    check_log(_search_log(output))
+    if validate is not None:
+        check_log(_search_log(output))
     mix = Mix((given or (1.0,) * len(names),), method, density, scale)
     mix = check_mix(mix, len(names), has_base=base is not None)
     with bars() as progress:

@@ -5,6 +5,7 @@ A process for each closed descriptor and command.
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -135,6 +136,25 @@ def test_a_full_disk_behind_standard_output(fresh, name):
         done = subprocess.run(command, cwd=fresh, stdout=full, stderr=subprocess.PIPE)
     assert done.returncode == 2 and len(done.stderr.splitlines()) == 1 and b"No space left" in done.stderr
     assert b"--resume" not in done.stderr
+
+
+@pytest.mark.parametrize("name", ["recall to a file", "bank build", "merge the starter", "evaluate to a file"])
+def test_a_full_disk_is_one_line_that_names_the_place(fresh, name):
+    """A limit on the size of files stands for the disk: the system says it at the same calls."""
+    more = {
+        "merge the starter": ["merge", "starter", "starter", "-o", "out.merged"],
+        "evaluate to a file": [*COMMANDS["evaluate"], "--report", "out.html"],
+    }
+    process = subprocess.run(
+        [sys.executable, "-m", "ecom_rag", *{**COMMANDS, **more}[name]],
+        cwd=fresh, input=(fresh / "s.jsonl").read_bytes(), capture_output=True,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000)),
+    )  # fmt: skip
+    assert process.returncode == 2, process
+    lines = process.stderr.decode().splitlines()
+    assert len(lines) == 1 and "internal error" not in lines[0]
+    assert ("out." in lines[0] and "too large" in lines[0]) or "new.partial" in lines[0]
+    assert not [path for path in fresh.iterdir() if path.name.startswith(("out.", ".ecom"))]
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,14 @@
 """What must be on the disk before a name promises it, and locks that other processes see."""
 
 import contextlib
+import errno
 import fcntl
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def sync_file(path: Path) -> None:
@@ -55,6 +58,17 @@ def anything_at(path: Path) -> bool:
 def may_write(folder: Path) -> bool:
     """Whether files can be made in a folder."""
     return os.access(folder, os.W_OK | os.X_OK)
+
+
+@contextlib.contextmanager
+def written_below(place: str | Path) -> Iterator[None]:
+    """A block that writes somewhere: an error of a full disk names that place, and no file that was copied there."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _FULL and not str(error.filename or "").startswith(str(place)):
+            error.filename = str(place)
+        raise
 
 
 def bytes_below(folder: Path) -> int:

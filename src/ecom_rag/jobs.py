@@ -15,7 +15,6 @@ the run was killed. How names are given, and to what, is in ``publish``; whose a
 """
 
 import contextlib
-import errno
 import hashlib
 import json
 import logging
@@ -35,7 +34,6 @@ from ecom_rag.records import Record
 
 logger = logging.getLogger(__name__)
 _KIND = "results"
-_DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @dataclass
@@ -124,9 +122,10 @@ class ResumableOutput:
             return
         self._folder = workfolders.partial(self._target.path)
         try:
-            self._open(json.dumps(settings, sort_keys=True, default=str, indent=1), resume)
-        except BaseException:
-            self._unlock()  # at once, not when the error is forgotten: the caller may try again
+            with disk.written_below(self._folder):
+                self._open(json.dumps(settings, sort_keys=True, default=str, indent=1), resume)
+        except BaseException as error:
+            self._give_up(self._folder, nothing_begun=isinstance(error, OSError) and not resume)
             raise
 
     @property
@@ -168,16 +167,20 @@ class ResumableOutput:
         for record in block:
             self._hash.update(records.dumps(record))
             self._journal.records += 1
-        self._results.write(b"".join(records.dumps(result) for result in results))
-        self.write_rejections(rejections)
+        lines = b"".join(records.dumps(result) for result in results)
         if self._folder is None:
+            rejections.clear()
+            self._results.write(lines)
             self._results.flush()
             return
-        _sync(self._results)
-        self._journal.blocks += 1
-        self._journal.digest = self._hash.hexdigest()
-        self._journal.result_bytes = self._results.tell()
-        self._save_journal()
+        with disk.written_below(self._folder):
+            self._results.write(lines)
+            self.write_rejections(rejections)
+            _sync(self._results)
+            self._journal.blocks += 1
+            self._journal.digest = self._hash.hexdigest()
+            self._journal.result_bytes = self._results.tell()
+            self._save_journal()
 
     def write_rejections(self, rejections: list[dict[str, Any]]) -> None:
         """Note refused lines and empty the list."""
@@ -212,14 +215,18 @@ class ResumableOutput:
             self._end_stream(error)
             return
         self._close()
-        if isinstance(error, OSError) and error.errno in _DISK_FULL and not error.filename:
-            error.filename = str(self._folder)
         # A run that failed before it had anything to keep leaves nothing behind.
         if error is not None and self._journal.blocks == 0 and not any((self._folder / "cache").glob("*")):
             _discard(self._folder)
         elif error is not None:
             errors.mark_resumable(error)
         self._unlock()  # last: another run may take the folder from here on
+
+    def _give_up(self, folder: Path, *, nothing_begun: bool) -> None:
+        if self._lock is not None:
+            if nothing_begun:  # on a full disk
+                _discard(folder)
+            self._unlock()  # at once, not when the error is forgotten: the caller may try again
 
     def _open_stream(self) -> None:
         """Write into the pipe itself; a format that cannot be written line by line is made beside it first."""

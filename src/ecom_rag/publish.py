@@ -119,7 +119,7 @@ def writing(name: str | Path) -> Iterator[IO[bytes]]:
         with leaving_reader(), open_stream(target) as sink:
             yield sink
         return
-    with beside(target.path) as fresh:
+    with disk.written_below(target.path), beside(target.path) as fresh:
         with fresh.open("xb") as sink:
             yield sink
             sink.flush()

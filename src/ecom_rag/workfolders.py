@@ -29,7 +29,7 @@ def held(folder: Path, kind: str, *, error: type[EcomRagError] = UsageError) -> 
     Raises:
         EcomRagError: Another process has it, or something else is there.
     """
-    with take(folder, kind, error=error):
+    with disk.written_below(folder), take(folder, kind, error=error):
         yield
 
 

@@ -157,6 +157,8 @@ def _alone(partial: Path) -> Iterator[None]:
                 workfolders.discard(partial)
             elif partial.exists():
                 errors.mark_resumable(error)
+            if isinstance(error, sqlite3.Error):
+                raise BankError(f"{partial}: {error}; check the disk and the permissions") from None
             raise
 
 

@@ -264,7 +264,7 @@ def test_reranker_input_is_checked(folder, xlmr_reranker, bge_folder, tmp_path, 
 
 KILLED = """
 import os, sys
-from ecom_rag import jobs
+from ecom_rag import jobs, publish, workfolders
 from ecom_rag.pipeline import files, scoring
 files._BLOCK_RECORDS = 16
 point, count = sys.argv[1], int(sys.argv[2])
@@ -292,9 +292,9 @@ KILL_POINTS = [
     ("scoring.Scorer:score", 1),
     ("scoring.Scorer:score", 11),
     ("jobs.ResumableOutput:_final_source", 1),
-    ("jobs.shutil:copyfile", 1),
+    ("publish.shutil:copyfileobj", 1),
     ("jobs.disk:sync_folder", 22),
-    ("jobs.shutil:rmtree", 1),
+    ("workfolders.shutil:rmtree", 1),
 ]
 
 

@@ -273,7 +273,7 @@ def test_settings_come_from_toml_and_options_win(tmp_path):
     [
         ('rotes = ["bm25"]', "key 'rotes' is unknown; did you mean routes?"),
         ("depth = true", "depth is True; expected int"),
-        ("depth = ", "not TOML"),
+        ("depth = ", "not valid TOML"),
         ('routes = ["bm25", "variant"]\ndepth = 5', "depth 5 is less than top-k 10"),
         ('fusion = "magic"', "fusion 'magic' is unknown"),
         ('routes = ["bm25"]\nweights = {dense = 1}', "weights for dense, which is none of the routes bm25"),

@@ -4,13 +4,12 @@ All sample texts were written for this project. The class is a vote of the five 
 second 1/2, and so on, untuned.
 """
 
-import shutil
 import unicodedata
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from ecom_rag import records
+from ecom_rag import disk, publish, records
 from ecom_rag.errors import UsageError
 from ecom_rag.identity import label_of
 from ecom_rag.models import CrossEncoder, Encoder
@@ -19,6 +18,8 @@ from ecom_rag.printing import printable
 from ecom_rag.records import Record
 from ecom_rag.retrieval.rerank import rerank
 
+_SAMPLES = ("seeds.jsonl", "listings.jsonl")
+_RESULTS = ("recalled.jsonl", "reranked.jsonl")
 _NEIGHBOURS = 5  # that vote
 _CANDIDATES = 20  # that the reranker sees
 _BLEND = 0.5  # its share in the order
@@ -35,16 +36,15 @@ def run(folder: str, *, show_all: bool = False) -> None:
         show_all: Print every listing instead of some English ones.
 
     Raises:
-        UsageError: The folder's place is taken by a file.
+        UsageError: The folder holds something that is not the demo's.
     """
     target = Path(folder)
-    if target.exists() and not target.is_dir():
-        raise UsageError(f"{folder}: is a file; name a folder with --folder")
+    _check_folder(target)
     target.mkdir(parents=True, exist_ok=True)
-    samples = resources.files("ecom_rag") / "sample_data"
-    for name in ("seeds.jsonl", "listings.jsonl"):
-        with resources.as_file(samples / name) as path:
-            shutil.copyfile(path, target / name)
+    for name in _SAMPLES:
+        if not (target / name).exists():
+            with publish.writing(target / name) as sink:
+                sink.write(_sample(name))
     result = target / "recalled.jsonl"
     summary = recall_file(
         str(target / "listings.jsonl"),
@@ -60,7 +60,8 @@ def run(folder: str, *, show_all: bool = False) -> None:
     )
     english = [record for record in scored if record["metadata"]["lang"] == "en"]
     reranked = rerank(english, CrossEncoder.from_pretrained("starter"), blend=_BLEND)
-    (target / "reranked.jsonl").write_bytes(b"".join(map(records.dumps, reranked)))
+    with publish.writing(target / "reranked.jsonl") as sink:
+        sink.writelines(map(records.dumps, reranked))
     for record in scored if show_all else english[:: max(1, len(english) // _SHOWN)]:
         _print_listing(record)
     _print_evasive(scored)
@@ -78,6 +79,28 @@ def run(folder: str, *, show_all: bool = False) -> None:
         f"  {command} --model BAAI/bge-m3 --routes bm25,dense,sparse,variant --output {shown}/m3.jsonl\n"
         f"  ecom-rag rerank {shown}/m3.jsonl --model BAAI/bge-reranker-v2-m3 --output {shown}/m3_reranked.jsonl"
     )
+
+
+def _check_folder(target: Path) -> None:
+    """Raise ``UsageError`` unless the folder is new, empty, or one that the demo made: it begins with its samples."""
+    if disk.anything_at(target) and not target.is_dir():
+        raise UsageError(f"{target}: is not a folder; name one with --folder")
+    there = [name for name in (*_SAMPLES, *_RESULTS) if disk.anything_at(target / name)]
+    own = [name for name in _SAMPLES if _is_sample(target / name, name)]
+    made_here = _SAMPLES[0] in own and (len(own) == len(_SAMPLES) or there == own)
+    if made_here and not any((target / name).is_symlink() for name in there):
+        return
+    if target.exists() and any(target.iterdir()):
+        raise UsageError(f"{target}: holds files that the demo did not make, or made in another version; name a new"
+                         " folder with --folder")  # fmt: skip
+
+
+def _is_sample(path: Path, name: str) -> bool:
+    return path.is_file() and path.read_bytes() == _sample(name)
+
+
+def _sample(name: str) -> bytes:
+    return (resources.files("ecom_rag") / "sample_data" / name).read_bytes()
 
 
 def vote(record: Record) -> str:

@@ -8,7 +8,7 @@ import os
 import re
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -26,6 +26,19 @@ def sync_file(path: Path) -> None:
     """Make what was written to a file last."""
     with path.open("rb") as handle:
         os.fsync(handle.fileno())
+
+
+def keep(path: Path, save: Callable[[Path], object]) -> None:
+    """Make a file of one of our own folders: under another name first, so that under its own it is whole.
+
+    Args:
+        path: Its name; a file that has it is replaced.
+        save: Writes the file that it is given.
+    """
+    fresh = path.with_name(f"{path.name}.new")
+    save(fresh)
+    sync_file(fresh)
+    fresh.replace(path)
 
 
 def sync_folder(folder: Path) -> None:
@@ -153,6 +166,16 @@ def open_to_others(path: Path) -> None:
         if not item.is_symlink():
             usual = (0o777 if item.is_dir() else 0o666) & ~mask
             item.chmod(stat.S_IMODE(item.stat().st_mode) | usual)
+
+
+def anything_at(path: Path) -> bool:
+    """Whether a name is taken, be it by a link that leads nowhere."""
+    return os.path.lexists(path)
+
+
+def may_write(folder: Path) -> bool:
+    """Whether files can be made in a folder."""
+    return os.access(folder, os.W_OK | os.X_OK)
 
 
 def bytes_below(folder: Path) -> int:

@@ -51,3 +51,13 @@ class BankError(EcomRagError):
 
 class ResumeError(EcomRagError):
     """An unfinished run that cannot be continued as asked."""
+
+
+def mark_resumable(error: BaseException) -> None:
+    """Note on an error that what was done before it is kept, and that ``--resume`` goes on from there."""
+    error.__dict__["_ecom_rag_resumable"] = True
+
+
+def is_resumable(error: BaseException) -> bool:
+    """Whether what was done before an error is kept."""
+    return bool(error.__dict__.get("_ecom_rag_resumable"))

@@ -4,30 +4,36 @@ While a run is under way its state lies in ``OUT.partial/``::
 
     settings.json    what the run was asked to do; a resumed run must be asked the same
     journal.json     how far it is: blocks, input records, a digest of them, bytes written (replaced atomically)
+    lock             the mark of a work folder, and the lock of the process that writes there
     results.jsonl    finished blocks, synced to disk before the journal names them
     rejected.jsonl   refused input lines, noted anew by a resumed run, since it reads its input from the start
     cache/           whatever the run wants to keep, e.g. the seeds' embeddings
 
 A ``kill -9`` at any moment leaves a journal that describes a prefix of the work; ``--resume`` cuts the files back to
 that prefix and goes on. Blocks are cut by the input alone, so the final bytes do not depend on when
-the run was killed.
+the run was killed. How names are given, and to what, is in ``publish``; whose a work folder is, in ``workfolders``.
 """
 
 import contextlib
 import hashlib
 import json
+import logging
 import os
 import shutil
 import sys
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
 
-from ecom_rag import disk, records
+from ecom_rag import disk, errors, publish, records, workfolders
 from ecom_rag.errors import ResumeError, UsageError
 from ecom_rag.records import Record
+
+logger = logging.getLogger(__name__)
+_KIND = "results"
 
 
 @dataclass
@@ -65,42 +71,41 @@ def blocks_of(
 
 def check_output(output: str) -> None:
     """Raise ``UsageError`` if ``output`` could not be written, before any work is done for it."""
-    records.file_format(output)
-    if output == "-":
-        return
-    target = Path(output)
-    if not target.parent.is_dir():
-        raise UsageError(f"{output}: the folder {target.parent} does not exist; create it first")
-    if target.is_dir():
-        raise UsageError(f"{output}: is a folder; expected a file name")
-    if not os.access(target.parent, os.W_OK):
-        raise UsageError(f"{output}: the folder {target.parent} may not be written; check its permissions")
+    _format_of(publish.target_of(output))
 
 
 def check_not_read(output: str, inputs: Iterable[str | Path | None]) -> None:
     """Raise ``UsageError`` if ``output`` is one of the files that the run reads."""
-    for path in inputs:
-        if path is not None and Path(output).exists() and Path(path).exists() and Path(path).samefile(output):
-            raise UsageError(f"{output}: is also an input of this run; name another output")
+    publish.check_not_read(publish.target_of(output), inputs)
+
+
+def is_stream(output: str) -> bool:
+    """Whether an output is a pipe or a device, which is written as the results come and has no files beside it."""
+    return publish.target_of(output).stream
 
 
 class ResumableOutput:
     """A results file that appears under its name only when complete, and can be continued before that.
 
     Args:
-        output: Path of a known record format, or ``-`` for standard output (which cannot be resumed).
+        output: Path of a known record format; a pipe, a device or ``-`` (standard output) is written as the results
+            come and cannot be resumed.
         settings: Everything that decides the output's content; compared on resuming.
         resume: Continue an unfinished run of the same settings, where there is one.
 
+    Attributes:
+        notes: What a user should know of the files, one line each; complete after ``finish``.
+
     Raises:
-        UsageError: The folder does not exist, another run is writing there, or ``resume`` with ``-``.
+        UsageError: The output cannot be written, another run is writing there, or ``resume`` with a pipe.
         ResumeError: The unfinished run had other settings.
     """
 
     def __init__(self, output: str, *, settings: Mapping[str, Any], resume: bool = False) -> None:
-        check_output(output)
+        self._target = publish.target_of(output)
         self.output = output
-        self.format = records.file_format(output)
+        self.format = _format_of(self._target)
+        self.notes: list[str] = []
         self.resumed_records = 0
         self.already_complete = False
         self._abandoned = False
@@ -110,31 +115,29 @@ class ResumableOutput:
         self._rejected: IO[bytes] | None = None
         self._lock: IO[bytes] | None = None
         self._folder: Path | None = None
-        if output == "-":
+        self._spool: tempfile.TemporaryDirectory[str] | None = None
+        if self._target.stream:
             if resume:
-                raise UsageError("--resume needs a file to continue; give --output a path instead of -")
+                raise UsageError(f"--resume needs a file to continue; give --output a path instead of {output}")
+            self._open_stream()
             return
-        self._folder = Path(f"{output}.partial")
+        self._folder = workfolders.partial(self._target.path)
         try:
-            self._open(json.dumps(settings, sort_keys=True, default=str, indent=1), resume)
-        except BaseException:
-            self._unlock()  # at once, not when the error is forgotten: the caller may try again
+            with disk.writing(self._folder):
+                self._open(json.dumps(settings, sort_keys=True, default=str, indent=1), resume)
+        except BaseException as error:
+            self._give_up(self._folder, nothing_begun=isinstance(error, OSError) and not resume)
             raise
 
     @property
     def cache(self) -> Path | None:
-        """A folder that lives as long as the unfinished run; ``None`` for standard output."""
+        """A folder that lives as long as the unfinished run; ``None`` for a stream."""
         return self._folder / "cache" if self._folder else None
 
     @property
     def records(self) -> int:
         """Input records whose results are written."""
         return self._journal.records
-
-    @property
-    def rejected_path(self) -> str:
-        """Where refused lines end up."""
-        return f"{self.output}.rejected.jsonl"
 
     def skip_done(self, items: Iterator[Record]) -> None:
         """Move a freshly opened input past the records that are already in the results.
@@ -150,7 +153,7 @@ class ResumableOutput:
             self.resumed_records += 1
         if self._journal.records and self._hash.hexdigest() != self._journal.digest:
             raise ResumeError(
-                f"{self.output}.partial: the input changed since the run was interrupted (its first"
+                f"{self._folder}: the input changed since the run was interrupted (its first"
                 f" {self._journal.records} records differ); run again without --resume"
             )
 
@@ -165,16 +168,20 @@ class ResumableOutput:
         for record in block:
             self._hash.update(records.dumps(record))
             self._journal.records += 1
-        self._results.write(b"".join(records.dumps(result) for result in results))
-        self.write_rejections(rejections)
+        lines = b"".join(records.dumps(result) for result in results)
         if self._folder is None:
+            rejections.clear()
+            self._results.write(lines)
             self._results.flush()
             return
-        _sync(self._results)
-        self._journal.blocks += 1
-        self._journal.digest = self._hash.hexdigest()
-        self._journal.result_bytes = self._results.tell()
-        self._save_journal()
+        with disk.writing(self._folder):
+            self._results.write(lines)
+            self.write_rejections(rejections)
+            _sync(self._results)
+            self._journal.blocks += 1
+            self._journal.digest = self._hash.hexdigest()
+            self._journal.result_bytes = self._results.tell()
+            self._save_journal()
 
     def write_rejections(self, rejections: list[dict[str, Any]]) -> None:
         """Note refused lines and empty the list."""
@@ -190,7 +197,7 @@ class ResumableOutput:
     def finish(self) -> None:
         """Give the complete file its name and remove the state."""
         if self._folder is None:
-            self._results.flush()
+            self._finish_stream()
             return
         if not self.already_complete:
             self._close()
@@ -198,18 +205,11 @@ class ResumableOutput:
             if final != results:
                 records.convert(results, final, self.format)
                 disk.sync_file(final)
-            rejected = self._folder / "rejected.jsonl"
-            if rejected.stat().st_size:
-                shutil.copyfile(rejected, f"{rejected}.copy")
-                disk.sync_file(Path(f"{rejected}.copy"))
-                Path(f"{rejected}.copy").replace(self.rejected_path)
-            else:
-                Path(self.rejected_path).unlink(missing_ok=True)  # an earlier run's; this one refused nothing
+            self.notes += publish.rejects_notes(self._folder / "rejected.jsonl", self.output)
             self._journal.complete = True
             self._save_journal()
         if self._final_source().exists():
-            self._final_source().replace(self.output)
-            disk.sync_folder(Path(self.output).parent)
+            publish.replace(self._final_source(), self._target.path)
         _discard(self._folder)
 
     def __enter__(self) -> Self:
@@ -217,18 +217,58 @@ class ResumableOutput:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         if self._folder is None:
+            self._end_stream(error)
             return
         self._close()
         # A run that failed before it had anything to keep leaves nothing behind.
         empty = self._journal.blocks == 0 and not any((self._folder / "cache").glob("*"))
         if error is not None and (empty or self._abandoned):
             _discard(self._folder)
+        elif error is not None:
+            errors.mark_resumable(error)
         self._unlock()  # last: another run may take the folder from here on
+
+    def _give_up(self, folder: Path, *, nothing_begun: bool) -> None:
+        if self._lock is not None:
+            if nothing_begun:  # on a full disk
+                _discard(folder)
+            self._unlock()  # at once, not when the error is forgotten: the caller may try again
+
+    def _open_stream(self) -> None:
+        """Write into the pipe itself; a format that cannot be written line by line is made beside it first."""
+        if self.format != ".jsonl":
+            self._spool = tempfile.TemporaryDirectory(prefix="ecom-rag-")
+            self._results = (Path(self._spool.name) / "results.jsonl").open("wb")
+        elif self.output != "-":
+            self._results = publish.open_stream(self._target)
+
+    def _finish_stream(self) -> None:
+        self._results.flush()
+        if self._spool is None:
+            return
+        final = Path(self._spool.name) / "final"
+        records.convert(Path(self._spool.name) / "results.jsonl", final, self.format)
+        with final.open("rb") as source, publish.open_stream(self._target) as sink:
+            shutil.copyfileobj(source, sink)
+
+    def _end_stream(self, error: BaseException | None) -> None:
+        with publish.leaving_reader():
+            try:
+                self._close()
+            except OSError:
+                if error is None:
+                    raise
+            if isinstance(error, BrokenPipeError):
+                raise error
+        if isinstance(error, OSError) and not error.filename:
+            error.filename = "standard output" if self.output == "-" else self.output
 
     def _close(self) -> None:
         for handle in (self._results, self._rejected):
             if handle is not None and handle is not sys.stdout.buffer:
                 handle.close()
+        if self._spool is not None:
+            self._spool.cleanup()
 
     def _unlock(self) -> None:
         if self._lock is not None:
@@ -241,27 +281,19 @@ class ResumableOutput:
     def _open(self, settings: str, resume: bool) -> None:
         folder = self._folder
         assert folder is not None
-        journal_path = folder / "journal.json"
-        if resume and not (journal_path.exists() and (folder / "settings.json").exists()):
-            resume = False  # nothing to continue: a first run
-        if folder.exists():
-            self._take_lock(folder)
-        if resume:
-            before = (folder / "settings.json").read_text()
-            if before != settings:
-                changed = _differences(before, settings)
-                raise ResumeError(f"{folder}: the interrupted run had other settings ({changed}); give the same ones,"
-                                  " or run again without --resume")  # fmt: skip
-            self._journal = _Journal(**json.loads(journal_path.read_text()))
+        self._lock = workfolders.take(folder, _KIND)
+        before = _read_state(folder, damaged_is_none=not resume)
+        if resume and before is not None:  # else there is nothing to continue: a first run
+            asked, self._journal = before
+            if asked != settings:
+                raise ResumeError(f"{folder}: the interrupted run had other settings ({_differences(asked, settings)});"
+                                  " give the same ones, or run again without --resume")  # fmt: skip
             self.already_complete = self._journal.complete
         else:
-            if folder.exists():
-                _forget(folder)
-                for item in folder.iterdir():
-                    if item.name != "lock":
-                        shutil.rmtree(item) if item.is_dir() else item.unlink()
-            folder.mkdir(exist_ok=True)
-            self._take_lock(folder)
+            if before is not None:
+                self._tell_discarded(before[1].records)
+            _forget(folder)
+            workfolders.empty(folder)
             (folder / "settings.json").write_text(settings)
             self._save_journal()
         (folder / "cache").mkdir(exist_ok=True)
@@ -273,21 +305,16 @@ class ResumableOutput:
             self._results = _open_at(folder / "results.jsonl", self._journal.result_bytes)
             self._rejected = _open_at(folder / "rejected.jsonl", 0)
 
-    def _take_lock(self, folder: Path) -> None:
-        if self._lock is not None:
-            return
-        self._lock = disk.locked(folder / "lock")
-        if self._lock is None:
-            raise UsageError(f"{folder}: another run is writing {self.output}; wait for it or name another output")
+    def _tell_discarded(self, finished: int) -> None:
+        if finished:
+            note = f"{finished} finished records of an interrupted run were discarded; --resume would have continued it"
+            logger.warning("note: %s", note)
+            self.notes.append(note)
 
     def _save_journal(self) -> None:
         assert self._folder is not None
-        fresh = self._folder / "journal.json.new"
-        with fresh.open("w") as handle:
-            json.dump(asdict(self._journal), handle)
-            handle.flush()
-            os.fsync(handle.fileno())
-        fresh.replace(self._folder / "journal.json")
+        state = json.dumps(asdict(self._journal))
+        disk.keep(self._folder / "journal.json", lambda path: path.write_text(state))
         disk.sync_folder(self._folder)
 
 
@@ -301,7 +328,26 @@ def _discard(folder: Path) -> None:
     """Remove the folder of a run."""
     with contextlib.suppress(OSError):
         _forget(folder)
-    shutil.rmtree(folder, ignore_errors=True)
+    workfolders.discard(folder)
+
+
+def _read_state(folder: Path, *, damaged_is_none: bool) -> tuple[str, _Journal] | None:
+    """What an interrupted run was asked and how far it is; ``None`` where one of the two is missing."""
+    try:
+        return (folder / "settings.json").read_text(), _Journal(**json.loads((folder / "journal.json").read_text()))
+    except FileNotFoundError:
+        return None
+    except (ValueError, TypeError) as error:
+        if damaged_is_none:
+            return None
+        raise ResumeError(f"{folder}: the journal is damaged ({error}); remove the folder and run again") from None
+
+
+def _format_of(target: publish.Target) -> str:
+    """The record format of an output; a pipe or a device needs no ending to be JSON lines."""
+    if target.stream and not target.name.endswith(records.FORMATS):
+        return ".jsonl"
+    return records.file_format(target.name)
 
 
 def _open_at(path: Path, size: int) -> IO[bytes]:

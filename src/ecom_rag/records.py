@@ -33,6 +33,9 @@ FORMATS = (".jsonl", ".jsonl.gz", ".json", ".parquet")
 _LONG_NUMBER = re.compile(rb"\d{19}|[eE]\+?\d{3}")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _CHUNK = 1 << 20
+_LEVELS = 200  # orjson writes 254, and what is read must be written again within the lists of results
+_ONE_A_LINE = "; expected one object a line"
+TOO_DEEP = f"nested too deep; flatten it to fewer than {_LEVELS} levels"
 
 
 @dataclass
@@ -163,10 +166,16 @@ def objects(path: PathLike) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def dumps(record: Any) -> bytes:
-    """One JSON line, UTF-8, ending in a newline; integers of any size survive."""
+    """One JSON line, UTF-8, ending in a newline; integers of any size survive.
+
+    Raises:
+        RecordError: It is nested deeper than ``loads`` would read again.
+    """
     try:
         return orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE)
     except TypeError:
+        if _too_deep(record, _LEVELS + 4):  # a result holds metadata within a list
+            raise RecordError("a record", TOO_DEEP) from None
         return json.dumps(record, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode() + b"\n"
 
 
@@ -226,6 +235,8 @@ def _raw_items(path: str, file_type: str) -> Iterator[tuple[str, Any]]:
         raise UsageError(f"{path}: may not be read; check its permissions") from None
     except DAMAGED_GZIP as error:
         raise RecordError(path, f"damaged gzip file ({error}); expected a complete .jsonl.gz, copy it again") from None
+    except OSError as error:  # a disk that fails, a descriptor that is not for reading
+        raise UsageError(f"{name}: cannot be read ({error.strerror or error}); check the file and its disk") from None
 
 
 def _lines(name: str, source: IO[bytes] | gzip.GzipFile) -> Iterator[tuple[str, bytes]]:
@@ -272,7 +283,9 @@ def _array_items(name: str, source: IO[bytes]) -> Iterator[tuple[str, bytes]]:
                     _, position = decoder.raw_decode(buffer, start)
                     if position < len(buffer):  # a number at the buffer's end may go on in the next chunk
                         break
-                except (ValueError, RecursionError) as error:  # not JSON, an integer of thousands of digits, too deep
+                except RecursionError:  # more of the file does not help
+                    raise RecordError(f"{name}: item {number}", TOO_DEEP) from None
+                except ValueError as error:  # not JSON, or an integer of thousands of digits
                     problem = str(error)
                 else:
                     problem = ""
@@ -294,8 +307,34 @@ def loads(raw: bytes) -> Any:
     """Parse JSON without losing integers beyond 64 bits.
 
     Raises:
-        ValueError: Not JSON; the message says why and what to do.
+        ValueError: Not JSON, or nested too deep; the message says why and what to do.
     """
+    value = _parsed(raw)
+    if raw.count(b"[") + raw.count(b"{") > _LEVELS and _too_deep(value, _LEVELS):
+        raise ValueError(TOO_DEEP)
+    return value
+
+
+def loads_file(raw: bytes) -> Any:
+    """As ``loads``, of a whole file that holds one value."""
+    try:
+        return loads(raw)
+    except ValueError as error:
+        raise ValueError(str(error).removesuffix(_ONE_A_LINE)) from None
+
+
+def _too_deep(value: Any, levels: int) -> bool:
+    """Whether lists and objects lie within each other on more levels; goes breadth first, since depth is in doubt."""
+    level = [value] if isinstance(value, dict | list) else []
+    for _ in range(levels):
+        inner = (item for one in level for item in (one.values() if isinstance(one, dict) else one))
+        level = [item for item in inner if isinstance(item, dict | list)]
+        if not level:
+            return False
+    return True
+
+
+def _parsed(raw: bytes) -> Any:
     if not _LONG_NUMBER.search(raw):
         try:
             return orjson.loads(raw)
@@ -316,12 +355,15 @@ def loads(raw: bytes) -> Any:
     except UnicodeDecodeError as error:
         raise ValueError(f"not UTF-8 at byte {error.start}; convert the file to UTF-8") from None
     except json.JSONDecodeError as error:
-        raise ValueError(f"not valid JSON ({error.msg} at column {error.colno}); expected one object a line") from None
+        place = f"{'' if error.lineno == 1 else f'line {error.lineno}, '}column {error.colno}"
+        raise ValueError(f"not valid JSON ({error.msg} at {place}){_ONE_A_LINE}") from None
     except RecursionError:
-        raise ValueError("nested too deep; flatten the metadata to fewer than 200 levels") from None
+        raise ValueError(TOO_DEEP) from None
 
 
 def _to_record(raw: Any, report: ReadReport) -> Record:
+    if not isinstance(raw, bytes) and _too_deep(raw, _LEVELS):
+        raise ValueError(TOO_DEEP)
     record: Any = loads(raw) if isinstance(raw, bytes) else _plain_row(raw)
     if isinstance(record, dict) and not isinstance(raw, bytes) and isinstance(record.get("metadata"), str):
         record["metadata"] = _metadata_of_string(record["metadata"])  # as other tools' parquet keeps objects
@@ -401,10 +443,7 @@ def _without_surrogates(raw: Any, value: Any) -> Any:
     # Only the escape \udXXX can bring one in, so most lines are not looked at twice.
     if isinstance(raw, bytes) and b"\\u" not in raw:
         return value
-    try:
-        return _replace_surrogates(value)
-    except RecursionError:
-        raise ValueError("nested too deep; flatten the metadata to fewer than 200 levels") from None
+    return _replace_surrogates(value)
 
 
 def _replace_surrogates(value: Any) -> Any:
@@ -429,5 +468,8 @@ def _kind(value: Any) -> str:
 
 
 def _printable(raw: Any) -> str:
-    text = raw.decode("utf-8", "replace") if isinstance(raw, bytes) else json.dumps(raw, default=str)
+    try:
+        text = raw.decode("utf-8", "replace") if isinstance(raw, bytes) else json.dumps(raw, default=str)
+    except RecursionError:
+        text = TOO_DEEP
     return _SURROGATE.sub("\ufffd", text)

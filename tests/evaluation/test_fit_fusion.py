@@ -122,7 +122,7 @@ def test_files_that_are_none(tmp_path):
         load_fusion(path)
     good = {"format": 1, "method": "rrf", "weights": {"a": 1.0, "b": 0.5}}
     for content, message in [
-        ("{", "not JSON"),
+        ("{", "not valid JSON"),
         ("[]", "not a fitted fusion of format 1"),
         (json.dumps({**good, "format": 2}), "not a fitted fusion of format 1"),
         (json.dumps({**good, "wieght": 1}), "unknown keys wieght"),

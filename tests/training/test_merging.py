@@ -334,7 +334,7 @@ def test_nothing_is_left_of_a_merge_that_fails(bge_folder, tmp_path):
     with pytest.raises(ModelError, match=r"encoder.layer.1.output.dense.bias merged to NaN"):
         merge([str(bge_folder), str(sick)], str(folder / "out"), Mix(((1.0, 1.0),)))
     assert list(folder.iterdir()) == []
-    with pytest.raises(UsageError, match="exists already"):
+    with pytest.raises(UsageError, match="already exists"):
         merge([str(bge_folder), str(sick)], str(folder), Mix(((1.0, 1.0),)))
     with pytest.raises(UsageError, match="does not exist"):
         merge([str(bge_folder), str(sick)], str(folder / "no" / "out"), Mix(((1.0, 1.0),)))

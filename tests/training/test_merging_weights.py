@@ -369,7 +369,7 @@ def test_command_mistakes(encoders, sets, tmp_path, monkeypatch, capsys):
             "--lambda has no effect with --validate",
         ),
         ([first, "--method", "ties", *out], "name it with --base"),
-        ([first, second, "-o", tmp_path], "exists already"),
+        ([first, second, "-o", tmp_path], "already exists"),
         ([first, second, "--validate", tmp_path / "no.toml", *out], "no such file"),
         ([first, tmp_path / "nothing", *out], "no such folder"),
     ]

@@ -129,7 +129,7 @@ def test_one_process_at_a_time(tmp_path):
     work = tmp_path / "out.partial"
 
     def second():
-        with pytest.raises(UsageError, match="another process is training into it"), alone(work):
+        with pytest.raises(UsageError, match="another run is at work in it"), alone(work):
             pass
 
     with alone(work):

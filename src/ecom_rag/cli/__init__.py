@@ -1,24 +1,17 @@
 """The command line: parse, call, print. All work is done in the library; torch is not imported before it is needed.
 
-A module holds the commands of one subject; this one puts them together and turns errors into one line and an exit code.
+A module holds the commands of one subject; this one puts them together. How a command ends is in ``guard``.
 """
 
-import os
 import sys
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 import ecom_rag
 from ecom_rag.cli import bank, evaluate, everyday, merge, mining, recall, train
+from ecom_rag.cli.guard import guarded
 from ecom_rag.cli.idle import Command
-from ecom_rag.errors import EcomRagError
-
-# typer carries its own copy of click, whose error classes it does not export by name.
-_ClickError: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
-
-_INTERRUPTED = 130
-_RESUMABLE = frozenset(("score", "rerank", "recall", "mine", "teach", "train", "build"))
 
 app = typer.Typer(
     name="ecom-rag",
@@ -55,42 +48,11 @@ app.add_typer(bank.app)
 
 def main() -> None:
     """Entry point: errors in one line, exit 2; an interruption exits 130."""
-    try:
-        code = app(standalone_mode=False)
-        sys.stdout.flush()
-        if code == _INTERRUPTED:  # typer has swallowed a KeyboardInterrupt
-            raise KeyboardInterrupt
-        sys.exit(code if isinstance(code, int) else 0)
-    except _ClickError as error:
-        if type(error).__name__ == "NoArgsIsHelpError":
-            error.show()
-            sys.exit(2)
-        _fail(f"{error.format_message().rstrip('.')}; see {_command_path(error)} --help")
-    except (KeyboardInterrupt, typer.Abort):
-        remedy = "; the same command with --resume goes on from here" if _resumable() else ""
-        print(f"ecom-rag: interrupted{remedy}", file=sys.stderr)
-        sys.exit(_INTERRUPTED)
-    except EcomRagError as error:
-        _fail(str(error))
-    except BrokenPipeError:  # the reader of our pipe, e.g. head, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
-    except OSError as error:
-        place = f"{error.filename}: " if error.filename else ""
-        remedy = "mend that, then run again" + (" with --resume" if _resumable() else "")
-        _fail(f"{place}{error.strerror or error}; {remedy}")
+    sys.exit(guarded(_call))
 
 
-def _resumable() -> bool:
-    """Whether the command that was called knows ``--resume``."""
-    return not _RESUMABLE.isdisjoint(sys.argv[1:3])
-
-
-def _command_path(error: Any) -> str:
-    context = getattr(error, "ctx", None)
-    return context.command_path if context is not None else "ecom-rag"
-
-
-def _fail(message: str) -> None:
-    print(f"ecom-rag: {' '.join(message.split())}", file=sys.stderr)
-    sys.exit(2)
+def _call() -> None:
+    """The command that the arguments name; typer's own way would end it with exit 1 where a pipe is closed."""
+    command = typer.main.get_command(app)
+    with command.make_context("ecom-rag", sys.argv[1:]) as context:
+        command.invoke(context)

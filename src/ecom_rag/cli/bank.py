@@ -1,13 +1,14 @@
 """bank build, add, delete, info, snapshot, restore."""
 
 import json
-import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from ecom_rag.cli.console import tell, write_bytes
 from ecom_rag.cli.idle import Command
 from ecom_rag.cli.options import (
     BadLine,
@@ -182,15 +183,15 @@ def delete(
         if dry_run:
             found = opened.get(list(dict.fromkeys(id or [])))
             there = len(found) - found.count(None) if id else opened.count(filter)
-            print(f"ecom-rag: would remove {there} of {len(opened)} documents from {bank}", file=sys.stderr)
+            tell(f"would remove {there} of {len(opened)} documents from {bank}")
             return
         change = opened.delete(id or None, filter=filter, allow_most=yes)
         left = len(opened)
     missing = len(set(id)) - change.removed if id else 0
     absent = f"; {missing} of the ids were not there" if missing else ""
-    print(f"ecom-rag: removed {change.removed} documents from {bank}, {left} are left{absent}", file=sys.stderr)
+    tell(f"removed {change.removed} documents from {bank}, {left} are left{absent}")
     for note in change.notes:
-        print(f"ecom-rag: note: {note}", file=sys.stderr)
+        tell(f"note: {note}")
 
 
 @app.command(cls=Command)
@@ -212,7 +213,7 @@ def info(
     with SeedBank.open(bank) as opened:
         stats = opened.stats()
     if as_json:
-        typer.echo(json.dumps(stats, ensure_ascii=False))
+        write_bytes(f"{json.dumps(stats, ensure_ascii=False)}\n".encode())
         return
     model = stats["model"]
     counts = list(stats["labels"].items())
@@ -250,7 +251,7 @@ def snapshot(
 
     with SeedBank.open(bank) as opened:
         note = opened.snapshot(out)
-    print(f"ecom-rag: copied {note['documents']} documents as of change {note['sequence']} -> {out}", file=sys.stderr)
+    tell(f"copied {note['documents']} documents as of change {note['sequence']} -> {out}")
 
 
 @app.command(cls=Command)
@@ -269,7 +270,7 @@ def restore(
     from ecom_rag.retrieval.bank import copies
 
     note = copies.restore(snapshot, bank)
-    print(f"ecom-rag: restored {note['documents']} documents -> {bank}", file=sys.stderr)
+    tell(f"restored {note['documents']} documents -> {bank}")
 
 
 class _Source:
@@ -282,52 +283,51 @@ class _Source:
             raise UsageError(f"{path}: no such file; check the path, or pass - to read standard input")
         records.file_format(path)
         self.path = path
-        self.rejected_path = f"{bank.rstrip('/')}.rejected.jsonl"
         self.report = records.ReadReport()
+        self.notes: list[str] = []
+        self._beside = bank.rstrip("/")
         self._id_key = id_key
         self._on_bad_line = str(on_bad_line)
 
     def records(self) -> Any:
-        """The records; what is refused on the way to each is written before it."""
-        from ecom_rag import records
+        """The records; what is refused on the way is written down at the end, be it an early one."""
+        from ecom_rag import publish, records
 
-        if self.path != "-" and Path(self.path).resolve() == Path(self.rejected_path).resolve():
-            raise UsageError(f"{self.path}: refused lines of this run go there; move it to another name first")
-        Path(self.rejected_path).unlink(missing_ok=True)  # an earlier run's
-        try:
-            for record in records.read(self.path, on_bad_line=self._on_bad_line, check=self._check, report=self.report):
-                self._write_rejections()
-                yield record
-        finally:
-            self._write_rejections()
+        with tempfile.TemporaryDirectory(prefix="ecom-rag-") as folder:
+            refused = Path(folder) / "refused"
+            with refused.open("wb") as sink:
+                try:
+                    for record in records.read(
+                        self.path, on_bad_line=self._on_bad_line, check=self._check, report=self.report
+                    ):
+                        self._drain(sink)
+                        yield record
+                finally:
+                    self._drain(sink)
+                    sink.flush()
+                    self.notes = publish.rejects_notes(refused, self._beside)
 
     def _check(self, record: Any) -> None:
         from ecom_rag.identity import id_of
 
         id_of(record["metadata"], self._id_key)
 
-    def _write_rejections(self) -> None:
-        if self.report.rejections:
-            from ecom_rag import records
+    def _drain(self, sink: Any) -> None:
+        from ecom_rag import records
 
-            with Path(self.rejected_path).open("ab") as handle:
-                handle.writelines(map(records.dumps, self.report.rejections))
-            self.report.rejections.clear()
+        sink.writelines(map(records.dumps, self.report.rejections))
+        self.report.rejections.clear()
 
 
 def _say(what: str, started: float, built: Any, source: _Source) -> None:
     seconds = time.monotonic() - started
     resumed = f", {built.resumed} of them before the interruption" if built.resumed else ""
     replaced = f", {built.replaced} took another's place" if built.replaced else ""
-    print(f"ecom-rag: {what}{resumed}{replaced} in {seconds:.1f} s", file=sys.stderr)
-    for note in built.notes:
-        print(f"ecom-rag: note: {note}", file=sys.stderr)
-    if source.report.rejected:
-        print(f"ecom-rag: note: {source.report.rejected} lines were refused and written to {source.rejected_path}",
-              file=sys.stderr)  # fmt: skip
+    tell(f"{what}{resumed}{replaced} in {seconds:.1f} s")
+    for note in [*built.notes, *source.notes]:
+        tell(f"note: {note}")
     if source.report.surrogates_replaced:
-        print(f"ecom-rag: note: {source.report.surrogates_replaced} records held lone surrogates, replaced by U+FFFD",
-              file=sys.stderr)  # fmt: skip
+        tell(f"note: {source.report.surrogates_replaced} records held lone surrogates, replaced by U+FFFD")
     if built.records == 0:
         why = "all lines of the input were refused" if source.report.rejected else "the input held no records"
-        print(f"ecom-rag: note: {why}: the bank is as it was", file=sys.stderr)
+        tell(f"note: {why}: the bank is as it was")

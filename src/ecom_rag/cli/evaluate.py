@@ -1,10 +1,10 @@
 """evaluate."""
 
-import sys
 from typing import Annotated, Any
 
 import typer
 
+from ecom_rag.cli.console import tell, write_bytes
 from ecom_rag.cli.options import Verbose, bars, prepare
 from ecom_rag.errors import UsageError
 
@@ -145,7 +145,7 @@ def evaluate(
     if output == "-":
         from ecom_rag import records
 
-        sys.stdout.buffer.write(records.dumps(tables.as_json(study)))
+        write_bytes(records.dumps(tables.as_json(study)))
     else:
         typer.echo(tables.as_text(study), nl=False)
         if output:
@@ -164,17 +164,17 @@ def evaluate(
 
 
 def _check_paths(inputs: list[str | None], beir: str | None, outputs: list[str | None]) -> None:
-    """Nothing that is read is written over, and no output by another one."""
-    from pathlib import Path
+    """Nothing that is read is written over, and no output by another one; all of it before any work is done."""
+    import os
 
-    from ecom_rag import jobs
+    from ecom_rag import publish
 
-    folder = [] if beir is None else [*Path(beir).glob("*.jsonl*"), *Path(beir).glob("qrels/*")]
-    given = [path for path in outputs if path is not None and path != "-"]
-    for path in given:
-        if given.count(path) > 1:
-            raise UsageError(f"{path}: is named for two outputs; give each its own")
-        jobs.check_not_read(path, [*inputs, *folder])
+    targets = [publish.target_of(path) for path in outputs if path is not None and path != "-"]
+    places = [os.path.realpath(target.path) for target in targets if not target.stream]
+    for target in targets:
+        if places.count(os.path.realpath(target.path)) > 1:
+            raise UsageError(f"{target.name}: is named for two outputs; give each its own")
+        publish.check_not_read(target, [*inputs, beir])
 
 
 def _search(
@@ -226,7 +226,7 @@ def _export(beir: str | None, split: str, queries: str | None, seeds: str | None
     folder = formats.read_beir(beir, split)
     for path, items, what in ((queries, iter(folder.queries), "queries"), (seeds, folder.documents(), "seeds")):
         if path:
-            typer.echo(f"ecom-rag: wrote {formats.write_records(items, path)} {what} -> {path}", err=True)
+            tell(f"wrote {formats.write_records(items, path)} {what} -> {path}")
 
 
 def _scored(run: Any) -> Any:
@@ -241,14 +241,13 @@ def _fit(files: Any, run: Any, judged: Any, path: str, seed: int, fitted_on: dic
     fitted.save(path)
     weights = ", ".join(f"{name} {weight:g}" for name, weight in fitted.weights.items())
     said = "accepted" if fitted.accepted else "refused, the baseline is written"
-    typer.echo(
-        f"ecom-rag: learned fusion {said}: {fitted.method} ({weights}); out-of-fold gain over {fitted.baseline}"
-        f" {fitted.gain:+.4f} [{fitted.gain_low:+.4f}, {fitted.gain_high:+.4f}] {fitted.measure} -> {path}",
-        err=True,
+    tell(
+        f"learned fusion {said}: {fitted.method} ({weights}); out-of-fold gain over {fitted.baseline}"
+        f" {fitted.gain:+.4f} [{fitted.gain_low:+.4f}, {fitted.gain_high:+.4f}] {fitted.measure} -> {path}"
     )
 
 
 def _say(written: list[tuple[str, str | None]]) -> None:
     named = ", ".join(f"{what} -> {path}" for what, path in written if path)
     if named:
-        typer.echo(f"ecom-rag: {named}", err=True)
+        tell(named)

@@ -20,6 +20,7 @@ from ecom_rag.cli.options import (
     RuntimeName,
     Verbose,
     bars,
+    check_apart,
     numbers,
     prepare,
     report,
@@ -64,6 +65,7 @@ def score(
       zcat new.jsonl.gz | ecom-rag score - --seeds seeds.jsonl --model BAAI/bge-base-zh-v1.5 --output - | head
     """
     prepare(verbose)
+    check_apart(output, model)
 
     def load() -> Any:
         from ecom_rag.models import Encoder
@@ -131,6 +133,7 @@ def rerank(
       ecom-rag rerank recalled.jsonl.gz --model ./bge-reranker-base --normalize --top-k 5 --output reranked.parquet
     """
     prepare(verbose)
+    check_apart(output, model)
 
     def load() -> Any:
         from ecom_rag.models import CrossEncoder

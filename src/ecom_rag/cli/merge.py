@@ -1,12 +1,13 @@
 """merge."""
 
-import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from ecom_rag import workfolders
+from ecom_rag.cli.console import tell
 from ecom_rag.cli.options import Device, Verbose, bars, prepare
 from ecom_rag.errors import UsageError
 
@@ -70,12 +71,14 @@ def merge(
     prepare(verbose)
     from ecom_rag.training.merging import Mix, Models
     from ecom_rag.training.merging.methods import check_mix
-    from ecom_rag.training.merging.models import check_output
+    from ecom_rag.training.merging.search import check_log
 
     names, given = _names_and_weights(models)
     if sum(option is not None for option in (given, examples, validate)) > 1:
         raise UsageError("weights come from MODEL=WEIGHT, from --examples or from --validate; give one of the three")
-    check_output(output)
+    workfolders.check_new(Path(output))
+    if validate is not None:
+        check_log(_search_log(output))
     mix = Mix((given or (1.0,) * len(names),), method, density, scale)
     mix = check_mix(mix, len(names), has_base=base is not None)
     with bars() as progress:
@@ -151,9 +154,9 @@ def _tell(names: list[str], mix: Any, details: dict[str, Any], output: str) -> N
     by_model = zip(names, zip(*mix.weights, strict=True), strict=True)
     shown = ", ".join(f"{name} {'/'.join(f'{weight:.3g}' for weight in weights)}" for name, weights in by_model)
     scale = f", lambda {mix.scale:.3g}" if mix.method in ("task-arithmetic", "ties") else ""
-    print(f"ecom-rag: merged {shown} by {mix.method}{scale} -> {output}", file=sys.stderr)
+    tell(f"merged {shown} by {mix.method}{scale} -> {output}")
     found = details.get("weights_from", {})
     for item in found.get("sets", []):
-        print(f"ecom-rag: {item['name']}: nDCG@10 {item['base']:.4f} -> {item['merged']:.4f}", file=sys.stderr)
+        tell(f"{item['name']}: nDCG@10 {item['base']:.4f} -> {item['merged']:.4f}")
     if found.get("within") is False:
-        print("ecom-rag: note: every merge that was tried loses more than asked; this one least", file=sys.stderr)
+        tell("note: every merge that was tried loses more than asked; this one least")

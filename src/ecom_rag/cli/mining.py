@@ -15,6 +15,7 @@ from ecom_rag.cli.options import (
     RuntimeName,
     Verbose,
     bars,
+    check_apart,
     prepare,
     report,
 )
@@ -113,6 +114,7 @@ def mine(
     from ecom_rag.training.mining import Rules, mine_file
     from ecom_rag.training.mining.sources import Source, kind_of
 
+    check_apart(output, model, reranker)
     placed = {"runtime": runtime, "precision": precision, "device": device, "batch_tokens": batch_tokens}
     first, last = _ranks(ranks)
     rules = Rules(negatives, first, last, margin, percentage, pick, seed, reranker_threshold, reranker_margin)
@@ -162,6 +164,7 @@ def teach(
     prepare(verbose)
     from ecom_rag.training.teaching import teach_file
 
+    check_apart(output, model)
     placed = {"runtime": runtime, "precision": precision, "device": device, "batch_tokens": batch_tokens,
               "max_length": max_length}  # fmt: skip
     kind = "CrossEncoder" if teacher is Teacher.reranker else "Encoder"

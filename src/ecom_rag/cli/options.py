@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ecom_rag.cli.console import Log, tell
 from ecom_rag.errors import UsageError
 
 
@@ -73,12 +74,19 @@ def prepare(verbose: bool) -> None:
     """Our own log on stderr, other libraries' chatter off."""
     import warnings
 
-    logging.basicConfig(format="ecom-rag: %(message)s", level=logging.ERROR, stream=sys.stderr)
+    logging.basicConfig(level=logging.ERROR, handlers=[Log()])
     logging.getLogger("ecom_rag").setLevel(logging.INFO if verbose else logging.WARNING)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "0" if sys.stderr.isatty() else "1")
     warnings.simplefilter("ignore")
+
+
+def check_apart(output: str, *read: str | None) -> None:
+    """Raise ``UsageError`` if an output would take the place of a file of a model, or of another file that is read."""
+    from ecom_rag import jobs
+
+    jobs.check_not_read(output, read)
 
 
 def numbers(text: str) -> list[float]:
@@ -117,6 +125,6 @@ def report(what: str, summary: Any, output: str) -> None:
     rate = f"{done / summary.seconds:.0f}/s" if summary.seconds > 0 else "-"
     resumed = f", {summary.resumed} of them before the interruption" if summary.resumed else ""
     target = "stdout" if output == "-" else output
-    print(f"ecom-rag: {what}{resumed} in {summary.seconds:.1f} s ({rate}) -> {target}", file=sys.stderr)
+    tell(f"{what}{resumed} in {summary.seconds:.1f} s ({rate}) -> {target}")
     for note in summary.notes:
-        print(f"ecom-rag: note: {note}", file=sys.stderr)
+        tell(f"note: {note}")

@@ -19,6 +19,7 @@ from ecom_rag.cli.options import (
     RuntimeName,
     Verbose,
     bars,
+    check_apart,
     prepare,
     report,
 )
@@ -131,6 +132,9 @@ def recall(
             "rerank": rerank,
         },
     )
+    fusion = str(settings.fusion)
+    fitted = fusion if fusion.endswith(".json") else None
+    check_apart(output, config, words, fitted, models.get("model"), models.get("rerank"))
     place: dict[str, Any] = {
         "runtime": runtime, "precision": precision, "device": device, "batch_tokens": batch_tokens
     }  # fmt: skip

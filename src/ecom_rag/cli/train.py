@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ecom_rag.cli.console import tell
 from ecom_rag.cli.idle import Command
 from ecom_rag.cli.options import Verbose, prepare
 
@@ -66,10 +67,9 @@ def _run(path: str, task: Any, resume: bool, verbose: bool) -> None:
         return
     dev = report["dev"]
     figures = f", dev {dev['measure']} {dev['before']:.4f} -> {dev['after']:.4f}" if dev else ""
-    print(f"ecom-rag: trained {report['steps']} steps in {report['seconds']} s{figures} -> {recipe.output}",
-          file=sys.stderr)  # fmt: skip
+    tell(f"trained {report['steps']} steps in {report['seconds']} s{figures} -> {recipe.output}")
     for note in report["data"]["notes"]:
-        print(f"ecom-rag: note: {note}", file=sys.stderr)
+        tell(f"note: {note}")
 
 
 def _quiet() -> None:
@@ -100,7 +100,7 @@ def _bar() -> Iterator[Any]:
         if not terminal and (validated or time.monotonic() - told > _MINUTE):
             told = time.monotonic()
             words = "".join(f", {key} {value}" for key, value in shown.items())
-            print(f"ecom-rag: step {step} of {steps}{words}", file=sys.stderr, flush=True)
+            tell(f"step {step} of {steps}{words}")
 
     with bar:
         yield progress

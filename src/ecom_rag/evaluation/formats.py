@@ -13,7 +13,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from ecom_rag import records
+from ecom_rag import publish, records
 from ecom_rag.arguments import PathLike, path_of, text_of
 from ecom_rag.errors import RecordError, UsageError
 from ecom_rag.evaluation.measures import Qrels, Run
@@ -267,23 +267,14 @@ def writing(path: str) -> Iterator[IO[bytes]]:
     """A file that appears under its name only when it is complete; ``.gz`` is compressed.
 
     Raises:
-        UsageError: The folder does not exist.
+        UsageError: It cannot be written.
     """
-    target, fresh = Path(path), Path(f"{path}.partial")
-    if not target.parent.is_dir():
-        raise UsageError(f"{path}: the folder {target.parent} does not exist; create it first")
-    if target.is_dir():
-        raise UsageError(f"{path}: is a folder; expected a file name")
-    try:
-        with fresh.open("wb") as sink:
-            if path.endswith(".gz"):
-                with gzip.GzipFile(filename="", mode="wb", fileobj=sink, mtime=0) as zipped:
-                    yield zipped  # type: ignore[misc]
-            else:
-                yield sink
-        fresh.replace(target)
-    finally:
-        fresh.unlink(missing_ok=True)
+    with publish.writing(path) as sink:
+        if path.endswith(".gz"):
+            with gzip.GzipFile(filename="", mode="wb", fileobj=sink, mtime=0) as zipped:
+                yield zipped  # type: ignore[misc]
+        else:
+            yield sink
 
 
 def _plain(name: str, path: str) -> str:

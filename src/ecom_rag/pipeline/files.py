@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ecom_rag import jobs, records
+from ecom_rag import disk, jobs, records
 from ecom_rag.arguments import whole_or_none
 from ecom_rag.errors import UsageError
 from ecom_rag.identity import known_id
@@ -116,9 +116,7 @@ def encode_seeds(
             continue
         parts.append(encoder.encode([seed["text"] for seed in block], outputs=outputs, progress=step))
         if kept is not None:
-            fresh = kept.with_suffix(".new")
-            parts[-1].save(fresh)
-            fresh.replace(kept)
+            disk.keep(kept, parts[-1].save)
     return parts[0] if len(parts) == 1 else Embeddings.concatenate(parts)
 
 
@@ -138,9 +136,9 @@ def check_files(inputs: str, seeds: str | None, output: str, *, on_bad_line: str
     """Everything that can be told without reading: a mistake is found before a model is loaded."""
     if on_bad_line not in ("fail", "skip"):
         raise UsageError(f"on_bad_line {on_bad_line!r} is unknown; expected fail or skip")
-    if on_bad_line == "skip" and output == "-":
+    if on_bad_line == "skip" and jobs.is_stream(output):
         raise UsageError(
-            "--on-bad-line skip writes the refused lines beside the output; give --output a path instead of -"
+            f"--on-bad-line skip writes the refused lines beside the output; give --output a path instead of {output}"
         )
     whole_or_none(top_k, "--top-k")
     if seeds == "-":
@@ -151,7 +149,8 @@ def check_files(inputs: str, seeds: str | None, output: str, *, on_bad_line: str
             records.file_format(path)
             if not Path(path).is_file():
                 what = "is not a file" if Path(path).exists() else "no such file"
-                raise UsageError(f"{path}: {what}; check the path, or pass - to read standard input")
+                hint = ", or pass - to read standard input" if path is inputs else ""
+                raise UsageError(f"{path}: {what}; check the path{hint}")
             jobs.check_not_read(output, [path])
 
 
@@ -163,8 +162,7 @@ def summary_of(sink: jobs.ResumableOutput, report: ReadReport, seeds: ReadReport
     )  # fmt: skip
     if sink.already_complete:
         summary.notes.append("the interrupted run had already finished its work; only the file's name was missing")
-    if summary.rejected:
-        summary.notes.append(f"{summary.rejected} lines were refused and written to {sink.rejected_path}")
+    summary.notes += sink.notes
     replaced = report.surrogates_replaced + seeds.surrogates_replaced
     if replaced:
         summary.notes.append(f"{replaced} records held lone surrogates (half of a cut emoji), replaced by U+FFFD")

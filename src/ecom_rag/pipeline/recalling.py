@@ -1,7 +1,6 @@
 """Multi-route recall over files: settings from TOML, seeds from a file or a bank, results that can be resumed."""
 
 import time
-import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, fields, replace
 from difflib import get_close_matches
@@ -9,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import ecom_rag
-from ecom_rag import arguments, jobs, records
+from ecom_rag import arguments, jobs, readers, records
 from ecom_rag.arguments import PathLike, path_of, path_or_none
 from ecom_rag.errors import UsageError
 from ecom_rag.models import CrossEncoder, Encoder
@@ -61,13 +60,7 @@ def read_settings(path: PathLike | None, options: Mapping[str, Any]) -> tuple[Re
 
 def read_toml(path: str) -> dict[str, Any]:
     """The settings of a TOML file, each of the right kind; raises as ``read_settings``."""
-    try:
-        with Path(path).open("rb") as handle:
-            found = tomllib.loads(handle.read().decode("utf-8-sig"))
-    except FileNotFoundError:
-        raise UsageError(f"{path}: no such file; check the path of --config") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path}: not TOML ({error}); see docs/recall.md for an example") from None
+    found = readers.read_toml(path, remedy="check the path of --config, and see docs/recall.md for an example")
     kinds: dict[str, tuple[type, ...]] = {
         "routes": (list,), "fusion": (str,), "weights": (dict,), "rrf_constant": (int, float), "depth": (int,),
         "top_k": (int,), "filter": (str, dict), "exact_multivector": (bool,), "normalize": (bool,),

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from ecom_rag import publish, readers
 from ecom_rag.arguments import PathLike, path_of
 from ecom_rag.errors import UsageError
 from ecom_rag.retrieval.fusion import METHODS, RRF_CONSTANT, Fused, check_constant, fuse
@@ -68,7 +69,8 @@ class LearnedFusion:
         """Write it as JSON."""
         check_weights(self.weights, of=f"{path}: fusion weights")
         text = json.dumps({"format": _FORMAT, **asdict(self)}, ensure_ascii=False, indent=1, allow_nan=False)
-        Path(path).write_text(text + "\n", encoding="utf-8")
+        with publish.writing(path) as sink:
+            sink.write(f"{text}\n".encode())
 
 
 def load_fusion(path: PathLike) -> LearnedFusion:
@@ -81,12 +83,7 @@ def load_fusion(path: PathLike) -> LearnedFusion:
         UsageError: No such file, or not such a file.
     """
     path = path_of(path, "path")
-    try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (FileNotFoundError, IsADirectoryError):
-        raise UsageError(f"{path}: no such file; fit a fusion with ecom-rag evaluate ... --fit-fusion {path}") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path}: not JSON ({error}); expected a file that --fit-fusion wrote") from None
+    content = readers.read_json(path, remedy=f"fit a fusion with ecom-rag evaluate ... --fit-fusion {path}")
     known = {one.name for one in fields(LearnedFusion)}
     right = isinstance(content, dict) and content.pop("format", None) == _FORMAT
     if not right or not {"method", "weights"} <= set(content):

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ecom_rag import disk
+from ecom_rag import workfolders
 from ecom_rag.errors import UsageError
 from ecom_rag.models import cpu
 from ecom_rag.models.checkpoint import Checkpoint, fingerprint, locate
@@ -37,7 +37,7 @@ from ecom_rag.training.idle import check_keys
 from ecom_rag.training.losses.distributed import world
 from ecom_rag.training.modules import EmbedderLoss, RerankerLoss
 from ecom_rag.training.recipe import OVER_GROUPS, OVER_LABELS, Recipe
-from ecom_rag.training.runs import alone, baseline, check_output, finished_report, open_run, work_folder
+from ecom_rag.training.runs import alone, baseline, clear, finished_report, open_run
 from ecom_rag.training.sampling import pk_batches, row_batches
 
 logger = logging.getLogger(__name__)
@@ -60,11 +60,12 @@ def train(recipe: Recipe, *, resume: bool = False, progress: Progress | None = N
         EcomRagError: Anything the user can mend; all of it is found before training starts.
     """
     output = Path(recipe.output)
-    if resume and (report_of_before := finished_report(output, work_folder(output))):
+    work = workfolders.partial(output)
+    if resume and (report_of_before := finished_report(output, work)):
         return report_of_before
-    check_output(output)
-    with alone(work_folder(output)), disk.writing(work_folder(output)):
-        return _train(recipe, output, work_folder(output), resume=resume, progress=progress)
+    workfolders.check_new(output)
+    with alone(work):
+        return _train(recipe, output, work, resume=resume, progress=progress)
 
 
 def _train(recipe: Recipe, output: Path, work: Path, *, resume: bool, progress: Progress | None) -> dict[str, Any]:
@@ -316,11 +317,8 @@ def _write(recipe: Recipe, model: Any, found: dict[str, Any], output: Path, work
     fresh.mkdir(parents=True)
     (checkpoints.save_embedder if recipe.task == "embedder" else checkpoints.save_reranker)(model, fresh, recipe)
     report.write_report(fresh, found)
-    disk.open_to_others(fresh)
-    disk.sync_tree(fresh)
-    fresh.rename(output)
-    disk.sync_folder(output.absolute().parent)
-    shutil.rmtree(work)
+    workfolders.publish(fresh, output)
+    clear(work)
 
 
 def _shown(batches: Batches, steps: int, accumulation: int) -> list[dict[str, Any]]:

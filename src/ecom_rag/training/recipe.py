@@ -6,13 +6,12 @@ every key; the defaults are below, with what they rest on.
 
 import difflib
 import os
-import tomllib
 import types
 from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, Field, asdict, dataclass, field, fields, is_dataclass, replace
-from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
+from ecom_rag import readers
 from ecom_rag.arguments import PathLike, one_of, path_of
 from ecom_rag.errors import UsageError
 from ecom_rag.training.idle import check_keys
@@ -163,13 +162,7 @@ def read_recipe(path: PathLike, task: Task | None = None) -> Recipe:
         UsageError: Unreadable, an unknown or missing key, a value of the wrong kind or out of range.
     """
     path = path_of(path, "path")
-    try:
-        table = tomllib.loads(Path(path).read_text(encoding="utf-8-sig"))
-    except FileNotFoundError:
-        raise UsageError(f"{path}: no such file; expected a recipe, see docs/training.md") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path}: not valid TOML ({error})") from None
-    return make_recipe(table, task, where=path)
+    return make_recipe(readers.read_toml(path, remedy="expected a recipe, see docs/training.md"), task, where=path)
 
 
 def make_recipe(table: Mapping[str, Any], task: Task | None = None, *, where: str = "recipe") -> Recipe:
@@ -189,6 +182,7 @@ def make_recipe(table: Mapping[str, Any], task: Task | None = None, *, where: st
         task = one_of(table.get("task"), f"{where}: task", get_args(Task))  # type: ignore[assignment]
     if table.get("task", task) != task:
         raise UsageError(f'{where}: task is "{table["task"]}", but the command trains a {task}; use the other command')
+    readers.check_finite(table, where)
     recipe: Recipe = _build(Recipe, {**table, "task": task}, where, "")
     recipe = replace(recipe, given=tuple(_names(table)), where=where)
     for holds, key, expected in _rules(recipe):

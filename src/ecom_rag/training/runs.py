@@ -3,33 +3,18 @@
 import contextlib
 import json
 import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ecom_rag import disk
-from ecom_rag.errors import ResumeError, UsageError
+from ecom_rag import disk, errors, workfolders
+from ecom_rag.errors import ResumeError
 from ecom_rag.training.callbacks import complete_checkpoints
 from ecom_rag.training.losses.distributed import rank
 
 _ASKED = "run.json"
+_KIND = "training"
 _LARGEST_REPORT = 1 << 30  # bytes; it holds the log of all steps
-
-
-def check_output(output: Path) -> None:
-    """Raise ``UsageError`` if the finished folder could not be put there."""
-    if not output.name:
-        raise UsageError(f"output is {str(output)!r}; name a folder that is not there yet")
-    if output.exists():
-        raise UsageError(f"{output}: already exists; name another output in the recipe, or remove it")
-    if not output.absolute().parent.is_dir():
-        raise UsageError(f"{output}: the folder {output.absolute().parent} does not exist; create it first")
-
-
-def work_folder(output: Path) -> Path:
-    """Where the run of an output lies until it is finished."""
-    return output.with_name(f"{output.name}.partial")
 
 
 @contextlib.contextmanager
@@ -42,21 +27,22 @@ def alone(work: Path) -> Iterator[None]:
     if int(os.environ.get("RANK", "0")) > 0:
         yield
         return
-    new = not work.exists()
-    work.mkdir(parents=True, exist_ok=True)
-    lock = disk.locked(work / "lock")
-    if lock is None:
-        raise UsageError(f"{work}: another process is training into it; wait for it or name another output")
-    with lock:
+    with workfolders.held(work, _KIND):
         try:
             yield
+        except BaseException as error:
+            if (work / _ASKED).exists():
+                errors.mark_resumable(error)
+            raise
         finally:
-            if new and not (work / _ASKED).exists():  # nothing was begun
-                shutil.rmtree(work, ignore_errors=True)
+            if not (work / _ASKED).exists():  # nothing was begun, or all is done
+                workfolders.discard(work)
 
 
 def finished_report(output: Path, work: Path) -> dict[str, Any] | None:
     """The report of a run that was killed between naming its output and removing its folder, which is done here."""
+    if not workfolders.is_ours(work, _KIND):
+        return None
     try:
         report = disk.read_note(output / "train_report.json", limit=_LARGEST_REPORT)
         asked = disk.read_note(work / _ASKED)
@@ -64,7 +50,7 @@ def finished_report(output: Path, work: Path) -> dict[str, Any] | None:
             return None
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    shutil.rmtree(work)
+    clear(work)
     return report
 
 
@@ -91,10 +77,16 @@ def open_run(work: Path, asked: dict[str, Any], resume: bool) -> Path | None:
                               " remove that folder to begin anew")  # fmt: skip
         done = complete_checkpoints(work)
         return done[-1] if done else None
-    fresh = settings.with_suffix(".new")
-    fresh.write_text(json.dumps(asked, indent=1, ensure_ascii=False), encoding="utf-8")
-    fresh.replace(settings)
+    text = json.dumps(asked, indent=1, ensure_ascii=False)
+    workfolders.empty(work)
+    disk.keep(settings, lambda path: path.write_text(text, encoding="utf-8"))
     return None
+
+
+def clear(work: Path) -> None:
+    """Remove the folder of a run whose output has its name."""
+    (work / _ASKED).unlink(missing_ok=True)  # first: what is left cannot be taken for an unfinished run
+    workfolders.discard(work)
 
 
 def _difference(asked: dict[str, Any], kept: dict[str, Any]) -> str:

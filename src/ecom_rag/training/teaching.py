@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -83,8 +82,7 @@ def teach_file(
             raise UsageError(f"{name}: unknown file type; expected .jsonl or .jsonl.gz")
     one_of(mode, "mode", _MODES)
     jobs.check_output(output)
-    if Path(output).exists() and Path(path).exists() and Path(path).samefile(output):
-        raise UsageError(f"{output}: is also the input of this run; name another output")
+    jobs.check_not_read(output, [path])
     total = sum(_pairs(item) for item in read_triples(path))
     if not total:
         raise UsageError(f"{path}: holds no queries with pos or neg; there is nothing to score")
@@ -110,6 +108,7 @@ def teach_file(
                     progress("scoring pairs", done, total)
         summary.records, summary.resumed = sink.records, sink.resumed_records
         sink.finish()
+    summary.notes += sink.notes
     summary.seconds = time.monotonic() - started
     return summary
 

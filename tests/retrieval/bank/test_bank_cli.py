@@ -91,20 +91,24 @@ def test_stdin_and_refused_lines(tmp_path):
     assert sorted(item.name for item in tmp_path.iterdir()) == ["bank", "bank.rejected.jsonl"]
 
 
-def test_refused_lines_are_written_as_they_come_and_not_left_standing(tmp_path):
+def test_refused_lines_are_not_held_in_memory_and_an_earlier_run_keeps_its_own(tmp_path):
     from ecom_rag.cli.bank import _Source
 
     file, rejected = tmp_path / "seeds.jsonl", tmp_path / "bank.rejected.jsonl"
     file.write_bytes(b'nope\n{"text": "a"}\nnor this\n{"text": "b"}\n')
     source = _Source(str(file), str(tmp_path / "bank"), "id", "skip")
-    items = source.records()
-    for expected in (1, 2):
-        next(items)
-        assert len(rejected.read_bytes().splitlines()) == expected and not source.report.rejections
-    assert list(items) == [] and source.report.rejected == 2
+    for _ in source.records():
+        assert not source.report.rejections
+    assert source.report.rejected == 2 and source.notes == [f"2 lines were refused and written to {rejected}"]
+    earlier = rejected.read_bytes()
     write(file, seeds(2))
-    assert len(list(_Source(str(file), str(tmp_path / "bank"), "id", "skip").records())) == 2
-    assert not rejected.exists()
+    clean = _Source(str(file), str(tmp_path / "bank"), "id", "skip")
+    assert len(list(clean.records())) == 2
+    assert clean.notes == [f"{rejected} was there before this run, which refused no line, and is left as it was"]
+    file.write_bytes(b"else\n")
+    again = _Source(str(file), str(tmp_path / "bank"), "id", "skip")
+    assert list(again.records()) == [] and "written to" in again.notes[0] and "rejected-2.jsonl" in again.notes[0]
+    assert rejected.read_bytes() == earlier and len((tmp_path / "bank.rejected-2.jsonl").read_bytes().splitlines()) == 1
 
 
 @pytest.mark.parametrize(
@@ -115,11 +119,11 @@ def test_refused_lines_are_written_as_they_come_and_not_left_standing(tmp_path):
         (["build", "{dir}/new", "--seeds", "{dir}/none.jsonl", "--routes", "bm25"], "no such file"),
         (["build", "{dir}/new", "--seeds", "{dir}/s.jsonl"], "the routes dense need a model; give --model"),
         (["build", "{dir}/new", "--seeds", "{dir}/s.jsonl", "--routes", "bm25,magic"], "route 'magic' is unknown"),
-        (["build", "{dir}/bank", "--seeds", "{dir}/s.jsonl", "--routes", "bm25"], "is there already"),
+        (["build", "{dir}/bank", "--seeds", "{dir}/s.jsonl", "--routes", "bm25"], "already exists"),
         (["build", "{dir}/a/b", "--seeds", "{dir}/s.jsonl", "--routes", "bm25"], "does not exist; create it first"),
         (["delete", "{dir}/bank"], "give one of them"),
         (["delete", "{dir}/bank", "--filter", "label ="], "filter, character 8: found the end; expected a value"),
-        (["snapshot", "{dir}/bank", "{dir}/bank"], "is there already"),
+        (["snapshot", "{dir}/bank", "{dir}/bank"], "already exists"),
         (["restore", "{dir}/bank", "{dir}/new"], "is not a snapshot"),
     ],
 )

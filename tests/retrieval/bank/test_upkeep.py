@@ -80,9 +80,9 @@ def test_a_snapshot_is_one_state_and_restores_to_an_equal_bank(bank, tmp_path):
     with SeedBank.restore(tmp_path / "copy", tmp_path / "again") as again:
         assert_equals_a_file(again, expected)
         assert list((tmp_path / "again" / "indexes").glob("2-*"))  # they came along
-    with pytest.raises(BankError, match="is there already"):
+    with pytest.raises(BankError, match="already exists"):
         bank.snapshot(tmp_path / "copy")
-    with pytest.raises(BankError, match="is there already"):
+    with pytest.raises(BankError, match="already exists"):
         SeedBank.restore(tmp_path / "copy", bank.path)
     with pytest.raises(BankError, match="not a snapshot"):
         SeedBank.restore(bank.path, tmp_path / "third")
@@ -134,7 +134,7 @@ def test_a_build_goes_on_where_it_was_stopped(tmp_path, monkeypatch):
     assert [item.name for item in tmp_path.iterdir()] == ["bank"]
     with SeedBank.open(path) as bank:
         assert_equals_a_file(bank, seeds)
-    with pytest.raises(BankError, match="is there already"):
+    with pytest.raises(BankError, match="already exists"):
         build(path, seeds, encoder=Hashing())
     with pytest.raises(UsageError, match="does not exist"):
         build(tmp_path / "no" / "bank", seeds, encoder=Hashing())

@@ -2,13 +2,14 @@
 
 import contextlib
 import hashlib
-import shutil
+import logging
+import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ecom_rag import disk, jobs, records
+from ecom_rag import disk, errors, jobs, records, workfolders
 from ecom_rag.arguments import PathLike, flag, names_of, path_of
 from ecom_rag.errors import BankError, ResumeError, UsageError
 from ecom_rag.models import Encoder
@@ -17,6 +18,7 @@ from ecom_rag.retrieval.bank import store
 from ecom_rag.retrieval.bank.bank import SeedBank
 from ecom_rag.text import Analyzer
 
+logger = logging.getLogger(__name__)
 _BLOCK_RECORDS = 4096
 _BLOCK_CHARS = 2_000_000
 
@@ -98,7 +100,7 @@ def build(
     """
     target = Path(path_of(path, "path"))
     routes, index_keys, resume = names_of(routes, "routes"), names_of(index_keys, "index_keys"), flag(resume, "resume")
-    partial = target.with_name(f"{target.name}.partial")
+    partial = workfolders.partial(target)
     check_target(target)
     asked = {
         "routes": list(routes),
@@ -107,9 +109,10 @@ def build(
         "index_keys": sorted(index_keys),
         "analyzer": (analyzer or Analyzer()).fingerprint(),
     }
-    with _alone(partial) as lock:
+    notes: list[str] = []
+    with _alone(partial):
         if not (resume and (partial / store.FILE).exists()):
-            _empty(partial, keep=lock)
+            notes = _discarded(partial)
             SeedBank.create(
                 partial, encoder=encoder, model=model, routes=routes, id_key=id_key, label_key=label_key,
                 index_keys=index_keys, analyzer=analyzer,
@@ -129,11 +132,13 @@ def build(
                                  " bank in Python use SeedBank.create")  # fmt: skip
             bank.save_indexes()
             bank.checkpoint()
+        check_target(target)  # something may have come to be there meanwhile
         disk.sync_folder(partial)
         partial.rename(target)
-        (target / lock.name).unlink()  # before, another build could have begun in the folder
+        (target / workfolders.LOCK).unlink()  # before, another build could have begun in the folder
         disk.sync_folder(target)
         disk.sync_folder(target.parent)
+    built.notes = notes + built.notes
     return built
 
 
@@ -144,39 +149,45 @@ def check_target(path: PathLike) -> None:
         BankError: There is something already.
         UsageError: No folder to put it in.
     """
-    target = Path(path)
-    if target.exists():
-        raise BankError(f"{target}: is there already; add to it with ecom-rag bank add, or remove it first")
-    if not target.parent.is_dir():
-        raise UsageError(f"{target}: the folder {target.parent} does not exist; create it first")
+    workfolders.check_new(Path(path), error=BankError, remedy="add to a bank with ecom-rag bank add, ")
 
 
 @contextlib.contextmanager
-def _alone(partial: Path) -> Iterator[Path]:
-    """Hold the lock of an unfinished bank; what failed before it had anything to keep leaves nothing behind."""
-    partial.mkdir(exist_ok=True)
-    path = partial / "lock"
-    lock = disk.locked(path)
-    if lock is None:
-        raise BankError(f"{partial}: another run is building it; wait for it or name another")
-    with lock:
+def _alone(partial: Path) -> Iterator[None]:
+    """Hold an unfinished bank; what failed before it had anything to keep leaves nothing behind."""
+    with workfolders.held(partial, "bank", error=BankError):
         try:
-            yield path
-        except BaseException:
-            worth_keeping = (partial / store.FILE).exists()
-            with contextlib.suppress(BankError, OSError):  # a full disk may not even let it be opened
-                if worth_keeping:
-                    with SeedBank.open(partial, maintain=False) as bank:
-                        worth_keeping = bank.sequence > 0
-            if not worth_keeping:
-                shutil.rmtree(partial)
+            yield
+        except BaseException as error:
+            if _finished(partial) == 0:
+                workfolders.discard(partial)
+            elif partial.exists():
+                errors.mark_resumable(error)
+            if isinstance(error, sqlite3.Error):
+                raise BankError(f"{partial}: {error}; check the disk and the permissions") from None
             raise
 
 
-def _empty(folder: Path, *, keep: Path) -> None:
-    for item in folder.iterdir():
-        if item != keep:
-            shutil.rmtree(item) if item.is_dir() else item.unlink()
+def _finished(partial: Path) -> int | None:
+    """How many records an interrupted build wrote; ``None`` where that cannot be told."""
+    if not (partial / store.FILE).exists():
+        return 0
+    try:
+        with SeedBank.open(partial, maintain=False) as bank:
+            return int((bank.note or {"records": 0})["records"])
+    except (BankError, sqlite3.Error):  # damaged, or the disk is full
+        return None
+
+
+def _discarded(partial: Path) -> list[str]:
+    """Empty the folder of an interrupted build; a note of what that was."""
+    finished = _finished(partial)
+    workfolders.empty(partial)
+    if not finished:
+        return []
+    note = f"{finished} finished records of an interrupted build were discarded; --resume would have continued it"
+    logger.warning("note: %s", note)
+    return [note]
 
 
 def _fill(bank: SeedBank, items: Iterable[Record], progress: Callable[[int], None] | None) -> Built:

@@ -4,20 +4,18 @@ import contextlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ecom_rag import digest, disk
+from ecom_rag import digest, disk, workfolders
 from ecom_rag.arguments import PathLike, path_of
-from ecom_rag.errors import BankError, UsageError
+from ecom_rag.errors import BankError
 from ecom_rag.retrieval.bank import saved, store
 from ecom_rag.retrieval.bank.bank import SeedBank
 from ecom_rag.retrieval.bank.derived import FOLDER
 
 _NOTE = "snapshot.json"
 _KEYS = {"sequence": int, "documents": int, "sha256": str}
-_MARK = "copying"  # in a folder that is being filled
 
 
 def snapshot(bank: SeedBank, path: PathLike) -> dict[str, Any]:
@@ -102,35 +100,7 @@ def _read_note(origin: Path) -> dict[str, Any]:
     )
 
 
-@contextlib.contextmanager
-def _appearing(target: Path) -> Iterator[Path]:
+def _appearing(target: Path) -> contextlib.AbstractContextManager[Path]:
     """A folder to fill, that takes its name when the block ends and is gone if it raises."""
-    if target.exists():
-        raise BankError(f"{target}: is there already; remove it, or name another")
-    if not target.parent.is_dir():
-        raise UsageError(f"{target}: the folder {target.parent} does not exist; create it first")
-    partial = target.with_name(f"{target.name}.copying")  # .partial is that of a build
-    _take(partial)
-    try:
-        yield partial
-        (partial / _MARK).unlink()
-        disk.sync_tree(partial)
-        partial.rename(target)
-        disk.sync_folder(target.parent)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
-
-
-def _take(partial: Path) -> None:
-    """Make the folder of an unfinished copy, in place of what a killed run left; another's folder stays.
-
-    Raises:
-        BankError: There is something that no copy has begun.
-    """
-    if os.path.lexists(partial):
-        if partial.is_symlink() or not (partial / _MARK).is_file():
-            raise BankError(f"{partial}: is in the way and was not made by an unfinished copy; move it elsewhere")
-        shutil.rmtree(partial)
-    partial.mkdir()
-    (partial / _MARK).touch()
+    work = target.with_name(f"{target.name}.copying")  # .partial is that of a build
+    return workfolders.new_folder(target, kind="copy", work=work, error=BankError)

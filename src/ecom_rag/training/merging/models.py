@@ -1,9 +1,7 @@
 """Models opened side by side, checked to be the same network, and their merged tensors."""
 
 import json
-import os
 import re
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +10,7 @@ import torch
 from torch import Tensor
 
 import ecom_rag
-from ecom_rag import disk
+from ecom_rag import workfolders
 from ecom_rag.arguments import PathLike, listed, path_of, path_or_none
 from ecom_rag.errors import ModelError, UsageError
 from ecom_rag.models.checkpoint import fingerprint, locate
@@ -113,22 +111,14 @@ class Models:
             UsageError: The folder exists, or the weights do not fit.
             ModelError: A tensor came out as NaN or infinity.
         """
-        check_output(output)
         mix = self.checked(mix)
-        target = Path(output)
-        with (
-            disk.writing(target),
-            tempfile.TemporaryDirectory(prefix=f".{target.name}.merging-", dir=target.parent) as made,
-        ):
-            fresh = Path(made) / target.name
-            fresh.mkdir()
+        with workfolders.new_folder(Path(output), kind="merge") as fresh:
             files.copy_settings(self.folder, fresh)
             for part, like in self._reference.items():
                 files.write_part(fresh / part, like, self._checked(mix, part, like, progress))
             report = {**self._report(mix), **(details or {})}
-            (fresh / "merge_report.json").write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n")
-            disk.open_to_others(fresh)
-            fresh.rename(target)
+            text = json.dumps(report, indent=1, ensure_ascii=False)
+            (fresh / "merge_report.json").write_text(f"{text}\n", encoding="utf-8")
         return report
 
     def _checked(
@@ -191,7 +181,7 @@ def merge(
     output, base = path_of(output, "output"), path_or_none(base, "base")
     if not isinstance(mix, Mix):
         raise UsageError(f"mix is of type {type_name(mix)}; expected Mix(...)")
-    check_output(output)
+    workfolders.check_new(Path(output))
     check_mix(mix, len(found), has_base=base is not None)
     return Models(found, base=base).write(output, mix, progress=progress)
 
@@ -209,12 +199,3 @@ def block_of(key: str, layers: int, blocks: int, *, whole: bool = True) -> int:
     if found:
         return int(found[1]) * blocks // layers
     return 0 if whole and "embeddings" in key else blocks - 1
-
-
-def check_output(output: str) -> None:
-    """Raise ``UsageError`` unless the folder can be made, before any work is done for it."""
-    target = Path(output)
-    if target.exists():
-        raise UsageError(f"{output}: exists already; name a new folder, or remove it first")
-    if not target.parent.is_dir() or not os.access(target.parent, os.W_OK):
-        raise UsageError(f"{output}: the folder {target.parent} does not exist or may not be written")

@@ -7,6 +7,7 @@ part of the order: first the smaller excess over what may be lost, then the larg
 
 import contextlib
 import json
+import logging
 import math
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -16,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from ecom_rag import disk, records
 from ecom_rag.errors import UsageError
 from ecom_rag.models import CrossEncoder, Encoder
 from ecom_rag.models.checkpoint import fingerprint
@@ -25,7 +27,25 @@ from ecom_rag.training.merging.models import Models
 from ecom_rag.training.merging.optimise import DIGITS, Key, Point, compass_search, line_search
 from ecom_rag.training.merging.validation import Judged, ValidationSet, measure
 
+logger = logging.getLogger(__name__)
 _LARGEST_SCALE = 1.5
+
+
+def check_log(log: Path) -> None:
+    """Raise ``UsageError`` if the name of a search's log is taken by something that no search wrote.
+
+    Args:
+        log: Kept from a killed search, whose measurements are not made again; its first line says what was measured.
+    """
+    if not disk.anything_at(log):
+        return
+    first: Any = None
+    if log.is_file() and not log.is_symlink():
+        with log.open("rb") as handle, contextlib.suppress(ValueError):
+            first = records.loads(handle.readline())
+    if not isinstance(first, dict) or set(first) != {"models", "base", "sets"}:
+        raise UsageError(f"{log}: is no log of a search, and the search needs that name; move it away, or name another"
+                         " output")  # fmt: skip
 
 
 class BudgetSpent(Exception):
@@ -204,12 +224,15 @@ class _Evaluator:
         sets = [[item.settings.name, item.digest] for item in judged]
         settings = {"models": models.fingerprints, "base": models.base_fingerprint, "sets": sets}
         self._settings = json.dumps(settings, sort_keys=True)
-        if log is not None and log.exists():
-            lines = log.read_text().splitlines()
+        if log is not None:
+            check_log(log)
+            lines = log.read_text().splitlines() if log.exists() else []
             if lines and lines[0] == self._settings:
                 whole = [json.loads(line) for line in lines[1:] if line.endswith("}}")]  # the last may be cut off
                 self._known = {item["mix"]: item["scores"] for item in whole}
-        if log is not None:
+            elif len(lines) > 1:
+                logger.warning("note: %d merges measured by an earlier search for other models or sets were discarded",
+                               len(lines) - 1)  # fmt: skip
             kept = [json.dumps({"mix": mix, "scores": scores}) for mix, scores in self._known.items()]
             log.write_text("\n".join([self._settings, *kept, ""]))
 

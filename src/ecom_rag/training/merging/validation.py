@@ -5,7 +5,6 @@ A set is a BEIR folder, labelled records (each retrieves the others of its label
 """
 
 import hashlib
-import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -15,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
-from ecom_rag import records
+from ecom_rag import readers, records
 from ecom_rag.errors import UsageError
 from ecom_rag.evaluation.formats import read_beir
 from ecom_rag.identity import required_label
@@ -100,12 +99,7 @@ def read_spec(path: str) -> list[ValidationSet]:
     Raises:
         UsageError: Unreadable, an unknown key, a value of the wrong kind, or nothing to aim at.
     """
-    try:
-        table = tomllib.loads(Path(path).read_text(encoding="utf-8-sig"))
-    except (FileNotFoundError, IsADirectoryError):
-        raise UsageError(f"{path}: no such file; expected a TOML file of [[sets]], see docs/merging.md") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path}: not valid TOML ({error})") from None
+    table = readers.read_toml(path, remedy="expected a TOML file of [[sets]], see docs/merging.md")
     if set(table) != {"sets"} or not isinstance(table["sets"], list) or not table["sets"]:
         raise UsageError(
             f"{path}: found keys {', '.join(table) or 'none'}; expected [[sets]] alone, see docs/merging.md"

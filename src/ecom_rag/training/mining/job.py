@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import ecom_rag
-from ecom_rag import jobs
+from ecom_rag import disk, jobs
 from ecom_rag.arguments import PathLike, path_of, path_or_none
 from ecom_rag.errors import UsageError
 from ecom_rag.models import CrossEncoder, Encoder
@@ -147,6 +147,7 @@ def mine_file(
             raise UsageError("; ".join([f"{source.path}: no negatives were mined for any of {summary.records} queries",
                                         *summary.notes]))  # fmt: skip
         sink.finish()
+    summary.notes += sink.notes
     left_out = {**queries.left_out, "documents of the corpus": corpus.blank}
     summary.notes += [f"{number} {what} have no text and are left out" for what, number in left_out.items() if number]
     summary.seconds = time.monotonic() - started
@@ -225,9 +226,7 @@ def _account(summary: MineSummary, counts: Counter[str], rules: Rules, texts: in
 def _save_counts(sink: jobs.ResumableOutput, counts: Counter[str], records: int) -> None:
     """Beside the journal, under the number of records that it will name: a kill between the two loses nothing."""
     if sink.cache is not None:
-        fresh = sink.cache / f"counts-{records}.new"
-        fresh.write_text(json.dumps(counts))
-        fresh.replace(sink.cache / f"counts-{records}.json")
+        disk.keep(sink.cache / f"counts-{records}.json", lambda path: path.write_text(json.dumps(counts)))
 
 
 def _saved_counts(sink: jobs.ResumableOutput) -> Counter[str]:

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ecom_rag import records
+from ecom_rag import disk, records
 from ecom_rag.errors import UsageError
 from ecom_rag.models import Embeddings, Encoder
 from ecom_rag.retrieval import DenseIndex, MultiVectorIndex, SparseIndex, TopK, pair_scores
@@ -165,6 +165,5 @@ def encode_corpus(
             continue
         parts.append(encoder.encode(block, outputs=(route,), progress=progress))
         if kept is not None:
-            parts[-1].save(kept.with_suffix(".new"))
-            kept.with_suffix(".new").replace(kept)
+            disk.keep(kept, parts[-1].save)
     return parts[0] if len(parts) == 1 else Embeddings.concatenate(parts)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "src"))
 
-from ecom_rag.cli import main
+from ecom_rag.__main__ import main
 
 if __name__ == "__main__":
     sys.argv.insert(1, "rerank")

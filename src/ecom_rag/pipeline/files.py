@@ -185,8 +185,8 @@ def bank_notes(bank: list[Record], top_k: int) -> list[str]:
         )
     copies = len(bank) - len(set(canonical([seed["text"] for seed in bank])))
     if copies:
-        notes.append(f"{copies} seeds are copies of others (case, width, script, white space, invisible characters and"
-                     " final punctuation aside); all were searched")  # fmt: skip
+        aside = "case, width, script, white space, invisible characters and final punctuation aside"
+        notes.append(f"{copies} seeds are copies of others ({aside}); all were searched")
     return notes
 
 

@@ -11,6 +11,7 @@ import typer
 
 import ecom_rag
 from ecom_rag.cli import bank, evaluate, everyday, merge, mining, recall, train
+from ecom_rag.cli.options import names_told_last
 from ecom_rag.errors import EcomRagError
 
 # typer carries its own copy of click, whose error classes it does not export by name.
@@ -55,7 +56,8 @@ app.add_typer(bank.app)
 def main() -> None:
     """Entry point: errors in one line, exit 2; an interruption exits 130."""
     try:
-        code = app(standalone_mode=False)
+        with names_told_last():
+            code = app(standalone_mode=False)
         sys.stdout.flush()
         if code == _INTERRUPTED:  # typer has swallowed a KeyboardInterrupt
             raise KeyboardInterrupt

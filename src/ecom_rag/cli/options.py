@@ -73,6 +73,25 @@ def prepare(verbose: bool) -> None:
     warnings.simplefilter("ignore")
 
 
+@contextlib.contextmanager
+def names_told_last() -> Iterator[None]:
+    """What a folder's name decided is a note after a run that ended well; an error stays one line alone."""
+    held: list[str] = []
+
+    def hold(record: logging.LogRecord) -> bool:
+        held.append(record.getMessage())
+        return False
+
+    decided = logging.getLogger("ecom_rag.models.names")
+    decided.addFilter(hold)
+    try:
+        yield
+    finally:
+        decided.removeFilter(hold)
+    for note in dict.fromkeys(held):
+        print(f"ecom-rag: note: {note}", file=sys.stderr)
+
+
 def numbers(text: str) -> list[float]:
     """Comma-separated numbers of ``--weights``."""
     try:

@@ -368,12 +368,26 @@ def test_a_folders_name_does_not_decide_in_silence(tmp_path, caplog):
     folder.mkdir()
     zoo.save(folder)
     Encoder.from_pretrained(str(folder), runtime="torch")
-    assert "family bge-zh, by name" in caplog.text and "为这个句子" in caplog.text
+    assert "is taken for a bge-zh by its name" in caplog.text and "为这个句子" in caplog.text
     caplog.clear()
     zoo.settings(folder)
     zoo.update(folder / "config_sentence_transformers.json", prompts={"query": "", "document": ""})
     assert not Encoder.from_pretrained(str(folder), runtime="torch").checkpoint.query_instruction
     assert not caplog.text
+
+
+def test_the_command_says_what_a_name_decided_only_where_it_ends_well(tmp_path, bge_folder):
+    (tmp_path / "seeds.jsonl").write_text(SEEDS)
+    (tmp_path / "bad.jsonl").write_text("{}\n")
+    for queries, code in (("seeds.jsonl", 0), ("bad.jsonl", 2)):
+        run = subprocess.run(
+            [sys.executable, "-m", "ecom_rag", "score", queries, "--seeds", "seeds.jsonl", "--model", bge_folder,
+             "--runtime", "torch", "--output", "out.jsonl"],
+            capture_output=True, text=True, cwd=tmp_path,
+        )  # fmt: skip
+        lines = run.stderr.splitlines()
+        assert run.returncode == code and len(lines) == (2 if code == 0 else 1), run
+        assert ("note: bge-small-zh-tiny: is taken for a bge-zh by its name" in lines[-1]) == (code == 0)
 
 
 def test_the_fingerprint_changes_with_all_that_is_honoured(make):

@@ -12,6 +12,7 @@ import ecom_rag
 from ecom_rag.cli import bank, evaluate, everyday, merge, mining, recall, train
 from ecom_rag.cli.guard import guarded
 from ecom_rag.cli.idle import Command
+from ecom_rag.cli.options import names_told_last
 
 app = typer.Typer(
     name="ecom-rag",
@@ -54,5 +55,5 @@ def main() -> None:
 def _call() -> None:
     """The command that the arguments name; typer's own way would end it with exit 1 where a pipe is closed."""
     command = typer.main.get_command(app)
-    with command.make_context("ecom-rag", sys.argv[1:]) as context:
+    with names_told_last(), command.make_context("ecom-rag", sys.argv[1:]) as context:
         command.invoke(context)

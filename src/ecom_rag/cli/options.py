@@ -89,6 +89,25 @@ def check_apart(output: str, *read: str | None) -> None:
     jobs.check_not_read(output, read)
 
 
+@contextlib.contextmanager
+def names_told_last() -> Iterator[None]:
+    """What a folder's name decided is a note after a run that ended well; an error stays one line alone."""
+    held: list[str] = []
+
+    def hold(record: logging.LogRecord) -> bool:
+        held.append(record.getMessage())
+        return False
+
+    decided = logging.getLogger("ecom_rag.models.names")
+    decided.addFilter(hold)
+    try:
+        yield
+    finally:
+        decided.removeFilter(hold)
+    for note in dict.fromkeys(held):
+        tell(f"note: {note}")
+
+
 def numbers(text: str) -> list[float]:
     """Comma-separated numbers of ``--weights``."""
     try:

@@ -23,6 +23,8 @@ from ecom_rag.models.folder import read_json as read_json
 from ecom_rag.models.quantized import PACKED, unpacked
 
 logger = logging.getLogger(__name__)
+# What a folder's name decided; the command line holds it back until a run has ended well.
+names_logger = logging.getLogger("ecom_rag.models.names")
 
 STARTER = "starter"
 POOLINGS = ("cls", "mean", "last")
@@ -207,8 +209,10 @@ def describe(folder: Path, *, name: str | None = None, pooling: str | None = Non
         query, passage, prompts = family.query_instruction, family.passage_instruction, f"family {family.name}, by name"
     max_length = min(own_length(folder), _DEFAULT_MAX_LENGTH)
     sources = f"pooling {chosen} ({why}), instructions {query!r}/{passage!r} ({prompts}), max length {max_length}"
-    by_name = "by name" in why or "by name" in prompts
-    logger.log(logging.WARNING if by_name and name is None else logging.INFO, "%s: %s", folder.name, sources)
+    if name is None and family is not None and ("by name" in why or "by name" in prompts):
+        names_logger.warning("%s: is taken for a %s by its name: %s", folder.name, family.name, sources)
+    else:
+        logger.info("%s: %s", folder.name, sources)
     dense = tuple(module.folder for module in modules_of(folder) if module.kind == "Dense")
     truncate_dim = read_object(folder / "config_sentence_transformers.json").get("truncate_dim")
     include_prompt = bool((settings or {}).get("include_prompt", True))

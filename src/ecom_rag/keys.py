@@ -16,6 +16,7 @@ from functools import lru_cache
 from typing import Any
 
 from ecom_rag.errors import UsageError
+from ecom_rag.values import has_surrogate
 
 Path = tuple[str, ...]
 
@@ -83,9 +84,12 @@ def unquoted(quoted: str) -> str:
     if quoted[0] == "'":  # as JSON: the one quote needs no escape, the other does
         inner = re.sub(r"\\.|\"", lambda m: {"\\'": "'", '"': '\\"'}.get(m[0], m[0]), inner, flags=re.DOTALL)
     try:
-        return str(json.loads(f'"{inner}"', strict=False))
+        found = str(json.loads(f'"{inner}"', strict=False))
     except json.JSONDecodeError:
-        raise ValueError(r"a string with the escapes of JSON (\" \\ \n \u4e2d)") from None
+        found = None
+    if found is None or has_surrogate(found):
+        raise ValueError(r"a string of whole characters with the escapes of JSON (\" \\ \n \u4e2d)")
+    return found
 
 
 def written(name: str) -> str:

@@ -196,12 +196,9 @@ class _Parser:
 
     def _string(self) -> str:
         try:
-            found = unquoted(self._value)
+            return unquoted(self._value)
         except ValueError as error:
             raise self._wrong(str(error)) from None
-        if has_surrogate(found):
-            raise self._wrong("a string of whole characters")
-        return found
 
 
 # --- dict -------------------------------------------------------------------------------------------------------------

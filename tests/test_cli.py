@@ -380,14 +380,3 @@ def test_help_and_import_load_no_torch():
         assert done.returncode == 0
         assert not command or b"Example" in done.stdout
     assert run("--version").stdout.startswith(b"ecom-rag 0.")
-
-
-def test_public_names():
-    import ecom_rag
-
-    assert ecom_rag.__all__ == [
-        "CrossEncoder", "EcomRagError", "Embeddings", "Encoder", "Pipeline", "Recall", "SeedBank", "Seeds",
-        "__version__", "recall_file", "rerank", "rerank_file", "score", "score_file",
-    ]  # fmt: skip
-    for name in ecom_rag.__all__:
-        assert getattr(ecom_rag, name) is not None

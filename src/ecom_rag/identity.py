@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 
 from ecom_rag.keys import value_at
+from ecom_rag.values import shown
 
 _BLANK = "".join(filter(str.isspace, map(chr, range(0x3001)))) + "\u200b\u200c\u200d\u2060\ufeff"
 _WHOLE = re.compile(r"(-?0|-?[1-9][0-9]*)\.0+")
@@ -142,4 +143,4 @@ def _required(read: Any, metadata: Any, key: str, whose: str) -> str:
 def _found(value: Any) -> str:
     if isinstance(value, list | tuple | np.ndarray):
         return f"a list of {len(value)}"
-    return "an object" if isinstance(value, Mapping) else f"{value!r:.60}"
+    return "an object" if isinstance(value, Mapping) else shown(value)

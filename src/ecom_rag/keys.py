@@ -16,7 +16,7 @@ from functools import lru_cache
 from typing import Any
 
 from ecom_rag.errors import UsageError
-from ecom_rag.values import has_surrogate
+from ecom_rag.values import has_surrogate, shown
 
 Path = tuple[str, ...]
 
@@ -30,7 +30,6 @@ _DOT = re.compile(r"\s*\.")
 _PLAIN = re.compile(r"[^.\"'\\\x00-\x1f\x7f]+")  # needs no quotes to be understood
 
 
-@lru_cache(maxsize=256)
 def parse_key(text: Any, *, what: str = "key") -> Path:
     """The path of a key.
 
@@ -42,7 +41,12 @@ def parse_key(text: Any, *, what: str = "key") -> Path:
         UsageError: Not a key.
     """
     if not isinstance(text, str):
-        raise UsageError(f"{what}: found the key {text!r:.60}; expected a string")
+        raise UsageError(f"{what}: found the key {shown(text)}; expected a string")
+    return _parsed(text, what)
+
+
+@lru_cache(maxsize=256)
+def _parsed(text: str, what: str) -> Path:
     if _PLAIN.fullmatch(text) and text.strip() and text.strip().lower() not in WORDS:
         return (text.strip(),)
     path, end = read_key(text, what=what)

@@ -411,3 +411,14 @@ def test_bf16_is_not_fused_where_onednn_cannot(monkeypatch):
     monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: False)
     assert choose("auto", "bf16", "cpu", {"model_type": "bert"}) == Placement("openvino", "bf16", "cpu", False)
     assert choose("auto", "fp32", "cpu", {"model_type": "bert"}) == Placement("torch", "fp32", "cpu", True)
+
+
+def test_a_second_start_takes_the_tokenizer_from_the_cache(bge_folder, monkeypatch):
+    """Else each start imports transformers, which takes longer than encoding a small file."""
+    from ecom_rag.models import tokens
+
+    first = tokens.Tokenizer(bge_folder)
+    monkeypatch.setattr(tokens, "_from_checkpoint", None)
+    second = tokens.Tokenizer(bge_folder)
+    assert second.vocab_size == first.vocab_size
+    assert second.ids(TEXTS, 64).values.tolist() == first.ids(TEXTS, 64).values.tolist()

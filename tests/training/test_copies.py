@@ -155,7 +155,7 @@ def test_a_class_of_copies_has_one_text(tmp_path, mean_folder):
 
 
 def test_a_copy_of_a_positive_is_no_wrong_answer_of_a_dev_or_validation_set(asked, mean_folder):
-    _, documents, relevant = _retrieval_set(recipe_of(mean_folder, asked, "o", data_table={"dev": asked}))
+    _, documents, relevant, _ = _retrieval_set(recipe_of(mean_folder, asked, "o", data_table={"dev": asked}))
     assert len(documents) == len(forms(documents)) == 3
     assert [{documents[row] for row in own} for own in relevant] == [{TEXTS[0]}, {"型号"}]
     judged = validation.load(validation.ValidationSet("t", triples=asked))

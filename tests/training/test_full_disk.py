@@ -72,4 +72,4 @@ def test_the_trainer_reports_to_nobody(bge_folder, tmp_path):
 
     recipe = _recipe(bge_folder, labelled(tmp_path / "data.jsonl"), tmp_path / "out")
     for kind in (sentence_transformers.SentenceTransformerTrainer, sentence_transformers.CrossEncoderTrainer):
-        assert _arguments(recipe, kind.training_args_class, None, tmp_path / "work").report_to == []
+        assert _arguments(recipe, kind.training_args_class, None, tmp_path / "work", 4).report_to == []

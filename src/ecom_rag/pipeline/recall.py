@@ -110,7 +110,10 @@ class Recall:
         return self
 
     def id_key_of(self, seeds: Any) -> str:
-        """The key of ids over ``Seeds`` or a ``SeedBank``.
+        """The key of ids.
+
+        Args:
+            seeds: ``Seeds``, or a ``SeedBank``, which has a key of its own.
 
         Raises:
             UsageError: Another one than the bank's.
@@ -127,7 +130,14 @@ class Recall:
             raise UsageError(f"depth {self.depth} is less than top-k {self.top_k}; keep at least as many candidates")
 
     def weights_of(self, routes: Iterable[str]) -> dict[str, float]:
-        """The weight of each route, given or by default; ``UsageError`` where no mean can be formed with them."""
+        """The weight of each route, given or by default.
+
+        Args:
+            routes: Names of the routes that are fused.
+
+        Raises:
+            UsageError: No weighted mean can be formed with them.
+        """
         given = {route: DEFAULT_WEIGHTS.get(route, 1.0) for route in routes} | dict(self.weights or {})
         return check_weights(given, of="fusion weights")
 
@@ -144,7 +154,11 @@ class Recall:
         return self.routes or (("bm25", "dense") if encoder else ("bm25",))
 
     def check_use(self, routes: Sequence[str], *, reranker: bool) -> None:
-        """Whether all of it can be used with these routes and with a reranker or without.
+        """Whether all of it can be used.
+
+        Args:
+            routes: The routes that are searched.
+            reranker: Whether there is one.
 
         Raises:
             UsageError: Fewer candidates than results, or something that only a reranker heeds where there is none.

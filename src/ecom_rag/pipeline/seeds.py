@@ -134,7 +134,14 @@ class Seeds:
         return self._masks[name]
 
     def filter_notes(self, filter: Any) -> list[str]:
-        """A line each for: no seed meets the filter; no seed has one of its keys."""
+        """A line each for: no seed meets the filter; no seed has one of its keys.
+
+        Args:
+            filter: An expression or its dict form; ``None`` for none.
+
+        Raises:
+            UsageError: Not a filter.
+        """
         mask = self.rows(filter)
         metadata = [record["metadata"] for record in self._records]
         return [] if mask is None else filter_notes(
@@ -154,7 +161,15 @@ class Seeds:
         return [self._records[row] for row in rows]
 
     def own_rows(self, queries: Sequence[Record], id_key: str) -> list[NDArray[np.int64]]:
-        """For each query the rows of the seeds that it is itself."""
+        """For each query the rows of the seeds that it is itself.
+
+        Args:
+            queries: Records.
+            id_key: Key of the metadata that holds an id.
+
+        Raises:
+            UsageError: Not a key.
+        """
         if id_key not in self._own_rows:
             self._own_rows[id_key] = OwnRows(self._records, id_key)
         return self._own_rows[id_key].of(queries)

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from ecom_rag.errors import EmbeddingError, UsageError
 from ecom_rag.retrieval.topk import TopK
 from ecom_rag.retrieval.weights import MOST, check_weights
+from ecom_rag.values import shown
 
 METHODS = ("rrf", "minmax", "zscore", "dbsf")
 RRF_CONSTANT = 60.0
@@ -204,7 +205,7 @@ def route_scores(evidence: Evidence, *, method: str, rrf_constant: float = RRF_C
 def check_constant(value: Any) -> None:
     """Raise ``UsageError`` unless ``value`` may be the constant of ``rrf``: beyond the bound, scores would be 0."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= MOST:
-        raise UsageError(f"the RRF constant is {value!r:.40}; expected 0 to {MOST:g}, {RRF_CONSTANT:g} as a rule")
+        raise UsageError(f"the RRF constant is {shown(value)}; expected 0 to {MOST:g}, {RRF_CONSTANT:g} as a rule")
 
 
 def weights_of(weights: Mapping[str, float] | None, routes: Mapping[str, Any] | Sequence[str]) -> dict[str, float]:

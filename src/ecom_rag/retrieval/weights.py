@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from ecom_rag.errors import UsageError
+from ecom_rag.values import shown
 
 MOST = 1e6  # no sum of float32 scores overflows
 LEAST = 1e-6  # of the largest: below it a sum of scores could vanish
@@ -28,7 +29,7 @@ def check_weights(weights: Mapping[str, Any], *, of: str) -> dict[str, float]:
     Raises:
         UsageError: One that is no weight (see ``is_weight``), or none of at least ``LEAST``.
     """
-    found = ", ".join(f"{name} {weight!r:.40}" for name, weight in weights.items())
+    found = ", ".join(f"{name} {shown(weight)}" for name, weight in weights.items())
     if not all(map(is_weight, weights.values())) or max(weights.values(), default=0) < LEAST:
         expected = f"numbers of at least 0 and at most {MOST:g}, one of them above 0 (from {LEAST:g} on)"
         raise UsageError(f"{of} {found or 'of nothing'}; expected {expected}")

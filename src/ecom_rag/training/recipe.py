@@ -7,7 +7,7 @@ every key; the defaults are below, with what they rest on.
 import difflib
 import os
 import types
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, Field, asdict, dataclass, field, fields, is_dataclass, replace
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -165,13 +165,21 @@ def read_recipe(path: PathLike, task: Task | None = None) -> Recipe:
     return make_recipe(readers.read_toml(path, remedy="expected a recipe, see docs/training.md"), task, where=path)
 
 
-def make_recipe(table: Mapping[str, Any], task: Task | None = None, *, where: str = "recipe") -> Recipe:
+def make_recipe(
+    table: Mapping[str, Any],
+    task: Task | None = None,
+    *,
+    where: str = "recipe",
+    given: Sequence[str] | None = None,
+) -> Recipe:
     """A recipe of a dict (parsed TOML), checked.
 
     Args:
         table: Keys and tables as in docs/training.md; paths may be ``Path``.
         task: ``embedder`` or ``reranker``; by default what ``table`` says as ``task``.
         where: Begins the error messages.
+        given: The keys that a user gave, e.g. ``loss.margin``, and that must have an effect; by default all of
+            ``table``.
 
     Raises:
         UsageError: As ``read_recipe``.
@@ -184,7 +192,7 @@ def make_recipe(table: Mapping[str, Any], task: Task | None = None, *, where: st
         raise UsageError(f'{where}: task is "{table["task"]}", but the command trains a {task}; use the other command')
     readers.check_finite(table, where)
     recipe: Recipe = _build(Recipe, {**table, "task": task}, where, "")
-    recipe = replace(recipe, given=tuple(_names(table)), where=where)
+    recipe = replace(recipe, given=tuple(_names(table) if given is None else given), where=where)
     for holds, key, expected in _rules(recipe):
         if not holds:
             value = recipe
@@ -306,7 +314,7 @@ def _value(hint: Any, value: Any, where: str) -> Any:
     value = os.fspath(value) if isinstance(value, os.PathLike) else scalar(value)
     if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
         if not abs(value) <= _LARGEST:
-            raise UsageError(f"{where} is {value!r:.40}; expected a number of at most {_LARGEST:g}")
+            raise UsageError(f"{where} is {shown(value)}; expected a number of at most {_LARGEST:g}")
         return float(value)
     if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
         names = {int: "a whole number", float: "a number", str: "a string", bool: "true or false"}

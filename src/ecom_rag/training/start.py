@@ -45,5 +45,5 @@ def train(
 
 def _checked(recipe: Recipe | Mapping[str, Any] | PathLike) -> Recipe:
     if isinstance(recipe, Recipe):  # made in Python, so perhaps of values that TOML could not bring
-        return make_recipe(recipe.as_dict())
+        return make_recipe(recipe.as_dict(), where=recipe.where, given=recipe.given)
     return make_recipe(recipe) if isinstance(recipe, Mapping) else read_recipe(recipe)

@@ -10,7 +10,7 @@ from ecom_rag import records
 from ecom_rag.arguments import listed
 from ecom_rag.errors import RecordError, UsageError
 from ecom_rag.normalization import canonical
-from ecom_rag.values import plain, type_name
+from ecom_rag.values import plain, shown, type_name
 
 JSON_LINES = (".jsonl", ".jsonl.gz")
 
@@ -137,7 +137,7 @@ def _texts(where: str, item: dict[str, Any], side: str) -> list[str]:
     if texts is None:
         texts = []
     if not isinstance(texts, list):
-        raise RecordError(where, f'"{side}" is {texts!r:.40}; expected a list of texts')
+        raise RecordError(where, f'"{side}" is {shown(texts)}; expected a list of texts')
     for number, text in enumerate(texts):
         _check_text(where, text, f"{side}[{number}]")
     return texts
@@ -147,15 +147,15 @@ def _check_scores(where: str, scores: Any, side: str, texts: int) -> None:
     if scores is None:
         return
     if not isinstance(scores, list) or len(scores) != texts:
-        found = f"has {len(scores)} entries" if isinstance(scores, list) else f"is {scores!r:.40}"
+        found = f"has {len(scores)} entries" if isinstance(scores, list) else f"is {shown(scores)}"
         raise RecordError(where, f'"{side}_scores" {found}; expected a number for each of the {texts} texts in'
                                  f' "{side}", or leave it out')  # fmt: skip
     for number, score in enumerate(scores):
         if isinstance(score, bool) or not isinstance(score, int | float) or not math.isfinite(score):
-            raise RecordError(where, f'"{side}_scores[{number}]" is {score!r:.20}; expected a finite number')
+            raise RecordError(where, f'"{side}_scores[{number}]" is {shown(score)}; expected a finite number')
 
 
 def _check_text(where: str, value: Any, name: str) -> None:
     if not isinstance(value, str) or not value.strip():
-        found = "is missing" if value is None else "is empty" if isinstance(value, str) else f"is {value!r:.40}"
+        found = "is missing" if value is None else "is empty" if isinstance(value, str) else f"is {shown(value)}"
         raise RecordError(where, f'"{name}" {found}; expected a text')

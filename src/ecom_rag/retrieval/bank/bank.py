@@ -422,6 +422,9 @@ class SeedBank:
     def filter_notes(self, filter: Any) -> list[str]:
         """A line each for: no document meets the filter; no document has one of its keys.
 
+        Args:
+            filter: An expression or its dict form; ``None`` for none.
+
         Raises:
             UsageError: Not a filter.
         """

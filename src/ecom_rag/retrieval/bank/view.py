@@ -140,6 +140,9 @@ class View:
         Args:
             queries: Records.
             id_key: The bank's.
+
+        Raises:
+            UsageError: Not a key.
         """
         names = [known_id(query.get("metadata"), id_key) for query in queries]
         texts = [query["text"] for query in queries]

@@ -386,7 +386,7 @@ def test_the_command_says_what_a_name_decided_only_where_it_ends_well(tmp_path, 
             capture_output=True, text=True, cwd=tmp_path,
         )  # fmt: skip
         lines = run.stderr.splitlines()
-        assert run.returncode == code and len(lines) == (2 if code == 0 else 1), run
+        assert run.returncode == code and (code == 0 or len(lines) == 1), run  # where it ends well, other notes too
         assert ("note: bge-small-zh-tiny: is taken for a bge-zh by its name" in lines[-1]) == (code == 0)
 
 

@@ -78,7 +78,7 @@ def peak() -> str:
 
 
 def build(bank: Path, data: str, rows: int, routes: str) -> None:
-    from ecom_rag.retrieval.bank import SeedBank
+    from ecom_rag.seeds.bank import SeedBank
 
     seeds, encoder = documents(data, rows), Timed()
     before = peak()
@@ -91,9 +91,12 @@ def build(bank: Path, data: str, rows: int, routes: str) -> None:
         name: sum(f.stat().st_size for f in bank.glob(p)) / 1e6
         for name, p in (("record", "bank.db*"), ("indexes", "indexes/*/*"))
     }
-    print(f"| build | {total:.1f} s, of it encoding {encoder.seconds:.1f} s: **{total / encoder.seconds:.2f}x** |\n"
-          f"| peak memory of building | {peak()} ({before} before it began: the model and the records) |\n"
-          f"| on disk | {sum(parts.values()):.0f} MB ({', '.join(f'{k} {v:.0f}' for k, v in parts.items())}) |", flush=True)  # fmt: skip
+    print(
+        f"| build | {total:.1f} s, of it encoding {encoder.seconds:.1f} s: **{total / encoder.seconds:.2f}x** |\n"
+        f"| peak memory of building | {peak()} ({before} before it began: the model and the records) |\n"
+        f"| on disk | {sum(parts.values()):.0f} MB ({', '.join(f'{k} {v:.0f}' for k, v in parts.items())}) |",
+        flush=True,
+    )
 
 
 def milliseconds(calls) -> str:
@@ -107,8 +110,8 @@ def milliseconds(calls) -> str:
 
 def use(bank: Path, data: str, rows: int, routes: str) -> None:
     from ecom_rag.models.embeddings import Embeddings
-    from ecom_rag.retrieval.bank import SeedBank
     from ecom_rag.retrieval.fusion import fuse
+    from ecom_rag.seeds.bank import SeedBank
 
     names = routes.split(",")
     seeds = documents(data, rows)
@@ -125,8 +128,11 @@ def use(bank: Path, data: str, rows: int, routes: str) -> None:
     opened = SeedBank.open(bank)
     opened.refresh()
     second = time.perf_counter() - start
-    print(f"| reopen in a new process, until the first search can run | **{first:.2f} s**, of it {first - second:.2f} s to load "
-          f"torch and other libraries |", flush=True)  # fmt: skip
+    print(
+        f"| reopen in a new process, until the first search can run | **{first:.2f} s**, of it {first - second:.2f} s to load "
+        f"torch and other libraries |",
+        flush=True,
+    )
 
     def query(number: int, filter: str | None = None, wanted: str | None = None) -> None:
         text, vector = asked[number % len(asked)]
@@ -136,8 +142,8 @@ def use(bank: Path, data: str, rows: int, routes: str) -> None:
                 name: view.index(name).search(vector if name == "dense" else [text], 100, allowed=allowed)
                 for name in names
             }
-            top = fuse(found, k=10).top
-            records = view.records([row for row in top.ids[0].tolist() if row >= 0])
+            top = fuse(found, k=10)
+            records = view.records([row for row in top.rows[0].tolist() if row >= 0])
         if wanted is not None:
             assert any(record["metadata"]["id"] == wanted for record in records), wanted
 

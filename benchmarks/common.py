@@ -140,5 +140,9 @@ def heading(title: str) -> None:
     names = ("torch", "transformers", "openvino", "FlagEmbedding", "sentence-transformers", "faiss-cpu", "numba")
     bf16 = "AMX bf16" if "amx_bf16" in Path("/proc/cpuinfo").read_text() else "no AMX"
     print(f"## {title}\n")
-    print(f"{processor}, {len(os.sched_getaffinity(0))} cores, {bf16}; Python {platform.python_version()}, "
-          + ", ".join(f"{name} {version(name)}" for name in names) + "\n", flush=True)  # fmt: skip
+    print(
+        f"{processor}, {len(os.sched_getaffinity(0))} cores, {bf16}; Python {platform.python_version()}, "
+        + ", ".join(f"{name} {version(name)}" for name in names)
+        + "\n",
+        flush=True,
+    )

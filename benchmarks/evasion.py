@@ -70,7 +70,7 @@ def search(routes: dict, queries: list[str]) -> dict[str, np.ndarray]:
 
     found = {name: index.search(queries, DEPTH) for name, index in routes.items()}
     fused = fuse(found, k=10, method="rrf", weights=WEIGHTS)
-    return {**{name: top.ids for name, top in found.items()}, "fused": fused.top.ids}
+    return {**{name: top.rows for name, top in found.items()}, "fused": fused.rows}
 
 
 def chinese(data: str) -> list[str]:
@@ -91,7 +91,7 @@ def short(data: str) -> list[str]:
 
 def unknown_lookalikes(table: dict) -> dict:
     """The generator's pairs that the route does not fold, neither by shape nor by sound."""
-    from ecom_rag.spelling import codes
+    from ecom_rag.text.spelling import codes
 
     pairs = [(one, other) for one, others in table.items() for other in others]
     left, right = codes([one for one, _ in pairs]), codes([other for _, other in pairs])
@@ -107,7 +107,7 @@ def unknown_lookalikes(table: dict) -> dict:
 
 
 def unknown_splits(table: dict) -> dict:
-    from ecom_rag.spelling import codes
+    from ecom_rag.text.spelling import codes
 
     kept = {}
     for one, (halves,) in table.items():

@@ -25,7 +25,7 @@ def main() -> None:
 
 
 def analyse(options) -> None:
-    from ecom_rag.text import Analyzer
+    from ecom_rag.text.analysis import Analyzer
 
     titles = texts(options.data, "taobao_titles_zh", 5000)
     kinds = {"default": Analyzer(), "nothing optional": Analyzer(False, False, False, False, False)}
@@ -41,7 +41,7 @@ def bm25(options) -> None:
     import bm25s
 
     from ecom_rag.retrieval.bm25 import BM25Index
-    from ecom_rag.text import Analyzer
+    from ecom_rag.text.analysis import Analyzer
 
     rows, queries = real_texts(options)
     analyzer = Analyzer()
@@ -76,7 +76,7 @@ def bm25(options) -> None:
     )
     one = in_turn({"ours": lambda: [index.search_tokens([line], K) for line in words[:100]]}, options.rounds)["ours"]
     found, (_, reference) = index.search_tokens(query_tokens, K), theirs.retrieve(known, k=K, show_progress=False)
-    wrong = np.abs(np.where(found.ids >= 0, found.scores, 0) - reference).max()
+    wrong = np.abs(np.where(found.rows >= 0, found.scores, 0) - reference).max()
     print(
         f"\n| BM25, {ROWS:,} rows, {len(queries)} queries, k {K} | queries/s | first call s | build s |\n|---|---|---|---|"
     )
@@ -188,8 +188,11 @@ def one_sparse(options, name: str, seeds: csr_matrix, queries: csr_matrix) -> No
         processor[rival] = time.process_time() - start
     postings = np.diff(flipped.indptr)[queries.indices].sum() / queries.shape[0]
     cells = " | ".join(f"{seconds[r]:.3f} ({processor[r]:.3f})" for r in rivals)
-    print(f"| {name} | {postings:,.0f} | {cells} | **{seconds['lean'] / seconds['ours']:.1f}x**, "
-          f"**{seconds['usual'] / seconds['ours']:.1f}x** |", flush=True)  # fmt: skip
+    print(
+        f"| {name} | {postings:,.0f} | {cells} | **{seconds['lean'] / seconds['ours']:.1f}x**, "
+        f"**{seconds['usual'] / seconds['ours']:.1f}x** |",
+        flush=True,
+    )
 
 
 def quality(options) -> None:
@@ -197,10 +200,14 @@ def quality(options) -> None:
     from ir_measures import R, nDCG
 
     from ecom_rag.retrieval.bm25 import BM25Index
-    from ecom_rag.text import Analyzer
+    from ecom_rag.text.analysis import Analyzer
 
-    analyzers = {"default": Analyzer(), "no pieces": Analyzer(pieces=False), "no stems": Analyzer(stem=False),
-                 "no subwords": Analyzer(subwords=False)}  # fmt: skip
+    analyzers = {
+        "default": Analyzer(),
+        "no pieces": Analyzer(pieces=False),
+        "no stems": Analyzer(stem=False),
+        "no subwords": Analyzer(subwords=False),
+    }
     print("\n| set | analyzer | k1, b | nDCG@10 | R@100 |\n|---|---|---|---|---|")
     for name, split in SETS:
         rows, documents, queries, qrels = beir(options.data, name, split)
@@ -212,7 +219,7 @@ def quality(options) -> None:
                 found = index.search(list(queries.values()), 100)
                 run = {
                     query: {rows[row]: -rank for rank, row in enumerate(ids) if row >= 0}
-                    for query, ids in zip(queries, found.ids, strict=True)
+                    for query, ids in zip(queries, found.rows, strict=True)
                 }
                 got = ir_measures.calc_aggregate([nDCG @ 10, R @ 100], qrels, run)
                 print(f"| {name} | {label} | {k1}, {b} | {got[nDCG @ 10]:.4f} | {got[R @ 100]:.4f} |", flush=True)

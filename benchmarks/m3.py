@@ -30,8 +30,11 @@ def main() -> None:
             },
             options.rounds,
         )
-        print(f"| three outputs | {name} ({count}) | {seconds['flag']:.2f} | {seconds['ours']:.2f} "
-              f"| **{seconds['flag'] / seconds['ours']:.1f}x** |", flush=True)  # fmt: skip
+        print(
+            f"| three outputs | {name} ({count}) | {seconds['flag']:.2f} | {seconds['ours']:.2f} "
+            f"| **{seconds['flag'] / seconds['ours']:.1f}x** |",
+            flush=True,
+        )
     queries, seeds = texts(options.data, "taobao_queries_zh", 30), texts(options.data, "taobao_titles_zh", 50)
     rng = np.random.default_rng(0)
     chosen = np.array([[q, s] for q in range(30) for s in rng.choice(50, 10, replace=False)])
@@ -44,8 +47,10 @@ def main() -> None:
 
     seconds = in_turn({"flag": lambda: flag.compute_score(pairs), "ours": score}, options.rounds)
     theirs = np.array(flag.compute_score(pairs)["colbert+sparse+dense"])
-    print(f"| pair scores | 300 pairs of 30 queries and 50 titles | {seconds['flag']:.2f} | {seconds['ours']:.2f} "
-          f"| **{seconds['flag'] / seconds['ours']:.1f}x** |")  # fmt: skip
+    print(
+        f"| pair scores | 300 pairs of 30 queries and 50 titles | {seconds['flag']:.2f} | {seconds['ours']:.2f} "
+        f"| **{seconds['flag'] / seconds['ours']:.1f}x** |"
+    )
     print(
         f"\nLargest difference of a hybrid pair score (ours {ours.placement.precision}): {np.abs(score()['hybrid'] - theirs).max():.5f}"
     )

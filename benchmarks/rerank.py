@@ -17,8 +17,10 @@ def main() -> None:
     flag = FlagReranker(folder, use_fp16=False, devices="cpu", batch_size=32)
     ours = {name: CrossEncoder.from_pretrained(folder, precision=name) for name in ("auto", "int8")}
     auto = ours["auto"].placement.precision
-    print(f"| pairs | FlagReranker pairs/s | ours {auto} (auto) | ours int8 | {auto} vs Flag | int8 vs Flag "
-          f"| {auto} largest difference | int8 largest difference |\n|---|---|---|---|---|---|---|---|")  # fmt: skip
+    print(
+        f"| pairs | FlagReranker pairs/s | ours {auto} (auto) | ours int8 | {auto} vs Flag | int8 vs Flag "
+        f"| {auto} largest difference | int8 largest difference |\n|---|---|---|---|---|---|---|---|"
+    )
     for name, queries, candidates in (("taobao_titles_zh", 8, 10), ("homedepot", 8, 8), ("scifact", 2, 4)):
         found = texts(options.data, name, queries + queries * candidates)
         pairs = [

@@ -27,7 +27,7 @@ class Searched:
 
     def __init__(self, folder: str, split: str, seeds, names: list[str], encoder) -> None:
         from ecom_rag import Embeddings
-        from ecom_rag.evaluation.formats import read_beir
+        from ecom_rag.files.formats import read_beir
         from ecom_rag.pipeline import Pipeline, Recall
 
         beir = read_beir(folder, split)
@@ -45,7 +45,7 @@ class Searched:
 
         run = {
             name: [self.names[row] for row in ids if row >= 0]
-            for name, ids in zip(self.ids, top.ids.tolist(), strict=True)
+            for name, ids in zip(self.ids, top.rows.tolist(), strict=True)
         }
         qrels = dict(zip(self.ids, self.grades, strict=True))
         return evaluate_run(run, qrels, parse_measures(MEASURES)).values
@@ -67,10 +67,10 @@ def main() -> None:
     logging.getLogger("ecom_rag").setLevel(logging.ERROR)
     heading("Routes and fusions")
     from ecom_rag import Encoder, Seeds
-    from ecom_rag.evaluation.formats import read_beir
     from ecom_rag.evaluation.significance import bootstrap, compare
-    from ecom_rag.pipeline.recall import DEFAULT_WEIGHTS
+    from ecom_rag.files.formats import read_beir
     from ecom_rag.retrieval.fusion import METHODS, fuse
+    from ecom_rag.retrieval.routes import default_weights
 
     encoder = Encoder.from_pretrained(options.model)
     print("| set | run | nDCG@10 | 95 % interval | R@100 | against the best route | p |\n|---|---|---|---|---|---|---|")
@@ -82,25 +82,28 @@ def main() -> None:
         data = Searched(folder, split, seeds, names, encoder)
         runs = {route: data.per_query(top) for route, top in data.found.items()}
         best = max(runs, key=lambda route: runs[route][:, 0].mean())
-        weights = {route: DEFAULT_WEIGHTS.get(route, 1.0) for route in ROUTES}
+        weights = default_weights(ROUTES)
         for routes in (("bm25", "dense"), ROUTES):
             chosen = {route: data.found[route] for route in routes}
             for method in METHODS:
                 fused = fuse(chosen, k=DEPTH, method=method, weights={route: weights[route] for route in routes})
-                runs[f"{'+'.join(routes)} {method}"] = data.per_query(fused.top)
+                runs[f"{'+'.join(routes)} {method}"] = data.per_query(fused)
         fitted = learned(Searched(folder, train, seeds, names, encoder) if train else data)
         where = f"fitted on {train}" if train else f"out-of-fold gain {fitted.gain:+.4f}"
         told = f"{fitted.method} {', '.join(f'{route} {weight:.2f}' for route, weight in fitted.weights.items())}"
         verdict = "accepted" if fitted.accepted else "refused"
         runs[
             f"learned ({where} [{fitted.gain_low:+.4f}, {fitted.gain_high:+.4f}] over {fitted.baseline}, {verdict}: {told})"
-        ] = data.per_query(fitted.fuse(data.found, k=DEPTH).top)
+        ] = data.per_query(fitted.fuse(data.found, k=DEPTH))
         for run, values in runs.items():
             interval = bootstrap(values[:, 0])
             against = compare(runs[best][:, 0], values[:, 0])
-            print(f"| {name} {split} | {run} | {interval.mean:.4f} | {interval.low:.4f} to {interval.high:.4f} "
-                  f"| {values[:, 1].mean():.4f} | {against.difference:+.4f} [{against.low:+.4f}, {against.high:+.4f}] "
-                  f"| {against.p:.4f} |", flush=True)  # fmt: skip
+            print(
+                f"| {name} {split} | {run} | {interval.mean:.4f} | {interval.low:.4f} to {interval.high:.4f} "
+                f"| {values[:, 1].mean():.4f} | {against.difference:+.4f} [{against.low:+.4f}, {against.high:+.4f}] "
+                f"| {against.p:.4f} |",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

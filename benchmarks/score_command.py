@@ -29,10 +29,32 @@ def main() -> None:
         found = texts(options.data, name, sum(counts))
         queries, seeds = write(work / "q.jsonl", found[: counts[0]]), write(work / "s.jsonl", found[counts[0] :])
         pooling = "mean" if shape == "starter" else "cls"
-        script = [sys.executable, str(Path(__file__).parent / "flag_script.py"), str(queries), str(seeds), str(folder),
-                  pooling, str(work / "flag.jsonl")]  # fmt: skip
-        command = [sys.executable, "-m", "ecom_rag", "score", str(queries), "--seeds", str(seeds), "--model", str(folder),
-                   "--output", str(work / "ours.jsonl"), "--max-length", "512", "--query-instruction", ""]  # fmt: skip
+        script = [
+            sys.executable,
+            str(Path(__file__).parent / "flag_script.py"),
+            str(queries),
+            str(seeds),
+            str(folder),
+            pooling,
+            str(work / "flag.jsonl"),
+        ]
+        command = [
+            sys.executable,
+            "-m",
+            "ecom_rag",
+            "score",
+            str(queries),
+            "--seeds",
+            str(seeds),
+            "--model",
+            str(folder),
+            "--output",
+            str(work / "ours.jsonl"),
+            "--max-length",
+            "512",
+            "--query-instruction",
+            "",
+        ]
         seconds = in_turn(
             {
                 "flag": lambda c=script: subprocess.run(c, check=True, capture_output=True),
@@ -40,8 +62,11 @@ def main() -> None:
             },
             options.rounds,
         )
-        print(f"| {shape} | {name} {counts[0]} x {counts[1]} | {seconds['flag']:.1f} | {seconds['ours']:.1f} "
-              f"| **{seconds['flag'] / seconds['ours']:.1f}x** |", flush=True)  # fmt: skip
+        print(
+            f"| {shape} | {name} {counts[0]} x {counts[1]} | {seconds['flag']:.1f} | {seconds['ours']:.1f} "
+            f"| **{seconds['flag'] / seconds['ours']:.1f}x** |",
+            flush=True,
+        )
         ours = [json.loads(line) for line in (work / "ours.jsonl").open(encoding="utf-8")]
         flag = [json.loads(line) for line in (work / "flag.jsonl").open(encoding="utf-8")]
         print(f"<!-- {shape}: {agreement(ours, flag)} -->", flush=True)

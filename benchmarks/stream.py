@@ -25,14 +25,27 @@ def main() -> None:
         for i in range(options.queries):
             sink.write(json.dumps({"text": f"{found[(i * 7) % len(found)]} {i % 13}", "metadata": {"id": i}}) + "\n")
     start = time.perf_counter()
-    command = [sys.executable, "-m", "ecom_rag", "score", str(work / "queries.jsonl"), "--seeds", str(work / "seeds.jsonl"),
-               "--model", "starter", "--output", str(work / "out.jsonl")]  # fmt: skip
+    command = [
+        sys.executable,
+        "-m",
+        "ecom_rag",
+        "score",
+        str(work / "queries.jsonl"),
+        "--seeds",
+        str(work / "seeds.jsonl"),
+        "--model",
+        "starter",
+        "--output",
+        str(work / "out.jsonl"),
+    ]
     subprocess.run(command, check=True)
     seconds = time.perf_counter() - start
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
-    print(f"{options.queries:,} queries in {seconds:.0f} s ({options.queries / seconds:.0f}/s), peak memory {peak:.0f} MiB, "
-          f"query file {(work / 'queries.jsonl').stat().st_size / 2**20:.0f} MiB, "
-          f"output {(work / 'out.jsonl').stat().st_size / 2**20:.0f} MiB")  # fmt: skip
+    print(
+        f"{options.queries:,} queries in {seconds:.0f} s ({options.queries / seconds:.0f}/s), peak memory {peak:.0f} MiB, "
+        f"query file {(work / 'queries.jsonl').stat().st_size / 2**20:.0f} MiB, "
+        f"output {(work / 'out.jsonl').stat().st_size / 2**20:.0f} MiB"
+    )
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ Run: python examples/rerank_results.py scored.jsonl ./bge-reranker-v2-m3
 import sys
 
 from ecom_rag import CrossEncoder, rerank
-from ecom_rag.records import read
+from ecom_rag.files.records import read
 
 results_path, model = sys.argv[1:]
 reranked = rerank(list(read(results_path)), CrossEncoder.from_pretrained(model), top_k=5, normalize=True)

@@ -6,7 +6,7 @@ Run: python examples/score_records.py
 from importlib import resources
 
 from ecom_rag import Encoder, score
-from ecom_rag.records import read
+from ecom_rag.files.records import read
 
 with resources.as_file(resources.files("ecom_rag") / "sample_data" / "seeds.jsonl") as path:
     seeds = list(read(str(path)))

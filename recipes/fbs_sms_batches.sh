@@ -14,7 +14,7 @@ from collections import Counter
 from pathlib import Path
 
 import torch
-from ecom_rag.records import read
+from ecom_rag.files.records import read
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
@@ -81,7 +81,7 @@ from pathlib import Path
 import numpy as np
 from ecom_rag import Encoder
 from ecom_rag.evaluation.labels import macro_f1, vote
-from ecom_rag.records import read
+from ecom_rag.files.records import read
 from ecom_rag.retrieval import DenseIndex
 from ecom_rag.retrieval.bm25 import BM25Index
 
@@ -101,12 +101,12 @@ def figures(neighbours):
     return {**found, **{f"recall {name}": right[of[name]].mean() for name in rare}}
 
 
-found = {"bm25": [figures(BM25Index([r["text"] for r in train]).search([r["text"] for r in dev], 10).ids)]}
+found = {"bm25": [figures(BM25Index([r["text"] for r in train]).search([r["text"] for r in dev], 10).rows)]}
 for path in [Path(work) / "fbs_start", *sorted(Path(work).glob("fbs_*_?/"))]:
     encoder = Encoder.from_pretrained(str(path))
     seeds, queries = (encoder.encode([r["text"] for r in part], outputs=("dense",)).dense for part in (train, dev))
     name = path.name.removeprefix("fbs_").rstrip("_0123456789")
-    found.setdefault(name, []).append(figures(DenseIndex(seeds).search(queries, 10).ids))
+    found.setdefault(name, []).append(figures(DenseIndex(seeds).search(queries, 10).rows))
 for name, runs in found.items():
     table = {key: f"{np.mean([r[key] for r in runs]):.4f} +- {np.std([r[key] for r in runs]):.4f}" for key in runs[0]}
     print(name, len(runs), json.dumps(table, ensure_ascii=False))

@@ -37,7 +37,7 @@ from pathlib import Path
 
 import numpy as np
 from ecom_rag import Encoder
-from ecom_rag.records import read
+from ecom_rag.files.records import read
 from ecom_rag.training.dev import same_class_figures
 
 data, work = sys.argv[1:]

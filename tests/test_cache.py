@@ -12,7 +12,8 @@ import pytest
 
 import ecom_rag
 from conftest import TEXTS
-from ecom_rag import CrossEncoder, Encoder, cache, digest, environment
+from ecom_rag import CrossEncoder, Encoder, environment
+from ecom_rag.files import cache, digest
 from ecom_rag.models.checkpoint import fingerprint
 
 LARGE = (1 << 20) + 5000  # bytes; digests of smaller files are not remembered
@@ -184,7 +185,7 @@ def test_an_install_that_can_be_written_keeps_its_kernels_itself(monkeypatch, tm
 def test_kernels_compile_where_neither_package_nor_cache_can_be_written(tmp_path):
     (tmp_path / "file").write_text("")
     code = (
-        "from ecom_rag import cache; cache._takes_files = lambda folder: False\n"
+        "from ecom_rag.files import cache; cache._takes_files = lambda folder: False\n"
         "import sys; del sys.modules['ecom_rag']; import ecom_rag\n"
         "import numba, os; print(numba.config.CACHE_DIR, os.environ['NUMBA_CACHE_DIR'])\n"
         "numba.njit(cache=True)(ecom_rag.__getattr__)\n"

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ecom_rag import records
+from ecom_rag.files import records
 
 
 def run(*arguments, stdin=None):
@@ -74,8 +74,10 @@ def test_score_equals_the_library_and_brute_force(folder, bge_folder, score):
     queries, seeds = read(folder / "queries.jsonl"), read(folder / "seeds.jsonl")
     encoder = Encoder.from_pretrained(str(bge_folder), runtime="torch")
     assert found == score_records(queries, seeds, encoder, top_k=7)
-    sides = [encoder.encode([r["text"] for r in part], side=side).dense
-             for part, side in ((queries, "query"), (seeds, "passage"))]  # fmt: skip
+    sides = [
+        encoder.encode([r["text"] for r in part], side=side).dense
+        for part, side in ((queries, "query"), (seeds, "passage"))
+    ]
     brute = sides[0] @ sides[1].T
     for record, query, row in zip(found, queries, brute, strict=True):
         assert {key: record[key] for key in query} == query  # other keys pass through
@@ -104,15 +106,19 @@ def test_stdin_and_rag_scripts(folder, score, bge_folder, xlmr_reranker, tmp_pat
     arguments = ["-", "--seeds", folder / "seeds.jsonl", "--model", bge_folder, "--runtime", "torch", "-o", "-"]
     done = subprocess.run(
         [sys.executable, script / "1_scorer.py", *arguments],
-        input=(folder / "queries.jsonl").read_bytes(), capture_output=True, cwd=tmp_path,
-    )  # fmt: skip
+        input=(folder / "queries.jsonl").read_bytes(),
+        capture_output=True,
+        cwd=tmp_path,
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout == (folder / "direct.jsonl").read_bytes()
     arguments = ["-", "--model", xlmr_reranker, "--runtime", "torch", "-o", "-"]
     again = subprocess.run(
         [sys.executable, script / "2_reranker.py", *arguments],
-        input=done.stdout, capture_output=True, cwd=tmp_path,
-    )  # fmt: skip
+        input=done.stdout,
+        capture_output=True,
+        cwd=tmp_path,
+    )
     assert again.returncode == 0, again.stderr
     assert len(again.stdout.splitlines()) == 300
 
@@ -122,8 +128,19 @@ def test_rerank_moves_the_lists_together(folder, score, xlmr_reranker, tmp_path)
 
     assert score("-o", tmp_path / "scored.jsonl", "-k", "6").returncode == 0
     before = read(tmp_path / "scored.jsonl")
-    done = run("rerank", tmp_path / "scored.jsonl", "--model", xlmr_reranker, "-o", tmp_path / "r.jsonl", "-k", "4",
-               "--normalize", "--precision", "fp32")  # fmt: skip
+    done = run(
+        "rerank",
+        tmp_path / "scored.jsonl",
+        "--model",
+        xlmr_reranker,
+        "-o",
+        tmp_path / "r.jsonl",
+        "-k",
+        "4",
+        "--normalize",
+        "--precision",
+        "fp32",
+    )
     assert done.returncode == 0, done.stderr
     cross_encoder = CrossEncoder.from_pretrained(str(xlmr_reranker), precision="fp32")
     for old, new in zip(before, read(tmp_path / "r.jsonl"), strict=True):
@@ -138,8 +155,18 @@ def test_rerank_moves_the_lists_together(folder, score, xlmr_reranker, tmp_path)
             assert old["topk_metadata"][rank - 1] == metadata
             assert old["topk_sim"][rank - 1] == evidence["retrieval"]["score"]
             assert sim == pytest.approx(relevance[rank - 1], abs=1e-5)
-    half = run("rerank", tmp_path / "scored.jsonl", "--model", xlmr_reranker, "-o", tmp_path / "half.jsonl",
-               "--precision", "fp32", "--blend", "0.25")  # fmt: skip
+    half = run(
+        "rerank",
+        tmp_path / "scored.jsonl",
+        "--model",
+        xlmr_reranker,
+        "-o",
+        tmp_path / "half.jsonl",
+        "--precision",
+        "fp32",
+        "--blend",
+        "0.25",
+    )
     assert half.returncode == 0, half.stderr
     for old, new in zip(before, read(tmp_path / "half.jsonl"), strict=True):
         relevance = cross_encoder.score([(old["text"], seed) for seed in old["topk_seed"]]).astype(float)
@@ -264,7 +291,7 @@ def test_reranker_input_is_checked(folder, xlmr_reranker, bge_folder, tmp_path, 
 
 KILLED = """
 import os, sys
-from ecom_rag import jobs, publish, workfolders
+from ecom_rag.files import jobs, publish, workfolders
 from ecom_rag.pipeline import files, scoring
 files._BLOCK_RECORDS = 16
 point, count = sys.argv[1], int(sys.argv[2])
@@ -311,8 +338,18 @@ def uninterrupted(folder, bge_folder, tmp_path_factory):
     lines[3:3] = [b"nonsense\n"]
     lines[200:200] = [b"[]\n"]
     (target / "queries.jsonl").write_bytes(b"".join(lines))
-    arguments = ["score", target / "queries.jsonl", "--seeds", folder / "seeds.jsonl", "--model", bge_folder,
-                 "--runtime", "torch", "--on-bad-line", "skip"]  # fmt: skip
+    arguments = [
+        "score",
+        target / "queries.jsonl",
+        "--seeds",
+        folder / "seeds.jsonl",
+        "--model",
+        bge_folder,
+        "--runtime",
+        "torch",
+        "--on-bad-line",
+        "skip",
+    ]
     for suffix in (".jsonl", ".parquet"):
         assert killable("never", 0, *arguments, "-o", target / f"whole{suffix}").returncode == 0
     return target, arguments
@@ -342,8 +379,18 @@ def test_kill_and_resume_gives_the_same_bytes(uninterrupted, tmp_path, point, co
 def test_resume_refuses_other_settings_and_changed_input(folder, bge_folder, tmp_path, run_here):
     queries = tmp_path / "queries.jsonl"
     queries.write_bytes((folder / "queries.jsonl").read_bytes())
-    arguments = ["score", queries, "--seeds", folder / "seeds.jsonl", "--model", bge_folder, "--runtime", "torch",
-                 "-o", tmp_path / "o.jsonl"]  # fmt: skip
+    arguments = [
+        "score",
+        queries,
+        "--seeds",
+        folder / "seeds.jsonl",
+        "--model",
+        bge_folder,
+        "--runtime",
+        "torch",
+        "-o",
+        tmp_path / "o.jsonl",
+    ]
     assert killable("scoring.Scorer:score", 5, *arguments).returncode == -signal.SIGKILL
     code, stderr = run_here(*arguments, "--resume", "--top-k", "3")
     assert code == 2 and "other settings (top_k: 10, now 3)" in stderr
@@ -354,12 +401,27 @@ def test_resume_refuses_other_settings_and_changed_input(folder, bge_folder, tmp
 
 def test_interrupt_exits_130(folder, bge_folder, tmp_path):
     """A pipe that never ends, interrupted by Ctrl-C."""
-    command = [sys.executable, "-m", "ecom_rag", "score", "-", "--seeds", folder / "seeds.jsonl", "--model", bge_folder,
-               "--runtime", "torch", "-o", tmp_path / "o.jsonl"]  # fmt: skip
+    command = [
+        sys.executable,
+        "-m",
+        "ecom_rag",
+        "score",
+        "-",
+        "--seeds",
+        folder / "seeds.jsonl",
+        "--model",
+        bge_folder,
+        "--runtime",
+        "torch",
+        "-o",
+        tmp_path / "o.jsonl",
+    ]
     process = subprocess.Popen(
-        command, stdin=subprocess.PIPE, stderr=subprocess.PIPE,
+        command,
+        stdin=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
-    )  # fmt: skip
+    )
     for _ in range(600):
         if (tmp_path / "o.jsonl.partial" / "journal.json").exists():
             break

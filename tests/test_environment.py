@@ -29,7 +29,7 @@ def _python(code, home, **variables):
     return run.stdout
 
 
-@pytest.mark.parametrize("first", ["", "import huggingface_hub, transformers", "import ecom_rag.records"])
+@pytest.mark.parametrize("first", ["", "import huggingface_hub, transformers", "import ecom_rag.files.records"])
 def test_importing_the_package_switches_reports_off(first, tmp_path):
     code = (
         f"{first}\nimport ecom_rag, os, huggingface_hub.constants\n"

@@ -6,14 +6,14 @@ import sys
 import numpy as np
 import pytest
 
-from ecom_rag import records
 from ecom_rag.errors import UsageError
 from ecom_rag.evaluation.files import evaluate_files, evaluate_labels
+from ecom_rag.files import records
+from ecom_rag.merging import validation
 from ecom_rag.models import Encoder
 from ecom_rag.pipeline import Pipeline, Recall, Seeds, read_settings, score
-from ecom_rag.retrieval.bank import SeedBank
+from ecom_rag.seeds.bank import SeedBank
 from ecom_rag.training import dev
-from ecom_rag.training.merging import validation
 from ecom_rag.training.recipe import make_recipe
 
 ROUTES = ("bm25", "dense", "sparse", "multivector", "variant")
@@ -91,11 +91,11 @@ def test_each_route_finds_what_it_finds_without_the_own_rows(in_memory, encoder,
     found = pipeline.search(in_memory, asked, embeddings, own=in_memory.own_rows(queries, "id"))[route]
     for number, query in enumerate(queries):
         own = own_rows(query, seeds)
-        pairs = zip(everything.ids[number].tolist(), everything.scores[number].tolist(), strict=True)
+        pairs = zip(everything.rows[number].tolist(), everything.scores[number].tolist(), strict=True)
         wanted = [(row, value) for row, value in pairs if row >= 0 and row not in own][:10]
-        best = list(zip(found.ids[number].tolist(), found.scores[number].tolist(), strict=True))
+        best = list(zip(found.rows[number].tolist(), found.scores[number].tolist(), strict=True))
         assert [pair for pair in best if pair[0] >= 0] == wanted
-    assert (found.ids.shape[1]) == 10
+    assert (found.rows.shape[1]) == 10
 
 
 @pytest.mark.parametrize("filter", [None, "not id in (4, 8)"])
@@ -138,8 +138,10 @@ def test_score(encoder, seeds, queries, mode):
         )
         assert result["topk_seed"] == alone["topk_seed"] and result["topk_metadata"] == alone["topk_metadata"]
         np.testing.assert_allclose(result["topk_sim"], alone["topk_sim"], atol=2e-6)
-        ranks = [[{name: one["rank"] for name, one in item.items()} for item in r.get("topk_evidence", ())]
-                 for r in (result, alone)]  # fmt: skip
+        ranks = [
+            [{name: one["rank"] for name, one in item.items()} for item in r.get("topk_evidence", ())]
+            for r in (result, alone)
+        ]
         assert ranks[0] == ranks[1]
 
 
@@ -199,8 +201,11 @@ def beir(tmp_path):
     """ArguAna's form: every query is a document, and another one answers it."""
     folder = tmp_path / "beir"
     (folder / "qrels").mkdir(parents=True)
-    documents = {f"{name}{n}": f"{word} is {'not ' * (n - 1)}good" for name, word in zip("abc", WORDS[6:9], strict=True)
-                 for n in (1, 2)}  # fmt: skip
+    documents = {
+        f"{name}{n}": f"{word} is {'not ' * (n - 1)}good"
+        for name, word in zip("abc", WORDS[6:9], strict=True)
+        for n in (1, 2)
+    }
     write(folder / "corpus.jsonl", [{"_id": name, "text": text} for name, text in documents.items()])
     write(folder / "queries.jsonl", [{"_id": f"{name}1", "text": documents[f"{name}1"]} for name in "abc"])
     (folder / "qrels" / "test.tsv").write_text("q\td\tscore\n" + "".join(f"{name}1\t{name}2\t1\n" for name in "abc"))

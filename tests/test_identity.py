@@ -10,15 +10,15 @@ from hypothesis import strategies as st
 from ecom_rag.errors import RecordError, UsageError
 from ecom_rag.evaluation import tables
 from ecom_rag.evaluation.files import evaluate_labels
-from ecom_rag.identity import as_id, as_label, id_of, is_itself, label_of, required_id, required_label
-from ecom_rag.keys import lookup, parse_key, value_at, written
-from ecom_rag.retrieval.bank import SeedBank
-from ecom_rag.retrieval.bank.expressions import parse
-from ecom_rag.retrieval.bank.filters import matches
+from ecom_rag.files.identity import as_id, as_label, id_of, is_itself, label_of, required_id, required_label
+from ecom_rag.files.keys import lookup, parse_key, value_at, written
+from ecom_rag.filters.parse import parse
+from ecom_rag.filters.tree import matches
+from ecom_rag.merging import validation
+from ecom_rag.mining import Rules, mine_file
+from ecom_rag.mining.sources import Source
+from ecom_rag.seeds.bank import SeedBank
 from ecom_rag.training.data import read_data
-from ecom_rag.training.merging import validation
-from ecom_rag.training.mining import Rules, mine_file
-from ecom_rag.training.mining.sources import Source
 from ecom_rag.training.recipe import make_recipe
 from ecom_rag.training.sampling import pk_batches
 
@@ -41,10 +41,16 @@ def test_any_key_can_be_written_and_all_readers_mean_it(outer, inner):
 @pytest.mark.parametrize(
     ("key", "path"),
     [
-        ("label", ("label",)), ("policy.label", ("policy", "label")), ('"a.b"', ("a.b",)), ("'a.b'.c", ("a.b", "c")),
-        ("risk level", ("risk level",)), ("类目/一级", ("类目/一级",)), (" a . b ", ("a", "b")), ("2", ("2",)),
+        ("label", ("label",)),
+        ("policy.label", ("policy", "label")),
+        ('"a.b"', ("a.b",)),
+        ("'a.b'.c", ("a.b", "c")),
+        ("risk level", ("risk level",)),
+        ("类目/一级", ("类目/一级",)),
+        (" a . b ", ("a", "b")),
+        ("2", ("2",)),
     ],
-)  # fmt: skip
+)
 def test_keys(key, path):
     assert parse_key(key) == path
 
@@ -153,10 +159,14 @@ def everything(folder, labels, ways):
     path = write(folder / "items.jsonl", items)
     found = [items[n:] + items[:n] for n in range(len(items))]
     results = [
-        {**item, "topk_sim": [1 - n / 100 for n in range(5)], "topk_seed": [other["text"] for other in others[1:6]],
-         "topk_metadata": [other["metadata"] for other in others[1:6]]}
+        {
+            **item,
+            "topk_sim": [1 - n / 100 for n in range(5)],
+            "topk_seed": [other["text"] for other in others[1:6]],
+            "topk_metadata": [other["metadata"] for other in others[1:6]],
+        }
         for item, others in zip(items, found, strict=True)
-    ]  # fmt: skip
+    ]
     study, _, judged = evaluate_labels([write(folder / "results.jsonl", results)], resamples=100, votes=3, positive="1")
     figures = tables.as_json(study)
     figures["settings"] = None

@@ -8,11 +8,11 @@ import typer
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ecom_rag import records
 from ecom_rag.cli import app, idle, main
 from ecom_rag.errors import UsageError
+from ecom_rag.files import records
 from ecom_rag.idle import ALWAYS, Needs, refuse_idle
-from ecom_rag.retrieval.bank import SeedBank
+from ecom_rag.seeds.bank import SeedBank
 
 
 def commands(group=None, name=""):
@@ -82,8 +82,10 @@ IDLE = [
     ([*RECALL, "--routes", "variant"], ["--words", "w.txt"], "with --routes variant"),
     (RECALL, ["--query-instruction", ""], "with --routes bm25"),
     (RECALL, ["--max-length", "64"], "with --routes bm25"),
-    *((RECALL, option, "no model is loaded") for option in (["--runtime", "auto"], ["--precision", "fp32"],
-                                                            ["--device", "cpu"], ["--batch-tokens", "64"])),
+    *(
+        (RECALL, option, "no model is loaded")
+        for option in (["--runtime", "auto"], ["--precision", "fp32"], ["--device", "cpu"], ["--batch-tokens", "64"])
+    ),
     (BANK, ["--simplify"], "with --bank"),
     (BANK, ["--model", "m"], "with --routes bm25"),
     (RECALL, ["--config", "r.toml"], "r.toml: blend has no effect without a reranker"),
@@ -111,7 +113,7 @@ IDLE = [
     (["evaluate", "--beir", "b", "--routes", "bm25"], ["--fusion", "rrf"], "with one route (bm25)"),
     (["evaluate", "--beir", "b", "--export-queries", "q.jsonl"], ["--measures", "AP"], "without RESULTS"),
     (["evaluate", "a.trec", "--qrels", "q"], ["--id-key", "id"], "without RESULTS that are records"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("command", "option", "said"), IDLE, ids=lambda value: " ".join(value)[-40:])
@@ -127,8 +129,17 @@ def test_an_idle_option_is_refused_in_one_line_before_any_work(files, monkeypatc
     assert sorted(files.iterdir()) == before
 
 
-CHOICES = [["--fusion", "rrf"], ["--weights", "variant=0.5"], ["--depth", "20"], ["--no-stem"], ["--device", "cpu"],
-           ["--exact-multivector"], ["--normalize"], ["--top-k", "3"], ["--filter", 'label = "a"']]  # fmt: skip
+CHOICES = [
+    ["--fusion", "rrf"],
+    ["--weights", "variant=0.5"],
+    ["--depth", "20"],
+    ["--no-stem"],
+    ["--device", "cpu"],
+    ["--exact-multivector"],
+    ["--normalize"],
+    ["--top-k", "3"],
+    ["--filter", 'label = "a"'],
+]
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -139,9 +150,16 @@ CHOICES = [["--fusion", "rrf"], ["--weights", "variant=0.5"], ["--depth", "20"],
 def test_any_options_either_change_something_or_are_refused(files, tmp_path_factory, capfd, routes, options):
     """A run with an option that is accepted gives other bytes than some run without it could, or says why not."""
     has_effect = {
-        "--fusion": "," in routes, "--weights": "," in routes, "--depth": "," in routes, "--no-stem": "bm25" in routes,
-        "--device": False, "--exact-multivector": False, "--normalize": False, "--top-k": True, "--filter": True,
-    }  # fmt: skip
+        "--fusion": "," in routes,
+        "--weights": "," in routes,
+        "--depth": "," in routes,
+        "--no-stem": "bm25" in routes,
+        "--device": False,
+        "--exact-multivector": False,
+        "--normalize": False,
+        "--top-k": True,
+        "--filter": True,
+    }
     out = tmp_path_factory.mktemp("o") / "o.jsonl"
     arguments = [
         "recall",

@@ -4,8 +4,8 @@ import shutil
 
 import pytest
 
-from ecom_rag import jobs
 from ecom_rag.errors import ResumeError
+from ecom_rag.files import jobs
 
 
 def begun(output):

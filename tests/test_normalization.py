@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from disguises import ENDINGS, INVISIBLE, disguised
-from ecom_rag.normalization import canonical, normalize
+from ecom_rag.text.normalization import canonical, normalize
 
 # Characters whose scripts OpenCC converts both ways, with what else stands in listings.
 TEXTS = st.lists(

@@ -16,9 +16,9 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
-from ecom_rag import jobs, publish, records, workfolders
 from ecom_rag.errors import UsageError
-from ecom_rag.retrieval.bank import SeedBank
+from ecom_rag.files import jobs, publish, records, workfolders
+from ecom_rag.seeds.bank import SeedBank
 
 LABELS = ("fraud", "ad", "medical")
 
@@ -28,10 +28,15 @@ def record(number):
 
 
 def result(number):
-    found = {"topk_sim": [0.9, 0.1], "topk_seed": ["wallet 1", "case 2"],
-             "topk_metadata": [{"id": "1", "label": "fraud"}, {"id": "2", "label": "ad"}]}  # fmt: skip
-    evidence = [{"bm25": {"score": 1.0, "rank": 1}, "dense": {"score": 0.5, "rank": 2}},
-                {"bm25": {"score": 0.5, "rank": 2}, "dense": {"score": 0.9, "rank": 1}}]  # fmt: skip
+    found = {
+        "topk_sim": [0.9, 0.1],
+        "topk_seed": ["wallet 1", "case 2"],
+        "topk_metadata": [{"id": "1", "label": "fraud"}, {"id": "2", "label": "ad"}],
+    }
+    evidence = [
+        {"bm25": {"score": 1.0, "rank": 1}, "dense": {"score": 0.5, "rank": 2}},
+        {"bm25": {"score": 0.5, "rank": 2}, "dense": {"score": 0.9, "rank": 1}},
+    ]
     return {**record(number), **found, "topk_evidence": evidence}
 
 
@@ -79,8 +84,10 @@ def arguments(command, inputs, output, encoder, reranker):
     results, quick = inputs / "results.jsonl", ["--resamples", 100]
     if command == "train":
         recipe = output.with_name("recipe.toml")
-        recipe.write_text(f'model = "{encoder}"\noutput = "{output}"\n[data]\ntrain = "{inputs / "triples.jsonl"}"\n'
-                          '[schedule]\nepochs = 1\ndevice = "cpu"\n')  # fmt: skip
+        recipe.write_text(
+            f'model = "{encoder}"\noutput = "{output}"\n[data]\ntrain = "{inputs / "triples.jsonl"}"\n'
+            '[schedule]\nepochs = 1\ndevice = "cpu"\n'
+        )
     return {
         "score": ["score", inputs / "q.jsonl", "--seeds", inputs / "s.jsonl", "-o", output, *skip, *model, encoder],
         "recall": ["recall", inputs / "q.jsonl", "--seeds", inputs / "s.jsonl", "-o", output, *skip],
@@ -101,8 +108,10 @@ def arguments(command, inputs, output, encoder, reranker):
 
 
 RESUMABLE = ["score", "recall", "rerank", "mine", "teach"]
-FILES = [*RESUMABLE, *(f"evaluate{option}" for option in ("", " --report", " --per-query", " --write-run",
-                                                           " --fit-fusion"))]  # fmt: skip
+FILES = [
+    *RESUMABLE,
+    *(f"evaluate{option}" for option in ("", " --report", " --per-query", " --write-run", " --fit-fusion")),
+]
 FOLDERS = ["bank build", "bank snapshot", "bank restore", "merge", "train"]
 REJECTING = ["score", "recall", "bank build"]
 
@@ -264,8 +273,11 @@ def test_no_output_is_an_input(tmp_path, inputs, command, how, bge_folder, xlmr_
     for name in ("q.jsonl", "s.jsonl", "results.jsonl", "triples.jsonl"):
         shutil.copy(inputs / name, tmp_path / name)
     before = state(tmp_path)
-    read = {path for path in arguments(command, tmp_path, tmp_path / "o", bge_folder, xlmr_reranker)
-            if isinstance(path, Path) and path.exists() and path.is_file()}  # fmt: skip
+    read = {
+        path
+        for path in arguments(command, tmp_path, tmp_path / "o", bge_folder, xlmr_reranker)
+        if isinstance(path, Path) and path.exists() and path.is_file()
+    }
     assert read
     for path in read:
         output = tmp_path / f"again-{path.name}"
@@ -390,7 +402,7 @@ def test_a_run_without_resume_says_what_it_discards(tmp_path, caplog):
 
 
 def test_a_bank_built_without_resume_says_what_it_discards(tmp_path, caplog):
-    from ecom_rag.retrieval.bank import building
+    from ecom_rag.seeds.bank import building
 
     def cut():
         yield from (record(i) for i in range(5000))

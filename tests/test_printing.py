@@ -5,7 +5,7 @@ import unicodedata
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ecom_rag.printing import one_line, printable
+from ecom_rag.text.printing import one_line, printable
 
 
 @given(st.text(st.characters(codec=None, exclude_categories=[])))

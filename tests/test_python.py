@@ -46,12 +46,12 @@ PUBLIC = {
 DOCUMENTED = [  # what the guides show beside the names of the package
     ("ecom_rag.evaluation", ("bootstrap", "compare", "evaluate_run", "fit_fusion", "judge", "judge_labels")),
     ("ecom_rag.pipeline", ("Scorer", "read_settings")),
-    ("ecom_rag.records", ("read",)),
-    ("ecom_rag.retrieval.bank", ("View", "add", "build", "restore", "snapshot")),
+    ("ecom_rag.files.records", ("read",)),
+    ("ecom_rag.seeds.bank", ("View", "add", "build", "restore", "snapshot")),
     ("ecom_rag.retrieval.fusion", ("fuse",)),
     ("ecom_rag.retrieval.learned_fusion", ("load_fusion",)),
-    ("ecom_rag.training.merging", ("Mix", "merge")),
-    ("ecom_rag.training.mining", ("Rules", "Source")),
+    ("ecom_rag.merging", ("Mix", "merge")),
+    ("ecom_rag.mining", ("Rules", "Source")),
     ("ecom_rag.training.recipe", ("make_recipe", "read_recipe")),
 ]
 
@@ -77,7 +77,7 @@ def callables():
 
 
 CALLABLES = dict(callables())
-MADE_FOR_THE_USER = {"ecom_rag.Encoder", "ecom_rag.CrossEncoder", "ecom_rag.SeedBank", "ecom_rag.retrieval.bank.View"}
+MADE_FOR_THE_USER = {"ecom_rag.Encoder", "ecom_rag.CrossEncoder", "ecom_rag.SeedBank", "ecom_rag.seeds.bank.View"}
 
 
 def test_the_public_names():
@@ -124,8 +124,8 @@ def test_a_function_that_takes_anything_from_outside_says_what_it_raises(name):
         "ecom_rag.Embeddings.take",
         "ecom_rag.Seeds.records",
         "ecom_rag.Pipeline.search",
-        "ecom_rag.training.mining.Source",
-        "ecom_rag.training.merging.Mix",
+        "ecom_rag.mining.Source",
+        "ecom_rag.merging.Mix",
         "ecom_rag.evaluation.judge",
         "ecom_rag.evaluation.judge_labels",
     }

@@ -15,10 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import ecom_rag
-from ecom_rag import EcomRagError, Pipeline, Recall, RecordError, SeedBank, Seeds, UsageError, records, rerank
+from ecom_rag import EcomRagError, Pipeline, Recall, RecordError, SeedBank, Seeds, UsageError, rerank
+from ecom_rag.files import records
+from ecom_rag.files.values import copied, plain
+from ecom_rag.filters.parse import parse
 from ecom_rag.models import CrossEncoder, Embeddings, Encoder
-from ecom_rag.retrieval.bank.expressions import parse
-from ecom_rag.values import copied, plain
 
 
 class Colour(enum.StrEnum):
@@ -39,31 +40,58 @@ PLAIN = st.one_of(
 )
 ODD = st.sampled_from(
     [
-        np.int64(7), np.uint8(1), np.float32(0.5), np.float64(2.5), np.bool_(True), np.str_("词"), np.longdouble(1.5),
-        np.datetime64("2026-01-01"), np.timedelta64(1, "D"), np.array([1, 2]), np.array(1), np.bytes_(b"x"),
+        np.int64(7),
+        np.uint8(1),
+        np.float32(0.5),
+        np.float64(2.5),
+        np.bool_(True),
+        np.str_("词"),
+        np.longdouble(1.5),
+        np.datetime64("2026-01-01"),
+        np.timedelta64(1, "D"),
+        np.array([1, 2]),
+        np.array(1),
+        np.bytes_(b"x"),
         np.float64("nan"),
-        Colour.red, Level.high, datetime.date(2026, 1, 2), datetime.datetime(2026, 1, 2), datetime.timedelta(1),
-        decimal.Decimal("1.5"), {1, 2}, frozenset("a"), (1, "b"), b"bytes", bytearray(b"x"), float("nan"), float("inf"),
-        1j, object(), Path("a"), range(3), "\ud83d", 10**4250, -(10**400), {1: 2}, {"a": {None: 1}}, {"\udc00": 1}, len,
+        Colour.red,
+        Level.high,
+        datetime.date(2026, 1, 2),
+        datetime.datetime(2026, 1, 2),
+        datetime.timedelta(1),
+        decimal.Decimal("1.5"),
+        {1, 2},
+        frozenset("a"),
+        (1, "b"),
+        b"bytes",
+        bytearray(b"x"),
+        float("nan"),
+        float("inf"),
+        1j,
+        object(),
+        Path("a"),
+        range(3),
+        "\ud83d",
+        10**4250,
+        -(10**400),
+        {1: 2},
+        {"a": {None: 1}},
+        {"\udc00": 1},
+        len,
     ]
-)  # fmt: skip
+)
 KEYS = st.text(max_size=4) | st.integers(0, 2) | st.sampled_from([Colour.red, np.str_("k")])
 ANY = st.recursive(
     PLAIN | ODD,
-    lambda value: (
-        st.lists(value, max_size=3)
-        | st.tuples(value, value)
-        | st.dictionaries(KEYS, value, max_size=3)
-    ),
+    lambda value: st.lists(value, max_size=3) | st.tuples(value, value) | st.dictionaries(KEYS, value, max_size=3),
     max_leaves=6,
-)  # fmt: skip
+)
 TEXTS = st.one_of(st.text(max_size=8), st.sampled_from(["手机壳", "leather wallet", np.str_("手机壳")]), ANY)
 METADATA = st.dictionaries(st.text(max_size=3), ANY, max_size=3)
 RECORDS = st.one_of(
     st.fixed_dictionaries({"text": TEXTS}, optional={"metadata": METADATA | ANY, "extra": ANY}),
     st.dictionaries(st.text(max_size=4), ANY, max_size=2),
     ANY,
-)  # fmt: skip
+)
 
 
 def outcome(call):
@@ -101,9 +129,10 @@ def test_memory_and_bank_agree_on_any_record(seeds, queries):
     with tempfile.TemporaryDirectory() as folder:
         unique = [
             {**seed, "metadata": {**(seed.get("metadata") or {}), "id": str(number)}}
-            if isinstance(seed, dict) and isinstance(seed.get("metadata"), dict | None) else seed
+            if isinstance(seed, dict) and isinstance(seed.get("metadata"), dict | None)
+            else seed
             for number, seed in enumerate(seeds)
-        ]  # fmt: skip
+        ]
         in_memory = outcome(lambda: Seeds(unique, routes=["bm25"]))
         bank = outcome(lambda: SeedBank.build(Path(folder) / "bank", unique, routes=["bm25"]))
         if isinstance(bank, type):
@@ -267,16 +296,30 @@ def test_results_share_nothing_with_seeds_and_queries(encoder, cross_encoder, tm
 
 
 def ids_of_bank(bank):
-    from ecom_rag.retrieval.bank.documents import rows_of
+    from ecom_rag.seeds.bank.documents import rows_of
 
     return rows_of(list(records.cleaned(SEEDS)), bank.id_key)[0][0].id
 
 
 @pytest.mark.parametrize("kind", [str, Path])
 def test_every_path_may_be_a_path(kind, encoder, cross_encoder, tmp_path, m3_folder, bert_reranker):
-    at = {name: kind(tmp_path / name) for name in (
-        "queries.jsonl", "seeds.jsonl", "scored.jsonl", "recalled.jsonl", "reranked.jsonl", "bank", "copy", "again",
-        "triples.jsonl", "mined.jsonl", "taught.jsonl", "vectors.npz")}  # fmt: skip
+    at = {
+        name: kind(tmp_path / name)
+        for name in (
+            "queries.jsonl",
+            "seeds.jsonl",
+            "scored.jsonl",
+            "recalled.jsonl",
+            "reranked.jsonl",
+            "bank",
+            "copy",
+            "again",
+            "triples.jsonl",
+            "mined.jsonl",
+            "taught.jsonl",
+            "vectors.npz",
+        )
+    }
     for name, items in (("queries.jsonl", QUERIES), ("seeds.jsonl", SEEDS)):
         (tmp_path / name).write_bytes(b"".join(map(records.dumps, items)))
     (tmp_path / "triples.jsonl").write_bytes(records.dumps({"query": "leather", "pos": ["leather wallet 1"]}))
@@ -292,7 +335,7 @@ def test_every_path_may_be_a_path(kind, encoder, cross_encoder, tmp_path, m3_fol
     (tmp_path / "recalled.jsonl").unlink()
     ecom_rag.recall_file(at["queries.jsonl"], at["recalled.jsonl"], asked, seeds=at["seeds.jsonl"])
     assert ecom_rag.rerank_file(at["recalled.jsonl"], at["reranked.jsonl"], lambda: cross_encoder).records == 2
-    rules = ecom_rag.training.mining.Rules(first=1)
+    rules = ecom_rag.mining.Rules(first=1)
     ecom_rag.mine_file(at["triples.jsonl"], at["mined.jsonl"], rules, seeds=at["seeds.jsonl"], route="bm25")
     assert ecom_rag.teach_file(at["mined.jsonl"], at["taught.jsonl"], lambda: cross_encoder).records == 1
     encoder.encode(["a"]).save(at["vectors.npz"])
@@ -360,7 +403,7 @@ def test_embeddings_that_are_none(tmp_path):
         (lambda e, c, b: ecom_rag.train({"model": "starter"}), "task"),
         (lambda e, c, b: ecom_rag.train(7), "path is of type int"),
     ],
-)  # fmt: skip
+)
 def test_a_mistake_is_told_in_one_line(call, reason, encoder, cross_encoder, tmp_path):
     with SeedBank.create(tmp_path / "bank", routes=["bm25"]) as bank, pytest.raises(UsageError, match=reason) as caught:
         call(encoder, cross_encoder, bank)
@@ -397,17 +440,40 @@ def test_any_value_for_any_option_is_taken_or_refused(number, encoder, cross_enc
     new = tmp_path / "new"
     calls = {
         lambda **o: ecom_rag.score(**{"queries": QUERIES, "seeds": SEEDS, "encoder": encoder, **o}): (
-            "queries", "seeds", "encoder", "mode", "weights", "top_k"),
+            "queries",
+            "seeds",
+            "encoder",
+            "mode",
+            "weights",
+            "top_k",
+        ),
         lambda **o: rerank(**{"results": found, "cross_encoder": cross_encoder, **o}): (
-            "results", "cross_encoder", "top_k", "normalize", "blend"),
-        lambda **o: Seeds(**{"records": SEEDS, "routes": ["bm25"], **o}): (
-            "records", "routes", "encoder"),
+            "results",
+            "cross_encoder",
+            "top_k",
+            "normalize",
+            "blend",
+        ),
+        lambda **o: Seeds(**{"records": SEEDS, "routes": ["bm25"], **o}): ("records", "routes", "encoder"),
         lambda **o: Seeds(SEEDS, encoder=encoder, **o): ("embeddings",),
         lambda **o: Recall(**o).check(): (
-            "routes", "fusion", "weights", "rrf_constant", "depth", "top_k", "filter", "exact_multivector", "normalize",
-            "blend"),
+            "routes",
+            "fusion",
+            "weights",
+            "rrf_constant",
+            "depth",
+            "top_k",
+            "filter",
+            "exact_multivector",
+            "normalize",
+            "blend",
+        ),
         lambda **o: Pipeline(**{"seeds": seeds, "encoder": encoder, **o}): (
-            "seeds", "settings", "encoder", "cross_encoder"),
+            "seeds",
+            "settings",
+            "encoder",
+            "cross_encoder",
+        ),
         lambda **o: encoder.encode(**{"texts": ["a"], **o}): ("texts", "side", "outputs"),
         lambda **o: cross_encoder.score(**{"pairs": [("a", "b")], **o}): ("pairs", "normalize"),
         lambda **o: bank.upsert(**{"records": SEEDS, **o}): ("records", "note"),
@@ -417,18 +483,51 @@ def test_any_value_for_any_option_is_taken_or_refused(number, encoder, cross_enc
         lambda **o: bank.snapshot(**o): ("path",) if not isinstance(value, str) else (),
         lambda **o: SeedBank.open(**{"path": bank.path, **o}).close(): ("path", "encoder", "timeout", "maintain"),
         lambda **o: SeedBank.create(**{"path": new, "routes": ["bm25"], **o}): (
-            "routes", "encoder", "id_key", "label_key", "index_keys", "analyzer"),
+            "routes",
+            "encoder",
+            "id_key",
+            "label_key",
+            "index_keys",
+            "analyzer",
+        ),
         lambda **o: ecom_rag.mine(**{"queries": triples, "corpus": SEEDS, "route": "bm25", **o}): (
-            "queries", "corpus", "encoder", "route", "rules", "cross_encoder", "label", "positives"),
-        lambda **o: ecom_rag.training.mining.Rules(**o): (
-            "negatives", "first", "last", "margin", "percentage", "pick", "seed", "reranker_threshold"),
+            "queries",
+            "corpus",
+            "encoder",
+            "route",
+            "rules",
+            "cross_encoder",
+            "label",
+            "positives",
+        ),
+        lambda **o: ecom_rag.mining.Rules(**o): (
+            "negatives",
+            "first",
+            "last",
+            "margin",
+            "percentage",
+            "pick",
+            "seed",
+            "reranker_threshold",
+        ),
         lambda **o: ecom_rag.teach(**{"items": triples, "teacher": cross_encoder, **o}): (
-            "items", "teacher", "mode", "normalize"),
+            "items",
+            "teacher",
+            "mode",
+            "normalize",
+        ),
         lambda **o: ecom_rag.evaluation.evaluate_run(**{"run": {"q": ["d"]}, "qrels": {"q": {"d": 1}}, **o}): (
-            "run", "qrels", "measures"),
+            "run",
+            "qrels",
+            "measures",
+        ),
         lambda **o: ecom_rag.evaluation.compare(**{"first": [1.0], "second": [0.5], "resamples": 9, **o}): (
-            "first", "second", "resamples", "seed"),
-    }  # fmt: skip
+            "first",
+            "second",
+            "resamples",
+            "seed",
+        ),
+    }
     for call, options in calls.items():
         for option in options:
             if isinstance(value, int) and option in ("resamples",):

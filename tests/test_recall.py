@@ -8,13 +8,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from ecom_rag import records
 from ecom_rag.errors import BankError, ResumeError, UsageError
+from ecom_rag.files import records
 from ecom_rag.models import CrossEncoder, Encoder
 from ecom_rag.pipeline import Pipeline, Recall, Seeds, read_settings, recall_file, score
-from ecom_rag.retrieval.bank import SeedBank
 from ecom_rag.retrieval.fusion import fuse
 from ecom_rag.retrieval.learned_fusion import LearnedFusion
+from ecom_rag.seeds.bank import SeedBank
 
 ROUTES = ("bm25", "dense", "sparse", "multivector", "variant")
 WORDS = ("茶", "酒", "药", "减肥", "正品", "刷单", "wallet", "leather", "phone", "iphone15", "pro", "best", "3.5mm")
@@ -135,8 +135,21 @@ def test_a_banks_model_may_lie_elsewhere(tmp_path, monkeypatch, seeds, queries, 
     shutil.move(tmp_path / "here", tmp_path / "there")
     monkeypatch.chdir(tmp_path)
     (tmp_path / "q.jsonl").write_bytes(b"".join(map(records.dumps, queries)))
-    monkeypatch.setattr(sys, "argv", ["ecom-rag", "recall", "q.jsonl", "--bank", "bank", "-o", "o.jsonl",
-                                      "--model", str(tmp_path / "there" / bge_folder.name)])  # fmt: skip
+    monkeypatch.setattr(
+        sys,
+        "argv",
+        [
+            "ecom-rag",
+            "recall",
+            "q.jsonl",
+            "--bank",
+            "bank",
+            "-o",
+            "o.jsonl",
+            "--model",
+            str(tmp_path / "there" / bge_folder.name),
+        ],
+    )
     with pytest.raises(SystemExit) as ended:
         main()
     assert ended.value.code == 0 and len(list(records.read(str(tmp_path / "o.jsonl")))) == len(queries)
@@ -170,7 +183,7 @@ def test_evidence_is_each_routes_own_search(in_memory, encoder, queries, seeds):
         for metadata, evidence in zip(result["topk_metadata"], result["topk_evidence"], strict=True):
             row = rows[metadata["id"]]
             for route in ROUTES:
-                ids = found[route].ids[number].tolist()
+                ids = found[route].rows[number].tolist()
                 assert (route in evidence) == (row in ids)
                 if route in evidence:
                     rank = evidence[route]["rank"]
@@ -200,7 +213,7 @@ def test_weights_and_a_fitted_fusion(in_memory, encoder, queries, tmp_path):
     found = pipeline.search(in_memory, texts, encoder.encode(texts, side="query"))
     expected = fuse(found, k=10, method="minmax", weights=settings.weights)
     results = pipeline.recall(queries)
-    np.testing.assert_allclose(results[3]["topk_sim"], expected.top.scores[3], atol=1e-6)
+    np.testing.assert_allclose(results[3]["topk_sim"], expected.scores[3], atol=1e-6)
     LearnedFusion(method="minmax", weights={"bm25": 0.2, "dense": 2.0}).save(tmp_path / "fusion.json")
     fitted = Recall(routes=("bm25", "dense"), fusion=str(tmp_path / "fusion.json"))
     assert Pipeline(in_memory, fitted, encoder=encoder).recall(queries) == results

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ecom_rag.spelling import CHANNELS, codes, tables
+from ecom_rag.text.spelling import CHANNELS, codes, tables
 
 
 def values(text, channel):

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from ecom_rag import records
 from ecom_rag.cli import guard
-from ecom_rag.retrieval.bank import SeedBank
+from ecom_rag.files import records
+from ecom_rag.seeds.bank import SeedBank
 
 RECORDS = [{"text": f"wallet {i} case", "metadata": {"id": str(i), "label": "ab"[i % 2]}} for i in range(200)]
 
@@ -62,8 +62,17 @@ COMMANDS = {
     "demo": ["demo", "--folder", "demo"],
 }
 READ_STDIN = {"recall a pipe", "evaluate as json", "bank build"}
-PRINT = {"help", "version", "recall", "recall a pipe", "evaluate", "evaluate as json", "bank info",
-         "bank info as json", "demo"}  # fmt: skip
+PRINT = {
+    "help",
+    "version",
+    "recall",
+    "recall a pipe",
+    "evaluate",
+    "evaluate as json",
+    "bank info",
+    "bank info as json",
+    "demo",
+}
 
 
 def run(folder, arguments, *, closed=None, stdin=b"", **environment):
@@ -71,8 +80,12 @@ def run(folder, arguments, *, closed=None, stdin=b"", **environment):
     line = 'exec "$@"' + ("" if closed is None else f" {closed}{'<' if closed == 0 else '>'}&-")
     return subprocess.run(
         ["bash", "-c", line, "bash", sys.executable, "-m", "ecom_rag", *arguments],
-        cwd=folder, input=stdin, capture_output=True, env={**os.environ, **environment}, timeout=300,
-    )  # fmt: skip
+        cwd=folder,
+        input=stdin,
+        capture_output=True,
+        env={**os.environ, **environment},
+        timeout=300,
+    )
 
 
 @pytest.fixture
@@ -111,8 +124,11 @@ def test_no_file_is_opened_under_the_number_of_a_closed_stream(fresh):
 def test_a_reader_that_leaves_ends_the_run_quietly(fresh, name):
     process = subprocess.Popen(
         [sys.executable, "-m", "ecom_rag", *COMMANDS[name]],
-        cwd=fresh, stdin=(fresh / "r.jsonl").open("rb"), stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-    )  # fmt: skip
+        cwd=fresh,
+        stdin=(fresh / "r.jsonl").open("rb"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
     process.stdout.close()  # before anything is written
     said = process.stderr.read()
     assert process.wait() == 0 and said == b""
@@ -147,9 +163,11 @@ def test_a_full_disk_is_one_line_that_names_the_place(fresh, name):
     }
     process = subprocess.run(
         [sys.executable, "-m", "ecom_rag", *{**COMMANDS, **more}[name]],
-        cwd=fresh, input=(fresh / "s.jsonl").read_bytes(), capture_output=True,
+        cwd=fresh,
+        input=(fresh / "s.jsonl").read_bytes(),
+        capture_output=True,
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000)),
-    )  # fmt: skip
+    )
     assert process.returncode == 2, process
     lines = [line for line in process.stderr.decode().splitlines() if "ECOM_RAG_CACHE" not in line]  # full as well
     assert len(lines) == 1 and "internal error" not in lines[0]
@@ -228,8 +246,8 @@ def test_resume_is_advised_where_it_works(capsys, monkeypatch, arguments, resuma
 @pytest.mark.parametrize("kept", [True, False])
 @pytest.mark.parametrize("output", ["o.jsonl", "-", "/dev/null"])
 def test_only_a_run_that_kept_something_can_be_resumed(tmp_path, monkeypatch, output, kept):
-    from ecom_rag import jobs
     from ecom_rag.errors import is_resumable
+    from ecom_rag.files import jobs
 
     monkeypatch.chdir(tmp_path)
     with pytest.raises(KeyboardInterrupt) as raised, jobs.ResumableOutput(output, settings={}) as sink:
@@ -242,10 +260,21 @@ def test_only_a_run_that_kept_something_can_be_resumed(tmp_path, monkeypatch, ou
 @pytest.mark.parametrize("after", [0.0, 0.05, 0.15, 0.4])
 def test_an_interruption_at_the_start_is_quiet(fresh, after):
     process = subprocess.Popen(
-        [sys.executable, "-c", "import signal; signal.signal(signal.SIGINT, signal.default_int_handler);"
-         "print('up', flush=True); from ecom_rag.__main__ import main; main()", "recall", "-", *RECALL[2:], "-"],
-        cwd=fresh, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-    )  # fmt: skip
+        [
+            sys.executable,
+            "-c",
+            "import signal; signal.signal(signal.SIGINT, signal.default_int_handler);"
+            "print('up', flush=True); from ecom_rag.__main__ import main; main()",
+            "recall",
+            "-",
+            *RECALL[2:],
+            "-",
+        ],
+        cwd=fresh,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
     process.stdout.readline()
     try:
         process.wait(after + 0.1)

@@ -6,8 +6,8 @@ from typer.testing import CliRunner
 
 from ecom_rag.cli import app
 from ecom_rag.evaluation import tables
-from ecom_rag.keys import written
-from ecom_rag.retrieval.bank import SeedBank
+from ecom_rag.files.keys import written
+from ecom_rag.seeds.bank import SeedBank
 
 ODD = st.text(st.sampled_from("\x1b\x07\x9b\r\u202ea[31mb"), min_size=1)
 

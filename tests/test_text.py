@@ -3,7 +3,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ecom_rag.errors import UsageError
-from ecom_rag.text import Analyzer
+from ecom_rag.text.analysis import Analyzer
 
 
 def terms(text, **options):

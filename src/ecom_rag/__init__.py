@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from ecom_rag import environment, errors
+from ecom_rag._version import __version__
 from ecom_rag.errors import (
     BankError,
     EcomRagError,
@@ -19,7 +20,6 @@ from ecom_rag.errors import (
 
 environment.prepare()  # before any other library loads
 
-__version__ = "0.1.0"
 
 _EXPORTS = {
     "CrossEncoder": "ecom_rag.models",
@@ -27,20 +27,21 @@ _EXPORTS = {
     "Encoder": "ecom_rag.models",
     "Pipeline": "ecom_rag.pipeline",
     "Recall": "ecom_rag.pipeline",
-    "SeedBank": "ecom_rag.retrieval.bank",
+    "SeedBank": "ecom_rag.seeds.bank",
     "Seeds": "ecom_rag.pipeline",
-    "mine": "ecom_rag.training.mining",
-    "mine_file": "ecom_rag.training.mining",
+    "mine": "ecom_rag.mining",
+    "mine_file": "ecom_rag.mining",
     "recall_file": "ecom_rag.pipeline",
     "rerank": "ecom_rag.pipeline",
     "rerank_file": "ecom_rag.pipeline",
     "score": "ecom_rag.pipeline",
     "score_file": "ecom_rag.pipeline",
-    "teach": "ecom_rag.training.teaching",
-    "teach_file": "ecom_rag.training.teaching",
+    "teach": "ecom_rag.mining.teaching",
+    "teach_file": "ecom_rag.mining.teaching",
     "train": "ecom_rag.training.start",
 }
-_MODULES = ("evaluation", "models", "pipeline", "records", "retrieval", "training")
+_MODULES = {name: f"ecom_rag.{name}" for name in ("evaluation", "models", "pipeline", "retrieval", "training")}
+_MODULES["records"] = "ecom_rag.files.records"
 __all__ = [
     "BankError",
     "CrossEncoder",
@@ -71,19 +72,19 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from ecom_rag.mining import mine, mine_file
+    from ecom_rag.mining.teaching import teach, teach_file
     from ecom_rag.models import CrossEncoder, Embeddings, Encoder
     from ecom_rag.pipeline import Pipeline, Recall, Seeds, recall_file, rerank, rerank_file, score, score_file
-    from ecom_rag.retrieval.bank import SeedBank
-    from ecom_rag.training.mining import mine, mine_file
+    from ecom_rag.seeds.bank import SeedBank
     from ecom_rag.training.start import train
-    from ecom_rag.training.teaching import teach, teach_file
 
 
 def __getattr__(name: str) -> Any:
     if name in _EXPORTS:
         return getattr(import_module(_EXPORTS[name]), name)
     if name in _MODULES:
-        return import_module(f"ecom_rag.{name}")
+        return import_module(_MODULES[name])
     raise AttributeError(f"module 'ecom_rag' has no attribute {name!r}")
 
 

@@ -9,14 +9,14 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from ecom_rag import disk, publish, records
 from ecom_rag.errors import UsageError
-from ecom_rag.identity import label_of
+from ecom_rag.files import disk, publish, records
+from ecom_rag.files.identity import label_of
+from ecom_rag.files.records import Record
 from ecom_rag.models import CrossEncoder, Encoder
 from ecom_rag.pipeline import Recall, recall_file
-from ecom_rag.printing import printable
-from ecom_rag.records import Record
-from ecom_rag.retrieval.rerank import rerank
+from ecom_rag.pipeline.reranking import rerank
+from ecom_rag.text.printing import printable
 
 _SAMPLES = ("seeds.jsonl", "listings.jsonl")
 _RESULTS = ("recalled.jsonl", "reranked.jsonl")
@@ -91,8 +91,10 @@ def _check_folder(target: Path) -> None:
     if made_here and not any((target / name).is_symlink() for name in there):
         return
     if target.exists() and any(target.iterdir()):
-        raise UsageError(f"{target}: holds files that the demo did not make, or made in another version; name a new"
-                         " folder with --folder")  # fmt: skip
+        raise UsageError(
+            f"{target}: holds files that the demo did not make, or made in another version; name a new"
+            " folder with --folder"
+        )
 
 
 def _is_sample(path: Path, name: str) -> bool:

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from ecom_rag.cache import kernels_folder
+from ecom_rag.files.cache import kernels_folder
 
 _REPORT_NOTHING = {
     "HF_HUB_DISABLE_TELEMETRY": "1",  # huggingface_hub, for transformers, datasets, accelerate and their like too

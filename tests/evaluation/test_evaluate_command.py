@@ -9,9 +9,9 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from ecom_rag import records
 from ecom_rag.evaluation import evaluate_run
-from ecom_rag.evaluation.formats import read_qrels, read_run
+from ecom_rag.files import records
+from ecom_rag.files.formats import read_qrels, read_run
 from ecom_rag.retrieval.learned_fusion import load_fusion
 
 LABELS = ["counterfeit", "假货", "<b>off & on</b>"]
@@ -97,9 +97,19 @@ def test_judgements(folder, run_here):
     names = ("figures.json", "rows.jsonl.gz", "rows.parquet", "report.html")
     figures, rows, parquet, report = (folder / name for name in names)
     code, shown, said = run_here(
-        folder / "old.jsonl", folder / "new.jsonl", "--beir", folder, "--resamples", 200,
-        "-o", figures, "--per-query", rows, "--report", report,
-    )  # fmt: skip
+        folder / "old.jsonl",
+        folder / "new.jsonl",
+        "--beir",
+        folder,
+        "--resamples",
+        200,
+        "-o",
+        figures,
+        "--per-query",
+        rows,
+        "--report",
+        report,
+    )
     assert code == 0, said
     content = json.loads(figures.read_bytes())
     qrels = read_qrels(str(folder / "qrels" / "test.tsv"))
@@ -149,9 +159,16 @@ def test_a_route_alone_is_what_its_ranks_say(folder, run_here):
 
 def test_trec_in_and_out(folder, run_here):
     code, _, said = run_here(
-        folder / "old.jsonl", "--beir", folder, "--resamples", 100,
-        "--write-run", folder / "old.trec", "--write-qrels", folder / "qrels.txt",
-    )  # fmt: skip
+        folder / "old.jsonl",
+        "--beir",
+        folder,
+        "--resamples",
+        100,
+        "--write-run",
+        folder / "old.trec",
+        "--write-qrels",
+        folder / "qrels.txt",
+    )
     assert code == 0, said
     assert read_run(str(folder / "old.trec"))["7"][0].startswith("s")
     _, first, _ = run_here(folder / "old.trec", "--qrels", folder / "qrels.txt", "--resamples", 100, "-o", "-")
@@ -163,9 +180,20 @@ def test_trec_in_and_out(folder, run_here):
 def test_labels(folder, run_here):
     report = folder / "report.html"
     code, shown, said = run_here(
-        folder / "old.jsonl", folder / "new.jsonl", "--labels", "--votes", 3, "--positive", "假货",
-        "--resamples", 200, "-o", folder / "f.json", "--report", report,
-    )  # fmt: skip
+        folder / "old.jsonl",
+        folder / "new.jsonl",
+        "--labels",
+        "--votes",
+        3,
+        "--positive",
+        "假货",
+        "--resamples",
+        200,
+        "-o",
+        folder / "f.json",
+        "--report",
+        report,
+    )
     assert code == 0, said
     content = json.loads((folder / "f.json").read_bytes())
     old, new = content["runs"]

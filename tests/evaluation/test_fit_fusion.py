@@ -11,7 +11,7 @@ from ecom_rag.evaluation import evaluate_run
 from ecom_rag.evaluation.fit_fusion import _features, _Search, fit_fusion, judge, judge_labels
 from ecom_rag.retrieval.fusion import METHODS, fuse, gather
 from ecom_rag.retrieval.learned_fusion import LearnedFusion, load_fusion
-from ecom_rag.retrieval.topk import TopK
+from ecom_rag.retrieval.ranking import Ranking
 
 ROWS = 80
 NAMES = [f"d{row}" for row in range(ROWS)]
@@ -25,7 +25,7 @@ def world(seed, *, noise, queries=150, depth=30):
     for name, strength in noise.items():
         scores = quality + strength * rng.standard_normal((queries, ROWS))
         order = np.argsort(-scores, axis=1, kind="stable")[:, :depth]
-        routes[name] = TopK(order.astype(np.int64), np.take_along_axis(scores, order, axis=1).astype(np.float32))
+        routes[name] = Ranking(order.astype(np.int64), np.take_along_axis(scores, order, axis=1).astype(np.float32))
     best = np.argsort(-quality, axis=1)[:, :3]
     grades = [{NAMES[row]: 3 - place for place, row in enumerate(one)} for one in best.tolist()]
     return routes, grades
@@ -34,9 +34,9 @@ def world(seed, *, noise, queries=150, depth=30):
 @pytest.mark.parametrize("method", METHODS)
 def test_the_search_sees_what_fuse_and_ir_measures_see(method):
     routes, grades = world(0, noise={"bm25": 1.0, "dense": 0.7, "variant": 2.0}, queries=40, depth=6)
-    routes["bm25"].ids[:9, 2:] = -1  # short lists, and a query where a route found nothing
+    routes["bm25"].rows[:9, 2:] = -1  # short lists, and a query where a route found nothing
     routes["bm25"].scores[:9, 2:] = -np.inf
-    routes["dense"].ids[3], routes["dense"].scores[3] = -1, -np.inf
+    routes["dense"].rows[3], routes["dense"].scores[3] = -1, -np.inf
     candidates = gather(routes)
     judged = judge(candidates, [NAMES] * 40, grades, k=5)
     weights = np.array([[0.2, 0.7, 0.1], [1.0, 0.0, 0.0], [0.0, 0.5, 0.5]])
@@ -44,7 +44,7 @@ def test_the_search_sees_what_fuse_and_ir_measures_see(method):
     qrels = {str(query): one for query, one in enumerate(grades)}
     for row, values in zip(weights, search.values(weights), strict=True):
         fused = fuse(routes, k=5, method=method, weights=dict(zip(routes, row.tolist(), strict=True)))
-        run = {str(q): [NAMES[i] for i in ids if i >= 0] for q, ids in enumerate(fused.top.ids.tolist())}
+        run = {str(q): [NAMES[i] for i in ids if i >= 0] for q, ids in enumerate(fused.rows.tolist())}
         np.testing.assert_allclose(values, evaluate_run(run, qrels, ("nDCG@5",)).of("nDCG@5"), atol=1e-6)
 
 
@@ -59,7 +59,7 @@ def test_a_useless_route_is_turned_down_and_the_gain_is_real():
     qrels = {str(query): one for query, one in enumerate(fresh_grades)}
 
     def ndcg(found):
-        run = {str(q): [NAMES[i] for i in ids if i >= 0] for q, ids in enumerate(found.top.ids.tolist())}
+        run = {str(q): [NAMES[i] for i in ids if i >= 0] for q, ids in enumerate(found.rows.tolist())}
         return evaluate_run(run, qrels, ("nDCG@10",)).means()["nDCG@10"]
 
     assert ndcg(fitted.fuse(fresh, k=10)) > ndcg(fuse(fresh, k=10)) + fitted.gain_low / 2
@@ -111,7 +111,7 @@ def test_same_seed_same_fit_and_the_file_keeps_it(tmp_path):
     fitted.save(tmp_path / "fusion.json")
     loaded = load_fusion(tmp_path / "fusion.json")
     assert loaded == fitted
-    np.testing.assert_array_equal(loaded.fuse(routes, k=9).top.ids, fitted.fuse(routes, k=9).top.ids)
+    np.testing.assert_array_equal(loaded.fuse(routes, k=9).rows, fitted.fuse(routes, k=9).rows)
     with pytest.raises(UsageError, match="fitted for the routes bm25, dense, asked for are bm25"):
         loaded.fuse({"bm25": routes["bm25"]}, k=3)
 

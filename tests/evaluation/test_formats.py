@@ -8,19 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ecom_rag import records
 from ecom_rag.errors import RecordError, UsageError
 from ecom_rag.evaluation import evaluate_run
 from ecom_rag.evaluation.contributions import evidence_of
-from ecom_rag.evaluation.formats import (
-    read_beir,
-    read_qrels,
-    read_results,
-    read_run,
-    write_qrels,
-    write_records,
-    write_run,
-)
+from ecom_rag.files import records
+from ecom_rag.files.formats import read_beir, read_qrels, read_results, read_run, write_qrels, write_records, write_run
 
 
 def test_trec_there_and_back(tmp_path):
@@ -209,4 +201,4 @@ def test_what_rerank_leaves_in_the_evidence_is_no_route():
     own = {"score": 1.0, "rank": 1}
     item = {"bm25": own, "dense": own, "retrieval": own, "retrieval_2": own, "reranker": own}
     found = evidence_of([{"topk_sim": [1.0], "topk_evidence": [item]}])
-    assert found is not None and list(found.routes) == ["bm25", "dense"]
+    assert found is not None and list(found.evidence) == ["bm25", "dense"]

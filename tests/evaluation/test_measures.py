@@ -54,8 +54,12 @@ def test_a_query_without_results_counts_0_and_an_unjudged_one_not_at_all():
     np.testing.assert_array_equal(found.values, [[1, 1], [0, 0], [0, 0]])
     assert found.means() == {"nDCG@10": pytest.approx(1 / 3), "RR@10": pytest.approx(1 / 3)}
     notes = " ".join(run_notes(run, qrels))
-    for part in ("2 of 3 judged queries have no result", "1 queries of the run are not judged (e.g. '9')",
-                 "1 judged queries have no relevant", "1 queries name a document more than once"):  # fmt: skip
+    for part in (
+        "2 of 3 judged queries have no result",
+        "1 queries of the run are not judged (e.g. '9')",
+        "1 judged queries have no relevant",
+        "1 queries name a document more than once",
+    ):
         assert part in notes
     assert "no judged document occurs in the run at all" in " ".join(run_notes({"1": ["zz"]}, qrels))
 
@@ -69,7 +73,13 @@ def test_many_results_keep_their_order():
 
 def test_names():
     assert parse_measures("ndcg@10, MRR@10 recall@100 MAP,hit@1,P(rel=2)@5") == (
-        "nDCG@10", "RR@10", "R@100", "AP", "Success@1", "P(rel=2)@5")  # fmt: skip
+        "nDCG@10",
+        "RR@10",
+        "R@100",
+        "AP",
+        "Success@1",
+        "P(rel=2)@5",
+    )
     assert parse_measures("nDCG@10 nDCG@10") == ("nDCG@10",)
     assert [cutoff(name) for name in ("nDCG@10", "AP", "P(rel=2)@5")] == [10, None, 5]
     for wrong in ("nDGC@10", "nDCG@", "nDCG@ten", "nDCG@0", "@10", "nDCG@10@5", "__import__"):

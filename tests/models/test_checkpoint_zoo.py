@@ -178,7 +178,7 @@ REFUSED = {
     "old pickle that runs": (changed(zoo.evil("pytorch_model.bin", zipped=False)), "never run"),
     "pickle that runs, by transformers": (changed(zoo.evil("pytorch_model.bin"), hidden_act="relu"), "never run"),
     "head that runs": (changed(zoo.evil("sparse_linear.pt")), "never run"),
-}  # fmt: skip
+}
 
 
 @pytest.fixture
@@ -282,8 +282,11 @@ def test_no_command_runs_or_asks_about_a_checkpoints_code(make, command, tmp_pat
     with (tmp_path / "answers").open() as answers:
         run = subprocess.run(
             [sys.executable, "-m", "ecom_rag", *COMMANDS[command].format(folder, folder).split()],
-            stdin=answers, capture_output=True, text=True, cwd=tmp_path,
-        )  # fmt: skip
+            stdin=answers,
+            capture_output=True,
+            text=True,
+            cwd=tmp_path,
+        )
         read = os.lseek(answers.fileno(), 0, os.SEEK_CUR)
     line = run.stderr.strip().splitlines()[-1]
     assert run.returncode == 2 and "own code" in line, run
@@ -306,8 +309,12 @@ def test_every_load_says_that_no_code_and_no_pickle_runs():
     from ecom_rag.models.networks import LOCAL
 
     assert LOCAL == {"trust_remote_code": False, "weights_only": True, "local_files_only": True}
-    ours_too = ("Encoder.from_pretrained", "CrossEncoder.from_pretrained", "kind.from_pretrained",
-                "getattr(models, kind).from_pretrained")  # fmt: skip
+    ours_too = (
+        "Encoder.from_pretrained",
+        "CrossEncoder.from_pretrained",
+        "kind.from_pretrained",
+        "getattr(models, kind).from_pretrained",
+    )
     seen = 0
     for where, name, options in _calls():
         if name in ("torch.load", "pickle.load", "pickle.loads", "joblib.load"):
@@ -334,8 +341,12 @@ def test_the_table_knows_every_key_that_sentence_transformers_reads_or_writes():
     from sentence_transformers.util import import_from_string
 
     renamed = {"max_seq_length", "do_lower_case", "tokenizer_name_or_path"}
-    for kind, table in ((Transformer, contents.SENTENCE_BERT), (Pooling, contents.POOLING), (Dense, contents.DENSE),
-                        (Normalize, contents.NORMALIZE)):  # fmt: skip
+    for kind, table in (
+        (Transformer, contents.SENTENCE_BERT),
+        (Pooling, contents.POOLING),
+        (Dense, contents.DENSE),
+        (Normalize, contents.NORMALIZE),
+    ):
         assert set(kind.config_keys) <= set(table), kind
         assert contents.MODULES[kind.__name__] is table
     assert set(pooling._LEGACY_POOLING_MODE_KWARGS) | set(Pooling.config_key_renames) <= set(contents.POOLING)
@@ -381,10 +392,25 @@ def test_the_command_says_what_a_name_decided_only_where_it_ends_well(tmp_path, 
     (tmp_path / "bad.jsonl").write_text("{}\n")
     for queries, code in (("seeds.jsonl", 0), ("bad.jsonl", 2)):
         run = subprocess.run(
-            [sys.executable, "-m", "ecom_rag", "score", queries, "--seeds", "seeds.jsonl", "--model", bge_folder,
-             "--runtime", "torch", "--output", "out.jsonl"],
-            capture_output=True, text=True, cwd=tmp_path,
-        )  # fmt: skip
+            [
+                sys.executable,
+                "-m",
+                "ecom_rag",
+                "score",
+                queries,
+                "--seeds",
+                "seeds.jsonl",
+                "--model",
+                bge_folder,
+                "--runtime",
+                "torch",
+                "--output",
+                "out.jsonl",
+            ],
+            capture_output=True,
+            text=True,
+            cwd=tmp_path,
+        )
         lines = run.stderr.splitlines()
         assert run.returncode == code and (code == 0 or len(lines) == 1), run  # where it ends well, other notes too
         assert ("note: bge-small-zh-tiny: is taken for a bge-zh by its name" in lines[-1]) == (code == 0)

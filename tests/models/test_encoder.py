@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from conftest import TEXTS, make_encoder
-from ecom_rag import records
 from ecom_rag.errors import EmbeddingError, ModelError, UsageError
+from ecom_rag.files import records
 from ecom_rag.models import Embeddings, Encoder
 from ecom_rag.models import checkpoint as checkpoints
 from ecom_rag.models.families import family_of
@@ -38,8 +38,11 @@ from ecom_rag.models.tokens import Tokenizer
 def test_families(name, family, pooling, query, passage):
     found = family_of(name)
     assert (found.name, found.pooling, found.query_instruction, found.passage_instruction) == (
-        family, pooling, query, passage,
-    )  # fmt: skip
+        family,
+        pooling,
+        query,
+        passage,
+    )
 
 
 @pytest.mark.parametrize("name", ["Alibaba-NLP/gte-large-en-v1.5", "Alibaba-NLP/gte-multilingual-base", "bert-base"])

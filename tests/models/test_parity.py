@@ -34,9 +34,14 @@ def flag_dense(bge_folder, mean_folder, e5_folder):
         (e5_folder, "mean", "query: "),
     ]:
         model = FlagModel(
-            str(folder), pooling_method=pooling, query_instruction_for_retrieval=instruction, use_fp16=False,
-            devices="cpu", query_max_length=MAX_LENGTH, passage_max_length=MAX_LENGTH,
-        )  # fmt: skip
+            str(folder),
+            pooling_method=pooling,
+            query_instruction_for_retrieval=instruction,
+            use_fp16=False,
+            devices="cpu",
+            query_max_length=MAX_LENGTH,
+            passage_max_length=MAX_LENGTH,
+        )
         found[folder] = model.encode_queries(TEXTS), model.encode_corpus(TEXTS)
     return found
 
@@ -48,9 +53,12 @@ def test_dense_equals_flag_embedding(request, flag_dense, which, runtime, precis
     queries, corpus = flag_dense[folder]
     passage_instruction = "" if which == "e5_folder" else None  # FlagEmbedding puts none before passages
     encoder = Encoder.from_pretrained(
-        str(folder), runtime=runtime, precision=precision, max_length=MAX_LENGTH,
+        str(folder),
+        runtime=runtime,
+        precision=precision,
+        max_length=MAX_LENGTH,
         passage_instruction=passage_instruction,
-    )  # fmt: skip
+    )
     assert cosines(encoder.encode(TEXTS, side="query").dense, queries).min() > 1 - tolerance
     assert cosines(encoder.encode(TEXTS).dense, corpus).min() > 1 - tolerance
 

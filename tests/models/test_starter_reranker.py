@@ -12,9 +12,15 @@ def test_the_packaged_starter_reranker(tmp_path, monkeypatch):
     assert sum(path.stat().st_size for path in folder.iterdir()) < 10_000_000
     monkeypatch.setenv("ECOM_RAG_CACHE", str(tmp_path))
     starter = CrossEncoder.from_pretrained("starter")
-    pairs = [("cordless drill 18 volt", text) for text in (
-        "18-Volt Cordless Drill", "18-Volt Cordless Circular Saw", "1/2 in. Corded Drill", "Drill Bit Set (18-Piece)",
-        "Kitchen Faucet with Pull-Down Sprayer",
-    )]  # fmt: skip
+    pairs = [
+        ("cordless drill 18 volt", text)
+        for text in (
+            "18-Volt Cordless Drill",
+            "18-Volt Cordless Circular Saw",
+            "1/2 in. Corded Drill",
+            "Drill Bit Set (18-Piece)",
+            "Kitchen Faucet with Pull-Down Sprayer",
+        )
+    ]
     scores = starter.score(pairs)
     assert scores.argmax() == 0 and scores[0] > scores[1:].max() + 1

@@ -160,8 +160,13 @@ def dense(*configs: dict[str, object], last: str = "Normalize") -> Callable[[Pat
         write(folder / "modules.json", modules(*kinds))
         width = 48
         for i, own in enumerate(configs, 2):
-            config = {"in_features": width, "out_features": 16, "bias": True,
-                      "activation_function": "torch.nn.modules.activation.Tanh", **own}  # fmt: skip
+            config = {
+                "in_features": width,
+                "out_features": 16,
+                "bias": True,
+                "activation_function": "torch.nn.modules.activation.Tanh",
+                **own,
+            }
             write(folder / f"{i}_Dense/config.json", config)
             torch.manual_seed(i)
             layer = torch.nn.Linear(width, 16, bias=bool(config["bias"]))

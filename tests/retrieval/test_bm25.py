@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from ecom_rag.errors import UsageError
 from ecom_rag.retrieval import postings
 from ecom_rag.retrieval.bm25 import BM25Index
-from ecom_rag.text import Analyzer
+from ecom_rag.text.analysis import Analyzer
 
 WORDS = ["red", "blue", "green", "shoe", "case", "cover", "手机壳", "数据线", "充电器", "防摔", "15", "256gb"]
 
@@ -44,8 +44,8 @@ def test_scores_are_those_of_the_formula(k1, b):
     for row, query in enumerate(index.analyzer.tokens(queries)):
         expected = brute_force(documents, query, k1, b)
         count = int((expected > 0).sum())
-        ids = found.ids[row, :count]
-        assert (found.ids[row, count:] == -1).all() and np.isneginf(found.scores[row, count:]).all()
+        ids = found.rows[row, :count]
+        assert (found.rows[row, count:] == -1).all() and np.isneginf(found.scores[row, count:]).all()
         np.testing.assert_allclose(found.scores[row, :count], expected[ids], atol=1e-5)
         np.testing.assert_allclose(found.scores[row, :count], np.sort(expected)[::-1][:count], atol=1e-5)
         ties = np.diff(found.scores[row, :count]) == 0
@@ -57,7 +57,7 @@ def test_a_worked_example():
     found = BM25Index(["red shoe", "green case case blue"]).search(["shoe", "case"], 2)
     assert found.scores[0, 0] == pytest.approx(math.log(2) / (1 + 0.9 * (0.6 + 0.4 * 2 / 3)))
     assert found.scores[1, 0] == pytest.approx(math.log(2) * 2 / (2 + 0.9 * (0.6 + 0.4 * 4 / 3)))
-    assert found.ids.tolist() == [[0, -1], [1, -1]]
+    assert found.rows.tolist() == [[0, -1], [1, -1]]
 
 
 def test_scores_agree_with_bm25s():
@@ -71,7 +71,7 @@ def test_scores_agree_with_bm25s():
     for row, query in enumerate(index.analyzer.tokens(queries)):
         expected = reference.get_scores(query)
         count = int((expected > 0).sum())
-        np.testing.assert_allclose(found.scores[row, :count], expected[found.ids[row, :count]], atol=1e-5)
+        np.testing.assert_allclose(found.scores[row, :count], expected[found.rows[row, :count]], atol=1e-5)
 
 
 @settings(max_examples=25, deadline=None)
@@ -94,9 +94,9 @@ def test_changes_end_where_a_fresh_index_does(data):
     fresh = BM25Index([texts[row] for row in live]).search(queries, len(live))
     for same in (index, BM25Index.from_arrays(index.arrays())):
         found = same.search(queries, len(texts))
-        assert found.ids.shape == fresh.ids.shape
+        assert found.rows.shape == fresh.rows.shape
         np.testing.assert_array_equal(found.scores, fresh.scores)
-        np.testing.assert_array_equal(found.ids, np.where(fresh.ids < 0, -1, np.array([*live, -1])[fresh.ids]))
+        np.testing.assert_array_equal(found.rows, np.where(fresh.rows < 0, -1, np.array([*live, -1])[fresh.rows]))
 
 
 def test_many_postings_and_few_postings_select_the_same(monkeypatch):
@@ -106,18 +106,18 @@ def test_many_postings_and_few_postings_select_the_same(monkeypatch):
     found = index.search(queries, 50)
     monkeypatch.setattr(postings, "_FEW_QUERIES", 100)
     single = [index.search([query], 50) for query in queries]
-    np.testing.assert_array_equal(found.ids, np.concatenate([one.ids for one in single]))
+    np.testing.assert_array_equal(found.rows, np.concatenate([one.rows for one in single]))
     # Rare words take the other way of selecting: their rows are gathered, not scanned.
     index.extend(["rare red"] * 3 + ["rare"])
-    assert index.search(["rare"], 10).ids[0].tolist()[:5] == [3003, 3000, 3001, 3002, -1]
+    assert index.search(["rare"], 10).rows[0].tolist()[:5] == [3003, 3000, 3001, 3002, -1]
 
 
 def test_a_filter_keeps_the_statistics():
     index = BM25Index(["red shoe", "red case", "blue shoe"])
     allowed = np.array([False, True, True])
     every, some = index.search(["red shoe"], 3), index.search(["red shoe"], 3, allowed=allowed)
-    np.testing.assert_array_equal(some.ids[0], [1, 2, -1])
-    np.testing.assert_array_equal(some.scores[0, :2], every.scores[0][np.isin(every.ids[0], [1, 2])])
+    np.testing.assert_array_equal(some.rows[0], [1, 2, -1])
+    np.testing.assert_array_equal(some.scores[0, :2], every.scores[0][np.isin(every.rows[0], [1, 2])])
     with pytest.raises(ValueError, match="one for each"):
         index.search(["red"], 1, allowed=allowed[:2])
 
@@ -130,7 +130,7 @@ def test_snapshots_are_mapped_and_grow(tmp_path):
     mapped = BM25Index.from_arrays({p.stem: np.load(p, mmap_mode="r") for p in tmp_path.iterdir()})
     mapped.extend(["手机壳 new", "red"])
     mapped.remove(np.array([3]))
-    assert mapped.search(["手机壳", "red", "new"], 4).ids.tolist() == [[1, 2], [-1, -1], [2, -1]]
+    assert mapped.search(["手机壳", "red", "new"], 4).rows.tolist() == [[1, 2], [-1, -1], [2, -1]]
     assert len(mapped) == 4
 
 
@@ -141,12 +141,12 @@ def test_another_analyzer_is_refused():
 
 
 def test_edges():
-    assert BM25Index().search(["red"], 5).ids.shape == (1, 0)
-    assert BM25Index([""]).search(["red"], 5).ids.tolist() == [[-1]]
-    assert BM25Index(["red"]).search([], 5).ids.shape == (0, 1)
+    assert BM25Index().search(["red"], 5).rows.shape == (1, 0)
+    assert BM25Index([""]).search(["red"], 5).rows.tolist() == [[-1]]
+    assert BM25Index(["red"]).search([], 5).rows.shape == (0, 1)
     empty = BM25Index.from_arrays(BM25Index().arrays())
     empty.extend(["red"])
-    assert empty.search(["red"], 9).ids.tolist() == [[0]]
+    assert empty.search(["red"], 9).rows.tolist() == [[0]]
     with pytest.raises(IndexError):
         empty.remove(np.array([7]))
     for k1, b in ((-1, 0.5), (1, 1.5), (float("nan"), 0.5)):

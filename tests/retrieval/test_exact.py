@@ -9,8 +9,8 @@ from scipy.sparse import random as random_sparse
 
 from ecom_rag.errors import EmbeddingError, UsageError
 from ecom_rag.models.embeddings import Embeddings, Ragged
-from ecom_rag.retrieval import DenseIndex, HybridIndex, MultiVectorIndex, SparseIndex, pair_scores
-from ecom_rag.retrieval.topk import TopK, select
+from ecom_rag.retrieval import DenseIndex, MultiVectorIndex, SparseIndex, hybrid, pair_scores
+from ecom_rag.retrieval.topk import select
 
 
 def unit(rng, *shape):
@@ -20,7 +20,7 @@ def unit(rng, *shape):
 
 def assert_exact(found, scores, k, tolerance=2e-6):
     """Each returned score is right, and nothing better was left out; equal scores stand in row order."""
-    for ids, values, row in zip(found.ids, found.scores, scores, strict=True):
+    for ids, values, row in zip(found.rows, found.scores, scores, strict=True):
         assert len(set(ids.tolist())) == len(ids)
         np.testing.assert_allclose(values, row[ids], atol=tolerance)
         np.testing.assert_allclose(values, np.sort(row)[::-1][:k], atol=tolerance)
@@ -51,9 +51,9 @@ def test_equal_rows_come_in_row_order(rough):
     rng = np.random.default_rng(2)
     seeds = np.repeat(unit(rng, 700, 16), 5, axis=0)
     found = DenseIndex(seeds, rough=rough).search(seeds[:20:5], 5)
-    np.testing.assert_array_equal(found.ids, np.arange(20).reshape(4, 5))
+    np.testing.assert_array_equal(found.rows, np.arange(20).reshape(4, 5))
     same = DenseIndex(np.ones((3000, 8), np.float32), rough=rough).search(np.ones((2, 8), np.float32), 7)
-    np.testing.assert_array_equal(same.ids, np.tile(np.arange(7), (2, 1)))
+    np.testing.assert_array_equal(same.rows, np.tile(np.arange(7), (2, 1)))
 
 
 def test_negative_and_ascending_scores():
@@ -62,7 +62,7 @@ def test_negative_and_ascending_scores():
     asked = np.ones((2, 4), np.float32)
     for rough in ("bf16", "fp32"):
         found = DenseIndex(seeds, rough=rough).search(asked, 9)
-        np.testing.assert_array_equal(found.ids[0], np.arange(4999, 4990, -1))
+        np.testing.assert_array_equal(found.rows[0], np.arange(4999, 4990, -1))
 
 
 def test_score_does_not_depend_on_company():
@@ -72,7 +72,7 @@ def test_score_does_not_depend_on_company():
     together = index.search(asked, 10)
     for i in (0, 17, 49):
         alone = index.search(asked[i : i + 1], 10)
-        np.testing.assert_array_equal(alone.ids[0], together.ids[i])
+        np.testing.assert_array_equal(alone.rows[0], together.rows[i])
         np.testing.assert_array_equal(alone.scores[0], together.scores[i])
 
 
@@ -85,8 +85,8 @@ def test_dense_property(n, k, seed):
     scores = asked @ seeds.T
     expected = np.argsort(-scores, axis=1, kind="stable")[:, : min(k, n)]
     for rough in ("bf16", "fp32"):
-        np.testing.assert_array_equal(DenseIndex(seeds, rough=rough).search(asked, k).ids, expected)
-    np.testing.assert_array_equal(select(scores, min(k, n)).ids, expected)
+        np.testing.assert_array_equal(DenseIndex(seeds, rough=rough).search(asked, k).rows, expected)
+    np.testing.assert_array_equal(select(scores, min(k, n)).rows, expected)
 
 
 def test_wrong_embeddings_are_refused():
@@ -114,7 +114,7 @@ def test_sparse_equals_scipy_and_drops_rows_that_share_nothing():
     index = SparseIndex(seeds)
     np.testing.assert_allclose(index.scores(asked), scores, atol=1e-5)
     found = index.search(asked, 500)
-    for ids, values, row in zip(found.ids, found.scores, scores, strict=True):
+    for ids, values, row in zip(found.rows, found.scores, scores, strict=True):
         count = (row > 0).sum()
         assert (ids[count:] == -1).all() and np.isneginf(values[count:]).all()
         np.testing.assert_allclose(values[:count], np.sort(row)[::-1][:count], atol=1e-5)
@@ -151,28 +151,67 @@ def test_worked_max_sim():
     assert MultiVectorIndex(document).scores(query)[0, 0] == pytest.approx(0.8)
 
 
-def test_hybrid_is_the_weighted_mean_with_ranks_of_each_output():
-    rng = np.random.default_rng(6)
-    seeds = Embeddings(unit(rng, 80, 16), sparse_rows(rng, 80), ragged(rng, 80))
-    asked = Embeddings(unit(rng, 7, 16), sparse_rows(rng, 7), ragged(rng, 7))
-    weights = (2.0, 0.5, 1.0)
-    found, evidence = HybridIndex(seeds, weights).search(asked, 12)
-    by_output = {
+def hybrid_seeds(rng, count):
+    return Embeddings(unit(rng, count, 16), sparse_rows(rng, count), ragged(rng, count))
+
+
+def indexes_of(seeds):
+    parts = {"dense": DenseIndex, "sparse": SparseIndex, "multivector": MultiVectorIndex}
+    return {name: kind(getattr(seeds, name)) for name, kind in parts.items()}
+
+
+def hybrid_scores(asked, seeds):
+    return {
         "dense": asked.dense @ seeds.dense.T,
         "sparse": (asked.sparse @ seeds.sparse.T).toarray(),
         "multivector": MultiVectorIndex(seeds.multivector).scores(asked.multivector),
     }
+
+
+def test_hybrid_is_the_weighted_mean_with_ranks_of_each_output():
+    rng = np.random.default_rng(6)
+    seeds, asked = hybrid_seeds(rng, 80), hybrid_seeds(rng, 7)
+    weights = (2.0, 0.5, 1.0)
+    found = hybrid.search(indexes_of(seeds), asked, 12, weights=weights)
+    by_output = hybrid_scores(asked, seeds)
     mixed = sum(w * s for w, s in zip(weights, by_output.values(), strict=True)) / 3.5
     assert_exact(found, mixed, 12)
     for name, scores in by_output.items():
         ranks = np.argsort(np.argsort(-scores, axis=1, kind="stable"), axis=1, kind="stable") + 1
-        np.testing.assert_array_equal(evidence[name].ids, np.take_along_axis(ranks, found.ids, axis=1))
+        np.testing.assert_array_equal(found.evidence[name].ranks, np.take_along_axis(ranks, found.rows, axis=1))
+        own = np.take_along_axis(scores, found.rows, axis=1)
+        np.testing.assert_allclose(found.evidence[name].scores, own, atol=1e-6)
     pairs = np.array([[q, d] for q in range(7) for d in range(80)])
     scored = pair_scores(asked, seeds, pairs, weights)
     for name, scores in {**by_output, "hybrid": mixed}.items():
         np.testing.assert_allclose(scored[name], scores.ravel(), atol=1e-5)
     with pytest.raises(UsageError, match="three numbers"):
-        HybridIndex(seeds, (1.0, 1.0))
+        hybrid.search(indexes_of(seeds), asked, 12, weights=(1.0, 1.0))
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(1, 40), st.integers(0, 40), st.floats(0, 1), st.floats(0, 1), st.integers(0, 10**6))
+def test_hybrid_after_changes_and_under_a_filter_equals_brute_force(first, later, gone, allowed, seed):
+    rng = np.random.default_rng(seed)
+    seeds, asked = hybrid_seeds(rng, first + later), hybrid_seeds(rng, 3)
+    indexes = indexes_of(seeds.take(np.arange(first)))
+    weights = rng.permutation([0.0, 1.0, 2.5])
+    removed, mask = rng.random(first + later) < gone, rng.random(first + later) < allowed
+    for name, index in indexes.items():
+        index.extend(getattr(seeds.take(np.arange(first, first + later)), name))
+        index.remove(np.flatnonzero(removed))
+    found = hybrid.search(indexes, asked, 9, weights=weights, allowed=mask)
+    left = np.flatnonzero(mask & ~removed)
+    by_output = hybrid_scores(asked, seeds)
+    mixed = sum(w * s for w, s in zip(weights, by_output.values(), strict=True)) / 3.5
+    assert found.rows.shape == (3, min(9, len(left)))
+    expected = -np.sort(-mixed[:, left], axis=1)[:, : found.rows.shape[1]]
+    np.testing.assert_allclose(found.scores, expected, atol=1e-6)
+    assert np.isin(found.rows, left).all()
+    for name, scores in by_output.items():
+        own = np.take_along_axis(scores, found.rows, axis=1)
+        better = (scores[:, None, left] > own[:, :, None] + 1e-6).sum(axis=2)
+        assert (found.evidence[name].ranks > better).all()
 
 
 @pytest.mark.parametrize("rough", ["bf16", "fp32"])
@@ -196,14 +235,14 @@ def test_dense_after_changes_equals_a_fresh_index(rough, sizes, k, share, seed):
     fresh = DenseIndex(rows[survivors], rough=rough).search(asked, k)
     for same in (index, DenseIndex.from_arrays(index.arrays())):
         found = same.search(asked, k)
-        np.testing.assert_array_equal(found.ids, survivors[fresh.ids] if fresh.ids.size else fresh.ids)
+        np.testing.assert_array_equal(found.rows, survivors[fresh.rows] if fresh.rows.size else fresh.rows)
         np.testing.assert_array_equal(found.scores, fresh.scores)
         allowed = rng.random(len(rows)) < share
         some = same.search(asked, k, allowed=allowed)
         kept = np.flatnonzero(allowed & live)
         few = DenseIndex(rows[kept], rough=rough).search(asked, k)
-        np.testing.assert_array_equal(some.ids[:, : len(kept)], kept[few.ids] if few.ids.size else few.ids)
-        assert (some.ids[:, len(kept) :] == -1).all()
+        np.testing.assert_array_equal(some.rows[:, : len(kept)], kept[few.rows] if few.rows.size else few.rows)
+        assert (some.rows[:, len(kept) :] == -1).all()
 
 
 def test_dense_snapshot_is_usable_memory_mapped(tmp_path):
@@ -218,7 +257,7 @@ def test_dense_snapshot_is_usable_memory_mapped(tmp_path):
     again.extend(more)
     expected = DenseIndex(np.concatenate([rows, more])).search(asked, 12)
     found = again.search(asked, 12)
-    np.testing.assert_array_equal(found.ids, expected.ids)
+    np.testing.assert_array_equal(found.rows, expected.rows)
     np.testing.assert_array_equal(found.scores, expected.scores)
 
 
@@ -244,23 +283,23 @@ def test_multivector_after_changes_equals_a_fresh_index(tmp_path):
     mapped = MultiVectorIndex.from_arrays({p.stem: np.load(p, mmap_mode="r") for p in tmp_path.iterdir()})
     for same in (index, mapped):
         found = same.search(queries, 10)
-        np.testing.assert_array_equal(found.ids, survivors[expected.ids])
+        np.testing.assert_array_equal(found.rows, survivors[expected.rows])
         np.testing.assert_allclose(found.scores, expected.scores, atol=1e-6)
     allowed = np.arange(60) % 2 == 0
     some = index.search(queries, 60, allowed=allowed)
-    assert set(some.ids[0].tolist()) - {-1} == set(np.flatnonzero(allowed).tolist()) - set(gone.tolist())
+    assert set(some.rows[0].tolist()) - {-1} == set(np.flatnonzero(allowed).tolist()) - set(gone.tolist())
 
 
 def test_multivector_over_candidates_equals_the_search_where_they_hold_the_best():
     rng = np.random.default_rng(12)
     index, queries = MultiVectorIndex(ragged(rng, 80)), ragged(rng, 5)
     full = index.search(queries, 30)
-    shuffled = TopK(rng.permuted(full.ids, axis=1), full.scores)
-    shuffled.ids[0, 5:] = -1
+    shuffled = rng.permuted(full.rows, axis=1)
+    shuffled[0, 5:] = -1
     found = index.rescore(queries, shuffled, 10)
-    np.testing.assert_array_equal(found.ids[1:], full.ids[1:, :10])
+    np.testing.assert_array_equal(found.rows[1:], full.rows[1:, :10])
     np.testing.assert_allclose(found.scores[1:], full.scores[1:, :10], atol=1e-6)
-    assert set(found.ids[0].tolist()) == set(shuffled.ids[0, :5].tolist()) | {-1}
+    assert set(found.rows[0].tolist()) == set(shuffled[0, :5].tolist()) | {-1}
 
 
 @pytest.mark.parametrize("rough", ["fp32", "bf16"])
@@ -272,4 +311,4 @@ def test_longer_rows_that_come_later_widen_the_bounds(rough):
     assert index._norm >= np.linalg.norm(later - index._centre, axis=1).max() * 0.999
     queries = rng.standard_normal((4, 16)).astype(np.float32)
     exact = queries.astype(np.float64) @ np.concatenate([first, later]).T.astype(np.float64)
-    assert np.array_equal(index.search(queries, 5).ids, np.argsort(-exact, axis=1)[:, :5])
+    assert np.array_equal(index.search(queries, 5).rows, np.argsort(-exact, axis=1)[:, :5])

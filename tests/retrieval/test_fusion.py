@@ -8,16 +8,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ecom_rag.errors import UsageError
-from ecom_rag.retrieval.fusion import METHODS, evidence_lists, fuse, gather
-from ecom_rag.retrieval.topk import TopK
+from ecom_rag.files.results import evidence_lists
+from ecom_rag.retrieval.fusion import METHODS, fuse, gather
+from ecom_rag.retrieval.ranking import Ranking
 
 
 def topk(*lists, depth=None):
-    """Lists of (row, score) a query as a TopK."""
-    found = TopK.empty(len(lists), depth or max((len(one) for one in lists), default=0))
+    """Lists of (row, score) a query as a Ranking."""
+    found = Ranking.empty(len(lists), depth or max((len(one) for one in lists), default=0))
     for query, one in enumerate(lists):
         for rank, (row, score) in enumerate(one):
-            found.ids[query, rank], found.scores[query, rank] = row, score
+            found.rows[query, rank], found.scores[query, rank] = row, score
     return found
 
 
@@ -25,7 +26,7 @@ def slow(routes, query, k, method, weights, constant):
     """The definitions of the module's table, one candidate at a time."""
     total, by_route = {}, {}
     for name, found in routes.items():
-        pairs = [(int(i), float(s)) for i, s in zip(found.ids[query], found.scores[query], strict=True) if i >= 0]
+        pairs = [(int(i), float(s)) for i, s in zip(found.rows[query], found.scores[query], strict=True) if i >= 0]
         by_route[name] = {row: (score, rank) for rank, (row, score) in enumerate(pairs, start=1)}
         if weights[name] == 0:
             continue
@@ -54,9 +55,9 @@ def random_routes(rng, queries, rows, depth, *, ties):
     for name in ("bm25", "dense", "variant"):
         scores = rng.integers(0, 4, (queries, rows)) if ties else rng.standard_normal((queries, rows))
         order = np.argsort(-scores, axis=1, kind="stable")[:, :depth]
-        found = TopK(order.astype(np.int64), np.take_along_axis(scores, order, axis=1).astype(np.float32))
+        found = Ranking(order.astype(np.int64), np.take_along_axis(scores, order, axis=1).astype(np.float32))
         for query, count in enumerate(rng.integers(0, order.shape[1] + 1, queries)):
-            found.ids[query, count:], found.scores[query, count:] = -1, -np.inf
+            found.rows[query, count:], found.scores[query, count:] = -1, -np.inf
         routes[name] = found
     return routes
 
@@ -65,15 +66,19 @@ def test_worked_example():
     """Two lists of three, by reciprocal rank and by weighted scores."""
     fused = fuse({"bm25": topk([(3, 9.0), (7, 6.0), (5, 3.0)]), "dense": topk([(4, 0.9), (7, 0.8), (3, 0.4)])}, k=4)
     expected = [(3, 1 / 61 + 1 / 63), (7, 2 / 62), (4, 1 / 61), (5, 1 / 63)]
-    assert fused.top.ids.tolist() == [[row for row, _ in expected]]
-    np.testing.assert_allclose(fused.top.scores[0], [score for _, score in expected], rtol=1e-6)
-    assert fused.routes["bm25"].ranks.tolist() == [[1, 2, 0, 3]]
-    np.testing.assert_array_equal(fused.routes["dense"].scores, np.float32([[0.4, 0.8, 0.9, np.nan]]))
+    assert fused.rows.tolist() == [[row for row, _ in expected]]
+    np.testing.assert_allclose(fused.scores[0], [score for _, score in expected], rtol=1e-6)
+    assert fused.evidence["bm25"].ranks.tolist() == [[1, 2, 0, 3]]
+    np.testing.assert_array_equal(fused.evidence["dense"].scores, np.float32([[0.4, 0.8, 0.9, np.nan]]))
     assert evidence_lists(fused)[0][2] == {"dense": {"score": 0.9, "rank": 1}}
-    by_score = fuse({"bm25": topk([(3, 9.0), (7, 6.0), (5, 3.0)]), "dense": topk([(4, 0.9), (7, 0.8), (3, 0.4)])},
-                    k=4, method="minmax", weights={"bm25": 3, "dense": 1})  # fmt: skip
-    assert by_score.top.ids.tolist() == [[3, 7, 4, 5]]
-    np.testing.assert_allclose(by_score.top.scores[0], [0.75, 0.375 + 0.2, 0.25, 0], rtol=1e-6)
+    by_score = fuse(
+        {"bm25": topk([(3, 9.0), (7, 6.0), (5, 3.0)]), "dense": topk([(4, 0.9), (7, 0.8), (3, 0.4)])},
+        k=4,
+        method="minmax",
+        weights={"bm25": 3, "dense": 1},
+    )
+    assert by_score.rows.tolist() == [[3, 7, 4, 5]]
+    np.testing.assert_allclose(by_score.scores[0], [0.75, 0.375 + 0.2, 0.25, 0], rtol=1e-6)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -86,16 +91,16 @@ def test_equals_the_slow_one(method, seed, rows, k, ties, weight):
     fused = fuse(routes, k=k, method=method, weights=weights, rrf_constant=10)
     for query in range(3):
         expected, by_route = slow(routes, query, k, method, weights, 10)
-        ids = [row for row in fused.top.ids[query].tolist() if row >= 0]
+        ids = [row for row in fused.rows[query].tolist() if row >= 0]
         assert len(ids) == len(expected)
-        np.testing.assert_allclose(fused.top.scores[query, : len(ids)], [s for _, s in expected], rtol=1e-5, atol=1e-7)
-        assert np.isneginf(fused.top.scores[query, len(ids) :]).all()
-        scores = fused.top.scores[query, : len(ids)].tolist()
+        np.testing.assert_allclose(fused.scores[query, : len(ids)], [s for _, s in expected], rtol=1e-5, atol=1e-7)
+        assert np.isneginf(fused.scores[query, len(ids) :]).all()
+        scores = fused.scores[query, : len(ids)].tolist()
         pairs = list(zip(scores, ids, strict=True))
         assert pairs == sorted(pairs, key=lambda pair: (-pair[0], pair[1]))
         if not ties:
             assert ids == [row for row, _ in expected]
-        for name, evidence in fused.routes.items():
+        for name, evidence in fused.evidence.items():
             for place, row in enumerate(ids):
                 score, rank = by_route[name].get(row, (math.nan, 0))
                 assert evidence.ranks[query, place] == rank
@@ -109,38 +114,38 @@ def test_one_route_keeps_its_order_and_the_order_of_routes_is_nothing(method):
     rng = np.random.default_rng(1)
     routes = random_routes(rng, 40, 60, 20, ties=False)
     alone = fuse({"dense": routes["dense"]}, k=20, method=method)
-    np.testing.assert_array_equal(alone.top.ids, routes["dense"].ids)
+    np.testing.assert_array_equal(alone.rows, routes["dense"].rows)
     fused = fuse(routes, k=30, method=method)
     turned = fuse(dict(reversed(routes.items())), k=30, method=method)
-    np.testing.assert_allclose(fused.top.scores, turned.top.scores, rtol=1e-6)
+    np.testing.assert_allclose(fused.scores, turned.scores, rtol=1e-6)
     heavier = fuse(routes, k=30, method=method, weights=dict.fromkeys(routes, 4.0))
-    np.testing.assert_array_equal(fused.top.ids, heavier.top.ids)
+    np.testing.assert_array_equal(fused.rows, heavier.rows)
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_lone_candidate_is_no_miss(method):
     """bm25 found one row only: it must stand above the rows that neither route liked."""
     routes = {"bm25": topk([(9, 7.5)]), "dense": topk([(1, 0.9), (2, 0.5), (3, 0.2)])}
-    assert fuse(routes, k=4, method=method).top.ids[0].tolist().index(9) < 3
+    assert fuse(routes, k=4, method=method).rows[0].tolist().index(9) < 3
 
 
 def test_ties_and_empty_routes():
     routes = {"bm25": topk([(8, 1.0), (2, 1.0)], []), "dense": topk([(2, 1.0), (8, 1.0)], [])}
     fused = fuse(routes, k=5)
-    assert fused.top.ids.tolist() == [[2, 8], [-1, -1]]
+    assert fused.rows.tolist() == [[2, 8], [-1, -1]]
     assert evidence_lists(fused)[1] == []
-    nothing = fuse({"bm25": TopK.empty(3, 0), "dense": TopK.empty(3, 4)}, k=5, method="zscore")
-    assert nothing.top.ids.shape == (3, 0)
-    unasked = fuse({"bm25": TopK.empty(0, 5)}, k=5)
-    assert unasked.top.ids.shape[0] == 0 and evidence_lists(unasked) == []
-    assert gather({"bm25": TopK.empty(2, 0)}).ids.shape == (2, 0)
+    nothing = fuse({"bm25": Ranking.empty(3, 0), "dense": Ranking.empty(3, 4)}, k=5, method="zscore")
+    assert nothing.rows.shape == (3, 0)
+    unasked = fuse({"bm25": Ranking.empty(0, 5)}, k=5)
+    assert unasked.rows.shape[0] == 0 and evidence_lists(unasked) == []
+    assert gather({"bm25": Ranking.empty(2, 0)}).rows.shape == (2, 0)
 
 
 def test_a_route_of_weight_0_gives_evidence_only():
     routes = {"bm25": topk([(1, 5.0), (2, 4.0)]), "dense": topk([(3, 0.9), (2, 0.8)])}
     fused = fuse(routes, k=9, weights={"bm25": 1, "dense": 0})
-    assert fused.top.ids.tolist() == [[1, 2, -1]]
-    assert fused.routes["dense"].ranks.tolist() == [[0, 2, 0]]
+    assert fused.rows.tolist() == [[1, 2, -1]]
+    assert fused.evidence["dense"].ranks.tolist() == [[0, 2, 0]]
 
 
 def test_mistakes():

@@ -30,7 +30,7 @@ def test_changes_end_where_a_fresh_index_does(monkeypatch, tmp_path):
     for same in (index, mapped):
         found = same.search(queries, 1000)
         np.testing.assert_array_equal(found.scores, expected.scores)
-        np.testing.assert_array_equal(found.ids, np.where(expected.ids < 0, -1, live[expected.ids]))
+        np.testing.assert_array_equal(found.rows, np.where(expected.rows < 0, -1, live[expected.rows]))
     mapped.extend(every[:2])
     assert len(mapped) == len(index) + 2
     # Rows that are filtered away are no result; those that remain keep their scores.
@@ -39,7 +39,7 @@ def test_changes_end_where_a_fresh_index_does(monkeypatch, tmp_path):
     some = index.search(queries, 1000, allowed=allowed)
     dense = (queries @ every.T).toarray()
     for row in range(9):
-        ids = some.ids[row][some.ids[row] >= 0]
+        ids = some.rows[row][some.rows[row] >= 0]
         assert set(ids) == set(np.flatnonzero((dense[row] > 0) & allowed))
         np.testing.assert_allclose(some.scores[row, : len(ids)], dense[row][ids], rtol=1e-5)
 

@@ -23,9 +23,9 @@ def test_selection_is_that_of_a_full_sort(columns, k, floor):
     scores[3] = rng.standard_normal(columns)
     found = select(scores, k, floor=floor)
     for row in range(6):
-        np.testing.assert_array_equal(found.ids[row], slow(scores[row], k, floor))
-        at = found.ids[row] >= 0
-        np.testing.assert_array_equal(found.scores[row, at], scores[row, found.ids[row, at]])
+        np.testing.assert_array_equal(found.rows[row], slow(scores[row], k, floor))
+        at = found.rows[row] >= 0
+        np.testing.assert_array_equal(found.scores[row, at], scores[row, found.rows[row, at]])
 
 
 @pytest.mark.parametrize("share", [0.01, 0.1, 0.5])
@@ -35,7 +35,7 @@ def test_gathered_and_scanned_rows_are_selected_alike(share):
     dense = np.where(rng.random((20_000, 1)) < share, rng.integers(1, 50, (20_000, 1)), 0).astype(np.float32)
     found = SparseIndex(csr_matrix(dense)).search(csr_matrix(np.ones((5, 1), np.float32)), 3)
     for row in range(5):
-        np.testing.assert_array_equal(found.ids[row], slow(dense[:, 0], 3, 0))
+        np.testing.assert_array_equal(found.rows[row], slow(dense[:, 0], 3, 0))
 
 
 def test_negative_weights_are_refused():

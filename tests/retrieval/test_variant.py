@@ -33,13 +33,13 @@ SEEDS = [
 )
 def test_evasive_spellings_are_found(query, row):
     found = VariantIndex(SEEDS).search([query], 3)
-    assert found.ids[0, 0] == row
+    assert found.rows[0, 0] == row
     assert 0.4 <= found.scores[0, 0] <= 1
 
 
 @pytest.mark.parametrize("query", [*SEEDS, "手机壳", "纯棉儿童袜子", "", "!", "a", "🙂"])
 def test_clean_queries_find_nothing(query):
-    assert (VariantIndex(SEEDS).search([query], 3).ids == -1).all()
+    assert (VariantIndex(SEEDS).search([query], 3).rows == -1).all()
 
 
 def slow_search(rows, query, floor, margin):
@@ -75,7 +75,7 @@ def slow_search(rows, query, floor, margin):
 def test_scores_are_those_of_the_formula(query):
     found = VariantIndex(SEEDS, floor=0.1, margin=0.05).search([query], 6)
     expected = slow_search(SEEDS, query, 0.1, 0.05)
-    ids = found.ids[0][found.ids[0] >= 0]
+    ids = found.rows[0][found.rows[0] >= 0]
     assert expected and set(ids) == set(expected)
     np.testing.assert_allclose(found.scores[0, : len(ids)], [expected[row] for row in ids], atol=1e-5)
     assert (np.diff(found.scores[0, : len(ids)]) <= 0).all()
@@ -97,11 +97,11 @@ def test_changes_end_where_a_fresh_index_does(data):
     live = np.flatnonzero(index.arrays()["live"])
     queries = [text.replace("微", "威").replace("香", "相").replace("正", "政") for text in texts[::5]]
     fresh = VariantIndex([texts[row] for row in live]).search(queries, 10)
-    assert (fresh.ids >= 0).any()
+    assert (fresh.rows >= 0).any()
     for same in (index, VariantIndex.from_arrays(index.arrays())):
         found = same.search(queries, 10)
         np.testing.assert_array_equal(found.scores, fresh.scores)
-        np.testing.assert_array_equal(found.ids, np.where(fresh.ids < 0, -1, live[fresh.ids]))
+        np.testing.assert_array_equal(found.rows, np.where(fresh.rows < 0, -1, live[fresh.rows]))
 
 
 @settings(max_examples=20, deadline=None)
@@ -114,7 +114,7 @@ def test_a_long_query_finds_what_it_would_pair_by_pair(parts):
         plain = index.search(queries, 3)
         patch.setattr(variant, "_MANY", 20)
         summed = index.search(queries, 3)
-    assert plain.ids[0, 0] == 0 and summed.ids.tolist() == plain.ids.tolist()
+    assert plain.rows[0, 0] == 0 and summed.rows.tolist() == plain.rows.tolist()
     np.testing.assert_allclose(summed.scores, plain.scores, rtol=1e-4)
     assert summed.scores[2].tolist() == plain.scores[2].tolist()
 
@@ -123,10 +123,10 @@ def test_a_filter_takes_rows_away_and_no_more():
     index = VariantIndex([*SEEDS, "加微信购买低价香烟"])
     query = "佳薇信购买低价香烟火"
     every = index.search([query], 3)
-    assert every.ids[0].tolist() == [0, 6, -1]
+    assert every.rows[0].tolist() == [0, 6, -1]
     allowed = np.arange(7) > 0
     some = index.search([query], 3, allowed=allowed)
-    assert some.ids[0].tolist() == [6, -1, -1] and some.scores[0, 0] == every.scores[0, 1]
+    assert some.rows[0].tolist() == [6, -1, -1] and some.scores[0, 0] == every.scores[0, 1]
 
 
 def test_snapshots_are_mapped_and_grow(tmp_path):
@@ -139,9 +139,9 @@ def test_snapshots_are_mapped_and_grow(tmp_path):
 
 
 def test_edges():
-    assert VariantIndex().search(["微信"], 3).ids.shape == (1, 0)
-    assert VariantIndex(SEEDS).search([], 3).ids.shape == (0, 3)
-    assert (VariantIndex(["", "!"]).search(["微信"], 3).ids == -1).all()
+    assert VariantIndex().search(["微信"], 3).rows.shape == (1, 0)
+    assert VariantIndex(SEEDS).search([], 3).rows.shape == (0, 3)
+    assert (VariantIndex(["", "!"]).search(["微信"], 3).rows == -1).all()
     for options in ({"floor": 2.0}, {"margin": -0.1}, {"floor": float("nan")}):
         with pytest.raises(UsageError, match="expected 0 to 1"):
             VariantIndex(**options)

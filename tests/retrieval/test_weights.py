@@ -8,12 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ecom_rag.errors import EmbeddingError, UsageError
+from ecom_rag.files.results import result_of
+from ecom_rag.merging.methods import Mix, check_mix
 from ecom_rag.pipeline import Recall
-from ecom_rag.pipeline.results import result_of
-from ecom_rag.retrieval import TopK, hybrid, learned_fusion
+from ecom_rag.retrieval import Ranking, hybrid, learned_fusion
 from ecom_rag.retrieval.fusion import METHODS, fuse
 from ecom_rag.retrieval.weights import LEAST, MOST, check_weights, is_weight
-from ecom_rag.training.merging.methods import Mix, check_mix
 
 NUMBERS = st.floats() | st.integers() | st.sampled_from([1e308, 1e-320, MOST, LEAST, 10**400, True, None, "1", []])
 
@@ -26,14 +26,14 @@ def test_a_weight_is_a_number_from_0_to_a_million(value):
 
 @given(st.dictionaries(st.sampled_from(["bm25", "dense", "sparse"]), NUMBERS, min_size=1), st.sampled_from(METHODS))
 def test_a_sum_of_scores_is_finite_or_its_weights_are_refused(weights, method):
-    routes = {name: TopK(np.array([[0, 1]]), np.array([[3e38, 1e-38]], np.float32)) for name in weights}
+    routes = {name: Ranking(np.array([[0, 1]]), np.array([[3e38, 1e-38]], np.float32)) for name in weights}
     right = all(map(is_weight, weights.values())) and max(weights.values()) >= LEAST
     try:
         fused = fuse(routes, k=2, method=method, weights=weights)
     except UsageError as error:
         assert not right and "fusion weights" in str(error)
     else:
-        assert right and np.isfinite(fused.top.scores).all() and fused.top.scores[0, 0] > 0
+        assert right and np.isfinite(fused.scores).all() and fused.scores[0, 0] > 0
 
 
 @pytest.mark.parametrize("bad", [1e308, -1.0, float("nan"), float("inf"), 10**400])

@@ -32,8 +32,13 @@ def grouped(path, rows=16, **change):
     lines = []
     for i in range(rows):
         own, other = WORDS[names[i % 4]], [WORDS[names[(i + j) % 4]] for j in (1, 2, 3)]
-        line = {"query": f"{names[i % 4]} {i}", "pos": [f"{own} {i}", own], "neg": [f"{text} {i}" for text in other],
-                "pos_scores": [4.0, 3.0], "neg_scores": [0.5, -1.0, -2]}  # fmt: skip
+        line = {
+            "query": f"{names[i % 4]} {i}",
+            "pos": [f"{own} {i}", own],
+            "neg": [f"{text} {i}" for text in other],
+            "pos_scores": [4.0, 3.0],
+            "neg_scores": [0.5, -1.0, -2],
+        }
         lines.append(line | change)
     path.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), encoding="utf-8")
     return str(path)

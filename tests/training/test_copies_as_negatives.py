@@ -13,18 +13,18 @@ from test_mining import lines, write
 
 from disguises import disguised
 from ecom_rag.errors import RecordError
+from ecom_rag.merging import validation
+from ecom_rag.mining import Rules, mine_file
+from ecom_rag.mining.finders import LexicalFinder
+from ecom_rag.mining.sources import Corpus, Source
 from ecom_rag.models.tokens import Tokenizer
-from ecom_rag.normalization import canonical
 from ecom_rag.pipeline.files import bank_notes
+from ecom_rag.text.near_duplicates import near_duplicates
+from ecom_rag.text.normalization import canonical
 from ecom_rag.training.batches import Batches
 from ecom_rag.training.collate import GroupCollator
 from ecom_rag.training.data import read_data
 from ecom_rag.training.dev import _retrieval_set
-from ecom_rag.training.duplicates import near_duplicates
-from ecom_rag.training.merging import validation
-from ecom_rag.training.mining import Rules, mine_file
-from ecom_rag.training.mining.ranking import LexicalRanking
-from ecom_rag.training.mining.sources import Corpus, Source
 from ecom_rag.training.sampling import row_batches
 
 TEXTS = [
@@ -104,7 +104,7 @@ def test_positives_of_a_label_are_texts_not_copies(tmp_path):
 
 
 def test_the_floor_of_a_positive_is_that_of_its_copy():
-    ranking = LexicalRanking(Corpus([(COPY, None), (TEXTS[1], None)]))
+    ranking = LexicalFinder(Corpus([(COPY, None), (TEXTS[1], None)]))
     exact, copied, missing = ranking.floors(["手机壳"] * 3, [[COPY], [TEXTS[0]], [COPY, "elsewhere"]], None)
     assert exact == copied > 0 == missing
 

@@ -8,7 +8,8 @@ from safetensors.torch import load_file
 from small_runs import grouped, labelled, recipe_of
 
 from ecom_rag.errors import EcomRagError, EmbeddingError, ModelError
-from ecom_rag.training import fit, health, teaching
+from ecom_rag.mining import teaching
+from ecom_rag.training import fit, health
 from ecom_rag.training.averaging import best_average
 from ecom_rag.training.fit import train
 

@@ -173,9 +173,10 @@ def test_info_nce_equals_flag_embedding():
     s = cosine(q, d)
     model = flag_m3(5, 3)
     _, theirs = model._compute_in_batch_neg_loss(
-        torch.nn.functional.normalize(q, dim=-1), torch.nn.functional.normalize(d, dim=-1),
+        torch.nn.functional.normalize(q, dim=-1),
+        torch.nn.functional.normalize(d, dim=-1),
         compute_score_func=model.compute_dense_score,
-    )  # fmt: skip
+    )
     torch.testing.assert_close(info_nce(s, *masks, temperature=0.1), theirs)
 
 
@@ -208,8 +209,9 @@ def our_m3(q, d, masks, **options):
 
 def their_m3(q, d, **options):
     model = flag_m3(4, 3, unified_finetuning=True, **options)
-    model.tokenizer = type("T", (), {"cls_token_id": 0, "pad_token_id": 1, "eos_token_id": 2, "unk_token_id": 3,
-                                     "padding_side": "right"})  # fmt: skip
+    model.tokenizer = type(
+        "T", (), {"cls_token_id": 0, "pad_token_id": 1, "eos_token_id": 2, "unk_token_id": 3, "padding_side": "right"}
+    )
 
     def side(x):
         rows = torch.zeros(*x["ids"].shape, 50).scatter(-1, x["ids"].unsqueeze(-1), x["weights"].unsqueeze(-1))
@@ -267,8 +269,9 @@ def test_sparse_and_max_sim_score_like_the_index():
     np.testing.assert_allclose(max_sim(tokens, mask, tokens, mask).numpy(), expected, atol=1e-5)
     weights = torch.tensor([[0.5, 0.2, 0.9, 0.4]])
     ids = torch.tensor([[7, 7, 8, 1]])
-    scored = sparse_scores(weights, ids, torch.tensor([[2.0, 3.0, 5.0]]), torch.tensor([[8, 7, 1]]),
-                           ignore=torch.tensor([1]))  # fmt: skip
+    scored = sparse_scores(
+        weights, ids, torch.tensor([[2.0, 3.0, 5.0]]), torch.tensor([[8, 7, 1]]), ignore=torch.tensor([1])
+    )
     assert scored.item() == pytest.approx(0.9 * 2 + 0.5 * 3)
 
 
@@ -400,9 +403,16 @@ def test_query_masks_by_brute_force(seed, in_batch):
     known = integers(-1, 8, m, 2)
     query_labels, document_labels = integers(-1, 3, m), integers(-1, 3, n)
     positives, negatives = query_masks(
-        queries, owners, is_positive, query_texts=query_texts, document_texts=document_texts, known_positives=known,
-        query_labels=query_labels, document_labels=document_labels, in_batch=in_batch,
-    )  # fmt: skip
+        queries,
+        owners,
+        is_positive,
+        query_texts=query_texts,
+        document_texts=document_texts,
+        known_positives=known,
+        query_labels=query_labels,
+        document_labels=document_labels,
+        in_batch=in_batch,
+    )
     for i in range(m):
         mine = [j for j in range(n) if owners[j] == queries[i] and is_positive[j]]
         texts = {document_texts[j].item() for j in mine} | {query_texts[i].item()} | set(known[i].tolist())
@@ -459,8 +469,9 @@ def test_ordered_distillation_leaves_out_what_is_no_negative():
     scores, teacher = (torch.randn(2, n, generator=generator) for n in (6, 3))
     groups = torch.tensor([[0, 1, 2], [3, 4, 5]])
     ignored = torch.zeros(2, 6, dtype=torch.bool)
-    assert torch.equal(ordered_distillation(scores, groups, teacher, ignored=ignored),
-                       ordered_distillation(scores, groups, teacher))  # fmt: skip
+    assert torch.equal(
+        ordered_distillation(scores, groups, teacher, ignored=ignored), ordered_distillation(scores, groups, teacher)
+    )
     ignored[0, 1] = True
     scores.requires_grad_()
     found = ordered_distillation(scores, groups, teacher, ignored=ignored)

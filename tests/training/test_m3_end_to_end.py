@@ -7,7 +7,7 @@ import sys
 import pytest
 import torch
 
-from ecom_rag import records
+from ecom_rag.files import records
 
 TEXTS = {"wallet": "leather wallet card", "watch": "replica watch price", "tea": "减肥 茶 天", "case": "手机壳 case"}
 
@@ -49,8 +49,20 @@ def test_train_merge_score(m3_folder, tmp_path):
         )
         assert not torch.equal(start, tuned)
         torch.testing.assert_close(merged, (start + tuned) / 2, rtol=1e-5, atol=1e-6)
-    run("score", tmp_path / "queries.jsonl", "--seeds", tmp_path / "seeds.jsonl", "--model", tmp_path / "merged",
-        "--mode", "hybrid", "--precision", "fp32", "--output", tmp_path / "scored.jsonl")  # fmt: skip
+    run(
+        "score",
+        tmp_path / "queries.jsonl",
+        "--seeds",
+        tmp_path / "seeds.jsonl",
+        "--model",
+        tmp_path / "merged",
+        "--mode",
+        "hybrid",
+        "--precision",
+        "fp32",
+        "--output",
+        tmp_path / "scored.jsonl",
+    )
     found = list(records.read(str(tmp_path / "scored.jsonl")))
     pairs = [(result["text"], seed) for result in found for seed in result["topk_seed"]]
     flag = BGEM3FlagModel(str(tmp_path / "merged"), use_fp16=False, devices="cpu")

@@ -16,9 +16,9 @@ from safetensors.torch import load_file, save_file
 from conftest import TEXTS, make_encoder
 from ecom_rag import CrossEncoder, Encoder
 from ecom_rag.errors import ModelError, UsageError
-from ecom_rag.training.merging import Mix, Models, merge
-from ecom_rag.training.merging import methods as ways
-from ecom_rag.training.merging.models import block_of
+from ecom_rag.merging import Mix, Models, merge
+from ecom_rag.merging import methods as ways
+from ecom_rag.merging.models import block_of
 
 sys.path.insert(0, str(Path(__file__).parent))
 from merging_expectations import CASES, made
@@ -126,7 +126,13 @@ def test_mixes_that_make_no_sense(mix, models, has_base, message):
 
 def test_blocks():
     assert [block_of(f"encoder.layer.{i}.attention.self.query.weight", 12, 3) for i in (0, 3, 4, 7, 8, 11)] == [
-        0, 0, 1, 1, 2, 2]  # fmt: skip
+        0,
+        0,
+        1,
+        1,
+        2,
+        2,
+    ]
     assert block_of("embeddings.word_embeddings.weight", 12, 3) == 0
     assert block_of("pooler.dense.weight", 12, 3) == block_of("weight", 12, 3, whole=False) == 2
 
@@ -234,11 +240,17 @@ def test_dense_module_types_and_shards(tmp_path):
     for seed in (1, 2):
         folder = make_encoder(tmp_path / f"m{seed}", "bert", pooling="mean", seed=seed)
         (folder / "2_Dense").mkdir()
-        settings_ = {"in_features": 32, "out_features": 8, "bias": True,
-                     "activation_function": "torch.nn.modules.linear.Identity"}  # fmt: skip
+        settings_ = {
+            "in_features": 32,
+            "out_features": 8,
+            "bias": True,
+            "activation_function": "torch.nn.modules.linear.Identity",
+        }
         (folder / "2_Dense" / "config.json").write_text(json.dumps(settings_))
-        torch.save({"linear.weight": torch.full((8, 32), float(seed)), "linear.bias": torch.zeros(8)},
-                   folder / "2_Dense" / "pytorch_model.bin")  # fmt: skip
+        torch.save(
+            {"linear.weight": torch.full((8, 32), float(seed)), "linear.bias": torch.zeros(8)},
+            folder / "2_Dense" / "pytorch_model.bin",
+        )
         modules = json.loads((folder / "modules.json").read_text())
         modules[2] = {"idx": 2, "name": "2", "path": "2_Dense", "type": "sentence_transformers.models.Dense"}
         (folder / "modules.json").write_text(json.dumps(modules))
@@ -293,8 +305,11 @@ def test_other_networks_are_refused_and_the_difference_named(
     plain = Path(changed(bge_folder, tmp_path / "plain"))
     (plain / "config_sentence_transformers.json").write_text(json.dumps({"prompts": {"query": ""}}))
     cases = [
-        (base, changed(bge_folder, tmp_path / "short", drop="encoder.layer.1.output.dense.bias"),
-         r"lacks 1 tensors \('encoder.layer.1.output.dense.bias'\)"),
+        (
+            base,
+            changed(bge_folder, tmp_path / "short", drop="encoder.layer.1.output.dense.bias"),
+            r"lacks 1 tensors \('encoder.layer.1.output.dense.bias'\)",
+        ),
         (base, str(bert_reranker), "one is a reranker, the other an encoder"),
         (base, str(wide), r"other shapes in 1 tensors \(embeddings.word_embeddings.weight \[7, 32\] for"),
         (base, changed(bge_folder, tmp_path / "act", config={"hidden_act": "relu"}), "hidden_act 'relu' for 'gelu'"),
@@ -303,7 +318,7 @@ def test_other_networks_are_refused_and_the_difference_named(
         (base, str(cased), "tokenizers read"),
         (str(plain), str(prompted), "their query instruction differs, 'find: ' for ''"),
         (base, str(m3_folder), "it has besides 2 parts"),
-    ]  # fmt: skip
+    ]
     for first, second, message in cases:
         with pytest.raises(ModelError, match=message) as caught:
             merge([first, second], str(tmp_path / "never"), Mix(((1.0, 1.0),)))
@@ -367,7 +382,7 @@ def test_memory_is_one_tensor_a_model(tmp_path):
     script = (
         "import sys\n"
         "from pathlib import Path\n"
-        "from ecom_rag.training.merging import Mix, Models\n"
+        "from ecom_rag.merging import Mix, Models\n"
         "def own():  # KiB that are not pages of a mapped file\n"
         "    status = Path('/proc/self/status').read_text()\n"
         "    return int(status.split('RssAnon:')[1].split()[0])\n"

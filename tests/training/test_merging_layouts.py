@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from conftest import TEXTS, make_encoder, make_reranker
 from ecom_rag import CrossEncoder, Encoder
 from ecom_rag.errors import ModelError
-from ecom_rag.training.merging import Mix, merge
+from ecom_rag.merging import Mix, merge
 
 PAIRS = [("leather wallet", "replica watch"), ("手机壳", "全国销量第一")]
 KINDS = {

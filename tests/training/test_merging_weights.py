@@ -15,8 +15,8 @@ from conftest import TEXTS, make_encoder, make_reranker
 from ecom_rag import CrossEncoder, Encoder
 from ecom_rag.errors import ModelError, RecordError, UsageError
 from ecom_rag.evaluation.measures import evaluate_run
-from ecom_rag.training.merging import Mix, Models, cocktail, optimise, search, validation
-from ecom_rag.training.triples import Example, read_examples, read_triples
+from ecom_rag.merging import Mix, Models, cocktail, optimise, search, validation
+from ecom_rag.mining.triples import Example, read_examples, read_triples
 
 EXAMPLES = [
     Example("leather wallet", ["genuine leather wallet with card slots"], ["replica watch", "手机壳"]),
@@ -216,9 +216,11 @@ def test_line_search_finds_the_top_of_a_hill_behind_a_wall(top, wall):
 def test_compass_search_climbs():
     goal = (0.1, 0.85, 0.4)
     found = optimise.compass_search(
-        lambda p: (0.0, -sum((x - g) ** 2 for x, g in zip(p, goal, strict=True))), (1.0, 0.0, 0.5), step=0.25,
+        lambda p: (0.0, -sum((x - g) ** 2 for x, g in zip(p, goal, strict=True))),
+        (1.0, 0.0, 0.5),
+        step=0.25,
         smallest=0.01,
-    )  # fmt: skip
+    )
     np.testing.assert_allclose(found, goal, atol=0.02)
 
 

@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 from conftest import make_encoder
 from ecom_rag import CrossEncoder, Encoder
 from ecom_rag.errors import RecordError, UsageError
-from ecom_rag.retrieval import TopK
-from ecom_rag.training.mining import Rules, mine_file
-from ecom_rag.training.mining import job as jobs_of_mining
-from ecom_rag.training.mining.pick import mine
-from ecom_rag.training.mining.ranking import LexicalRanking, ListedRanking, listed_floors
-from ecom_rag.training.mining.rules import allowed, order_of
-from ecom_rag.training.mining.sources import Corpus, Source, kind_of
+from ecom_rag.mining import Rules, mine_file
+from ecom_rag.mining import job as jobs_of_mining
+from ecom_rag.mining.finders import LexicalFinder, ListedFinder, listed_floors
+from ecom_rag.mining.pick import mine
+from ecom_rag.mining.rules import allowed, order_of
+from ecom_rag.mining.sources import Corpus, Source, kind_of
+from ecom_rag.retrieval import Ranking
 
 WORDS = ["leather", "wallet", "best", "before", "watch", "replica", "quick", "brown", "case", "price"]
 
@@ -96,7 +96,7 @@ def test_rules_are_their_slow_definition(seed, margin, percentage):
 
 
 def test_nv_retrievers_thresholds_by_hand():
-    """Positive 0.8: TopK-PercPos at 0.95 lets pass up to 0.76, TopK-MarginPos at 0.05 up to 0.75."""
+    """Positive 0.8: Ranking-PercPos at 0.95 lets pass up to 0.76, Ranking-MarginPos at 0.05 up to 0.75."""
     scores = np.array([[0.9, 0.77, 0.755, 0.75, 0.5]], np.float32)
     none = [np.empty(0, np.int64)]
     common = {"groups": np.arange(5), "known": none, "same_label": none, "floors": np.array([0.8], np.float32)}
@@ -116,7 +116,7 @@ def test_picks_depend_on_seed_and_query_alone():
 
 
 def test_a_positive_that_is_listed_twice_has_the_floor_of_one():
-    ranking = LexicalRanking(Corpus([("red shoe", None), ("blue hat", None)]))
+    ranking = LexicalFinder(Corpus([("red shoe", None), ("blue hat", None)]))
     once, twice = (ranking.floors(["red shoe"], [["red shoe"] * n], None) for n in (1, 2))
     assert once == twice and once > 0
 
@@ -152,13 +152,15 @@ def test_rules_that_make_no_sense(options, message):
 
 def test_floors_of_rankings():
     corpus = Corpus([(text, None) for text in "abcd"])
-    found = TopK(np.array([[2, 0, 1], [1, 2, 3], [-1, -1, -1]]), np.array([[3, 2, 1], [6, 5, 4], [-9] * 3], np.float32))
+    found = Ranking(
+        np.array([[2, 0, 1], [1, 2, 3], [-1, -1, -1]]), np.array([[3, 2, 1], [6, 5, 4], [-9] * 3], np.float32)
+    )
     floors = listed_floors(corpus, [["a", "d"], ["a"], ["a"]], found)
     assert floors.tolist() == [2.0, 4.0, np.inf]  # one is listed; none is, so at most the last; nothing listed at all
     corpus = Corpus([(text, None) for text in ("red shoe", "red hat", "blue hat", "green coat")])
-    ranking = LexicalRanking(corpus)
+    ranking = LexicalFinder(corpus)
     found = ranking.search(["red hat"], 4)
-    score = dict(zip(found.ids[0].tolist(), found.scores[0].tolist(), strict=True))
+    score = dict(zip(found.rows[0].tolist(), found.scores[0].tolist(), strict=True))
     positives = [["red hat"], ["red shoe", "red hat"], ["red hat", "green coat"], ["elsewhere"]]
     floors = ranking.floors(["red hat"] * 4, positives, found)
     assert floors.tolist() == pytest.approx([score[1], score[0], 0.0, 0.0])
@@ -255,17 +257,30 @@ def test_grades_and_judged_only(encoder, tmp_path):
     write(folder / "queries.jsonl", [{"_id": "q", "text": "leather"}, {"_id": "r", "text": "case"}])
     judged = ["query-id\tcorpus-id\tscore", "q\td0\t1", "q\td1\t3", "q\td4\t2", "r\td3\t1"]
     (folder / "qrels" / "train.tsv").write_text("\n".join(judged) + "\n")
-    run = write(tmp_path / "run.jsonl", [
-        {"text": "leather", "topk_sim": [4, 3], "topk_seed": [texts[2], texts[3]], "topk_metadata": [{}] * 2},
-    ])  # fmt: skip
+    run = write(
+        tmp_path / "run.jsonl",
+        [
+            {"text": "leather", "topk_sim": [4, 3], "topk_seed": [texts[2], texts[3]], "topk_metadata": [{}] * 2},
+        ],
+    )
     rules = Rules(negatives=9, first=1, last=9)
     source = Source(str(folder), "beir", judged_only=True, grades=True)
     mine_file(source, str(tmp_path / "dense.jsonl"), rules, load_encoder=encoder)
     mine_file(source, str(tmp_path / "listed.jsonl"), rules, run=run)
-    first = {"query": "leather", "pos": ["leather wallet", "leather watch"], "neg": ["wallet case"],
-             "pos_scores": [2, 3], "neg_scores": [0]}  # fmt: skip
-    second = {"query": "case", "pos": ["wallet case"], "neg": {"leather wallet", "leather watch"},
-              "pos_scores": [1], "neg_scores": [0, 0]}  # fmt: skip
+    first = {
+        "query": "leather",
+        "pos": ["leather wallet", "leather watch"],
+        "neg": ["wallet case"],
+        "pos_scores": [2, 3],
+        "neg_scores": [0],
+    }
+    second = {
+        "query": "case",
+        "pos": ["wallet case"],
+        "neg": {"leather wallet", "leather watch"},
+        "pos_scores": [1],
+        "neg_scores": [0, 0],
+    }
     found = lines(tmp_path / "dense.jsonl")
     assert [found[0], found[1] | {"neg": set(found[1]["neg"])}] == [first, second]
     assert lines(tmp_path / "listed.jsonl") == [first]
@@ -311,16 +326,19 @@ def test_candidates_from_a_results_file(tmp_path):
     seeds = write(tmp_path / "s.jsonl", [{"text": text} for text in texts])
     asked = [{"query": "wallet", "pos": ["a good wallet"]}, {"query": "x", "pos": ["y"]}]
     queries = write(tmp_path / "q.jsonl", asked)
-    run = write(tmp_path / "run.jsonl", [
-        {"text": "wallet", "topk_sim": [5, 4.9, 4.8, 2, 1], "topk_seed": texts, "topk_metadata": [{}] * 5},
-    ])  # fmt: skip
+    run = write(
+        tmp_path / "run.jsonl",
+        [
+            {"text": "wallet", "topk_sim": [5, 4.9, 4.8, 2, 1], "topk_seed": texts, "topk_metadata": [{}] * 5},
+        ],
+    )
     rules = Rules(negatives=3, first=1, pick="top", margin=1.0)
     summary = mine_file(Source(queries, "triples"), str(tmp_path / "o.jsonl"), rules, seeds=seeds, run=run)
     (found,) = lines(tmp_path / "o.jsonl")
     assert found["neg"] == ["a watch", "a case"]  # the copy is known, the third scores too near the positive
     assert summary.refused == {"known": 2, "margin": 1}
     with pytest.raises(UsageError, match="'a good wallet' is not in the corpus; pass the seeds"):
-        ListedRanking(run, Corpus([("a watch", None)]))
+        ListedFinder(run, Corpus([("a watch", None)]))
 
 
 def test_a_reranker_keeps_false_negatives_out_and_gives_scores(labelled, encoder, bert_reranker, tmp_path):
@@ -334,7 +352,7 @@ def test_a_reranker_keeps_false_negatives_out_and_gives_scores(labelled, encoder
     class Everything:
         def search(self, texts, depth):
             ids = np.tile(np.arange(len(corpus)), (len(texts), 1))
-            return TopK(ids, np.zeros(ids.shape, np.float32))
+            return Ranking(ids, np.zeros(ids.shape, np.float32))
 
     relevance = lambda query, texts: cross_encoder.score([(query, text) for text in texts], normalize=True)  # noqa: E731
     middle = float(np.median(relevance(queries[0]["query"], corpus.texts)))

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 from ecom_rag.cli import main
 from ecom_rag.errors import UsageError
-from ecom_rag.training.mining import Rules, mine_file
-from ecom_rag.training.mining.sources import Source
-from ecom_rag.training.teaching import teach_file
+from ecom_rag.mining import Rules, mine_file
+from ecom_rag.mining.sources import Source
+from ecom_rag.mining.teaching import teach_file
 
 WORDS = ["leather wallet", "leather watch", "leather case", "leather bag", "leather belt"]
 

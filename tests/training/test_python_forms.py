@@ -8,15 +8,21 @@ import pytest
 from small_runs import labelled, recipe_of, weights
 
 import ecom_rag
-from ecom_rag import ModelError, RecordError, UsageError, records
+from ecom_rag import ModelError, RecordError, UsageError
+from ecom_rag.files import records
+from ecom_rag.mining import Rules, Source
 from ecom_rag.training import checkpoints
-from ecom_rag.training.mining import Rules, Source
 from ecom_rag.training.recipe import make_recipe, read_recipe
 
-TRIPLES = [{"query": f"{word} {n}", "pos": [f"{word} case {n}"], "neg": [f"other {n}"], "prompt": "p"}
-           for n, word in enumerate(["leather", "replica", "手机壳", "leather"])]  # fmt: skip
-LABELLED = [{"text": f"{word} number {n}", "metadata": {"policy": {"name": word}}}
-            for n in range(6) for word in ("leather", "replica", "手机壳")]  # fmt: skip
+TRIPLES = [
+    {"query": f"{word} {n}", "pos": [f"{word} case {n}"], "neg": [f"other {n}"], "prompt": "p"}
+    for n, word in enumerate(["leather", "replica", "手机壳", "leather"])
+]
+LABELLED = [
+    {"text": f"{word} number {n}", "metadata": {"policy": {"name": word}}}
+    for n in range(6)
+    for word in ("leather", "replica", "手机壳")
+]
 RULES = Rules(negatives=2, first=1, last=20)
 
 
@@ -86,10 +92,14 @@ def test_teaching_checks_its_items_and_leaves_them_as_they_are(bert_reranker):
 def test_a_recipe_in_any_form_trains_the_same(tmp_path, mean_folder):
     data = Path(labelled(tmp_path / "train.jsonl"))
     table = {
-        "task": "embedder", "model": mean_folder, "output": tmp_path / "first", "seed": 42,
-        "data": {"train": [data], "max_length": 32, "parent": None}, "schedule": {"max_steps": 2, "device": "cpu"},
+        "task": "embedder",
+        "model": mean_folder,
+        "output": tmp_path / "first",
+        "seed": 42,
+        "data": {"train": [data], "max_length": 32, "parent": None},
+        "schedule": {"max_steps": 2, "device": "cpu"},
         "sampling": {"classes_per_batch": 2, "texts_per_class": 3},
-    }  # fmt: skip
+    }
     first = ecom_rag.train(table)
     second = ecom_rag.train(replace(make_recipe(table), output=str(tmp_path / "second")))
     text = (
@@ -136,5 +146,11 @@ def test_without_the_packages_of_training_it_says_what_to_install(monkeypatch, t
 
 def test_a_model_that_is_none_is_our_error(tmp_path):
     with pytest.raises((ModelError, UsageError)):
-        ecom_rag.train({"task": "reranker", "model": tmp_path / "no", "output": tmp_path / "out",
-                        "data": {"train": str(Path(__file__).parent / "nothing.jsonl")}})  # fmt: skip
+        ecom_rag.train(
+            {
+                "task": "reranker",
+                "model": tmp_path / "no",
+                "output": tmp_path / "out",
+                "data": {"train": str(Path(__file__).parent / "nothing.jsonl")},
+            }
+        )

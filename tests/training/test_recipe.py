@@ -131,9 +131,10 @@ def _keys():
     hints = get_type_hints(Recipe)
     names = [item.name for item in fields(Recipe) if item.name not in _NO_KEYS]
     return [
-        key for name in names
+        key
+        for name in names
         for key in ([f"{name}.{item.name}" for item in fields(hints[name])] if is_dataclass(hints[name]) else [name])
-    ]  # fmt: skip
+    ]
 
 
 def test_every_key_is_in_the_table_of_idle_keys():

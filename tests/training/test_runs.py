@@ -27,8 +27,11 @@ from ecom_rag.training.sampling import row_batches
 
 def test_the_default_loss_goes_with_the_data(mean_folder, bert_reranker, tmp_path):
     labels, queries = labelled(tmp_path / "labels.jsonl"), grouped(tmp_path / "queries.jsonl")
-    runs = {"circle": (mean_folder, labels, "embedder"), "info_nce": (mean_folder, queries, "embedder"),
-            "listwise": (bert_reranker, queries, "reranker")}  # fmt: skip
+    runs = {
+        "circle": (mean_folder, labels, "embedder"),
+        "info_nce": (mean_folder, queries, "embedder"),
+        "listwise": (bert_reranker, queries, "reranker"),
+    }
     for name, (folder, data, task) in runs.items():
         report = train(recipe_of(folder, data, tmp_path / name, task=task, schedule={"max_steps": 1}))
         assert report["recipe"]["loss"]["name"] == name
@@ -50,8 +53,11 @@ def test_patience_is_read_from_the_history():
 def test_a_resumed_run_stops_where_the_whole_one_does(mean_folder, tmp_path, after):
     """The validations without a gain before the kill count; killed after the last one, no step is added."""
     data = labelled(tmp_path / "train.jsonl")
-    options = {"loss": {"name": "circle"}, "data_table": {"train": data, "dev": data},
-               "schedule": {"epochs": 20, "patience": 2, "learning_rate": 1e-9}}  # fmt: skip
+    options = {
+        "loss": {"name": "circle"},
+        "data_table": {"train": data, "dev": data},
+        "schedule": {"epochs": 20, "patience": 2, "learning_rate": 1e-9},
+    }
     report = train(recipe_of(mean_folder, data, tmp_path / "whole", **options))
     assert report["steps"] == 6  # validated after 2, 4 and 6: one that is the best, two without a gain
     parts = recipe_of(mean_folder, data, tmp_path / "parts", **options)
@@ -102,9 +108,15 @@ def test_the_best_checkpoints_are_kept_and_averaged(mean_folder, tmp_path, monke
         return best_average(*arguments)
 
     monkeypatch.setattr("ecom_rag.training.fit.best_average", see)
-    recipe = recipe_of(mean_folder, data, tmp_path / "out", loss={"name": "circle"},
-                       data_table={"train": data, "dev": data}, schedule={"max_steps": 10, "epochs": 20},
-                       averaging={"best_checkpoints": 2})  # fmt: skip
+    recipe = recipe_of(
+        mean_folder,
+        data,
+        tmp_path / "out",
+        loss={"name": "circle"},
+        data_table={"train": data, "dev": data},
+        schedule={"max_steps": 10, "epochs": 20},
+        averaging={"best_checkpoints": 2},
+    )
     report = train(recipe)
     assert there == [2, 4, 10] and report["dev"]["average"]["steps"] == [2, 4] and report["dev"]["best_step"] == 2
 
@@ -157,8 +169,11 @@ def test_half_precision_checkpoints_are_trained_in_float32(mean_folder, tmp_path
     """Steps of this size vanish in float16."""
     half = tmp_path / "half"
     shutil.copytree(mean_folder, half)
-    save_file({name: value.half() for name, value in load_file(half / "model.safetensors").items()},
-              half / "model.safetensors", metadata={"format": "pt"})  # fmt: skip
+    save_file(
+        {name: value.half() for name, value in load_file(half / "model.safetensors").items()},
+        half / "model.safetensors",
+        metadata={"format": "pt"},
+    )
     config = json.loads((half / "config.json").read_text())
     (half / "config.json").write_text(json.dumps(config | {"dtype": "float16", "torch_dtype": "float16"}))
     data = labelled(tmp_path / "train.jsonl")
@@ -172,8 +187,9 @@ def test_half_precision_checkpoints_are_trained_in_float32(mean_folder, tmp_path
 def test_dev_measures_look_as_deep_as_they_say():
     """The relevant document is the 151st."""
     vectors = np.eye(200, dtype=np.float32)
-    model = SimpleNamespace(encode=lambda texts, **_: np.stack([near if text == "q" else vectors[int(text)]
-                                                                for text in texts]))  # fmt: skip
+    model = SimpleNamespace(
+        encode=lambda texts, **_: np.stack([near if text == "q" else vectors[int(text)] for text in texts])
+    )
     near = np.linspace(1, 0.01, 200, dtype=np.float32)
     for measure, expected in (("R@200", 1.0), ("AP", 1 / 151), ("R@100", 0.0)):
         dev = RetrievalDev(["q"], [str(n) for n in range(200)], [{150: 1}], measure=measure, batch_size=8)
@@ -186,8 +202,13 @@ def test_dev_data_and_measure_are_looked_at(mean_folder, tmp_path, measure, mess
         train_data, dev = labelled(tmp_path / "train.jsonl"), labelled(tmp_path / "dev.jsonl", rows=3)
     else:
         train_data = dev = grouped(tmp_path / "train.jsonl")
-    recipe = recipe_of(mean_folder, train_data, tmp_path / "out", data_table={"train": train_data, "dev": dev},
-                       evaluation={"measure": measure})  # fmt: skip
+    recipe = recipe_of(
+        mean_folder,
+        train_data,
+        tmp_path / "out",
+        data_table={"train": train_data, "dev": dev},
+        evaluation={"measure": measure},
+    )
     with pytest.raises(UsageError, match=message):
         train(recipe)
 
@@ -200,8 +221,9 @@ def test_of_a_class_every_other_text_is_a_query(mean_folder):
     def inputs(*instructions):
         return LabelledCollator(data, tokenizer, max_length=32, instructions=instructions)(rows)["texts_input_ids"]
 
-    expected = single_inputs(tokenizer, ["leather wallet", "leather watch", "case card", "case tea", "leather case",
-                                         "leather price"], 32)["input_ids"]  # fmt: skip
+    expected = single_inputs(
+        tokenizer, ["leather wallet", "leather watch", "case card", "case tea", "leather case", "leather price"], 32
+    )["input_ids"]
     assert torch.equal(inputs("leather ", "case "), expected)
 
 
@@ -210,8 +232,9 @@ def test_a_class_needs_two_texts_in_each_file_where_batches_are_of_one(mean_fold
     second = tmp_path / "second.jsonl"
     line = {"text": "another wallet", "metadata": {"label": "wallet"}}
     second.write_text(json.dumps(line) + "\n")
-    recipe = recipe_of(mean_folder, first, tmp_path / "out", data_table={"train": [first, str(second)]},
-                       sampling={"one_source": True})  # fmt: skip
+    recipe = recipe_of(
+        mean_folder, first, tmp_path / "out", data_table={"train": [first, str(second)]}, sampling={"one_source": True}
+    )
     with pytest.raises(RecordError, match=r'second.jsonl:1: class "wallet" has this one text in its file'):
         train(recipe)
 
@@ -228,8 +251,10 @@ def test_adapters_keep_their_dropout_and_need_a_head(mean_folder, tmp_path):
 
 
 def test_prompts_are_no_part_of_a_rerankers_pairs(bert_reranker, tmp_path):
-    data = [read_data([grouped(tmp_path / "t.jsonl", **extra)], "train", recipe_of(bert_reranker, "t", "o"))
-            for extra in ({}, {"prompt": "leather "})]  # fmt: skip
+    data = [
+        read_data([grouped(tmp_path / "t.jsonl", **extra)], "train", recipe_of(bert_reranker, "t", "o"))
+        for extra in ({}, {"prompt": "leather "})
+    ]
     tokenizer = Tokenizer(bert_reranker)
     batches = row_batches(16, batch_size=4)
     options = {"positives": 1, "negatives": 1, "max_length": 32, "query_instruction": "", "passage_instruction": ""}

@@ -8,7 +8,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from ecom_rag.errors import UsageError
-from ecom_rag.training.duplicates import near_duplicates
+from ecom_rag.text.near_duplicates import near_duplicates
 from ecom_rag.training.sampling import pk_batches, row_batches
 from ecom_rag.training.schedule import apportion, spread
 
@@ -158,8 +158,9 @@ def test_one_source_a_batch():
     labels = np.array(["a", "b", "c"] * 40 + ["a", "b"] * 15)
     sources = np.array(["big"] * 120 + ["small"] * 30)
     for source_alpha, share in ((1.0, 0.8), (0.0, 0.5)):
-        sampler = pk_batches(labels, sources=sources, classes_per_batch=2, texts_per_class=2, source_alpha=source_alpha,
-                             batches=100)  # fmt: skip
+        sampler = pk_batches(
+            labels, sources=sources, classes_per_batch=2, texts_per_class=2, source_alpha=source_alpha, batches=100
+        )
         batches = list(sampler)
         assert all(len(set(sources[batch])) == 1 for batch in batches)
         assert np.mean([sources[batch[0]] == "big" for batch in batches]) == pytest.approx(share)
@@ -173,9 +174,14 @@ def test_one_source_a_batch():
 def test_row_guarantees(sizes, batch_size, seed, source_alpha, one_source):
     sources = shuffled(sizes, seed)
     sampler = row_batches(
-        len(sources), batch_size=batch_size, sources=sources, source_alpha=source_alpha, one_source=one_source,
-        seed=seed, batches=-(-sum(sizes) // batch_size) + len(sizes),
-    )  # fmt: skip
+        len(sources),
+        batch_size=batch_size,
+        sources=sources,
+        source_alpha=source_alpha,
+        one_source=one_source,
+        seed=seed,
+        batches=-(-sum(sizes) // batch_size) + len(sizes),
+    )
     shown = Counter()
     for _ in range(2):
         batches = list(sampler)
@@ -217,8 +223,9 @@ def test_near_duplicates_are_capped():
     assert len(copies) == 40 and set(copies) == set(range(40))
     for batch in batches:
         assert len(set(batch)) == 22
-    two = pk_batches(labels, classes_per_batch=2, texts_per_class=12, alpha=0.0, duplicates=duplicates, duplicate_cap=2,
-                     batches=10)  # fmt: skip
+    two = pk_batches(
+        labels, classes_per_batch=2, texts_per_class=12, alpha=0.0, duplicates=duplicates, duplicate_cap=2, batches=10
+    )
     assert all((np.array(batch) < 40).sum() == 2 for batch in two)
 
 

@@ -7,8 +7,8 @@ import pytest
 
 from ecom_rag import CrossEncoder, Encoder
 from ecom_rag.errors import RecordError, UsageError
-from ecom_rag.training import teaching
-from ecom_rag.training.teaching import teach, teach_file
+from ecom_rag.mining import teaching
+from ecom_rag.mining.teaching import teach, teach_file
 
 ITEMS = [
     {

@@ -22,9 +22,14 @@ from ecom_rag.training.recipe import make_recipe
 def test_circle_loss_learns_the_classes(mean_folder, tmp_path):
     data = labelled(tmp_path / "train.jsonl")
     dev = labelled(tmp_path / "dev.jsonl", rows=12)
-    recipe = recipe_of(mean_folder, data, tmp_path / "out", loss={"name": "circle"},
-                       data_table={"train": data, "dev": dev, "parent": "policy"},
-                       schedule={"epochs": 4, "bf16": True, "device": "auto"})  # fmt: skip
+    recipe = recipe_of(
+        mean_folder,
+        data,
+        tmp_path / "out",
+        loss={"name": "circle"},
+        data_table={"train": data, "dev": dev, "parent": "policy"},
+        schedule={"epochs": 4, "bf16": True, "device": "auto"},
+    )
     report = train(recipe)
     assert report["dev"]["after"] >= report["dev"]["before"] and report["dev"]["measure"] == "MAP@R"
     out = tmp_path / "out"
@@ -112,10 +117,14 @@ def test_a_tiny_bge_m3_is_tuned_as_one(m3_folder, tmp_path):
 
     data = grouped(tmp_path / "train.jsonl")
     recipe = recipe_of(
-        m3_folder, data, tmp_path / "out", loss={"name": "m3", "distillation": "kl"},
-        data_table={"train": data, "dev": data, "negatives": 2}, schedule={"max_steps": 6, "keep": 3},
+        m3_folder,
+        data,
+        tmp_path / "out",
+        loss={"name": "m3", "distillation": "kl"},
+        data_table={"train": data, "dev": data, "negatives": 2},
+        schedule={"max_steps": 6, "keep": 3},
         averaging={"best_checkpoints": 3},
-    )  # fmt: skip
+    )
     report = train(recipe)
     assert report["dev"]["average"]["steps"] == [2, 4, 6]
     out = tmp_path / "out"
@@ -146,10 +155,14 @@ def test_a_reranker(mean_folder, bert_reranker, tmp_path, start):
     data = grouped(tmp_path / "train.jsonl", pos=[good, f"{good} 3"], neg=[bad, f"{bad} 1", f"a {bad}"])
     loss = {"name": "binary", "distillation": "margin_mse", "distillation_weight": 0.01} if start == "reranker" else {}
     recipe = recipe_of(
-        folder, data, tmp_path / "out", task="reranker", loss=loss,
+        folder,
+        data,
+        tmp_path / "out",
+        task="reranker",
+        loss=loss,
         schedule={"epochs": 12, "save_every": 12, "learning_rate": 5e-3},
         data_table={"train": data, "dev": data, "negatives": 3},
-    )  # fmt: skip
+    )
     report = train(recipe)
     assert report["recipe"]["loss"]["name"] == loss.get("name", "listwise")
     assert report["dev"]["after"] > max(report["dev"]["before"], 0.99)
@@ -225,8 +238,18 @@ def test_gradient_caching_gives_the_same_gradients(mean_folder, bert_reranker, t
     path = grouped(tmp_path / "train.jsonl")
     recipe = recipe_of(folder, path, tmp_path / "out", task=task, loss={"name": "none", "distillation": "kl"})
     data = read_data([path], "train", recipe)
-    collator = GroupCollator(data, Tokenizer(folder), make_batches(recipe, data), task=task, positives=1, negatives=2,
-                             max_length=32, query_instruction="", passage_instruction="", seed=0)  # fmt: skip
+    collator = GroupCollator(
+        data,
+        Tokenizer(folder),
+        make_batches(recipe, data),
+        task=task,
+        positives=1,
+        negatives=2,
+        max_length=32,
+        query_instruction="",
+        passage_instruction="",
+        seed=0,
+    )
     if task == "embedder":
         model = checkpoints.load_embedder(recipe, checkpoints.base_checkpoint(recipe))
     else:
@@ -275,7 +298,7 @@ def test_a_beir_folder_trains_and_validates(mean_folder, tmp_path):
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".jsonl.gz", ".json", ".parquet"])
 def test_labelled_records_of_every_format_and_nested_labels(tmp_path, suffix):
-    from ecom_rag import records
+    from ecom_rag.files import records
 
     items = [{"text": f"t{i}", "metadata": {"policy": {"id": f"p{i % 2}", "group": 7}}} for i in range(4)]
     lines(tmp_path / "all.jsonl", *items, {"text": "t4", "metadata": {"policy": {"id": "p1"}}})
@@ -323,17 +346,23 @@ BAD = [
     ([GOOD, GOOD | {"neg_scores": [1.0, 2.0]}], {"distillation": "kl"}, ':2: "neg_scores" has 2 entries'),
     ([{k: v for k, v in GOOD.items() if k != "pos_scores"}], {"distillation": "kl"}, ':1: "pos_scores" is missing'),
     ([TEXT, {"text": "b"}], {"name": "circle"}, r':2: "metadata.label" is missing'),
-    ([TEXT, TEXT | {"text": "b"}, {"text": "c", "metadata": {"label": "y"}}], {"name": "circle"},
-     r':3: class "y" has this one text'),
+    (
+        [TEXT, TEXT | {"text": "b"}, {"text": "c", "metadata": {"label": "y"}}],
+        {"name": "circle"},
+        r':3: class "y" has this one text',
+    ),
     ([TEXT, TEXT, {"text": "c", "metadata": {"label": "y"}}], {"name": "circle"}, ':1: class "x" has this one text, '),
     ([TEXT, TEXT | {"text": "b"}], {"name": "circle"}, "1 classes to train on"),
     ([TEXT, TEXT | {"text": "b"}], {"name": "m3"}, "1 classes to train on"),
-    ([TEXT, TEXT | {"text": "b"}, *({"text": t, "metadata": {"label": "y"}} for t in "cd")], {"name": "m3"},
-     "loss.name is 'm3'; over labelled records expected one of circle"),
+    (
+        [TEXT, TEXT | {"text": "b"}, *({"text": t, "metadata": {"label": "y"}} for t in "cd")],
+        {"name": "m3"},
+        "loss.name is 'm3'; over labelled records expected one of circle",
+    ),
     ([GOOD], {"name": "supervised_contrastive"}, "over queries expected one of info_nce, circle, m3, none"),
     ([{"title": "a"}], {}, ":1: found keys title; expected a query with pos and neg, or a record with text"),
     ([], {}, "is empty; there is nothing to train on"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("items", "loss", "message"), BAD)

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-import ecom_rag
+from ecom_rag._version import __version__
 from ecom_rag.cli import bank, evaluate, everyday, merge, mining, recall, train
 from ecom_rag.cli.guard import guarded
 from ecom_rag.cli.idle import Command
@@ -28,7 +28,7 @@ app = typer.Typer(
 @app.callback(invoke_without_command=True)
 def _root(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
     if version:
-        typer.echo(f"ecom-rag {ecom_rag.__version__}")
+        typer.echo(f"ecom-rag {__version__}")
         raise typer.Exit
 
 

@@ -25,7 +25,7 @@ from ecom_rag.cli.options import (
     prepare,
 )
 from ecom_rag.errors import UsageError
-from ecom_rag.printing import printable
+from ecom_rag.text.printing import printable
 
 _LABELS = 20  # that info shows
 
@@ -72,8 +72,8 @@ def build(
       ecom-rag bank build bank --seeds seeds.jsonl --routes bm25 --index-key label --index-key seller.level
     """
     prepare(verbose)
-    from ecom_rag.retrieval.bank import building
-    from ecom_rag.retrieval.bank.checks import check_names
+    from ecom_rag.seeds.bank import building
+    from ecom_rag.seeds.bank.checks import check_names
 
     names = tuple(name.strip() for name in routes.split(","))
     needed = check_names(names)
@@ -136,7 +136,7 @@ def add(
       zcat more.jsonl.gz | ecom-rag bank add bank -
     """
     prepare(verbose)
-    from ecom_rag.retrieval.bank import SeedBank, building
+    from ecom_rag.seeds.bank import SeedBank, building
 
     started = time.monotonic()
     with SeedBank.open(bank) as opened:
@@ -175,7 +175,7 @@ def delete(
       ecom-rag bank delete bank --filter 'label = "outdated" and not exists(keep)'
     """
     prepare(verbose)
-    from ecom_rag.retrieval.bank import SeedBank
+    from ecom_rag.seeds.bank import SeedBank
 
     if bool(id) == (filter is not None):
         raise UsageError("delete takes --id or --filter; give one of them")
@@ -208,7 +208,7 @@ def info(
       ecom-rag bank info bank --json | jq .labels
     """
     prepare(verbose)
-    from ecom_rag.retrieval.bank import SeedBank
+    from ecom_rag.seeds.bank import SeedBank
 
     with SeedBank.open(bank) as opened:
         stats = opened.stats()
@@ -247,7 +247,7 @@ def snapshot(
       ecom-rag bank snapshot bank backup-monday
     """
     prepare(verbose)
-    from ecom_rag.retrieval.bank import SeedBank
+    from ecom_rag.seeds.bank import SeedBank
 
     with SeedBank.open(bank) as opened:
         note = opened.snapshot(out)
@@ -267,7 +267,7 @@ def restore(
       ecom-rag bank restore backup-monday bank
     """
     prepare(verbose)
-    from ecom_rag.retrieval.bank import copies
+    from ecom_rag.seeds.bank import copies
 
     note = copies.restore(snapshot, bank)
     tell(f"restored {note['documents']} documents -> {bank}")
@@ -277,7 +277,7 @@ class _Source:
     """A file of records on its way into a bank, and the lines that were refused."""
 
     def __init__(self, path: str, bank: str, id_key: str, on_bad_line: str) -> None:
-        from ecom_rag import records
+        from ecom_rag.files import records
 
         if path != "-" and not Path(path).is_file():
             raise UsageError(f"{path}: no such file; check the path, or pass - to read standard input")
@@ -291,7 +291,7 @@ class _Source:
 
     def records(self) -> Any:
         """The records; what is refused on the way is written down at the end, be it an early one."""
-        from ecom_rag import publish, records
+        from ecom_rag.files import publish, records
 
         with tempfile.TemporaryDirectory(prefix="ecom-rag-") as folder:
             refused = Path(folder) / "refused"
@@ -308,12 +308,12 @@ class _Source:
                     self.notes = publish.rejects_notes(refused, self._beside)
 
     def _check(self, record: Any) -> None:
-        from ecom_rag.identity import id_of
+        from ecom_rag.files.identity import id_of
 
         id_of(record["metadata"], self._id_key)
 
     def _drain(self, sink: Any) -> None:
-        from ecom_rag import records
+        from ecom_rag.files import records
 
         sink.writelines(map(records.dumps, self.report.rejections))
         self.report.rejections.clear()

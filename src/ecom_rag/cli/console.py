@@ -14,7 +14,7 @@ import sys
 from typing import Any
 
 from ecom_rag.errors import UsageError
-from ecom_rag.printing import one_line
+from ecom_rag.text.printing import one_line
 
 _NAMES = ("stdin", "stdout", "stderr")
 

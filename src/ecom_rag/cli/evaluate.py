@@ -91,9 +91,14 @@ def evaluate(
     """
     prepare(verbose)
     written = {
-        "--per-query": per_query, "--report": report, "--fit-fusion": fit_fusion, "--write-run": write_run,
-        "--write-qrels": write_qrels, "--export-queries": export_queries, "--export-seeds": export_seeds,
-    }  # fmt: skip
+        "--per-query": per_query,
+        "--report": report,
+        "--fit-fusion": fit_fusion,
+        "--write-run": write_run,
+        "--write-qrels": write_qrels,
+        "--export-queries": export_queries,
+        "--export-seeds": export_seeds,
+    }
     for option, path in written.items():
         if path == "-":
             raise UsageError(f"{option} - is not supported: standard output is for the figures; give {option} a path")
@@ -104,8 +109,10 @@ def evaluate(
             return
     searched = [option for option in (model, routes, fusion, rerank) if option is not None]
     if not results and not searched:
-        raise UsageError("no RESULTS are given; expected results files, or --beir DIR with --model or --routes to"
-                         " search it, or with --export-queries and --export-seeds to make files of it")  # fmt: skip
+        raise UsageError(
+            "no RESULTS are given; expected results files, or --beir DIR with --model or --routes to"
+            " search it, or with --export-queries and --export-seeds to make files of it"
+        )
     if labels and (qrels or beir):
         raise UsageError("--labels and --qrels or --beir are two sources of judgements; give one of them")
     if (write_run or fit_fusion) and results and len(results) > 1:
@@ -119,7 +126,8 @@ def evaluate(
         "resamples": resamples,
         "seed": seed,
     }
-    from ecom_rag.evaluation import files, formats, tables
+    from ecom_rag.evaluation import files, tables
+    from ecom_rag.files import formats
 
     if labels:
         study, runs, judged = files.evaluate_labels(
@@ -143,7 +151,7 @@ def evaluate(
     if report:
         files.write_report(study, report, title=" / ".join(run.name for run in runs))
     if output == "-":
-        from ecom_rag import records
+        from ecom_rag.files import records
 
         write_bytes(records.dumps(tables.as_json(study)))
     else:
@@ -159,15 +167,22 @@ def evaluate(
             seed,
             {"results": results[0] if results else study.settings["runs"], "judgements": qrels or beir or label_key},
         )
-    _say([("figures", output if output != "-" else None), ("per query", per_query), ("report", report),
-          ("run", write_run), ("judgements", write_qrels)])  # fmt: skip
+    _say(
+        [
+            ("figures", output if output != "-" else None),
+            ("per query", per_query),
+            ("report", report),
+            ("run", write_run),
+            ("judgements", write_qrels),
+        ]
+    )
 
 
 def _check_paths(inputs: list[str | None], beir: str | None, outputs: list[str | None]) -> None:
     """Nothing that is read is written over, and no output by another one; all of it before any work is done."""
     import os
 
-    from ecom_rag import publish
+    from ecom_rag.files import publish
 
     targets = [publish.target_of(path) for path in outputs if path is not None and path != "-"]
     places = [os.path.realpath(target.path) for target in targets if not target.stream]
@@ -210,9 +225,14 @@ def _search(
         queries, seeds, run = (str(Path(folder) / name) for name in ("queries.jsonl", "seeds.jsonl", "recall.jsonl"))
         _export(beir, split, queries, seeds)
         recall_file(
-            queries, run, settings, seeds=seeds, progress=progress,
-            load_encoder=load_encoder if model else None, load_cross_encoder=load_cross_encoder if rerank else None,
-        )  # fmt: skip
+            queries,
+            run,
+            settings,
+            seeds=seeds,
+            progress=progress,
+            load_encoder=load_encoder if model else None,
+            load_cross_encoder=load_cross_encoder if rerank else None,
+        )
         found = files.evaluate_files([run], beir=beir, split=split, described=described, **common)
         if exclude:
             found[0].runs[0].notes += files.own_documents(queries, seeds)
@@ -221,7 +241,7 @@ def _search(
 
 def _export(beir: str | None, split: str, queries: str | None, seeds: str | None) -> None:
     assert beir is not None  # without it the options would be idle
-    from ecom_rag.evaluation import formats
+    from ecom_rag.files import formats
 
     folder = formats.read_beir(beir, split)
     for path, items, what in ((queries, iter(folder.queries), "queries"), (seeds, folder.documents(), "seeds")):

@@ -14,7 +14,7 @@ import typer
 
 from ecom_rag.cli.console import flush, reader_gone, repair_streams, silence, tell
 from ecom_rag.errors import EcomRagError, is_resumable
-from ecom_rag.publish import ReaderGoneError
+from ecom_rag.files.publish import ReaderGoneError
 
 # typer carries its own copy of click, whose error classes it does not export by name.
 _ClickError: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")

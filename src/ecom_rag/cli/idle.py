@@ -40,12 +40,14 @@ _SEVERAL = Needs(lambda v: len(v["routes"]) > 1, "with one route ({routes_shown}
 _RERANKER = Needs(lambda v: v["rerank"] is not None, "without a reranker", "name one with --rerank")
 _A_MODEL = Needs(
     lambda v: _encoded(v) or v["rerank"] is not None,
-    f"{_ROUTES} and no reranker: no model is loaded", "add dense, sparse or multivector to --routes, or --rerank",
-)  # fmt: skip
+    f"{_ROUTES} and no reranker: no model is loaded",
+    "add dense, sparse or multivector to --routes, or --rerank",
+)
 _OWN_WEIGHTS = Needs(
-    lambda v: not str(v["fusion"]).endswith(".json"), "with --fusion {fusion}, which has its own weights",
+    lambda v: not str(v["fusion"]).endswith(".json"),
+    "with --fusion {fusion}, which has its own weights",
     "choose another --fusion",
-)  # fmt: skip
+)
 
 _SCORE: Table = {
     **_always(
@@ -67,12 +69,13 @@ _RECALL: Table = {
     "model": (_ENCODER,),
     "fusion": (_SEVERAL,),
     "weights": (_SEVERAL, _OWN_WEIGHTS),
-    "rrf_constant": (
-        _SEVERAL, Needs(lambda v: v["fusion"] == "rrf", "with fusion {fusion}", "choose the fusion rrf")
-    ),
+    "rrf_constant": (_SEVERAL, Needs(lambda v: v["fusion"] == "rrf", "with fusion {fusion}", "choose the fusion rrf")),
     "depth": (
-        Needs(lambda v: len(v["routes"]) > 1 or v["rerank"] is not None,
-              "with one route ({routes_shown}) and no reranker", "name two --routes or more, or --rerank"),
+        Needs(
+            lambda v: len(v["routes"]) > 1 or v["rerank"] is not None,
+            "with one route ({routes_shown}) and no reranker",
+            "name two --routes or more, or --rerank",
+        ),
     ),
     **_each("normalize blend", _RERANKER),
     "exact_multivector": (
@@ -82,7 +85,7 @@ _RECALL: Table = {
     **_each("stem simplify words", _FILE, _BM25),
     **_each("max_length query_instruction", _FILE, _ENCODER),
     **_each(_PLACEMENT, _A_MODEL),
-}  # fmt: skip
+}
 
 _EVALUATES = Needs(
     lambda v: bool(v["results"]) or v["searches"], "without RESULTS to evaluate", "name RESULTS, or --model or --routes"
@@ -92,8 +95,9 @@ _BEIR = Needs(lambda v: v["beir"] is not None, "without --beir", "name a folder 
 _SEARCH = (_BEIR, Needs(lambda v: not v["results"], "beside RESULTS: it searches the --beir folder", "name no RESULTS"))
 _RECORDS = Needs(
     lambda v: v["records"],
-    "without RESULTS that are records: TREC runs and --beir folders name their ids", "name results of score or recall",
-)  # fmt: skip
+    "without RESULTS that are records: TREC runs and --beir folders name their ids",
+    "name results of score or recall",
+)
 _EVALUATE: Table = {
     **_always("results beir"),
     **_each(
@@ -118,8 +122,9 @@ _CROSS_ENCODER = Needs(lambda v: v["reranker"] is not None, "without a reranker"
 _SEARCHED = Needs(lambda v: v["run"] is None, "with --run, whose candidates are taken", "leave out --run")
 _LOADED = Needs(
     lambda v: v["reranker"] is not None or (v["run"] is None and v["route"] != "bm25"),
-    "where no model is loaded", "search with a --model, or name a --reranker",
-)  # fmt: skip
+    "where no model is loaded",
+    "search with a --model, or name a --reranker",
+)
 _MINE: Table = {
     **_always("queries output seeds run negatives ranks margin percentage reranker pick resume"),
     "model": (_SEARCHED, Needs(lambda v: v["route"] != "bm25", "with --route bm25", "choose another --route")),
@@ -131,37 +136,52 @@ _MINE: Table = {
         Needs(lambda v: v["pick"] == "random" or v["kind"] == "labelled", "with --pick top", "choose --pick random"),
     ),
     **_each(_PLACEMENT, _LOADED),
-}  # fmt: skip
+}
 _TEACH: Table = {
     **_always("train model output teacher max_length resume"),
     "mode": (
-        Needs(lambda v: v["teacher"] == "embedder", "with --teacher {teacher}, which has one score",
-              "choose --teacher embedder"),
+        Needs(
+            lambda v: v["teacher"] == "embedder",
+            "with --teacher {teacher}, which has one score",
+            "choose --teacher embedder",
+        ),
     ),
     "normalize": (
-        Needs(lambda v: v["teacher"] == "reranker", "with --teacher {teacher}, whose scores are no logits",
-              "choose --teacher reranker"),
+        Needs(
+            lambda v: v["teacher"] == "reranker",
+            "with --teacher {teacher}, whose scores are no logits",
+            "choose --teacher reranker",
+        ),
     ),
     **_each(_PLACEMENT),
-}  # fmt: skip
+}
 
 _VALIDATE = Needs(lambda v: v["validate"] is not None, "without --validate", "find weights with --validate")
 _MERGE: Table = {
     **_always("models output method base examples validate"),
     "density": (Needs(lambda v: v["method"] == "ties", "with --method {method}", "choose --method ties"),),
     "scale": (
-        Needs(lambda v: v["method"] in ("task-arithmetic", "ties"), "with --method {method}",
-              "choose --method task-arithmetic or ties"),
-        Needs(lambda v: v["method"] != "ties" or v["validate"] is None, "with --validate, which searches that of ties",
-              "choose --method task-arithmetic"),
+        Needs(
+            lambda v: v["method"] in ("task-arithmetic", "ties"),
+            "with --method {method}",
+            "choose --method task-arithmetic or ties",
+        ),
+        Needs(
+            lambda v: v["method"] != "ties" or v["validate"] is None,
+            "with --validate, which searches that of ties",
+            "choose --method task-arithmetic",
+        ),
     ),
     "temperature": (Needs(lambda v: v["examples"] is not None, "without --examples", "compute weights by --examples"),),
     **_each("blocks budget", _VALIDATE),
     "device": (
-        Needs(lambda v: v["examples"] is not None or v["validate"] is not None, "where no model is run",
-              "compute weights by --examples or --validate"),
+        Needs(
+            lambda v: v["examples"] is not None or v["validate"] is not None,
+            "where no model is run",
+            "compute weights by --examples or --validate",
+        ),
     ),
-}  # fmt: skip
+}
 
 _OF_BANK = Needs(
     lambda v: v["loads"], "on a bank whose routes need no model", "build one with dense, sparse or multivector"
@@ -276,7 +296,7 @@ def _recalled(values: Mapping[str, Any]) -> dict[str, Any] | None:
 
 def _evaluated(values: Mapping[str, Any]) -> dict[str, Any]:
     """The routes of a search of a BEIR folder, whether there is one, and whether any RESULTS are no TREC run."""
-    from ecom_rag.evaluation.formats import RUN_ENDINGS
+    from ecom_rag.files.formats import RUN_ENDINGS
     from ecom_rag.pipeline import Recall
 
     routes = _named(values["routes"]) if values["routes"] else Recall().routes_of_file(encoder=bool(values["model"]))
@@ -286,7 +306,7 @@ def _evaluated(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _mined(values: Mapping[str, Any]) -> dict[str, Any]:
-    from ecom_rag.training.mining.sources import kind_of
+    from ecom_rag.mining.sources import kind_of
 
     return {"kind": kind_of(values["queries"])}
 
@@ -297,7 +317,7 @@ def _added_to(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def _opened(path: str) -> Any:
     """A bank, closed again; its routes and its model are known."""
-    from ecom_rag.retrieval.bank import SeedBank
+    from ecom_rag.seeds.bank import SeedBank
 
     with SeedBank.open(path) as bank:
         return bank

@@ -6,10 +6,10 @@ from typing import Annotated, Any
 
 import typer
 
-from ecom_rag import workfolders
 from ecom_rag.cli.console import tell
 from ecom_rag.cli.options import Device, Verbose, bars, prepare
 from ecom_rag.errors import UsageError
+from ecom_rag.files import workfolders
 
 
 class Method(StrEnum):
@@ -67,11 +67,11 @@ def merge(
       ecom-rag merge tuned --base BAAI/bge-m3 --method task-arithmetic --lambda 0.7 --output merged
       ecom-rag merge model-a model-b --examples few.jsonl --output merged
       ecom-rag merge starter tuned --validate sets.toml --output merged
-    """  # fmt: skip
+    """
     prepare(verbose)
-    from ecom_rag.training.merging import Mix, Models
-    from ecom_rag.training.merging.methods import check_mix
-    from ecom_rag.training.merging.search import check_log
+    from ecom_rag.merging import Mix, Models
+    from ecom_rag.merging.methods import check_mix
+    from ecom_rag.merging.search import check_log
 
     names, given = _names_and_weights(models)
     if sum(option is not None for option in (given, examples, validate)) > 1:
@@ -115,8 +115,8 @@ def _names_and_weights(models: list[str]) -> tuple[list[str], tuple[float, ...] 
 def _by_examples(mix: Any, names: list[str], path: str, temperature: float, device: str) -> tuple[Any, dict[str, Any]]:
     from dataclasses import replace
 
-    from ecom_rag.training.merging.cocktail import model_losses, weights_of
-    from ecom_rag.training.triples import read_examples
+    from ecom_rag.merging.cocktail import model_losses, weights_of
+    from ecom_rag.mining.triples import read_examples
 
     few = read_examples(path)
     weights_of([0.0], temperature=temperature)
@@ -129,8 +129,8 @@ def _by_examples(mix: Any, names: list[str], path: str, temperature: float, devi
 def _by_validation(
     mix: Any, opened: Any, path: str, output: str, blocks: int, budget: int, device: str, progress: Any
 ) -> tuple[Any, dict[str, Any]]:
-    from ecom_rag.training.merging.search import find_weights
-    from ecom_rag.training.merging.validation import load, read_spec
+    from ecom_rag.merging.search import find_weights
+    from ecom_rag.merging.validation import load, read_spec
 
     sets = read_spec(path)
     found = find_weights(

@@ -109,10 +109,10 @@ def mine(
       ecom-rag mine train.jsonl --seeds seeds.jsonl --model BAAI/bge-m3 --percentage 0.95 --output mined.jsonl
       ecom-rag mine listings.jsonl --model starter --label policy --range 1-50 --output mined.jsonl
       ecom-rag mine beir --run recalled.jsonl --reranker ./bge-reranker --reranker-threshold 0.5 -o mined.jsonl
-    """  # fmt: skip
+    """
     prepare(verbose)
-    from ecom_rag.training.mining import Rules, mine_file
-    from ecom_rag.training.mining.sources import Source, kind_of
+    from ecom_rag.mining import Rules, mine_file
+    from ecom_rag.mining.sources import Source, kind_of
 
     check_apart(output, model, reranker)
     placed = {"runtime": runtime, "precision": precision, "device": device, "batch_tokens": batch_tokens}
@@ -160,13 +160,18 @@ def teach(
     Examples:
       ecom-rag teach mined.jsonl --model BAAI/bge-reranker-v2-m3 --output taught.jsonl
       ecom-rag teach mined.jsonl --model BAAI/bge-m3 --teacher embedder --output taught.jsonl
-    """  # fmt: skip
+    """
     prepare(verbose)
-    from ecom_rag.training.teaching import teach_file
+    from ecom_rag.mining.teaching import teach_file
 
     check_apart(output, model)
-    placed = {"runtime": runtime, "precision": precision, "device": device, "batch_tokens": batch_tokens,
-              "max_length": max_length}  # fmt: skip
+    placed = {
+        "runtime": runtime,
+        "precision": precision,
+        "device": device,
+        "batch_tokens": batch_tokens,
+        "max_length": max_length,
+    }
     kind = "CrossEncoder" if teacher is Teacher.reranker else "Encoder"
     load = _loader(kind, model, placed)
     with bars() as progress:

@@ -84,7 +84,7 @@ def prepare(verbose: bool) -> None:
 
 def check_apart(output: str, *read: str | None) -> None:
     """Raise ``UsageError`` if an output would take the place of a file of a model, or of another file that is read."""
-    from ecom_rag import jobs
+    from ecom_rag.files import jobs
 
     jobs.check_not_read(output, read)
 

@@ -112,7 +112,7 @@ def recall(
     """
     prepare(verbose)
     from ecom_rag.pipeline.recalling import read_settings, recall_file
-    from ecom_rag.text import Analyzer
+    from ecom_rag.text.analysis import Analyzer
 
     settings, models = read_settings(
         config,
@@ -135,9 +135,7 @@ def recall(
     fusion = str(settings.fusion)
     fitted = fusion if fusion.endswith(".json") else None
     check_apart(output, config, words, fitted, models.get("model"), models.get("rerank"))
-    place: dict[str, Any] = {
-        "runtime": runtime, "precision": precision, "device": device, "batch_tokens": batch_tokens
-    }  # fmt: skip
+    place: dict[str, Any] = {"runtime": runtime, "precision": precision, "device": device, "batch_tokens": batch_tokens}
 
     def load_encoder() -> Any:
         from ecom_rag.models import Encoder

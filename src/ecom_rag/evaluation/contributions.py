@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ecom_rag.errors import UsageError
-from ecom_rag.records import Record
-from ecom_rag.retrieval.fusion import Candidates, Evidence, fuse_candidates
+from ecom_rag.files.records import Record
+from ecom_rag.retrieval.fusion import Candidates, fuse_candidates
+from ecom_rag.retrieval.ranking import Evidence
 
 ALL = "all routes"
 _RERANKED = ("retrieval", "reranker")  # what rerank keeps of the order before, and its own with --blend: no routes
@@ -23,7 +24,7 @@ _LAST = 2**53  # rank
 
 
 def evidence_of(results: Sequence[Record]) -> Candidates | None:
-    """The candidates of results with each route's scores and ranks; ``ids`` are places in the result.
+    """The candidates of results with each route's scores and ranks; ``rows`` are places in the result.
 
     Returns:
         ``None`` where the results hold no evidence of at least two routes.
@@ -54,8 +55,10 @@ def _check(results: Sequence[Record]) -> None:
         for place, item in enumerate(result.get("topk_evidence") or (), start=1):
             whole = isinstance(item, dict) and all(isinstance(own, dict) for own in item.values())
             if not whole or not all(_says(own) for own in item.values()):
-                raise UsageError(f"result {number}, candidate {place}: topk_evidence is {item!s:.80}; expected"
-                                 ' {ROUTE: {"score": NUMBER, "rank": NUMBER}}, as recall writes it')  # fmt: skip
+                raise UsageError(
+                    f"result {number}, candidate {place}: topk_evidence is {item!s:.80}; expected"
+                    ' {ROUTE: {"score": NUMBER, "rank": NUMBER}}, as recall writes it'
+                )
 
 
 def _says(own: Mapping[str, Any]) -> bool:
@@ -70,14 +73,14 @@ def ablations(candidates: Candidates) -> dict[str, NDArray[np.int64]]:
     """Rankings by all routes, by each alone, and by all but each.
 
     Returns:
-        ``all routes``, ``only NAME`` and ``without NAME`` -> ``(queries, candidates)`` of ``candidates.ids``, best
+        ``all routes``, ``only NAME`` and ``without NAME`` -> ``(queries, candidates)`` of ``candidates.rows``, best
         first, -1 behind the last.
     """
-    names = list(candidates.routes)
+    names = list(candidates.evidence)
     weights: dict[str, Mapping[str, float]] = {ALL: dict.fromkeys(names, 1.0)}
     for name in names:
         weights[f"only {name}"] = {other: float(other == name) for other in names}
     for name in names if len(names) > 2 else ():  # of two, one left out is the other alone
         weights[f"without {name}"] = {other: float(other != name) for other in names}
-    depth = max(candidates.ids.shape[1], 1)
-    return {what: fuse_candidates(candidates, k=depth, weights=weight).top.ids for what, weight in weights.items()}
+    depth = max(candidates.rows.shape[1], 1)
+    return {what: fuse_candidates(candidates, k=depth, weights=weight).rows for what, weight in weights.items()}

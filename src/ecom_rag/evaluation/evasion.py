@@ -13,8 +13,8 @@ leet           a digit, symbol or foreign letter that looks like it; Chinese num
 mixed          one of the above, anew for each character
 =============  =====================================================================================================
 
-The tables are not those of the ``variant`` route (``ecom_rag.spelling``): look-alikes come from another typeface and
-are pairs, not classes; splits are another list; homophones use every reading where the route knows the first one.
+The tables are not those of the ``variant`` route (``ecom_rag.text.spelling``): look-alikes come from another typeface
+and are pairs, not classes; splits are another list; homophones use every reading where the route knows the first one.
 Facts are facts, though, and the lists overlap; ``lookalikes`` and ``splits`` let a benchmark hold parts of them out.
 """
 
@@ -26,7 +26,7 @@ from importlib.resources import files
 from typing import Any
 
 from ecom_rag.errors import UsageError
-from ecom_rag.records import Record
+from ecom_rag.files.records import Record
 
 KINDS = ("homophone", "lookalike", "split", "symbol", "spacing", "traditional", "leet", "mixed")
 STRENGTHS = {"light": 0.1, "middle": 0.3, "heavy": 0.6}
@@ -34,11 +34,31 @@ STRENGTHS = {"light": 0.1, "middle": 0.3, "heavy": 0.6}
 _SYMBOLS = "*·.-_~|^+=#%&/、。，！…★☆◆●♥❤🔥✨👉💰🍀➕"
 _SPACES = " \u3000\u2009\u00a0\u200b\u200d\ufeff\u2060"
 _LEET = {
-    "0": "oO〇", "1": "lIi", "2": "zZ二", "3": "eE三", "4": "aA四", "5": "sS五", "6": "b六", "7": "T七", "8": "B八",
+    "0": "oO〇",
+    "1": "lIi",
+    "2": "zZ二",
+    "3": "eE三",
+    "4": "aA四",
+    "5": "sS五",
+    "6": "b六",
+    "7": "T七",
+    "8": "B八",
     "9": "g九",
-    "a": "@4а", "b": "68", "c": "с(", "e": "3е", "g": "9", "i": "1!|", "l": "1|", "o": "0о", "p": "р", "s": "5$",
-    "t": "7+", "x": "х×", "y": "у", "z": "2",
-}  # fmt: skip
+    "a": "@4а",
+    "b": "68",
+    "c": "с(",
+    "e": "3е",
+    "g": "9",
+    "i": "1!|",
+    "l": "1|",
+    "o": "0о",
+    "p": "р",
+    "s": "5$",
+    "t": "7+",
+    "x": "х×",
+    "y": "у",
+    "z": "2",
+}
 
 Substitutes = Mapping[str, Sequence[str]]
 """For a character what may stand in its place, a string each."""

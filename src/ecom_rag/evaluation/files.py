@@ -6,20 +6,19 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ecom_rag import records
 from ecom_rag.errors import UsageError
 from ecom_rag.evaluation import tables
 from ecom_rag.evaluation.contributions import evidence_of
 from ecom_rag.evaluation.fit_fusion import fit_fusion, judge
-from ecom_rag.evaluation.formats import Beir, read_beir, read_qrels, writing
 from ecom_rag.evaluation.itself import noted, without_itself
 from ecom_rag.evaluation.label_study import study_labels
-from ecom_rag.evaluation.measures import Qrels
 from ecom_rag.evaluation.report import as_html
 from ecom_rag.evaluation.runs import NamedRun, load_labelled, load_runs
 from ecom_rag.evaluation.significance import RESAMPLES
 from ecom_rag.evaluation.study import Study, study_retrieval
-from ecom_rag.identity import known_id, label_of
+from ecom_rag.files import records
+from ecom_rag.files.formats import Beir, Qrels, read_beir, read_qrels, writing
+from ecom_rag.files.identity import known_id, label_of
 from ecom_rag.retrieval.learned_fusion import LearnedFusion
 
 logger = logging.getLogger(__name__)
@@ -77,9 +76,11 @@ def evaluate_files(
         seed=seed,
         settings={
             "judgements": f"{beir} ({split})" if beir else qrels,
-            "runs": described or ", ".join(results), "resamples": resamples, "seed": seed,
+            "runs": described or ", ".join(results),
+            "resamples": resamples,
+            "seed": seed,
         },
-    )  # fmt: skip
+    )
     return study, runs, judged
 
 
@@ -117,10 +118,14 @@ def evaluate_labels(
         resamples=resamples,
         seed=seed,
         settings={
-            "label key": label_key, "votes": votes or "all", "fixed precision": fixed_precision,
-            "runs": ", ".join(results), "resamples": resamples, "seed": seed,
+            "label key": label_key,
+            "votes": votes or "all",
+            "fixed precision": fixed_precision,
+            "runs": ", ".join(results),
+            "resamples": resamples,
+            "seed": seed,
         },
-    )  # fmt: skip
+    )
     judged = {
         query: {
             str(place): int(label_of(metadata, label_key) == label_of(result["metadata"], label_key))
@@ -148,8 +153,10 @@ def fit_fusion_on(run: NamedRun, qrels: Qrels, *, seed: int = 0, fitted_on: Mapp
     queries = [query for query in run.results if query in qrels]
     candidates = evidence_of([run.results[query] for query in queries]) if queries else None
     if candidates is None:
-        raise UsageError(f"{run.name}: holds no topk_evidence of two routes or more; fit on results of ecom-rag recall"
-                         " with several --routes and a large --top-k")  # fmt: skip
+        raise UsageError(
+            f"{run.name}: holds no topk_evidence of two routes or more; fit on results of ecom-rag recall"
+            " with several --routes and a large --top-k"
+        )
     judged = judge(candidates, [run.run[query] for query in queries], [qrels[query] for query in queries])
     return fit_fusion(candidates, judged, seed=seed, fitted_on=fitted_on)
 

@@ -20,7 +20,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-import ecom_rag
+from ecom_rag._version import __version__
 from ecom_rag.errors import UsageError
 from ecom_rag.evaluation.significance import Interval, bootstrap
 from ecom_rag.retrieval.fusion import METHODS, RRF_CONSTANT, Candidates, route_scores
@@ -57,9 +57,9 @@ def judge(
         grades: For each query, name -> grade of every judged document, found or not.
         k: Of nDCG@k.
     """
-    gains = np.zeros(candidates.ids.shape)
+    gains = np.zeros(candidates.rows.shape)
     for query, (names, judged) in enumerate(zip(documents, grades, strict=True)):
-        for place, row in enumerate(candidates.ids[query].tolist()):
+        for place, row in enumerate(candidates.rows[query].tolist()):
             if row >= 0:
                 gains[query, place] = max(0, judged.get(names[row], 0))
     best = np.zeros((len(gains), k))
@@ -80,7 +80,7 @@ def judge_labels(
         seed_labels: ``(seeds,)`` label numbers.
         k: Of nDCG@k.
     """
-    same = (seed_labels[np.maximum(candidates.ids, 0)] == query_labels[:, None]) & (candidates.ids >= 0)
+    same = (seed_labels[np.maximum(candidates.rows, 0)] == query_labels[:, None]) & (candidates.rows >= 0)
     ordered = np.sort(seed_labels)
     relevant = np.searchsorted(ordered, query_labels, "right") - np.searchsorted(ordered, query_labels, "left")
     ideal = np.append(0.0, np.cumsum(_discounts(k)))[np.minimum(relevant, k)]
@@ -116,13 +116,15 @@ def fit_fusion(
     Raises:
         UsageError: Fewer than two routes, or too few queries with anything relevant.
     """
-    names = list(candidates.routes)
+    names = list(candidates.evidence)
     if len(names) < 2:
         raise UsageError(f"the routes are {', '.join(names) or 'none'}; fusing needs at least two")
     useful = np.flatnonzero(judged.ideal > 0)
     if not 2 <= folds <= len(useful) // 2:
-        raise UsageError(f"{len(useful)} queries have anything relevant; {max(folds, 2)} folds need at least"
-                         f" {2 * max(folds, 2)}, and a gain that can be told from chance some hundreds")  # fmt: skip
+        raise UsageError(
+            f"{len(useful)} queries have anything relevant; {max(folds, 2)} folds need at least"
+            f" {2 * max(folds, 2)}, and a gain that can be told from chance some hundreds"
+        )
     gains, ideal = judged.gains[useful], judged.ideal[useful]
     baseline, base_weights, base_values = _baseline(candidates, useful, gains, ideal, k, rrf_constant)
 
@@ -152,11 +154,15 @@ def fit_fusion(
         gain_low=gain.low,
         gain_high=gain.high,
         fitted_on={
-            **(fitted_on or {}), "queries": len(useful), "folds": folds, "seed": seed,
-            "out_of_fold": float(out_of_fold.mean()), "baseline": float(base_values.mean()),
+            **(fitted_on or {}),
+            "queries": len(useful),
+            "folds": folds,
+            "seed": seed,
+            "out_of_fold": float(out_of_fold.mean()),
+            "baseline": float(base_values.mean()),
         },
-        versions={"ecom_rag": ecom_rag.__version__, "numpy": importlib.metadata.version("numpy")},
-    )  # fmt: skip
+        versions={"ecom_rag": __version__, "numpy": importlib.metadata.version("numpy")},
+    )
 
 
 @dataclass(frozen=True)
@@ -206,7 +212,7 @@ def _features(candidates: Candidates, rows: NDArray[np.int64], method: str, rrf_
     """``(queries, candidates, routes)``, NaN where a route did not find the candidate."""
     parts = [
         np.where(one.ranks > 0, route_scores(one, method=method, rrf_constant=rrf_constant), np.nan)[rows]
-        for one in candidates.routes.values()
+        for one in candidates.evidence.values()
     ]
     return np.stack(parts, axis=2)
 
@@ -220,7 +226,7 @@ def _baseline(
     rrf_constant: float,
 ) -> tuple[str, NDArray[np.float64], NDArray[np.float64]]:
     """The best of unweighted RRF and every single route: name, weights for RRF, nDCG@k of each query."""
-    names = list(candidates.routes)
+    names = list(candidates.evidence)
     weights = np.vstack([np.ones(len(names)), np.eye(len(names))])
     values = _Search(_features(candidates, rows, "rrf", rrf_constant), gains, ideal, k).values(weights)
     best = int(values.mean(axis=1).argmax())
@@ -246,8 +252,13 @@ def _refuse(gain: Interval, baseline: str, k: int) -> None:
     logger.warning(
         "learned fusion refused: its gain over %s is %+.4f nDCG@%d with a 95 %% interval of %+.4f to %+.4f, which does"
         " not exclude zero; %s is kept",
-        baseline, gain.mean, k, gain.low, gain.high, baseline,
-    )  # fmt: skip
+        baseline,
+        gain.mean,
+        k,
+        gain.low,
+        gain.high,
+        baseline,
+    )
 
 
 @numba.njit(cache=True, parallel=True)

@@ -9,9 +9,9 @@ from dataclasses import replace
 from typing import Any
 
 from ecom_rag.evaluation.runs import NamedRun
-from ecom_rag.identity import is_itself
-from ecom_rag.records import Record
-from ecom_rag.retrieval.rerank import LISTS
+from ecom_rag.files.identity import is_itself
+from ecom_rag.files.records import Record
+from ecom_rag.files.results import LISTS
 
 _EVIDENCE = "topk_evidence"
 
@@ -47,8 +47,10 @@ def noted(run: NamedRun, *, id_key: str = "id") -> NamedRun:
 
 
 def _share(queries: int, run: NamedRun) -> str:
-    return (f"{queries} of {len(run.run)} queries have themselves among their results (a candidate of their own id, or"
-            " where ids are missing of their own text)")  # fmt: skip
+    return (
+        f"{queries} of {len(run.run)} queries have themselves among their results (a candidate of their own id, or"
+        " where ids are missing of their own text)"
+    )
 
 
 def _own_places(run: NamedRun, query: str, id_key: str) -> set[int]:

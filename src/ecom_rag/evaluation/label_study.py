@@ -33,7 +33,7 @@ from ecom_rag.evaluation.study import (
     contribution_table,
     depth_notes,
 )
-from ecom_rag.identity import as_label, required_label
+from ecom_rag.files.identity import as_label, required_label
 
 MACRO_F1 = "macro-F1"
 _CURVES = 12  # of the most frequent classes, in the report
@@ -86,8 +86,10 @@ def study_labels(
         study = _run_study(run, labels, cast, truth, names, fixed_precision, resamples, seed)
         if positive is not None:
             chosen = next(one for one in study.classes if one.label == positive)
-            for name, value in ((f"AP({positive})", chosen.average_precision),
-                                (f"R@P{fixed_precision:g}({positive})", chosen.recall_at_precision)):  # fmt: skip
+            for name, value in (
+                (f"AP({positive})", chosen.average_precision),
+                (f"R@P{fixed_precision:g}({positive})", chosen.recall_at_precision),
+            ):
                 study.intervals[name] = _point(value)
         study.notes += depth_notes(names, run.depth, chosen=True)
         if votes is not None and votes > run.depth:
@@ -160,8 +162,10 @@ def _contributions(
         return []
 
     def figures(ranking: NDArray[np.int64]) -> tuple[NDArray[np.float64], Mapping[str, float]]:
-        order = [[found[place] for place in places if place >= 0]
-                 for found, places in zip(labels, ranking.tolist(), strict=True)]  # fmt: skip
+        order = [
+            [found[place] for place in places if place >= 0]
+            for found, places in zip(labels, ranking.tolist(), strict=True)
+        ]
         cast = vote(truth, order, k=votes)
         return cast.correct, {"accuracy": float(cast.correct.mean()), MACRO_F1: macro_f1(cast)}
 
@@ -183,8 +187,10 @@ def _measures(measures: str | None, depth: int) -> tuple[str, ...]:
     names = parse_measures(measures or f"P@{k} RR@{k} Success@{k}")
     for name in names:
         if name.partition("@")[0].partition("(")[0] not in _WITHOUT_TOTALS:
-            raise UsageError(f"{name} needs to know all relevant seeds, which results with labels do not say; expected"
-                             f" {', '.join(one + '@k' for one in _WITHOUT_TOTALS)}, or give --qrels")  # fmt: skip
+            raise UsageError(
+                f"{name} needs to know all relevant seeds, which results with labels do not say; expected"
+                f" {', '.join(one + '@k' for one in _WITHOUT_TOTALS)}, or give --qrels"
+            )
     return names
 
 
@@ -194,8 +200,10 @@ def _truth(runs: Sequence[NamedRun], label_key: str) -> list[str]:
     own = [[required_label(one["metadata"], label_key, "the query") for one in run.results.values()] for run in runs]
     for run, labels in zip(runs, own, strict=True):
         if labels != own[0]:
-            raise UsageError(f"{runs[0].name} and {run.name} give their queries different labels;"
-                             " compare results of the same query file")  # fmt: skip
+            raise UsageError(
+                f"{runs[0].name} and {run.name} give their queries different labels;"
+                " compare results of the same query file"
+            )
     return own[0]
 
 

@@ -123,12 +123,16 @@ def class_figures(votes: Votes, *, fixed_precision: float = 0.9) -> list[ClassFi
         curve = pr_curve(votes.truth == index, votes.shares[:, index]) if support[index] else None
         figures.append(
             ClassFigures(
-                label, int(support[index]), int(named[index]), precision, recall,
+                label,
+                int(support[index]),
+                int(named[index]),
+                precision,
+                recall,
                 _ratio(2 * right[index], named[index] + support[index]),
                 curve.average_precision if curve else float("nan"),
                 curve.recall_at(fixed_precision) if curve else float("nan"),
             )
-        )  # fmt: skip
+        )
     return sorted(figures, key=lambda one: (-one.support, one.label))
 
 

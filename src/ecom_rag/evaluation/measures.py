@@ -13,18 +13,20 @@ from numpy.typing import NDArray
 
 from ecom_rag.arguments import listed, names_of, whole
 from ecom_rag.errors import UsageError
-from ecom_rag.values import has_surrogate, scalar, shown, type_name
-
-Run = dict[str, list[str]]
-"""Query id -> ids of the documents found, best first."""
-
-Qrels = dict[str, dict[str, int]]
-"""Query id -> document id -> grade; 1 and above is relevant."""
+from ecom_rag.files.formats import Qrels
+from ecom_rag.files.values import has_surrogate, scalar, shown, type_name
 
 DEFAULT = ("nDCG@10", "R@10", "R@100", "P@10", "RR@10", "AP", "Success@1", "Success@10")
 _GRADE = 1 << 31  # trec_eval counts in C
-_ALIASES = {"mrr": "RR", "map": "AP", "ndcg": "nDCG", "recall": "R", "precision": "P", "success": "Success",
-            "hit": "Success"}  # fmt: skip
+_ALIASES = {
+    "mrr": "RR",
+    "map": "AP",
+    "ndcg": "nDCG",
+    "recall": "R",
+    "precision": "P",
+    "success": "Success",
+    "hit": "Success",
+}
 
 
 @dataclass(frozen=True)
@@ -67,8 +69,10 @@ def parse_measures(text: str) -> tuple[str, ...]:
             measure = ir_measures.parse_measure(_ALIASES.get(name.lower(), name) + rest)
             ir_measures.evaluator([measure], {"q": {"d": 1}})
         except (NameError, ValueError, KeyError, TypeError, SyntaxError, AssertionError):
-            raise UsageError(f"measure {word!r} is unknown; expected names as of ir-measures, e.g. nDCG@10, R@100, P@5,"
-                             " RR@10, AP, Success@10") from None  # fmt: skip
+            raise UsageError(
+                f"measure {word!r} is unknown; expected names as of ir-measures, e.g. nDCG@10, R@100, P@5,"
+                " RR@10, AP, Success@10"
+            ) from None
         found.append(str(measure))
     if not found:
         raise UsageError("no measure is named; expected e.g. nDCG@10,R@100")
@@ -115,8 +119,10 @@ def evaluate_run(run: Mapping[str, Sequence[str]], qrels: Qrels, measures: Seque
     if not qrels:
         raise UsageError("there are no judgements to measure against; give at least one judged query")
     if not any(query in run for query in qrels):
-        raise UsageError(f"the run answers none of the {len(qrels)} judged queries ({_examples(qrels, run)});"
-                         " are the ids those of the judgements?")  # fmt: skip
+        raise UsageError(
+            f"the run answers none of the {len(qrels)} judged queries ({_examples(qrels, run)});"
+            " are the ids those of the judgements?"
+        )
     # Descending whole numbers, exact in the float32 that trec_eval sorts by.
     scored: dict[str, dict[str, float]] = {}
     for query in qrels:
@@ -137,8 +143,9 @@ def run_notes(run: Mapping[str, Sequence[str]], qrels: Qrels) -> list[str]:
     notes = []
     unanswered = [query for query in qrels if not run.get(query)]
     if unanswered:
-        notes.append(f"{len(unanswered)} of {len(qrels)} judged queries have no result (e.g. {unanswered[0]!r});"
-                     " they count 0")  # fmt: skip
+        notes.append(
+            f"{len(unanswered)} of {len(qrels)} judged queries have no result (e.g. {unanswered[0]!r}); they count 0"
+        )
     unjudged = [query for query in run if query not in qrels]
     if unjudged:
         notes.append(f"{len(unjudged)} queries of the run are not judged (e.g. {unjudged[0]!r}); they are left out")
@@ -148,8 +155,10 @@ def run_notes(run: Mapping[str, Sequence[str]], qrels: Qrels) -> list[str]:
     found = {document for documents in run.values() for document in documents}
     if not any(document in found for judged in qrels.values() for document in judged):
         judged_id, found_id = next(iter(next(iter(qrels.values()))), ""), next(iter(found), "")
-        notes.append(f"no judged document occurs in the run at all (judged {judged_id!r}, found {found_id!r}):"
-                     " are both ids of the same corpus?")  # fmt: skip
+        notes.append(
+            f"no judged document occurs in the run at all (judged {judged_id!r}, found {found_id!r}):"
+            " are both ids of the same corpus?"
+        )
     double = sum(1 for documents in run.values() if len(set(documents)) < len(documents))
     if double:
         notes.append(f"{double} queries name a document more than once; the first place counts")

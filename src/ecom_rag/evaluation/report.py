@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from html import escape
 
-import ecom_rag
+from ecom_rag._version import __version__
 from ecom_rag.evaluation import charts
 from ecom_rag.evaluation.study import Case, Found, RunStudy, Study
 from ecom_rag.evaluation.tables import (
@@ -48,7 +48,7 @@ def as_html(study: Study, *, title: str = "Evaluation") -> str:
 
 def _settings(study: Study) -> str:
     said = "; ".join(f"{key}: {value}" for key, value in study.settings.items() if value is not None)
-    return f'<p class="small">{len(study.queries)} queries; {escape(said)}; ecom_rag {ecom_rag.__version__}</p>'
+    return f'<p class="small">{len(study.queries)} queries; {escape(said)}; ecom_rag {__version__}</p>'
 
 
 def _summary(study: Study) -> str:
@@ -112,8 +112,10 @@ def _run(run: RunStudy, study: Study) -> str:
         parts.append(charts.pr_curves(run.curves))
     if run.contributions:
         head, body = contribution_cells(run.contributions)
-        sure = [bool(one.against_all) and (one.against_all.low > 0 or one.against_all.high < 0)  # type: ignore[union-attr]
-                for one in run.contributions]  # fmt: skip
+        sure = [
+            bool(one.against_all) and (one.against_all.low > 0 or one.against_all.high < 0)  # type: ignore[union-attr]
+            for one in run.contributions
+        ]
         parts.append("<h3>Contribution of each route</h3>" + _table(head, body, sure=sure))
         parts.append(
             '<p class="note">Fused anew from the ranks in topk_evidence by unweighted reciprocal rank, over'

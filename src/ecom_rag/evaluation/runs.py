@@ -5,10 +5,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ecom_rag.errors import RecordError, UsageError
-from ecom_rag.evaluation.formats import RUN_ENDINGS, placed_results, read_run
-from ecom_rag.evaluation.measures import Run
-from ecom_rag.identity import known_id, required_id, required_label
-from ecom_rag.records import Record
+from ecom_rag.files.formats import RUN_ENDINGS, Run, placed_results, read_run
+from ecom_rag.files.identity import known_id, required_id, required_label
+from ecom_rag.files.records import Record
 
 
 @dataclass(frozen=True)
@@ -118,17 +117,24 @@ def _by_query(path: str, id_key: str, check: Callable[[Record], None]) -> tuple[
         elif found[query] == result:
             copies += 1
         else:
-            raise RecordError(where, f"the query id {query!r} was there before, with another result ({places[query]});"
-                                     " every query needs its own, and --id-key names their key")  # fmt: skip
+            raise RecordError(
+                where,
+                f"the query id {query!r} was there before, with another result ({places[query]});"
+                " every query needs its own, and --id-key names their key",
+            )
     return found, [f"{copies} results stand in the file twice; each counts once"] if copies else []
 
 
 def _check_same(first: NamedRun, other: NamedRun) -> None:
     if list(first.run) != list(other.run):
         lost = next(iter(set(first.run) ^ set(other.run)), "another order")
-        raise UsageError(f"{first.name} and {other.name} hold different queries ({len(first.run)} and {len(other.run)},"
-                         f" e.g. {lost}); compare results of the same query file")  # fmt: skip
+        raise UsageError(
+            f"{first.name} and {other.name} hold different queries ({len(first.run)} and {len(other.run)},"
+            f" e.g. {lost}); compare results of the same query file"
+        )
     for query, result in first.results.items():
         if other.results[query]["text"] != result["text"]:
-            raise UsageError(f"{first.name} and {other.name} differ in the text of query {query};"
-                             " compare results of the same query file")  # fmt: skip
+            raise UsageError(
+                f"{first.name} and {other.name} differ in the text of query {query};"
+                " compare results of the same query file"
+            )

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from ecom_rag.arguments import whole
 from ecom_rag.errors import UsageError
-from ecom_rag.values import shown
+from ecom_rag.files.values import shown
 
 RESAMPLES = 10_000
 _CELLS = 4_000_000  # random numbers drawn at a time
@@ -158,8 +158,9 @@ def paired(
         part = [run[:, start : start + width] for run in runs]
         together = np.concatenate(part, axis=1)
         drawn = np.split(_means(together, resamples, seed), len(part), axis=1)
-        flipped = np.split(np.concatenate([flips @ together for flips in signs(len(together), resamples, seed)]),
-                           len(part), axis=1)  # fmt: skip
+        flipped = np.split(
+            np.concatenate([flips @ together for flips in signs(len(together), resamples, seed)]), len(part), axis=1
+        )
         for number, (i, j) in enumerate(couples):
             found[number] += _compared(part[j] - part[i], drawn[j] - drawn[i], flipped[j] - flipped[i])
     return found

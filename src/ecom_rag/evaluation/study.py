@@ -17,7 +17,6 @@ from ecom_rag.evaluation.contributions import ALL, ablations, evidence_of
 from ecom_rag.evaluation.labels import ClassFigures, Curve
 from ecom_rag.evaluation.measures import (
     PerQuery,
-    Qrels,
     cutoff,
     default_measures,
     evaluate_run,
@@ -26,7 +25,8 @@ from ecom_rag.evaluation.measures import (
 )
 from ecom_rag.evaluation.runs import NamedRun
 from ecom_rag.evaluation.significance import RESAMPLES, Comparison, Interval, holm, intervals, paired
-from ecom_rag.records import Record
+from ecom_rag.files.formats import Qrels
+from ecom_rag.files.records import Record
 
 WORST = 20
 _SHOWN = 3  # candidates of a worst query
@@ -139,8 +139,10 @@ def study_retrieval(
     if not runs:
         raise UsageError("there is no run to evaluate; give at least one results file")
     if qrels and not any(grade > 0 for judged in qrels.values() for grade in judged.values()):
-        raise UsageError(f"no document of the {len(qrels)} judged queries is relevant, so nothing can be measured;"
-                         " expected grades above 0")  # fmt: skip
+        raise UsageError(
+            f"no document of the {len(qrels)} judged queries is relevant, so nothing can be measured;"
+            " expected grades above 0"
+        )
     depth = min(run.depth for run in runs)
     names = parse_measures(measures) if measures else default_measures(depth)
     known = {query: result["text"] for run in runs for query, result in run.results.items()}

@@ -7,7 +7,7 @@ from typing import Any
 
 from ecom_rag.evaluation.significance import Interval
 from ecom_rag.evaluation.study import Pair, Study
-from ecom_rag.printing import printable
+from ecom_rag.text.printing import printable
 
 _CLASSES = 30  # on a terminal
 
@@ -17,9 +17,11 @@ def as_text(study: Study) -> str:
     measures = list(study.runs[0].intervals)
     parts = [
         f"{len(study.queries)} queries; mean [95 % interval]",
-        table(["", *(run.name for run in study.runs)],
-              [[name, *(interval_text(run.intervals[name]) for run in study.runs)] for name in measures]),
-    ]  # fmt: skip
+        table(
+            ["", *(run.name for run in study.runs)],
+            [[name, *(interval_text(run.intervals[name]) for run in study.runs)] for name in measures],
+        ),
+    ]
     pairs = shown_pairs(study)
     if pairs:
         parts.append("paired differences, second minus first [95 % interval], p of the randomisation test")

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ecom_rag import digest
 from ecom_rag.errors import ModelError
+from ecom_rag.files import digest
 from ecom_rag.models.families import Family, family_of
 from ecom_rag.models.folder import (
     check,

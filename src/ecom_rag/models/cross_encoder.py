@@ -79,8 +79,10 @@ class CrossEncoder:
         architectures = config.get("architectures") or []
         if not any("SequenceClassification" in name for name in architectures) or labels != 1:
             found = f"{', '.join(architectures) or 'no architecture'}, {labels} labels"
-            raise ModelError(f"{model}: is not a reranker (found {found}); expected a sequence classifier with one"
-                             " logit, such as BAAI/bge-reranker-v2-m3")  # fmt: skip
+            raise ModelError(
+                f"{model}: is not a reranker (found {found}); expected a sequence classifier with one"
+                " logit, such as BAAI/bge-reranker-v2-m3"
+            )
         limit = position_limit(config)
         if not 32 <= max_length <= limit:
             raise ModelError(
@@ -163,8 +165,10 @@ class CrossEncoder:
                 progress(int(copies[batch.rows].sum()))
         if not np.isfinite(scores).all():
             first = int(np.flatnonzero(~np.isfinite(scores))[0])
-            raise EmbeddingError(f"the reranker gave NaN or infinity for pair {first}; the checkpoint is damaged,"
-                                 " or needs --precision fp32")  # fmt: skip
+            raise EmbeddingError(
+                f"the reranker gave NaN or infinity for pair {first}; the checkpoint is damaged,"
+                " or needs --precision fp32"
+            )
         if normalize:
             scores = (1 / (1 + np.exp(-scores.astype(np.float64)))).astype(np.float32)
         return scores[inverse]

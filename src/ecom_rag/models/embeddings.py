@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix, vstack
 
-from ecom_rag import disk
 from ecom_rag.arguments import PathLike, path_of
 from ecom_rag.errors import EmbeddingError, UsageError
+from ecom_rag.files import disk
 
 _DAMAGED = (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile, zlib.error)
 OUTPUTS = ("dense", "sparse", "multivector")

@@ -112,8 +112,9 @@ class Encoder:
         if truncate_dim is None:
             truncate_dim = checkpoint.truncate_dim
         if truncate_dim is not None and not 1 <= truncate_dim <= checkpoint.dimension:
-            raise UsageError(f"truncate_dim is {truncate_dim}; expected 1 to {checkpoint.dimension}, as many as"
-                             f" {model} has")  # fmt: skip
+            raise UsageError(
+                f"truncate_dim is {truncate_dim}; expected 1 to {checkpoint.dimension}, as many as {model} has"
+            )
         placement = runtimes.choose(runtime, precision, device, read_config(folder))
         print_of_files = fingerprint(folder)
 
@@ -228,8 +229,10 @@ class Encoder:
             if name not in OUTPUTS:
                 raise UsageError(f"output {name!r} is unknown; expected one of {', '.join(OUTPUTS)}")
             if name not in self._positions:
-                raise ModelError(f"{self.checkpoint.folder}: {_REMEDY[name]} is missing, so it cannot give {name};"
-                                 " use a bge-m3 checkpoint or --mode dense")  # fmt: skip
+                raise ModelError(
+                    f"{self.checkpoint.folder}: {_REMEDY[name]} is missing, so it cannot give {name};"
+                    " use a bge-m3 checkpoint or --mode dense"
+                )
 
     def _layout_ids(self, texts: list[str]) -> Ragged:
         layout = self._tokenizer.single
@@ -267,8 +270,10 @@ class _Collector:
             if not np.isfinite(
                 array if name == "dense" else array[batch.attention_mask[:, -array.shape[1] :] > 0]
             ).all():
-                raise EmbeddingError(f"the model gave NaN or infinity ({name}) for text {int(batch.rows[0])} or its"
-                                     " batch; the checkpoint is damaged, or needs --precision fp32")  # fmt: skip
+                raise EmbeddingError(
+                    f"the model gave NaN or infinity ({name}) for text {int(batch.rows[0])} or its"
+                    " batch; the checkpoint is damaged, or needs --precision fp32"
+                )
         if "dense" in arrays:
             dense = _unit(arrays["dense"][:, :truncate_dim])
             if self._dense is None:

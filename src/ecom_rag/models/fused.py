@@ -121,8 +121,10 @@ class FusedTransformer(nn.Module):
         self._words = weights["embeddings.word_embeddings.weight"]
         expected = (int(config["vocab_size"]), int(config["hidden_size"]))
         if tuple(self._words.shape) != expected:
-            raise ModelError(f"word embeddings of shape {tuple(self._words.shape)}, config.json says {expected};"
-                             " the files are of different checkpoints")  # fmt: skip
+            raise ModelError(
+                f"word embeddings of shape {tuple(self._words.shape)}, config.json says {expected};"
+                " the files are of different checkpoints"
+            )
         self._positions = weights["embeddings.position_embeddings.weight"]
         self._types = weights["embeddings.token_type_embeddings.weight"]
         self._norm = _Norm(*weights.linear("embeddings.LayerNorm"), self._eps)

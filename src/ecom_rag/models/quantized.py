@@ -6,8 +6,8 @@ from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
-from ecom_rag import cache, disk
 from ecom_rag.errors import ModelError
+from ecom_rag.files import cache, disk
 
 PACKED = "model.int8.safetensors"
 _SCALE = ".row_scale"

@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ecom_rag import cache, environment
+from ecom_rag import environment
 from ecom_rag.errors import ModelError, UsageError
+from ecom_rag.files import cache
 from ecom_rag.models import cpu
 from ecom_rag.models.batching import Batch
 
@@ -119,8 +120,10 @@ def _check_int8(runtime: str, config: Mapping[str, Any], fusible: bool) -> None:
     if runtime == "openvino":
         raise UsageError("precision int8 runs in torch; leave out --runtime openvino")
     if not fusible:
-        raise UsageError(f"precision int8 is for BERT, RoBERTa and XLM-R; this checkpoint is"
-                         f" {config.get('model_type')!r}: take bf16 or fp32")  # fmt: skip
+        raise UsageError(
+            f"precision int8 is for BERT, RoBERTa and XLM-R; this checkpoint is"
+            f" {config.get('model_type')!r}: take bf16 or fp32"
+        )
     if not cpu.multiplies_int8():
         raise UsageError("precision int8 needs a CPU with int8 instructions (VNNI, AMX); take fp32")
 
@@ -165,8 +168,10 @@ class TorchRuntime:
                 except self._torch.OutOfMemoryError:
                     self._torch.cuda.empty_cache()
                     if len(part.rows) == 1:
-                        raise ModelError(f"out of memory on {self._device} with one text of {size} tokens;"
-                                         " lower --max-length or use another device") from None  # fmt: skip
+                        raise ModelError(
+                            f"out of memory on {self._device} with one text of {size} tokens;"
+                            " lower --max-length or use another device"
+                        ) from None
                     self._fits = size // 2
                     logger.warning("out of memory on %s: going on with batches of %d tokens", self._device, self._fits)
                     waiting = [*part.halves(), *waiting]

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ecom_rag import cache
 from ecom_rag.errors import ModelError
+from ecom_rag.files import cache
 from ecom_rag.models.embeddings import Ragged
 from ecom_rag.models.folder import network_folder, read_config, sentence_settings
 

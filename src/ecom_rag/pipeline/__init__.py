@@ -7,10 +7,9 @@ follows the seeds' embeddings and one block of queries, never the query file.
 from ecom_rag.pipeline.files import Summary
 from ecom_rag.pipeline.recall import Pipeline, Recall
 from ecom_rag.pipeline.recalling import read_settings, recall_file
-from ecom_rag.pipeline.reranking import rerank_file
+from ecom_rag.pipeline.reranking import rerank, rerank_file
 from ecom_rag.pipeline.scoring import Scorer, score, score_file
-from ecom_rag.pipeline.seeds import Seeds
-from ecom_rag.retrieval.rerank import rerank
+from ecom_rag.seeds.memory import Seeds
 
 __all__ = [
     "Pipeline",

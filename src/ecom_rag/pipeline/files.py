@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ecom_rag import disk, jobs, records
 from ecom_rag.arguments import whole_or_none
 from ecom_rag.errors import UsageError
-from ecom_rag.identity import known_id
+from ecom_rag.files import disk, jobs, records
+from ecom_rag.files.identity import known_id
+from ecom_rag.files.records import ReadReport, Record
 from ecom_rag.models import Embeddings, Encoder
-from ecom_rag.normalization import canonical
-from ecom_rag.records import ReadReport, Record
+from ecom_rag.text.normalization import canonical
 
 _BLOCK_RECORDS = 4096
 BLOCK_CHARS = 2_000_000
@@ -157,9 +157,11 @@ def check_files(inputs: str, seeds: str | None, output: str, *, on_bad_line: str
 def summary_of(sink: jobs.ResumableOutput, report: ReadReport, seeds: ReadReport, started: float) -> Summary:
     """What a finished run did."""
     summary = Summary(
-        records=sink.records, resumed=sink.resumed_records, rejected=report.rejected + seeds.rejected,
+        records=sink.records,
+        resumed=sink.resumed_records,
+        rejected=report.rejected + seeds.rejected,
         seconds=time.monotonic() - started,
-    )  # fmt: skip
+    )
     if sink.already_complete:
         summary.notes.append("the interrupted run had already finished its work; only the file's name was missing")
     summary.notes += sink.notes

@@ -8,29 +8,30 @@ from typing import Any
 
 import numpy as np
 
-from ecom_rag import arguments, records
+from ecom_rag import arguments
 from ecom_rag.arguments import flag, names_of, path_of, whole
 from ecom_rag.errors import UsageError
+from ecom_rag.files import records
+from ecom_rag.files.keys import parse_key
+from ecom_rag.files.records import Record
+from ecom_rag.files.results import evidence_lists, result_of
+from ecom_rag.files.values import shown, type_name
+from ecom_rag.filters.parse import parse
 from ecom_rag.idle import Needs, refuse_idle
-from ecom_rag.keys import parse_key
 from ecom_rag.models import CrossEncoder, Embeddings, Encoder
-from ecom_rag.pipeline.results import result_of
-from ecom_rag.pipeline.seeds import ENCODED_ROUTES, ROUTES, Seeds, SeedView, check_built, check_routes
-from ecom_rag.records import Record
-from ecom_rag.retrieval import TopK
-from ecom_rag.retrieval.bank import SeedBank
-from ecom_rag.retrieval.bank.expressions import parse
-from ecom_rag.retrieval.fusion import METHODS, RRF_CONSTANT, Fused, check_constant, evidence_lists, fuse
+from ecom_rag.pipeline.reranking import rerank
+from ecom_rag.retrieval import Ranking
+from ecom_rag.retrieval.fusion import METHODS, RRF_CONSTANT, check_constant, fuse
 from ecom_rag.retrieval.itself import Rows, search_others
 from ecom_rag.retrieval.learned_fusion import LearnedFusion, load_fusion
-from ecom_rag.retrieval.rerank import rerank
+from ecom_rag.retrieval.routes import ENCODED_ROUTES, INDEXED, default_weights
 from ecom_rag.retrieval.weights import check_weights
-from ecom_rag.values import shown, type_name
+from ecom_rag.seeds.bank import SeedBank
+from ecom_rag.seeds.memory import Seeds, SeedView, check_built, check_routes
 
 logger = logging.getLogger(__name__)
 
 FUSIONS = (*METHODS, "weighted")  # weighted: the usual name of the weighted sum, over min-max scores
-DEFAULT_WEIGHTS = {"variant": 0.3}  # adds what the others miss, without moving what they agree on
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +39,7 @@ class Recall:
     """What multi-route recall does; the keys of its TOML file are these names.
 
     Args:
-        routes: Of ``ROUTES``; none for all that the bank has, or ``bm25`` and ``dense`` over a file.
+        routes: Of ``retrieval.routes.INDEXED``; none for all that the bank has, or ``bm25`` and ``dense`` over a file.
         fusion: ``rrf``, ``weighted`` (that is ``minmax``), ``minmax``, ``zscore``, ``dbsf``, or the path of a fusion
             fitted by ``ecom-rag evaluate --fit-fusion`` (.json; ``str`` or ``Path``).
         weights: Of routes, in fusion; by default 1, and 0.3 for ``variant``.
@@ -100,12 +101,14 @@ class Recall:
             if self.routes:
                 fitted.check_routes(self.routes)
         check_constant(self.rrf_constant)
-        unknown = set(self.weights or ()) - set(self.routes or ROUTES)
+        unknown = set(self.weights or ()) - set(self.routes or INDEXED)
         if unknown:
-            raise UsageError(f"weights for {', '.join(sorted(unknown))}, which is none of the routes"
-                             f" {', '.join(self.routes or ROUTES)}")  # fmt: skip
+            raise UsageError(
+                f"weights for {', '.join(sorted(unknown))}, which is none of the routes"
+                f" {', '.join(self.routes or INDEXED)}"
+            )
         if self.weights is not None:
-            self.weights_of(self.routes or ROUTES)
+            self.weights_of(self.routes or INDEXED)
         self._check_depth(len(self.routes) > 1)
         return self
 
@@ -138,7 +141,7 @@ class Recall:
         Raises:
             UsageError: No weighted mean can be formed with them.
         """
-        given = {route: DEFAULT_WEIGHTS.get(route, 1.0) for route in routes} | dict(self.weights or {})
+        given = default_weights(routes) | dict(self.weights or {})
         return check_weights(given, of="fusion weights")
 
     def fitted(self) -> LearnedFusion | None:
@@ -257,19 +260,22 @@ class Pipeline:
         with self._seeds.view() as view:
             own = view.own_rows(queries, self.id_key) if self.settings.exclude_self else None
             found = self.search(view, texts, embeddings, own=own)
-            results = _results(queries, view, *self._fused(found, keep))
+            results = _results(queries, view, self._fused(found, keep))
         if self._cross_encoder is not None:
             results = rerank(
-                results, self._cross_encoder, top_k=self.settings.top_k, normalize=self.settings.normalize,
+                results,
+                self._cross_encoder,
+                top_k=self.settings.top_k,
+                normalize=self.settings.normalize,
                 blend=self.settings.blend,
-            )  # fmt: skip
+            )
         if progress is not None:
             progress(len(queries))
         return results
 
     def search(
         self, view: SeedView, texts: Sequence[str], embeddings: Embeddings, *, own: Rows | None = None
-    ) -> dict[str, TopK]:
+    ) -> dict[str, Ranking]:
         """What each route finds by itself, to the depth of the settings.
 
         Args:
@@ -283,7 +289,7 @@ class Pipeline:
         """
         allowed = view.rows(self.settings.filter)
         depth = max(self.settings.depth, self.settings.top_k)
-        found: dict[str, TopK] = {}
+        found: dict[str, Ranking] = {}
         late = "multivector" in self.routes and len(self.routes) > 1 and not self.settings.exact_multivector
         for route in self.routes:
             if route == "multivector" and late:
@@ -291,32 +297,29 @@ class Pipeline:
             asked = texts if route not in ENCODED_ROUTES else getattr(embeddings, route)
             found[route] = search_others(view.index(route), asked, depth, own=own, allowed=allowed)
         if late:
-            candidates = TopK(np.concatenate([top.ids for top in found.values()], axis=1), np.empty((0, 0), np.float32))
+            offered = np.concatenate([ranking.rows for ranking in found.values()], axis=1)
             index: Any = view.index("multivector")
-            found["multivector"] = index.rescore(embeddings.multivector, candidates, depth)
+            found["multivector"] = index.rescore(embeddings.multivector, offered, depth)
         return {route: found[route] for route in self.routes}
 
-    def _fused(self, found: dict[str, TopK], keep: int) -> tuple[TopK, Fused | None]:
+    def _fused(self, found: dict[str, Ranking], keep: int) -> Ranking:
         if len(found) == 1:
-            [top] = found.values()
-            return TopK(top.ids[:, :keep], top.scores[:, :keep]), None
+            [ranking] = found.values()
+            return ranking.first(keep)
         if self._fitted is not None:
-            fused = self._fitted.fuse(found, k=keep)
-        else:
-            weights = self.settings.weights_of(found)
-            method = "minmax" if self.settings.fusion == "weighted" else str(self.settings.fusion)
-            constant = self.settings.rrf_constant
-            fused = fuse(found, k=keep, method=method, weights=weights, rrf_constant=constant)
-        return fused.top, fused
+            return self._fitted.fuse(found, k=keep)
+        weights = self.settings.weights_of(found)
+        method = "minmax" if self.settings.fusion == "weighted" else str(self.settings.fusion)
+        return fuse(found, k=keep, method=method, weights=weights, rrf_constant=self.settings.rrf_constant)
 
 
-def _results(queries: Sequence[Record], view: SeedView, top: TopK, fused: Fused | None) -> list[Record]:
+def _results(queries: Sequence[Record], view: SeedView, ranking: Ranking) -> list[Record]:
     """The queries with the found seeds' texts and metadata joined back by row number."""
-    rows = np.unique(top.ids[top.ids >= 0])
+    rows = np.unique(ranking.rows[ranking.rows >= 0])
     seeds = dict(zip(rows.tolist(), view.records(rows.tolist()), strict=True))
-    evidence = evidence_lists(fused) if fused is not None else None
+    evidence = evidence_lists(ranking) if ranking.evidence else None
     results = []
     for number, query in enumerate(queries):
-        found = [seeds[row] for row in top.ids[number].tolist() if row >= 0]
-        results.append(result_of(query, top.scores[number], found, evidence[number] if evidence else None))
+        found = [seeds[row] for row in ranking.rows[number].tolist() if row >= 0]
+        results.append(result_of(query, ranking.scores[number], found, evidence[number] if evidence else None))
     return results

@@ -7,10 +7,13 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-import ecom_rag
-from ecom_rag import arguments, jobs, readers, records
+from ecom_rag import arguments
+from ecom_rag._version import __version__
 from ecom_rag.arguments import PathLike, path_of, path_or_none
 from ecom_rag.errors import UsageError
+from ecom_rag.files import jobs, readers, records
+from ecom_rag.files.records import ReadReport, Record
+from ecom_rag.files.values import shown
 from ecom_rag.models import CrossEncoder, Encoder
 from ecom_rag.pipeline.files import (
     BLOCK_CHARS,
@@ -28,11 +31,10 @@ from ecom_rag.pipeline.files import (
     summary_of,
 )
 from ecom_rag.pipeline.recall import Pipeline, Recall
-from ecom_rag.pipeline.seeds import ENCODED_ROUTES, Seeds, check_built, check_routes
-from ecom_rag.records import ReadReport, Record
-from ecom_rag.retrieval.bank import SeedBank
-from ecom_rag.text import Analyzer
-from ecom_rag.values import shown
+from ecom_rag.retrieval.routes import ENCODED_ROUTES
+from ecom_rag.seeds.bank import SeedBank
+from ecom_rag.seeds.memory import Seeds, check_built, check_routes
+from ecom_rag.text.analysis import Analyzer
 
 _MODELS = ("model", "rerank")
 
@@ -62,10 +64,21 @@ def read_toml(path: str) -> dict[str, Any]:
     """The settings of a TOML file, each of the right kind; raises as ``read_settings``."""
     found = readers.read_toml(path, remedy="check the path of --config, and see docs/recall.md for an example")
     kinds: dict[str, tuple[type, ...]] = {
-        "routes": (list,), "fusion": (str,), "weights": (dict,), "rrf_constant": (int, float), "depth": (int,),
-        "top_k": (int,), "filter": (str, dict), "exact_multivector": (bool,), "normalize": (bool,),
-        "blend": (int, float), "exclude_self": (bool,), "id_key": (str,), "model": (str,), "rerank": (str,),
-    }  # fmt: skip
+        "routes": (list,),
+        "fusion": (str,),
+        "weights": (dict,),
+        "rrf_constant": (int, float),
+        "depth": (int,),
+        "top_k": (int,),
+        "filter": (str, dict),
+        "exact_multivector": (bool,),
+        "normalize": (bool,),
+        "blend": (int, float),
+        "exclude_self": (bool,),
+        "id_key": (str,),
+        "model": (str,),
+        "rerank": (str,),
+    }
     assert set(kinds) == {field.name for field in fields(Recall)} | set(_MODELS)
     for key, value in found.items():
         if key not in kinds:
@@ -151,7 +164,7 @@ def recall_file(
     fitted = settings.fitted()
     job = {
         "command": "recall",
-        "ecom_rag": ecom_rag.__version__,
+        "ecom_rag": __version__,
         "queries": queries,
         "seeds": state,
         "settings": asdict(settings) | ({} if fitted is None else {"fusion": asdict(fitted)}),

@@ -2,13 +2,15 @@
 
 import time
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
 
-import ecom_rag
-from ecom_rag import arguments, jobs, records
+from ecom_rag import arguments
+from ecom_rag._version import __version__
 from ecom_rag.arguments import PathLike, path_of, whole
 from ecom_rag.errors import UsageError
-from ecom_rag.keys import parse_key
+from ecom_rag.files import jobs, records
+from ecom_rag.files.keys import parse_key
+from ecom_rag.files.records import ReadReport, Record
+from ecom_rag.files.results import evidence_lists, result_of
 from ecom_rag.models import Embeddings, Encoder
 from ecom_rag.models.embeddings import OUTPUTS
 from ecom_rag.pipeline.files import (
@@ -26,11 +28,9 @@ from ecom_rag.pipeline.files import (
     stage,
     summary_of,
 )
-from ecom_rag.pipeline.results import result_of
-from ecom_rag.records import ReadReport, Record
-from ecom_rag.retrieval import DenseIndex, HybridIndex, MultiVectorIndex, SparseIndex, TopK
+from ecom_rag.retrieval import routes
 from ecom_rag.retrieval.hybrid import weights_of
-from ecom_rag.retrieval.itself import OwnRows, search_others
+from ecom_rag.retrieval.itself import OwnRows
 
 MODES = (*OUTPUTS, "hybrid")
 
@@ -73,12 +73,9 @@ class Scorer:
         if embeddings is None:
             embeddings = encoder.encode([seed["text"] for seed in seeds], outputs=self.outputs)
         self._own: tuple[str, OwnRows] | None = None
-        self._index: Any
-        if mode == "hybrid":
-            self._index = HybridIndex(embeddings, weights)
-        else:
-            kind: Any = {"dense": DenseIndex, "sparse": SparseIndex, "multivector": MultiVectorIndex}[mode]
-            self._index = kind(getattr(embeddings, mode))
+        self._weights = weights
+        needed = routes.indexes_of([mode])
+        self._indexes = {name: routes.ROUTES[name].index(getattr(embeddings, name)) for name in needed}
 
     def __repr__(self) -> str:
         return f"Scorer({len(self.seeds)} seeds, mode={self.mode}, {self.encoder!r})"
@@ -116,29 +113,18 @@ class Scorer:
         texts = [query["text"] for query in queries]
         embeddings = self.encoder.encode(texts, side="query", outputs=self.outputs, progress=progress)
         own = self._own_rows(id_key).of(queries) if exclude_self else None
-        if self.mode == "hybrid":
-            found, evidence = self._index.search(embeddings, top_k, own=own)
-            return [self._result(query, row, found, evidence) for row, query in enumerate(queries)]
-        found = search_others(self._index, getattr(embeddings, self.mode), top_k, own=own)
-        return [self._result(query, row, found, None) for row, query in enumerate(queries)]
+        asked = routes.Queries(texts, embeddings)
+        found = routes.search(self._indexes, self.mode, asked, top_k, own=own, weights=self._weights)
+        evidence = evidence_lists(found) if found.evidence else [None] * len(queries)
+        return [
+            result_of(query, scores, [self.seeds[row] for row in rows if row >= 0], shown)
+            for query, rows, scores, shown in zip(queries, found.rows.tolist(), found.scores, evidence, strict=True)
+        ]
 
     def _own_rows(self, id_key: str) -> OwnRows:
         if self._own is None or self._own[0] != id_key:
             self._own = id_key, OwnRows(self.seeds, id_key)
         return self._own[1]
-
-    def _result(self, query: Record, row: int, found: TopK, evidence: dict[str, TopK] | None) -> Record:
-        ids = [seed for seed in found.ids[row].tolist() if seed >= 0]
-        shown = None
-        if evidence is not None:
-            shown = [
-                {
-                    name: {"score": round(float(own.scores[row, rank]), 6), "rank": int(own.ids[row, rank])}
-                    for name, own in evidence.items()
-                }
-                for rank in range(len(ids))
-            ]
-        return result_of(query, found.scores[row], [self.seeds[seed] for seed in ids], shown)
 
 
 def score(
@@ -240,7 +226,7 @@ def score_file(
     encoder.check_outputs(outputs)
     settings = {
         "command": "score",
-        "ecom_rag": ecom_rag.__version__,
+        "ecom_rag": __version__,
         "queries": queries,
         "seeds": digest(bank),
         "model": encoder.fingerprint,

@@ -1,6 +1,6 @@
-"""Exact search: embeddings of queries in, ``TopK`` of row numbers and scores out.
+"""Exact search: embeddings of queries in, a ``Ranking`` of row numbers and scores out.
 
-Each index holds the seeds' side of one route and answers ``search(queries, k) -> TopK``. Ties are broken the same way
+Each index holds the seeds' side of one route and answers ``search(queries, k)``. Ties are broken the same way
 everywhere: higher score first, then the earlier row. All indexes share one shape, ``Index``, so that a file and a
 persistent bank are searched by the same code.
 """
@@ -11,12 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ecom_rag.retrieval.dense import DenseIndex
-from ecom_rag.retrieval.hybrid import HybridIndex, pair_scores
+from ecom_rag.retrieval.hybrid import pair_scores
 from ecom_rag.retrieval.multivector import MultiVectorIndex
+from ecom_rag.retrieval.ranking import Ranking
 from ecom_rag.retrieval.sparse import SparseIndex
-from ecom_rag.retrieval.topk import TopK
 
-__all__ = ["DenseIndex", "HybridIndex", "Index", "MultiVectorIndex", "SparseIndex", "TopK", "pair_scores"]
+__all__ = ["DenseIndex", "Index", "MultiVectorIndex", "Ranking", "SparseIndex", "pair_scores"]
 
 
 class Index(Protocol):
@@ -31,7 +31,7 @@ class Index(Protocol):
     def remove(self, rows: NDArray[np.int64], /) -> None:
         """Rows that are never returned again, and count in no statistic."""
 
-    def search(self, queries: Any, k: int, *, allowed: NDArray[np.bool_] | None = None) -> TopK:
+    def search(self, queries: Any, k: int, *, allowed: NDArray[np.bool_] | None = None) -> Ranking:
         """The k best rows of each query, of those that ``allowed`` (a mask over rows) allows."""
 
     def arrays(self) -> dict[str, NDArray[Any]]:

@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from ecom_rag.errors import UsageError
 from ecom_rag.retrieval.growing import GrowingRows, LiveRows, combine
 from ecom_rag.retrieval.postings import Postings, Saturation, Weights, level_of_tokens
-from ecom_rag.retrieval.topk import TopK
-from ecom_rag.text import Analyzer
+from ecom_rag.retrieval.ranking import Ranking
+from ecom_rag.text.analysis import Analyzer
 
 _CHUNK = 50_000  # texts analysed at once
 
@@ -104,7 +104,7 @@ class BM25Index:
         terms = self._state.terms - int(self._state.lengths[gone].sum())
         self._state = replace(self._state, live=live.mask, count=self._state.count - len(gone), terms=terms)
 
-    def search(self, queries: Sequence[str], k: int, *, allowed: NDArray[np.bool_] | None = None) -> TopK:
+    def search(self, queries: Sequence[str], k: int, *, allowed: NDArray[np.bool_] | None = None) -> Ranking:
         """The k rows with the highest BM25 score; a row that shares no term with the query is no result.
 
         Args:
@@ -116,7 +116,7 @@ class BM25Index:
 
     def search_tokens(
         self, queries: Sequence[Sequence[str]], k: int, *, allowed: NDArray[np.bool_] | None = None
-    ) -> TopK:
+    ) -> Ranking:
         """``search`` for queries of terms that are known already."""
         state = self._state
         rows = state.postings.rows
@@ -151,8 +151,10 @@ class BM25Index:
         index = cls(analyzer=analyzer, k1=k1, b=b)
         made_by = arrays["analyzer"].tobytes().decode()
         if made_by != index.analyzer.fingerprint():
-            raise UsageError(f"bm25: the index was made with {made_by}, but {index.analyzer.fingerprint()} is asked"
-                             " for; use the same analyzer, or build the index again")  # fmt: skip
+            raise UsageError(
+                f"bm25: the index was made with {made_by}, but {index.analyzer.fingerprint()} is asked"
+                " for; use the same analyzer, or build the index again"
+            )
         words = arrays["vocabulary"].tobytes().decode("utf-8", "surrogatepass")
         index._vocabulary.update(zip(words.split("\n") if words else (), range(len(words) + 1), strict=False))
         index._lengths.extend(arrays["lengths"])

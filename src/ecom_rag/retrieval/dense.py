@@ -22,7 +22,7 @@ from ecom_rag.errors import EmbeddingError
 from ecom_rag.models.cpu import prefers_bf16
 from ecom_rag.retrieval import dense_kernels as kernels
 from ecom_rag.retrieval.growing import GrowingRows, LiveRows, combine, tensor
-from ecom_rag.retrieval.topk import TopK
+from ecom_rag.retrieval.ranking import Ranking
 
 _ROWS = 4096  # rows of seeds a block: with a tile of queries the rough scores stay in the cache
 _QUERIES = 1024  # queries a tile
@@ -67,8 +67,10 @@ class DenseIndex:
         """
         vectors = np.ascontiguousarray(vectors, np.float32)
         if len(self) and vectors.shape[1] != self.dimension:
-            raise EmbeddingError(f"new rows have {vectors.shape[1]} dimensions, the seeds {self.dimension};"
-                                 " encode both with the same checkpoint")  # fmt: skip
+            raise EmbeddingError(
+                f"new rows have {vectors.shape[1]} dimensions, the seeds {self.dimension};"
+                " encode both with the same checkpoint"
+            )
         check_finite(vectors, "new embeddings")
         if len(vectors) == 0:
             return
@@ -87,7 +89,7 @@ class DenseIndex:
         """Rows that are never returned again; the numbers of the others stay."""
         self._live.remove(rows, len(self))
 
-    def search(self, queries: NDArray[np.float32], k: int, *, allowed: NDArray[np.bool_] | None = None) -> TopK:
+    def search(self, queries: NDArray[np.float32], k: int, *, allowed: NDArray[np.bool_] | None = None) -> Ranking:
         """The k rows with the largest inner product.
 
         Args:
@@ -103,13 +105,15 @@ class DenseIndex:
         """
         queries = np.ascontiguousarray(queries, np.float32)
         k = min(k, self._live.count(len(self)))
-        found = TopK.empty(len(queries), k)
+        found = Ranking.empty(len(queries), k)
         mask = combine(self._live.mask, allowed, len(self))
-        if found.ids.size == 0:
+        if found.rows.size == 0:
             return found
         if queries.shape[1] != self.dimension:
-            raise EmbeddingError(f"queries have {queries.shape[1]} dimensions, the seeds {self.dimension};"
-                                 " encode both with the same checkpoint")  # fmt: skip
+            raise EmbeddingError(
+                f"queries have {queries.shape[1]} dimensions, the seeds {self.dimension};"
+                " encode both with the same checkpoint"
+            )
         check_finite(queries, "query embeddings")
         if mask is not None:
             rows = np.flatnonzero(mask)
@@ -119,19 +123,34 @@ class DenseIndex:
         start, bf16 = 0, self._bf16
         while start < len(queries):
             part = slice(start, start + (_PROBE if start == 0 and bf16 and len(queries) > 4 * _PROBE else _QUERIES))
-            left = self._search_tile(queries[part], k, mask, found.ids[part], found.scores[part], bf16=bf16)
+            left = self._search_tile(queries[part], k, mask, found.rows[part], found.scores[part], bf16=bf16)
             again = np.arange(len(queries[part]))[left] + start
             if bf16 and len(again):
-                ids, scores = found.ids[again], found.scores[again]
+                ids, scores = found.rows[again], found.scores[again]
                 left = self._search_tile(queries[again], k, mask, ids, scores, bf16=False)
-                found.ids[again], found.scores[again] = ids, scores
+                found.rows[again], found.scores[again] = ids, scores
                 bf16 = 4 * len(again) < len(queries[part])
                 again = again[left]
             if len(again):
-                rest = TopK(found.ids[again], found.scores[again])
+                rest = Ranking(found.rows[again], found.scores[again])
                 self._score_rows(queries[again], np.arange(len(self)) if mask is None else np.flatnonzero(mask), rest)
-                found.ids[again], found.scores[again] = rest.ids, rest.scores
+                found.rows[again], found.scores[again] = rest.rows, rest.scores
             start = part.stop
+        return found
+
+    @property
+    def live(self) -> NDArray[np.bool_] | None:
+        """``(n,)``: rows that have not been removed; ``None`` for all."""
+        return self._live.mask
+
+    def scores(self, queries: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Every row's inner product: ``(q, n)`` float32, of removed rows too; good to float32's rounding of sums."""
+        check_finite(queries, "query embeddings")
+        return np.concatenate([queries @ self._base.T, queries @ self._tail.rows.T], axis=1)
+
+    def pair_scores(self, queries: NDArray[np.float32], pairs: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Inner products of given pairs ``(p, 2)`` of queries and rows: ``(p,)``, each as ``search`` gives it."""
+        found: NDArray[np.float32] = kernels.dots(queries, self._base, self._tail.rows, pairs)
         return found
 
     def arrays(self) -> dict[str, NDArray[Any]]:
@@ -225,11 +244,11 @@ class DenseIndex:
         bound += self.dimension * 2.0**-24 * rough_norm * (norm + residual)  # float32 sums of so many terms
         return bound.astype(np.float32), np.float32(2.0**-8 if bf16 else 2.0**-24)
 
-    def _score_rows(self, queries: NDArray[np.float32], rows: NDArray[np.int64], found: TopK) -> None:
+    def _score_rows(self, queries: NDArray[np.float32], rows: NDArray[np.int64], found: Ranking) -> None:
         """Score given rows one by one."""
         for query in range(len(queries)):
-            scores = kernels.dots(queries[query], self._base, self._tail.rows, rows)
-            kernels.select_rows(scores, rows, found.ids.shape[1], found.ids[query], found.scores[query])
+            scores = self.pair_scores(queries, np.column_stack([np.full(len(rows), query), rows]))
+            kernels.select_rows(scores, rows, found.rows.shape[1], found.rows[query], found.scores[query])
 
 
 def check_finite(vectors: NDArray[np.float32], what: str) -> None:

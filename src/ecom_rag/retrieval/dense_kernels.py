@@ -131,12 +131,12 @@ def rescore(queries, base, tail, k, keys, ids, counts, cuts, bound, relative, id
 
 
 @numba.njit(cache=True, parallel=True)
-def dots(query, base, tail, rows):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
-    """Float32 inner product of one query with given rows."""
+def dots(queries, base, tail, pairs):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+    """Float32 inner products of given pairs of query and row."""
     split = base.shape[0]
-    scores = np.empty(rows.shape[0], np.float32)
-    for i in numba.prange(rows.shape[0]):
-        row = rows[i]
+    scores = np.empty(pairs.shape[0], np.float32)
+    for i in numba.prange(pairs.shape[0]):
+        query, row = queries[pairs[i, 0]], pairs[i, 1]
         scores[i] = _dot(query, base[row]) if row < split else _dot(query, tail[row - split])
     return scores
 

@@ -24,25 +24,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ecom_rag.errors import EmbeddingError, UsageError
-from ecom_rag.retrieval.topk import TopK
+from ecom_rag.files.values import shown
+from ecom_rag.retrieval.ranking import Evidence, Ranking
 from ecom_rag.retrieval.weights import MOST, check_weights
-from ecom_rag.values import shown
 
 METHODS = ("rrf", "minmax", "zscore", "dbsf")
 RRF_CONSTANT = 60.0
-
-
-@dataclass(frozen=True, slots=True)
-class Evidence:
-    """What one route says of given candidates.
-
-    Args:
-        scores: ``(queries, candidates)`` float32, NaN where the route did not find the candidate.
-        ranks: ``(queries, candidates)`` int64 from 1, 0 where the route did not find the candidate.
-    """
-
-    scores: NDArray[np.float32]
-    ranks: NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,35 +37,22 @@ class Candidates:
     """The union of what the routes found, each candidate once.
 
     Args:
-        ids: ``(queries, candidates)`` int64 rows in ascending order, -1 behind the last.
-        routes: Each route's evidence on them.
+        rows: ``(queries, candidates)`` int64 rows in ascending order, -1 behind the last.
+        evidence: By route.
     """
 
-    ids: NDArray[np.int64]
-    routes: Mapping[str, Evidence]
-
-
-@dataclass(frozen=True, slots=True)
-class Fused:
-    """A fused ranking and why it is so.
-
-    Args:
-        top: The best candidates, best first.
-        routes: Each route's evidence on them: ``(queries, k)``, at the places of ``top``.
-    """
-
-    top: TopK
-    routes: Mapping[str, Evidence]
+    rows: NDArray[np.int64]
+    evidence: Mapping[str, Evidence]
 
 
 def fuse(
-    routes: Mapping[str, TopK],
+    routes: Mapping[str, Ranking],
     *,
     k: int,
     method: str = "rrf",
     weights: Mapping[str, float] | None = None,
     rrf_constant: float = RRF_CONSTANT,
-) -> Fused:
+) -> Ranking:
     """The k best of what all routes found.
 
     Args:
@@ -106,14 +80,14 @@ def fuse_candidates(
     method: str = "rrf",
     weights: Mapping[str, float] | None = None,
     rrf_constant: float = RRF_CONSTANT,
-) -> Fused:
+) -> Ranking:
     """As ``fuse``, over candidates that are gathered already."""
-    weight = weights_of(weights, candidates.routes)
+    weight = weights_of(weights, candidates.evidence)
     if k < 1:
         raise UsageError(f"k is {k}; expected at least 1")
-    total = np.zeros(candidates.ids.shape, np.float64)
-    offered = np.zeros(candidates.ids.shape, np.bool_)
-    for name, evidence in candidates.routes.items():
+    total = np.zeros(candidates.rows.shape, np.float64)
+    offered = np.zeros(candidates.rows.shape, np.bool_)
+    for name, evidence in candidates.evidence.items():
         if weight[name] > 0:
             total += weight[name] * route_scores(evidence, method=method, rrf_constant=rrf_constant)
             offered |= evidence.ranks > 0
@@ -128,18 +102,11 @@ def fuse_candidates(
     order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
     best = np.take_along_axis(scores, order, axis=1)
     found = np.isfinite(best)
-    ids = np.where(found, np.take_along_axis(candidates.ids, order, axis=1), -1)
-    routes = {
-        name: Evidence(
-            np.where(found, np.take_along_axis(evidence.scores, order, axis=1), np.float32(np.nan)),
-            np.where(found, np.take_along_axis(evidence.ranks, order, axis=1), 0),
-        )
-        for name, evidence in candidates.routes.items()
-    }
-    return Fused(TopK(ids, best), routes)
+    rows = np.where(found, np.take_along_axis(candidates.rows, order, axis=1), -1)
+    return Ranking(rows, best, {name: own.at(order, found) for name, own in candidates.evidence.items()})
 
 
-def gather(routes: Mapping[str, TopK]) -> Candidates:
+def gather(routes: Mapping[str, Ranking]) -> Candidates:
     """The union of what the routes found.
 
     Args:
@@ -150,11 +117,11 @@ def gather(routes: Mapping[str, TopK]) -> Candidates:
     """
     if not routes:
         raise UsageError("there are no routes to fuse; give at least one")
-    queries = {name: len(found.ids) for name, found in routes.items()}
+    queries = {name: len(found.rows) for name, found in routes.items()}
     if len(set(queries.values())) > 1:
         counts = ", ".join(f"{name} {count}" for name, count in queries.items())
         raise UsageError(f"the routes answer different numbers of queries ({counts}); search all with the same ones")
-    rows = np.concatenate([found.ids for found in routes.values()], axis=1)  # (q, sum of depths)
+    rows = np.concatenate([found.rows for found in routes.values()], axis=1)  # (q, sum of depths)
     order = np.argsort(rows, axis=1, kind="stable")
     ranked = np.take_along_axis(rows, order, axis=1)
     first = ranked >= 0
@@ -168,8 +135,8 @@ def gather(routes: Mapping[str, TopK]) -> Candidates:
     ids[query, slot_sorted[query, column]] = ranked[query, column]
     gathered, start = {}, 0
     for name, found in routes.items():
-        gathered[name] = _evidence(found, slots[:, start : start + found.ids.shape[1]], width)
-        start += found.ids.shape[1]
+        gathered[name] = _evidence(found, slots[:, start : start + found.rows.shape[1]], width)
+        start += found.rows.shape[1]
     return Candidates(ids, gathered)
 
 
@@ -218,25 +185,14 @@ def weights_of(weights: Mapping[str, float] | None, routes: Mapping[str, Any] | 
     if weights is None:
         return dict.fromkeys(names, 1.0)
     if set(weights) != set(names):
-        raise UsageError(f"fusion weights are given for {', '.join(weights) or 'no route'}, the routes are"
-                         f" {', '.join(names)}; give one for each route, 0 to leave its candidates out")  # fmt: skip
+        raise UsageError(
+            f"fusion weights are given for {', '.join(weights) or 'no route'}, the routes are"
+            f" {', '.join(names)}; give one for each route, 0 to leave its candidates out"
+        )
     return check_weights({name: weights[name] for name in names}, of="fusion weights")
 
 
-def evidence_lists(fused: Fused) -> list[list[dict[str, dict[str, float | int]]]]:
-    """``topk_evidence`` of each query: for each result the routes that found it, with their own score and rank."""
-    by_query: list[list[dict[str, dict[str, float | int]]]] = [
-        [{} for _ in range(count)] for count in (fused.top.ids >= 0).sum(axis=1).tolist()
-    ]
-    for name, evidence in fused.routes.items():
-        queries, places = np.nonzero(evidence.ranks)
-        ranks, scores = evidence.ranks[queries, places], evidence.scores[queries, places].astype(np.float64).round(6)
-        for query, place, rank, score in zip(*(a.tolist() for a in (queries, places, ranks, scores)), strict=True):
-            by_query[query][place][name] = {"score": score, "rank": rank}
-    return by_query
-
-
-def _evidence(found: TopK, slots: NDArray[np.int64], width: int) -> Evidence:
+def _evidence(found: Ranking, slots: NDArray[np.int64], width: int) -> Evidence:
     scores = np.full((len(slots), width), np.nan, np.float32)
     ranks = np.zeros((len(slots), width), np.int64)
     query, rank = np.nonzero(slots >= 0)

@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ecom_rag.identity import known_id
+from ecom_rag.files.identity import known_id
+from ecom_rag.files.records import Record
 from ecom_rag.models.embeddings import Ragged
-from ecom_rag.records import Record
-from ecom_rag.retrieval.topk import TopK
+from ecom_rag.retrieval.ranking import Ranking
 from ecom_rag.retrieval.variant import VariantIndex
 
 Rows = Sequence[NDArray[np.int64]]
@@ -52,7 +52,7 @@ class OwnRows:
 
 def search_others(
     index: Any, queries: Any, k: int, *, own: Rows | None = None, allowed: NDArray[np.bool_] | None = None
-) -> TopK:
+) -> Ranking:
     """As ``index.search``, without each query's own rows: the next best take their places.
 
     Args:
@@ -73,27 +73,27 @@ def search_others(
         mask[own[query]] = False
         asked = queries.take(np.array([query])) if isinstance(queries, Ragged) else queries[query : query + 1]
         one = _search(index, asked, k, own=[own[query]], allowed=mask)
-        top.ids[query], top.scores[query] = -1, -np.inf
-        width = min(one.ids.shape[1], top.ids.shape[1])
-        top.ids[query, :width], top.scores[query, :width] = one.ids[0, :width], one.scores[0, :width]
+        top.rows[query], top.scores[query] = -1, -np.inf
+        width = min(one.rows.shape[1], top.rows.shape[1])
+        top.rows[query, :width], top.scores[query, :width] = one.rows[0, :width], one.scores[0, :width]
     return top
 
 
-def _search(index: Any, queries: Any, k: int, *, own: Rows | None, allowed: NDArray[np.bool_] | None) -> TopK:
+def _search(index: Any, queries: Any, k: int, *, own: Rows | None, allowed: NDArray[np.bool_] | None) -> Ranking:
     if isinstance(index, VariantIndex):  # its results depend on how the closest seed is written: not on the query's own
         return index.search(queries, k, allowed=allowed, own=own)
-    found: TopK = index.search(queries, k, allowed=allowed)
+    found: Ranking = index.search(queries, k, allowed=allowed)
     return found
 
 
-def _without(top: TopK, own: Rows, k: int) -> TopK:
+def _without(top: Ranking, own: Rows, k: int) -> Ranking:
     """The k best of a ranking that are none of a query's own rows."""
-    gone = top.ids < 0
+    gone = top.rows < 0
     for query, rows in enumerate(own):
         if len(rows):
-            gone[query] |= np.isin(top.ids[query], rows)
+            gone[query] |= np.isin(top.rows[query], rows)
     order = np.argsort(gone, axis=1, kind="stable")[:, :k]
     gone = np.take_along_axis(gone, order, axis=1)
-    ids = np.where(gone, -1, np.take_along_axis(top.ids, order, axis=1))
+    rows_left = np.where(gone, -1, np.take_along_axis(top.rows, order, axis=1))
     scores = np.where(gone, np.float32(-np.inf), np.take_along_axis(top.scores, order, axis=1))
-    return TopK(ids, scores)
+    return Ranking(rows_left, scores)

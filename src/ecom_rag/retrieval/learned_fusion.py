@@ -9,11 +9,11 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from ecom_rag import publish, readers
 from ecom_rag.arguments import PathLike, path_of
 from ecom_rag.errors import UsageError
-from ecom_rag.retrieval.fusion import METHODS, RRF_CONSTANT, Fused, check_constant, fuse
-from ecom_rag.retrieval.topk import TopK
+from ecom_rag.files import publish, readers
+from ecom_rag.retrieval.fusion import METHODS, RRF_CONSTANT, check_constant, fuse
+from ecom_rag.retrieval.ranking import Ranking
 from ecom_rag.retrieval.weights import check_weights
 
 _FORMAT = 1
@@ -53,10 +53,12 @@ class LearnedFusion:
         """Raise ``UsageError`` unless the fusion was fitted for just these routes."""
         found = list(routes)
         if set(found) != set(self.weights):
-            raise UsageError(f"the fusion was fitted for the routes {', '.join(self.weights)}, asked for are"
-                             f" {', '.join(found)}; search with the same routes or fit anew")  # fmt: skip
+            raise UsageError(
+                f"the fusion was fitted for the routes {', '.join(self.weights)}, asked for are"
+                f" {', '.join(found)}; search with the same routes or fit anew"
+            )
 
-    def fuse(self, routes: Mapping[str, TopK], *, k: int) -> Fused:
+    def fuse(self, routes: Mapping[str, Ranking], *, k: int) -> Ranking:
         """The k best of what the routes found, by the fitted weights; see ``fusion.fuse``.
 
         Raises:

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from ecom_rag.errors import EmbeddingError
 from ecom_rag.models.embeddings import Ragged
 from ecom_rag.retrieval.growing import GrowingRows, LiveRows, combine, tensor
-from ecom_rag.retrieval.topk import TopK, select
+from ecom_rag.retrieval.ranking import Ranking
+from ecom_rag.retrieval.topk import select
 
 _DOCUMENT_TOKENS = 8192  # document tokens a block
 _QUERY_TOKENS = 1024  # query tokens a tile
@@ -44,8 +45,10 @@ class MultiVectorIndex:
         if len(vectors) == 0:
             return
         if len(self) and vectors.values.shape[1] != self._base.values.shape[1]:
-            raise EmbeddingError(f"new rows have {vectors.values.shape[1]} dimensions, the seeds"
-                                 f" {self._base.values.shape[1]}; encode both with the same checkpoint")  # fmt: skip
+            raise EmbeddingError(
+                f"new rows have {vectors.values.shape[1]} dimensions, the seeds"
+                f" {self._base.values.shape[1]}; encode both with the same checkpoint"
+            )
         self._live.extend(len(vectors))
         if len(self._tail) + len(vectors.values) > len(self._base.values):  # as large as the base: become part of it
             self._base = _joined([*([self._base] if len(self._base) else []), self._tail_rows(), vectors])
@@ -58,7 +61,7 @@ class MultiVectorIndex:
         """Documents that are never returned again; the numbers of the others stay."""
         self._live.remove(rows, len(self))
 
-    def search(self, queries: Ragged, k: int, *, allowed: NDArray[np.bool_] | None = None) -> TopK:
+    def search(self, queries: Ragged, k: int, *, allowed: NDArray[np.bool_] | None = None) -> Ranking:
         """The k documents with the largest MaxSim.
 
         Args:
@@ -67,27 +70,27 @@ class MultiVectorIndex:
             allowed: ``(n,)``: documents that may be returned; by default all.
         """
         k = min(k, self._live.count(len(self)))
-        found = TopK.empty(len(queries), k)
+        found = Ranking.empty(len(queries), k)
         mask = combine(self._live.mask, allowed, len(self))
         for part in tiles(queries, len(self)):
             scores = self.scores(queries.take(part))
             if mask is not None:
                 scores[:, ~mask] = -np.inf
             near = select(scores, min(k + _SPARE, len(self)), floor=-1e30)
-            best = self.rescore(queries.take(part), near, k)
-            found.ids[part], found.scores[part] = best.ids, best.scores
+            best = self.rescore(queries.take(part), near.rows, k)
+            found.rows[part], found.scores[part] = best.rows, best.scores
         return found
 
-    def rescore(self, queries: Ragged, candidates: TopK, k: int) -> TopK:
+    def rescore(self, queries: Ragged, offered: NDArray[np.int64], k: int) -> Ranking:
         """The k best of other routes' candidates: all the work of late interaction on a few rows.
 
         Args:
             queries: Query token vectors, ragged by query.
-            candidates: Row numbers a query, -1 for none; their scores are not looked at.
-            k: Results a query.
+            offered: ``(q, candidates)`` row numbers, in any order and more than once if need be, -1 for none.
+            k: Results per query.
         """
-        found = TopK.empty(len(queries), min(k, candidates.ids.shape[1]))
-        offered = np.sort(candidates.ids, axis=1)
+        found = Ranking.empty(len(queries), min(k, offered.shape[1]))
+        offered = np.sort(offered, axis=1)
         use = offered >= 0
         use[:, 1:] &= offered[:, 1:] != offered[:, :-1]
         if self._live.mask is not None:
@@ -95,21 +98,32 @@ class MultiVectorIndex:
         rows, columns = np.nonzero(use)
         scores = np.full(offered.shape, -np.inf, np.float32)
         pairs = np.column_stack([rows, offered[rows, columns]])
-        scores[rows, columns] = max_sim_pairs(queries, self._whole(), pairs)
-        order = np.argsort(-scores, axis=1, kind="stable")[:, : found.ids.shape[1]]  # equal scores stay in row order
+        scores[rows, columns] = self.pair_scores(queries, pairs)
+        order = np.argsort(-scores, axis=1, kind="stable")[:, : found.rows.shape[1]]  # equal scores stay in row order
         found.scores[:] = np.take_along_axis(scores, order, axis=1)
-        found.ids[:] = np.where(np.isfinite(found.scores), np.take_along_axis(offered, order, axis=1), -1)
+        found.rows[:] = np.where(np.isfinite(found.scores), np.take_along_axis(offered, order, axis=1), -1)
         return found
 
     def scores(self, queries: Ragged) -> NDArray[np.float32]:
         """Every document's score: ``(q, n)`` float32 in -1..1; a query or document of no tokens scores 0."""
         if len(queries) and len(self) and queries.values.shape[1] != self._base.values.shape[1]:
-            raise EmbeddingError(f"queries have {queries.values.shape[1]} dimensions, the seeds"
-                                 f" {self._base.values.shape[1]}; encode both with the same checkpoint")  # fmt: skip
+            raise EmbeddingError(
+                f"queries have {queries.values.shape[1]} dimensions, the seeds"
+                f" {self._base.values.shape[1]}; encode both with the same checkpoint"
+            )
         result = np.zeros((len(queries), len(self)), np.float32)
         _score_all(queries, self._base, result[:, : len(self._base)])
         _score_all(queries, self._tail_rows(), result[:, len(self._base) :])
         return result
+
+    @property
+    def live(self) -> NDArray[np.bool_] | None:
+        """``(n,)``: documents that have not been removed; ``None`` for all."""
+        return self._live.mask
+
+    def pair_scores(self, queries: Ragged, pairs: NDArray[np.int64]) -> NDArray[np.float32]:
+        """MaxSim of given pairs ``(p, 2)`` of queries and documents: ``(p,)``, each as ``search`` gives it."""
+        return max_sim_pairs(queries, self._whole(), pairs)
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """All that ``from_arrays`` needs, as arrays that can be saved and memory-mapped."""

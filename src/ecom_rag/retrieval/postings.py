@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ecom_rag.retrieval import postings_kernels as kernels
-from ecom_rag.retrieval.topk import TopK
+from ecom_rag.retrieval.ranking import Ranking
 
 # A level that holds more postings than this goes into the level before it. The first has no bound, and the second goes
 # into it when it holds a quarter as many.
@@ -106,7 +106,7 @@ class Postings:
         *,
         saturation: Saturation | None = None,
         mask: NDArray[np.bool_] | None = None,
-    ) -> TopK:
+    ) -> Ranking:
         """The k rows with the largest scores above 0; rows that share no term with the query are no result.
 
         Args:
@@ -116,14 +116,14 @@ class Postings:
             mask: ``(rows,)``: rows that may be returned; by default all.
         """
         queries = len(weights[0]) - 1
-        found = TopK.empty(queries, k)
-        if found.ids.size == 0 or self.rows == 0:
+        found = Ranking.empty(queries, k)
+        if found.rows.size == 0 or self.rows == 0:
             return found
         curve = _LINEAR if saturation is None else saturation
         mask = np.empty(0, bool) if mask is None else mask
 
         def work(first: int, step: int) -> None:
-            kernels.search(first, step, *weights, self.levels, curve, mask, self.rows, k, found.ids, found.scores)
+            kernels.search(first, step, *weights, self.levels, curve, mask, self.rows, k, found.rows, found.scores)
 
         in_threads(work, queries)
         return found

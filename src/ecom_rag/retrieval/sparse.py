@@ -9,7 +9,7 @@ from scipy.sparse import csr_matrix
 from ecom_rag.errors import EmbeddingError
 from ecom_rag.retrieval.growing import LiveRows, combine
 from ecom_rag.retrieval.postings import Level, Postings, Weights, level_of_postings
-from ecom_rag.retrieval.topk import TopK
+from ecom_rag.retrieval.ranking import Ranking
 
 
 class SparseIndex:
@@ -44,8 +44,9 @@ class SparseIndex:
         """
         self._check(weights, "new rows")
         if weights.nnz and weights.data.min() < 0:
-            raise EmbeddingError(f"new rows hold a weight of {weights.data.min()}; expected none below 0 (bge-m3's go"
-                                 " through relu)")  # fmt: skip
+            raise EmbeddingError(
+                f"new rows hold a weight of {weights.data.min()}; expected none below 0 (bge-m3's go through relu)"
+            )
         if weights.shape[0] == 0:
             return
         self._live.extend(weights.shape[0])
@@ -56,7 +57,7 @@ class SparseIndex:
         """Rows that are never returned again; the numbers of the others stay."""
         self._live.remove(rows, len(self))
 
-    def search(self, queries: csr_matrix, k: int, *, allowed: NDArray[np.bool_] | None = None) -> TopK:
+    def search(self, queries: csr_matrix, k: int, *, allowed: NDArray[np.bool_] | None = None) -> Ranking:
         """The k rows with the largest inner product; a row that shares no term with the query is no result.
 
         Args:
@@ -78,6 +79,11 @@ class SparseIndex:
         self._check(queries, "queries")
         return self._postings.scores(_weights(queries))
 
+    @property
+    def live(self) -> NDArray[np.bool_] | None:
+        """``(n,)``: rows that have not been removed; ``None`` for all."""
+        return self._live.mask
+
     def arrays(self) -> dict[str, NDArray[Any]]:
         """All that ``from_arrays`` needs, as arrays that can be saved and memory-mapped."""
         state = {**self._postings.arrays(), "vocabulary": np.array([self._vocabulary])}
@@ -95,8 +101,10 @@ class SparseIndex:
 
     def _check(self, matrix: csr_matrix, what: str) -> None:
         if matrix.shape[1] != self._vocabulary:
-            raise EmbeddingError(f"{what} have a vocabulary of {matrix.shape[1]}, the seeds of {self._vocabulary};"
-                                 " encode both with the same checkpoint")  # fmt: skip
+            raise EmbeddingError(
+                f"{what} have a vocabulary of {matrix.shape[1]}, the seeds of {self._vocabulary};"
+                " encode both with the same checkpoint"
+            )
         if not np.isfinite(matrix.data).all():
             position = int(np.flatnonzero(~np.isfinite(matrix.data))[0])
             row = int(np.searchsorted(matrix.indptr, position, side="right")) - 1

@@ -1,30 +1,12 @@
-"""The result of a search, and the selection of the k best of rows of scores."""
-
-from dataclasses import dataclass
+"""The selection of the k best of rows of scores."""
 
 import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from ecom_rag.retrieval.ranking import Ranking
+
 _RUN = 64  # columns
-
-
-@dataclass(frozen=True, slots=True)
-class TopK:
-    """The best rows for each query, best first.
-
-    Args:
-        ids: ``(queries, k)`` int64 row numbers, -1 where a query has fewer than k results.
-        scores: ``(queries, k)`` float32, descending, -inf where there is no result.
-    """
-
-    ids: NDArray[np.int64]
-    scores: NDArray[np.float32]
-
-    @classmethod
-    def empty(cls, queries: int, k: int) -> "TopK":
-        """No results at all."""
-        return cls(np.full((queries, k), -1, np.int64), np.full((queries, k), -np.inf, np.float32))
 
 
 @numba.njit(cache=True)
@@ -87,8 +69,8 @@ def _select_rows(scores, k, floor, ids_out, scores_out):  # type: ignore[no-unty
         select_row(scores[row], k, floor, ids_out[row], scores_out[row])
 
 
-def select(scores: NDArray[np.float32], k: int, *, floor: float = -np.inf) -> TopK:
+def select(scores: NDArray[np.float32], k: int, *, floor: float = -np.inf) -> Ranking:
     """The k best columns of each row of ``scores (rows, columns)`` that are above ``floor``."""
-    found = TopK.empty(scores.shape[0], k)
-    _select_rows(np.ascontiguousarray(scores), k, np.float32(floor), found.ids, found.scores)
+    found = Ranking.empty(scores.shape[0], k)
+    _select_rows(np.ascontiguousarray(scores), k, np.float32(floor), found.rows, found.scores)
     return found

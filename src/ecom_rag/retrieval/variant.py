@@ -1,9 +1,9 @@
 """Search for evasive spellings: rows that sound or look like the query more than they are written like it.
 
 Texts are compared by pairs of neighbouring characters (four letters or digits where they stand together) in three
-channels (``ecom_rag.spelling``). ``overlap`` is the share of the query's pairs, weighted by idf, that a row holds, in
-sound or in shape; ``written`` is the same for the texts as they are written. A pair counts a little less in a long row,
-as in BM25. A row is a result where
+channels (``ecom_rag.text.spelling``). ``overlap`` is the share of the query's pairs, weighted by idf, that a row holds,
+in sound or in shape; ``written`` is the same for the texts as they are written. A pair counts a little less in a long
+row, as in BM25. A row is a result where
 
     overlap >= floor   and   overlap >= margin + the largest ``written`` of all rows
 
@@ -23,8 +23,8 @@ from ecom_rag.errors import UsageError
 from ecom_rag.retrieval import variant_kernels as kernels
 from ecom_rag.retrieval.growing import GrowingRows, LiveRows, combine
 from ecom_rag.retrieval.postings import Postings, Saturation, Weights, in_threads, level_of_tokens
-from ecom_rag.retrieval.topk import TopK
-from ecom_rag.spelling import CHANNELS, codes
+from ecom_rag.retrieval.ranking import Ranking
+from ecom_rag.text.spelling import CHANNELS, codes
 
 FLOOR, MARGIN = 0.4, 0.15
 _K1, _B = 0.4, 0.5
@@ -91,7 +91,7 @@ class VariantIndex:
         *,
         allowed: NDArray[np.bool_] | None = None,
         own: Sequence[NDArray[np.int64]] | None = None,
-    ) -> TopK:
+    ) -> Ranking:
         """The k rows with the largest overlap in sound or shape, of those written differently.
 
         Args:
@@ -105,24 +105,24 @@ class VariantIndex:
         """
         state = self._state
         rows = state.postings.rows
-        found = TopK.empty(len(queries), min(k, state.count))
-        if found.ids.size == 0:
+        found = Ranking.empty(len(queries), min(k, state.count))
+        if found.rows.size == 0:
             return found
         slope = _K1 * _B * state.count / max(state.pairs, 1)
         curve = Saturation(state.lengths, np.float32(_K1 * (1 - _B)), np.float32(slope))
         mask = combine(state.live, allowed, rows)
         asked = _Asked.of(queries, state)
-        rough = state.postings.search(asked.rough(), 4 * found.ids.shape[1] + _SPARE, saturation=curve, mask=mask)
-        candidates = np.sort(rough.ids, axis=1)
+        rough = state.postings.search(asked.rough(), 4 * found.rows.shape[1] + _SPARE, saturation=curve, mask=mask)
+        candidates = np.sort(rough.rows, axis=1)
         overlap = _overlaps(candidates, asked.folded, state.postings, curve)
         written = _overlaps(candidates, (*asked.written[:2], *asked.written[1:]), state.postings, curve)
         closest = self._closest(asked.written, own, curve)
         written = np.maximum(written, np.maximum(closest, 0) * (1 + curve.constant))
         overlap[(candidates < 0) | (overlap < self.floor) | (overlap < written + self.margin)] = -np.inf
-        order = np.argsort(-overlap, axis=1, kind="stable")[:, : found.ids.shape[1]]  # stable: the earlier row first
+        order = np.argsort(-overlap, axis=1, kind="stable")[:, : found.rows.shape[1]]  # stable: the earlier row first
         scores = np.take_along_axis(overlap, order, axis=1)
         found.scores[:, : order.shape[1]] = np.minimum(scores, 1)
-        found.ids[:, : order.shape[1]] = np.where(scores > 0, np.take_along_axis(candidates, order, axis=1), -1)
+        found.rows[:, : order.shape[1]] = np.where(scores > 0, np.take_along_axis(candidates, order, axis=1), -1)
         return found
 
     def _closest(
@@ -132,7 +132,7 @@ class VariantIndex:
         deeper = max(map(len, own), default=0) if own else 0
         best = self._state.postings.search(written, 1 + deeper, saturation=curve, mask=self._state.live)
         for query, rows in enumerate(own or ()):
-            best.scores[query, np.isin(best.ids[query], rows)] = -np.inf
+            best.scores[query, np.isin(best.rows[query], rows)] = -np.inf
         return best.scores.max(axis=1, keepdims=True, initial=-np.inf)
 
     def arrays(self) -> dict[str, NDArray[Any]]:

@@ -136,8 +136,10 @@ class Batches:
             UsageError: The position is beyond this sampler's epoch, so the state is another run's.
         """
         if not 0 <= state["position"] <= self.batches or state["epoch"] < 0:
-            raise UsageError(f"sampler state {state} does not fit an epoch of {self.batches} batches; resume with the"
-                             " data and the sampling settings that the run began with")  # fmt: skip
+            raise UsageError(
+                f"sampler state {state} does not fit an epoch of {self.batches} batches; resume with the"
+                " data and the sampling settings that the run began with"
+            )
         self.epoch, self.position = state["epoch"], state["position"]
         self._shown = (self.epoch, self.position)
 

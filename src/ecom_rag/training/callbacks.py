@@ -11,7 +11,7 @@ from sentence_transformers.base.evaluation import BaseEvaluator
 from torch import Tensor
 from transformers import TrainerCallback
 
-from ecom_rag import disk
+from ecom_rag.files import disk
 from ecom_rag.models.weights import read_tensors
 from ecom_rag.training.batches import Batches
 from ecom_rag.training.losses.distributed import world
@@ -95,8 +95,11 @@ class Hooks(TrainerCallback):
         """The latest loss and dev measure."""
         logs = logs or {}
         noise = ("_runtime", "_second")
-        kept = {key.removeprefix("eval_"): value for key, value in logs.items()
-                if key == "loss" or (key.startswith("eval_") and not key.endswith(noise))}  # fmt: skip
+        kept = {
+            key.removeprefix("eval_"): value
+            for key, value in logs.items()
+            if key == "loss" or (key.startswith("eval_") and not key.endswith(noise))
+        }
         self._figures.update(kept)
         self._tell(state)
 

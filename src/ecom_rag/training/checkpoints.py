@@ -38,8 +38,11 @@ def require_extra() -> None:
     """Raise ``UsageError`` where the ``train`` extra is not installed."""
     import importlib.util
 
-    missing = [name for name in ("sentence_transformers", "datasets", "accelerate", "peft", "matplotlib")
-               if importlib.util.find_spec(name) is None]  # fmt: skip
+    missing = [
+        name
+        for name in ("sentence_transformers", "datasets", "accelerate", "peft", "matplotlib")
+        if importlib.util.find_spec(name) is None
+    ]
     if missing:
         raise UsageError(INSTALL.format(", ".join(missing)))
 
@@ -58,8 +61,10 @@ def base_checkpoint(recipe: Recipe) -> Checkpoint:
         passage_instruction=recipe.data.passage_instruction,
     )
     if recipe.loss.name == "m3" and not (found.has_sparse and found.has_multivector):
-        raise ModelError(f'{recipe.model}: has no sparse_linear.pt and colbert_linear.pt, which loss "m3" trains;'
-                         " start from a bge-m3 checkpoint")  # fmt: skip
+        raise ModelError(
+            f'{recipe.model}: has no sparse_linear.pt and colbert_linear.pt, which loss "m3" trains;'
+            " start from a bge-m3 checkpoint"
+        )
     return found
 
 
@@ -108,12 +113,16 @@ def load_reranker(recipe: Recipe, max_length: int) -> Any:
     config = read_config(folder)
     if not any("SequenceClassification" in name for name in config.get("architectures") or []):
         if recipe.lora.rank:
-            raise ModelError(f"{recipe.model}: is no reranker yet, and its new classification head has no adapter;"
-                             " leave out lora, or start from a reranker")  # fmt: skip
+            raise ModelError(
+                f"{recipe.model}: is no reranker yet, and its new classification head has no adapter;"
+                " leave out lora, or start from a reranker"
+            )
         logger.warning("%s: is no reranker yet; its classification head starts from random weights", recipe.model)
     elif (labels := len(config.get("id2label") or "01")) != 1:
-        raise ModelError(f"{recipe.model}: gives {labels} numbers for a pair, a reranker gives one; start from a"
-                         " reranker or an encoder")  # fmt: skip
+        raise ModelError(
+            f"{recipe.model}: gives {labels} numbers for a pair, a reranker gives one; start from a"
+            " reranker or an encoder"
+        )
     torch.manual_seed(recipe.seed)  # of that head
     with loading(folder, "CrossEncoder"):
         model = CrossEncoder(
@@ -138,8 +147,9 @@ def reranker_length(recipe: Recipe) -> int:
     limit = _pair_limit(recipe)
     length = recipe.data.max_length or min(_PAIR_LENGTH, limit)
     if not 32 <= length <= limit:
-        raise ModelError(f"{recipe.model}: max length {length} is outside what this checkpoint can read; expected 32 to"
-                         f" {limit}")  # fmt: skip
+        raise ModelError(
+            f"{recipe.model}: max length {length} is outside what this checkpoint can read; expected 32 to {limit}"
+        )
     return length
 
 
@@ -196,9 +206,14 @@ def _prepared(model: Any, recipe: Recipe, task: str) -> Any:
 
         asked = recipe.lora
         model.add_adapter(
-            LoraConfig(task_type=task, r=asked.rank, lora_alpha=asked.alpha, lora_dropout=asked.dropout,
-                       target_modules="all-linear")
-        )  # fmt: skip
+            LoraConfig(
+                task_type=task,
+                r=asked.rank,
+                lora_alpha=asked.alpha,
+                lora_dropout=asked.dropout,
+                target_modules="all-linear",
+            )
+        )
     model.model_card_data.set_widget_examples = lambda *_: None
     model._create_model_card = lambda *_, **__: None
     return model

@@ -15,11 +15,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ecom_rag.mining.triples import KnownPositives
 from ecom_rag.models.tokens import Tokenizer
 from ecom_rag.training.batches import Batches
 from ecom_rag.training.data import Group, Groups, Labelled
 from ecom_rag.training.losses.distributed import rank
-from ecom_rag.training.triples import KnownPositives
 
 
 def single_inputs(tokenizer: Tokenizer, texts: Sequence[str], max_length: int) -> dict[str, Tensor]:
@@ -172,8 +172,10 @@ class GroupCollator:
         item = self._items[number]
         texts: list[str] = []
         scores: list[float] | None = []
-        sides = ((item.positives, item.positive_scores, self._positives),
-                 (item.negatives, item.negative_scores, self._negatives))  # fmt: skip
+        sides = (
+            (item.positives, item.positive_scores, self._positives),
+            (item.negatives, item.negative_scores, self._negatives),
+        )
         for side, (given, given_scores, count) in enumerate(sides):
             if count == 0:
                 continue

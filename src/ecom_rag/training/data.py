@@ -11,13 +11,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from ecom_rag import records
 from ecom_rag.errors import RecordError, UsageError
-from ecom_rag.evaluation.formats import read_beir
-from ecom_rag.identity import label_of
-from ecom_rag.normalization import canonical
+from ecom_rag.files import records
+from ecom_rag.files.formats import read_beir
+from ecom_rag.files.identity import label_of
+from ecom_rag.mining.triples import JSON_LINES, KnownPositives, check_triple
+from ecom_rag.text.normalization import canonical
 from ecom_rag.training.recipe import Recipe
-from ecom_rag.training.triples import JSON_LINES, KnownPositives, check_triple
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +87,10 @@ def read_data(
         raise UsageError(f"data.train mixes kinds: {found}; train on one kind at a time")
     if kinds[0] == "labelled records":
         if recipe.task == "reranker":
-            raise UsageError(f"{paths[0]}: holds labelled records; a reranker needs queries with pos and neg, which"
-                             " ecom-rag mine makes of them")  # fmt: skip
+            raise UsageError(
+                f"{paths[0]}: holds labelled records; a reranker needs queries with pos and neg, which"
+                " ecom-rag mine makes of them"
+            )
         return _labelled(paths, recipe, use)
     reranker = recipe.task == "reranker"
     needs_negatives = reranker or (use == "train" and recipe.data.negatives > 0)
@@ -99,8 +101,10 @@ def read_data(
     for path, kind in zip(paths, kinds, strict=True):
         if kind == "BEIR folder":
             if needs_negatives:
-                raise UsageError(f"{path}: a BEIR folder has no hard negatives; mine them with ecom-rag mine, or set"
-                                 " data.negatives = 0 to train an embedder on in-batch negatives alone")  # fmt: skip
+                raise UsageError(
+                    f"{path}: a BEIR folder has no hard negatives; mine them with ecom-rag mine, or set"
+                    " data.negatives = 0 to train an embedder on in-batch negatives alone"
+                )
             asked, left_out = _beir(path, split, recipe.data.min_grade)
             items += asked
             notes += left_out
@@ -183,16 +187,23 @@ def _without_singles(data: Labelled, places: Sequence[str], *, drop: bool, by_so
         classes = len({classes_of[row] for row in single})
         others = f", and so have {classes - 1} more" if classes > 1 else ""
         here = " in its file" if by_source else ""
-        raise RecordError(places[single[0]], f'class "{label}" has this one text{here}{others}; a class needs two'
-                          ' different texts: add some, or set data.single_texts = "drop"')  # fmt: skip
+        raise RecordError(
+            places[single[0]],
+            f'class "{label}" has this one text{here}{others}; a class needs two'
+            ' different texts: add some, or set data.single_texts = "drop"',
+        )
     notes = []
     if single:
         keep = sorted(set(range(len(data))) - set(single))
         forms = [forms[i] for i in keep]
         notes.append(f"{len(single)} texts were left out: their classes have no second text")
-        data = Labelled([data.texts[i] for i in keep], [data.labels[i] for i in keep],
-                        [data.parents[i] for i in keep] if data.parents is not None else None,
-                        [data.sources[i] for i in keep], [])  # fmt: skip
+        data = Labelled(
+            [data.texts[i] for i in keep],
+            [data.labels[i] for i in keep],
+            [data.parents[i] for i in keep] if data.parents is not None else None,
+            [data.sources[i] for i in keep],
+            [],
+        )
     torn = Counter(form for form, _ in set(zip(forms, data.labels, strict=True)))
     several = sum(1 for count in torn.values() if count > 1)
     if several:
@@ -210,8 +221,9 @@ def _group(where: str, item: dict[str, Any], source: str, *, needs_negatives: bo
     for side in ("pos", "neg"):
         given = item.get(f"{side}_scores")
         if given is None and needs_scores and item[side]:
-            raise RecordError(where, f'"{side}_scores" is missing; distillation needs a teacher\'s scores, see ecom-rag'
-                                     " teach")  # fmt: skip
+            raise RecordError(
+                where, f'"{side}_scores" is missing; distillation needs a teacher\'s scores, see ecom-rag teach'
+            )
         scores[side] = None if given is None and not needs_scores else [float(score) for score in given or []]
     prompt = item.get("prompt")
     if prompt is not None and not isinstance(prompt, str):
@@ -223,8 +235,11 @@ def _beir(folder: str, split: str, min_grade: int) -> tuple[list[Group], list[st
     """The queries that can be trained on, and notes on what was left out."""
     beir = read_beir(folder, split)
     wanted = {document for judged in beir.qrels.values() for document, grade in judged.items() if grade >= min_grade}
-    texts = {document["metadata"]["id"]: document["text"] for document in beir.documents()
-             if document["metadata"]["id"] in wanted}  # fmt: skip
+    texts = {
+        document["metadata"]["id"]: document["text"]
+        for document in beir.documents()
+        if document["metadata"]["id"] in wanted
+    }
     found = []
     for query in beir.queries:
         judged = beir.qrels[query["metadata"]["id"]]
@@ -251,8 +266,11 @@ def _consistent(where: str, item: Group, known: KnownPositives) -> Group:
     if len(kept) == len(item.negatives):
         return item
     if not kept:
-        raise RecordError(where, 'every text of "neg" is among "pos" on another line of the same query; mine hard'
-                                 " negatives with ecom-rag mine")  # fmt: skip
+        raise RecordError(
+            where,
+            'every text of "neg" is among "pos" on another line of the same query; mine hard'
+            " negatives with ecom-rag mine",
+        )
     scores = item.negative_scores and [item.negative_scores[number] for number in kept]
     return replace(item, negatives=[item.negatives[number] for number in kept], negative_scores=scores)
 

@@ -9,14 +9,14 @@ import torch
 from numpy.typing import NDArray
 
 from ecom_rag.errors import UsageError
-from ecom_rag.evaluation.formats import read_beir
 from ecom_rag.evaluation.labels import macro_f1, vote
-from ecom_rag.evaluation.measures import Qrels, cutoff, evaluate_run, parse_measures
+from ecom_rag.evaluation.measures import cutoff, evaluate_run, parse_measures
+from ecom_rag.files.formats import Qrels, read_beir
+from ecom_rag.files.records import Record
 from ecom_rag.models.tokens import Tokenizer
-from ecom_rag.normalization import canonical
-from ecom_rag.records import Record
 from ecom_rag.retrieval import DenseIndex
 from ecom_rag.retrieval.itself import search_others
+from ecom_rag.text.normalization import canonical
 from ecom_rag.training.collate import pair_inputs
 from ecom_rag.training.data import Groups, Labelled, read_data
 from ecom_rag.training.recipe import Recipe
@@ -62,7 +62,7 @@ class RetrievalDev:
         queries = encode(model, self._queries, "query", self._batch_size)
         depth = max(_DEPTH, cutoff(self.primary_metric) or len(documents))
         found = search_others(DenseIndex(documents), queries, min(depth, len(documents)), own=self._own)
-        run = {str(q): [str(d) for d in row if d >= 0] for q, row in enumerate(found.ids.tolist())}
+        run = {str(q): [str(d) for d in row if d >= 0] for q, row in enumerate(found.rows.tolist())}
         return evaluate_run(run, self._qrels, [self.primary_metric]).means()
 
 
@@ -94,7 +94,7 @@ class LabelDev:
         if self.primary_metric == "macro_F1":
             bank = encode(model, self._bank.texts, "document", self._batch_size)
             found = DenseIndex(bank).search(vectors, min(_NEIGHBOURS, len(bank)))
-            neighbours = [[self._bank.labels[row] for row in ids if row >= 0] for ids in found.ids.tolist()]
+            neighbours = [[self._bank.labels[row] for row in ids if row >= 0] for ids in found.rows.tolist()]
             return {self.primary_metric: macro_f1(vote(self._data.labels, neighbours))}
         asked = vectors
         if model.prompts.get("query") != model.prompts.get("document"):
@@ -164,8 +164,9 @@ class InBf16:
 
 def encode(model: Any, texts: Sequence[str], prompt: str, batch_size: int) -> NDArray[np.float32]:
     """``(texts, dim)`` float32 embeddings of length 1 by a ``SentenceTransformer`` in training."""
-    found = model.encode(list(texts), prompt_name=prompt, batch_size=batch_size, show_progress_bar=False,
-                         convert_to_numpy=True)  # fmt: skip
+    found = model.encode(
+        list(texts), prompt_name=prompt, batch_size=batch_size, show_progress_bar=False, convert_to_numpy=True
+    )
     vectors = np.asarray(found, np.float32)
     return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
 
@@ -222,15 +223,21 @@ def _make_dev(recipe: Recipe, train: Labelled | Groups, tokenizer: Tokenizer, ma
     if isinstance(train, Labelled):
         data = read_data([recipe.data.dev], recipe.data.dev_split, recipe, use="dev")
         if not isinstance(data, Labelled):
-            raise UsageError(f"{recipe.data.dev}: holds queries, but the training data are labelled records; expected"
-                             " dev data of the same kind")  # fmt: skip
+            raise UsageError(
+                f"{recipe.data.dev}: holds queries, but the training data are labelled records; expected"
+                " dev data of the same kind"
+            )
         measure = wanted or "MAP@R"
         if measure not in LabelDev.MEASURES:
-            raise UsageError(f"evaluation.measure is {measure!r}; over labelled records expected one of"
-                             f" {', '.join(LabelDev.MEASURES)}")  # fmt: skip
+            raise UsageError(
+                f"evaluation.measure is {measure!r}; over labelled records expected one of"
+                f" {', '.join(LabelDev.MEASURES)}"
+            )
         if measure != "macro_F1" and len(set(data.labels)) == len(data):
-            raise UsageError(f"{recipe.data.dev}: no label has two texts, so {measure} has nothing to find; add some,"
-                             ' or set evaluation.measure = "macro_F1"')  # fmt: skip
+            raise UsageError(
+                f"{recipe.data.dev}: no label has two texts, so {measure} has nothing to find; add some,"
+                ' or set evaluation.measure = "macro_F1"'
+            )
         return LabelDev(data, train, measure=measure, batch_size=batch)
     measures = parse_measures(wanted or "nDCG@10")
     if len(measures) > 1:
@@ -256,8 +263,10 @@ def _retrieval_set(recipe: Recipe) -> tuple[list[str], list[str], list[dict[int,
         return [query["text"] for query in beir.queries], [document["text"] for document in corpus], relevant, own
     groups = read_data([recipe.data.dev], recipe.data.dev_split, recipe, use="dev")
     if not isinstance(groups, Groups):
-        raise UsageError(f"{recipe.data.dev}: holds labelled records, but the training data are queries; expected dev"
-                         " data of the same kind")  # fmt: skip
+        raise UsageError(
+            f"{recipe.data.dev}: holds labelled records, but the training data are queries; expected dev"
+            " data of the same kind"
+        )
     texts = list(dict.fromkeys(text for item in groups.items for text in item.positives + item.negatives))
     first: dict[str, str] = {}  # of canonical forms: a text and its copies are one document
     document_of = {text: first.setdefault(form, text) for text, form in zip(texts, canonical(texts), strict=True)}

@@ -20,11 +20,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from ecom_rag import workfolders
 from ecom_rag.errors import UsageError
+from ecom_rag.files import workfolders
 from ecom_rag.models import cpu
 from ecom_rag.models.checkpoint import Checkpoint, fingerprint, locate
 from ecom_rag.models.tokens import Tokenizer
+from ecom_rag.text.near_duplicates import near_duplicates
 from ecom_rag.training import checkpoints, health, report
 from ecom_rag.training.averaging import best_average
 from ecom_rag.training.batches import Batches
@@ -32,7 +33,6 @@ from ecom_rag.training.callbacks import DevEvaluator, Hooks, patience_spent, ste
 from ecom_rag.training.collate import GroupCollator, LabelledCollator
 from ecom_rag.training.data import Groups, Labelled, read_data
 from ecom_rag.training.dev import make_dev
-from ecom_rag.training.duplicates import near_duplicates
 from ecom_rag.training.idle import check_keys
 from ecom_rag.training.losses.distributed import world
 from ecom_rag.training.modules import EmbedderLoss, RerankerLoss
@@ -78,8 +78,12 @@ def _train(recipe: Recipe, output: Path, work: Path, *, resume: bool, progress: 
     tokenizer = Tokenizer(folder)
     dev = make_dev(recipe, data, tokenizer, length)
     batches = make_batches(recipe, data, world=int(os.environ.get("WORLD_SIZE", "1")))
-    asked: dict[str, Any] = {"recipe": recipe.as_dict(), "model": fingerprint(folder), "data": _digest(data),
-                             "dev data": _files_digest(recipe.data.dev)}  # fmt: skip
+    asked: dict[str, Any] = {
+        "recipe": recipe.as_dict(),
+        "model": fingerprint(folder),
+        "data": _digest(data),
+        "dev data": _files_digest(recipe.data.dev),
+    }
     resume_from = open_run(work, asked, resume)
 
     if recipe.schedule.bf16 and _on_cpu(recipe) and not cpu.prefers_bf16():
@@ -96,8 +100,10 @@ def _train(recipe: Recipe, output: Path, work: Path, *, resume: bool, progress: 
         try:
             trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
         except torch.OutOfMemoryError:
-            raise UsageError("the GPU's memory is too small for a batch; set schedule.mini_batch (e.g. 32), or make"
-                             " sampling.batch_size or data.max_length smaller") from None  # fmt: skip
+            raise UsageError(
+                "the GPU's memory is too small for a batch; set schedule.mini_batch (e.g. 32), or make"
+                " sampling.batch_size or data.max_length smaller"
+            ) from None
     seconds = time.monotonic() - started
     figures = _finish_weights(recipe, trainer, model, hooks, dev, before, work, untrained)
     if world() > 1:
@@ -128,18 +134,27 @@ def make_batches(recipe: Recipe, data: Labelled | Groups, *, world: int = 1) -> 
     """
     asked = recipe.sampling
     shared: dict[str, Any] = {
-        "source_alpha": asked.source_alpha, "duplicate_cap": asked.duplicate_cap, "batches": asked.batches_per_epoch,
-        "seed": recipe.seed, "rank": None, "world": world,
-    }  # fmt: skip
+        "source_alpha": asked.source_alpha,
+        "duplicate_cap": asked.duplicate_cap,
+        "batches": asked.batches_per_epoch,
+        "seed": recipe.seed,
+        "rank": None,
+        "world": world,
+    }
     texts = data.texts if isinstance(data, Labelled) else [item.query for item in data.items]
     similarity = asked.near_duplicates
     shared["duplicates"] = None if similarity is None else near_duplicates(texts, similarity=similarity)
     if isinstance(data, Labelled):
         return pk_batches(
-            data.labels, classes_per_batch=asked.classes_per_batch, texts_per_class=asked.texts_per_class,
-            alpha=asked.alpha, sources=data.sources if asked.one_source else None, parents=data.parents,
-            parents_per_batch=asked.parents_per_batch, **shared,
-        )  # fmt: skip
+            data.labels,
+            classes_per_batch=asked.classes_per_batch,
+            texts_per_class=asked.texts_per_class,
+            alpha=asked.alpha,
+            sources=data.sources if asked.one_source else None,
+            parents=data.parents,
+            parents_per_batch=asked.parents_per_batch,
+            **shared,
+        )
     sources = [item.source for item in data.items]
     size = min(asked.batch_size, max(world, len(data) // world * world))
     return row_batches(len(data), batch_size=size, sources=sources, one_source=asked.one_source, **shared)
@@ -189,10 +204,17 @@ def _trainer(
         collator = LabelledCollator(data, tokenizer, max_length=length, instructions=(query, passage))
     else:
         collator = GroupCollator(
-            data, tokenizer, batches, task=recipe.task, positives=recipe.data.positives,
-            negatives=recipe.data.negatives, max_length=length, query_instruction=query, passage_instruction=passage,
+            data,
+            tokenizer,
+            batches,
+            task=recipe.task,
+            positives=recipe.data.positives,
+            negatives=recipe.data.negatives,
+            max_length=length,
+            query_instruction=query,
+            passage_instruction=passage,
             seed=recipe.seed,
-        )  # fmt: skip
+        )
     group = recipe.data.positives + recipe.data.negatives
     mini_batch = recipe.schedule.mini_batch
     loss: Any
@@ -291,8 +313,13 @@ def _finish_weights(
         measure = dev.primary_metric
         # The best checkpoint was measured when it was written.
         after = float(trainer.state.best_metric) if best else float(dev(model)[measure])
-        figures = {"measure": measure, "data": dev.size, "before": before, "after": after,
-                   "best_step": trainer.state.best_global_step}  # fmt: skip
+        figures = {
+            "measure": measure,
+            "data": dev.size,
+            "before": before,
+            "after": after,
+            "best_step": trainer.state.best_global_step,
+        }
         if recipe.averaging.best_checkpoints > 1:
             figures["average"] = best_average(
                 model,
@@ -335,9 +362,11 @@ def _shown(batches: Batches, steps: int, accumulation: int) -> list[dict[str, An
 
 def _digest(data: Labelled | Groups) -> str:
     found = hashlib.blake2b(digest_size=16)
-    rows: Iterable[Any] = data.items if isinstance(data, Groups) else (
-        zip(data.texts, data.labels, data.sources, data.parents or repeat(None), strict=False)
-    )  # fmt: skip
+    rows: Iterable[Any] = (
+        data.items
+        if isinstance(data, Groups)
+        else (zip(data.texts, data.labels, data.sources, data.parents or repeat(None), strict=False))
+    )
     for row in rows:
         found.update(repr(row).encode("utf-8", "surrogatepass"))
     return found.hexdigest()
@@ -357,8 +386,12 @@ def _files_digest(path: str | None) -> str | None:
 
 def _describe(data: Labelled | Groups, digest: str) -> dict[str, Any]:
     sources = data.sources if isinstance(data, Labelled) else [item.source for item in data.items]
-    found: dict[str, Any] = {"rows": len(data), "digest": digest, "notes": data.notes,
-                             "sources": {name: sources.count(name) for name in dict.fromkeys(sources)}}  # fmt: skip
+    found: dict[str, Any] = {
+        "rows": len(data),
+        "digest": digest,
+        "notes": data.notes,
+        "sources": {name: sources.count(name) for name in dict.fromkeys(sources)},
+    }
     if isinstance(data, Labelled):
         found["classes"] = len(set(data.labels))
     else:

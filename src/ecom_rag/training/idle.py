@@ -5,12 +5,9 @@ Conditions that hang on the kind of the training data are looked at once the dat
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ecom_rag.idle import ALWAYS, Needs, refuse_idle
-
-if TYPE_CHECKING:
-    from ecom_rag.training.recipe import Recipe
 
 
 def _each(table: str, names: str, *needs: Needs) -> dict[str, tuple[Needs, ...]]:
@@ -44,8 +41,11 @@ TABLE = {
     **_each("loss", "name"),
     "loss.temperature": (
         Needs(lambda v: v["task"] == "embedder", "for a reranker, whose logits have none", "train an embedder"),
-        Needs(lambda v: v["loss"] not in ("circle", "none") or v["distillation"] != "none", 'with the loss "{loss}"',
-              "choose info_nce, supervised_contrastive or m3"),
+        Needs(
+            lambda v: v["loss"] not in ("circle", "none") or v["distillation"] != "none",
+            'with the loss "{loss}"',
+            "choose info_nce, supervised_contrastive or m3",
+        ),
     ),
     **_each("loss", "margin gamma", _loss("circle")),
     **_each("loss", "in_batch mask_false_negatives", _QUERIES, _loss("info_nce", "circle", "m3")),
@@ -60,17 +60,19 @@ TABLE = {
     **_each("sampling", "batch_size", _QUERIES),
     **_each("sampling", "classes_per_batch texts_per_class alpha", _LABELLED),
     "sampling.parents_per_batch": (
-        _LABELLED, Needs(lambda v: v["parent"], "without policy groups", "name their key in data.parent"),
+        _LABELLED,
+        Needs(lambda v: v["parent"], "without policy groups", "name their key in data.parent"),
     ),
-    **_each("sampling", "source_alpha one_source",
-            Needs(lambda v: v["sources"] > 1, "with one file", "name several in data.train")),
+    **_each(
+        "sampling",
+        "source_alpha one_source",
+        Needs(lambda v: v["sources"] > 1, "with one file", "name several in data.train"),
+    ),
     "sampling.duplicate_cap": (
         Needs(lambda v: v["near_duplicates"], "where no texts are near-duplicates", "set sampling.near_duplicates"),
     ),
     **_each("sampling", "near_duplicates batches_per_epoch"),
-    "schedule.epochs": (
-        Needs(lambda v: not v["max_steps"], "beside schedule.max_steps", "leave that out"),
-    ),
+    "schedule.epochs": (Needs(lambda v: not v["max_steps"], "beside schedule.max_steps", "leave that out"),),
     "schedule.warmup": (
         Needs(lambda v: v["scheduler"] != "constant", 'with the scheduler "constant"', "choose constant_with_warmup"),
     ),
@@ -83,10 +85,10 @@ TABLE = {
     **_each("lora", "alpha dropout", Needs(lambda v: v["rank"] > 0, "without adapters", "set lora.rank")),
     **_each("averaging", "ema_decay"),
     "averaging.best_checkpoints": (_DEV,),
-}  # fmt: skip
+}
 
 
-def check_keys(recipe: "Recipe", *, labelled: bool | None = None) -> None:
+def check_keys(recipe: Any, *, labelled: bool | None = None) -> None:
     """Refuse the first key of a recipe's file that changes nothing.
 
     Args:
@@ -99,7 +101,7 @@ def check_keys(recipe: "Recipe", *, labelled: bool | None = None) -> None:
     refuse_idle(recipe.given, _values(recipe, labelled), TABLE, spelled=lambda key: f"{recipe.where}: {key}")
 
 
-def _values(recipe: "Recipe", labelled: bool | None) -> dict[str, Any]:
+def _values(recipe: Any, labelled: bool | None) -> dict[str, Any]:
     data = recipe.data
     return {
         "labelled": labelled,

@@ -99,20 +99,31 @@ class EmbedderLoss(CachedLossMixin, nn.Module):
         queries, documents = outputs
         assert self._ignore is not None
         sparse = losses.sparse_scores(
-            queries["sparse_weights"], queries["input_ids"], documents["sparse_weights"], documents["input_ids"],
+            queries["sparse_weights"],
+            queries["input_ids"],
+            documents["sparse_weights"],
+            documents["input_ids"],
             ignore=self._ignore,
-        )  # fmt: skip
+        )
         multi = losses.max_sim(
-            queries["token_vectors"], queries["attention_mask"][:, 1:],
-            documents["token_vectors"], documents["attention_mask"][:, 1:],
-        )  # fmt: skip
+            queries["token_vectors"],
+            queries["attention_mask"][:, 1:],
+            documents["token_vectors"],
+            documents["attention_mask"][:, 1:],
+        )
         dense = losses.cosine(queries["sentence_embedding"], documents["sentence_embedding"])
         teacher = labels.get("teacher") if self._settings.distillation != "none" else None
         own = torch.arange(len(documents["input_ids"]), device=dense.device).reshape(len(dense), self._group)
         return losses.m3_loss(
-            dense, sparse, multi, *self._masks(labels, gathered=False), temperature=self._temperature,
-            self_distillation=self._settings.self_distillation, teacher=teacher, groups=own,
-        )  # fmt: skip
+            dense,
+            sparse,
+            multi,
+            *self._masks(labels, gathered=False),
+            temperature=self._temperature,
+            self_distillation=self._settings.self_distillation,
+            teacher=teacher,
+            groups=own,
+        )
 
 
 class RerankerLoss(CachedLossMixin, nn.Module):

@@ -11,11 +11,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, Field, asdict, dataclass, field, fields, is_dataclass, replace
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from ecom_rag import readers
 from ecom_rag.arguments import PathLike, one_of, path_of
 from ecom_rag.errors import UsageError
+from ecom_rag.files import readers
+from ecom_rag.files.values import scalar, shown, type_name
 from ecom_rag.training.idle import check_keys
-from ecom_rag.values import scalar, shown, type_name
 
 Task = Literal["embedder", "reranker"]
 _NO_KEYS = ("given", "where")
@@ -228,34 +228,57 @@ def _rules(recipe: Recipe) -> list[tuple[bool, str, str]]:
         (schedule.dropout is None or 0 <= schedule.dropout < 1, "schedule.dropout", "from 0 to below 1"),
         (schedule.keep >= 2, "schedule.keep", "at least 2, so that a kill while one is written leaves another"),
         (recipe.averaging.best_checkpoints <= schedule.keep, "averaging.best_checkpoints", "at most schedule.keep"),
-        (recipe.averaging.best_checkpoints == 1 or not recipe.averaging.ema_decay, "averaging.best_checkpoints",
-         "1 beside averaging.ema_decay: take one of the two"),
+        (
+            recipe.averaging.best_checkpoints == 1 or not recipe.averaging.ema_decay,
+            "averaging.best_checkpoints",
+            "1 beside averaging.ema_decay: take one of the two",
+        ),
         (0 <= recipe.averaging.ema_decay < 1, "averaging.ema_decay", "from 0 to below 1"),
         (0 <= recipe.lora.dropout < 1, "lora.dropout", "from 0 to below 1"),
         (data.negatives >= 0, "data.negatives", "0 or more"),
         (recipe.lora.rank >= 0, "lora.rank", "0 or more"),
-        (recipe.sampling.texts_per_class >= 2, "sampling.texts_per_class",
-         "at least 2: a text learns from the others of its class in the batch"),
+        (
+            recipe.sampling.texts_per_class >= 2,
+            "sampling.texts_per_class",
+            "at least 2: a text learns from the others of its class in the batch",
+        ),
         (loss.in_batch or data.negatives > 0, "data.negatives", "at least 1 where loss.in_batch is false"),
-        (recipe.sampling.batch_size > 1 or data.negatives > 0, "sampling.batch_size",
-         "at least 2 where data.negatives is 0"),
-        (loss.distillation == "none" or data.positives + data.negatives > 1, "data.negatives",
-         "at least 1 with loss.distillation: a query with one document has no differences to learn"),
+        (
+            recipe.sampling.batch_size > 1 or data.negatives > 0,
+            "sampling.batch_size",
+            "at least 2 where data.negatives is 0",
+        ),
+        (
+            loss.distillation == "none" or data.positives + data.negatives > 1,
+            "data.negatives",
+            "at least 1 with loss.distillation: a query with one document has no differences to learn",
+        ),
         (loss.name != "m3" or schedule.mini_batch is None, "schedule.mini_batch", 'none with loss "m3"'),
         (loss.name != "m3" or recipe.lora.rank == 0, "lora.rank", '0 with loss "m3"'),
-    ]  # fmt: skip
+    ]
     above_zero = {
         "loss": ("gamma", "positive_weight", "teacher_temperature"),
         "data": ("positives", "max_length"),
         "sampling": ("batch_size", "texts_per_class", "parents_per_batch", "duplicate_cap", "batches_per_epoch"),
-        "schedule": ("epochs", "max_steps", "learning_rate", "max_grad_norm", "gradient_accumulation", "mini_batch",
-                     "save_every", "patience", "log_every"),
+        "schedule": (
+            "epochs",
+            "max_steps",
+            "learning_rate",
+            "max_grad_norm",
+            "gradient_accumulation",
+            "mini_batch",
+            "save_every",
+            "patience",
+            "log_every",
+        ),
         "evaluation": ("max_documents",),
         "averaging": ("best_checkpoints",),
-    }  # fmt: skip
+    }
     if recipe.task == "reranker":  # neither rerankers nor whoever calls them know of instructions
-        rules += [(data.query_instruction is None, "data.query_instruction", "none for a reranker"),
-                  (data.passage_instruction is None, "data.passage_instruction", "none for a reranker")]  # fmt: skip
+        rules += [
+            (data.query_instruction is None, "data.query_instruction", "none for a reranker"),
+            (data.passage_instruction is None, "data.passage_instruction", "none for a reranker"),
+        ]
     for table, keys in above_zero.items():
         for key in keys:
             value = getattr(getattr(recipe, table), key)

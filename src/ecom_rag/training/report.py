@@ -9,14 +9,14 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import ecom_rag
+from ecom_rag._version import __version__
 
 _PACKAGES = ("torch", "transformers", "sentence-transformers", "datasets", "accelerate", "peft", "numpy")
 
 
 def versions() -> dict[str, str]:
     """Versions of what the figures depend on."""
-    found = {"ecom_rag": ecom_rag.__version__, "python": platform.python_version()}
+    found = {"ecom_rag": __version__, "python": platform.python_version()}
     for name in _PACKAGES:
         try:
             found[name] = version(name)
@@ -72,7 +72,12 @@ def _card(report: dict[str, Any]) -> str:
         f" of {len(data['sources'])} files.",
     ]
     if dev:
-        lines += ["", f"| | dev {dev['measure']} |", "|---|---|",
-                  f"| before | {dev['before']:.4f} |", f"| after | {dev['after']:.4f} |"]  # fmt: skip
+        lines += [
+            "",
+            f"| | dev {dev['measure']} |",
+            "|---|---|",
+            f"| before | {dev['before']:.4f} |",
+            f"| after | {dev['after']:.4f} |",
+        ]
     lines += ["", "`train_report.json` holds all settings, figures, versions and what each epoch showed.", ""]
     return "\n".join(lines)

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ecom_rag import disk, errors, workfolders
+from ecom_rag import errors
 from ecom_rag.errors import ResumeError
+from ecom_rag.files import disk, workfolders
 from ecom_rag.training.callbacks import complete_checkpoints
 from ecom_rag.training.losses.distributed import rank
 
@@ -73,8 +74,10 @@ def open_run(work: Path, asked: dict[str, Any], resume: bool) -> Path | None:
         different = [key for key in asked if asked[key] != kept.get(key)]
         if different:
             what = _difference(asked["recipe"], kept["recipe"]) if "recipe" in different else different[0]
-            raise ResumeError(f"{work}: the unfinished run had another {what}; resume with what it began with, or"
-                              " remove that folder to begin anew")  # fmt: skip
+            raise ResumeError(
+                f"{work}: the unfinished run had another {what}; resume with what it began with, or"
+                " remove that folder to begin anew"
+            )
         done = complete_checkpoints(work)
         return done[-1] if done else None
     text = json.dumps(asked, indent=1, ensure_ascii=False)

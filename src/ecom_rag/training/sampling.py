@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ecom_rag.errors import UsageError
-from ecom_rag.identity import as_label
+from ecom_rag.files.identity import as_label
 from ecom_rag.training.batches import Batches, Planner
 from ecom_rag.training.schedule import Cycles, Integers, apportion, spread, spread_by_parent
 
@@ -62,8 +62,10 @@ def pk_batches(
         UsageError: Too few classes or batches, or arrays that do not fit each other.
     """
     p, k = classes_per_batch, texts_per_class
-    _check(p >= 2 and k >= 1 and duplicate_cap >= 1, f"classes_per_batch {p}, texts_per_class {k}, duplicate_cap"
-           f" {duplicate_cap}; expected at least 2, 1, 1")  # fmt: skip
+    _check(
+        p >= 2 and k >= 1 and duplicate_cap >= 1,
+        f"classes_per_batch {p}, texts_per_class {k}, duplicate_cap {duplicate_cap}; expected at least 2, 1, 1",
+    )
     _check(p % world == 0, f"classes_per_batch {p} cannot be shared by {world} processes; take a multiple of {world}")
     label, label_names = _classes(labels, "labels")
     source, source_names = _numbers(np.zeros(len(label)) if sources is None else sources, "sources", len(label))
@@ -85,8 +87,11 @@ def pk_batches(
     sizes = cycles().sizes
     least = np.array([-(-len(pool) // p) for pool in pools])
     wanted = batches if batches is not None else max(-(-int(sizes.sum()) // (p * k)), int(least.sum()))
-    _check(wanted >= least.sum(), f"{wanted} batches of {p} classes cannot show each of {len(sizes)} classes; expected"
-           f" at least {least.sum()} batches an epoch")  # fmt: skip
+    _check(
+        wanted >= least.sum(),
+        f"{wanted} batches of {p} classes cannot show each of {len(sizes)} classes; expected"
+        f" at least {least.sum()} batches an epoch",
+    )
     pool_weights = np.array([float(sizes[pool].sum()) ** source_alpha for pool in pools])
 
     def new_planner() -> Planner:
@@ -155,10 +160,14 @@ def row_batches(
         UsageError: Too few batches, or arrays that do not fit each other.
     """
     _check(rows >= 1, "there are no rows to draw batches from")
-    _check(batch_size >= 1 and duplicate_cap >= 1, f"batch_size {batch_size}, duplicate_cap {duplicate_cap}; expected"
-           " at least 1")  # fmt: skip
-    _check(batch_size % world == 0, f"batch_size {batch_size} cannot be shared by {world} processes; take a multiple of"
-           f" {world}")  # fmt: skip
+    _check(
+        batch_size >= 1 and duplicate_cap >= 1,
+        f"batch_size {batch_size}, duplicate_cap {duplicate_cap}; expected at least 1",
+    )
+    _check(
+        batch_size % world == 0,
+        f"batch_size {batch_size} cannot be shared by {world} processes; take a multiple of {world}",
+    )
     label, label_names = _classes(np.zeros(rows) if labels is None else labels, "labels", rows)
     source, source_names = _numbers(np.zeros(rows) if sources is None else sources, "sources", rows)
     keys, cells = np.unique(source * len(label_names) + label, return_inverse=True)
@@ -176,8 +185,11 @@ def row_batches(
     pools = by_source if one_source else [np.arange(len(sizes))]
     least = np.array([-(-len(pool) // batch_size) for pool in pools])
     wanted = batches if batches is not None else max(-(-int(sizes.sum()) // batch_size), int(least.sum()))
-    _check(wanted >= least.sum(), f"{wanted} batches of {batch_size} rows cannot show each of {len(sizes)} classes;"
-           f" expected at least {least.sum()} batches an epoch")  # fmt: skip
+    _check(
+        wanted >= least.sum(),
+        f"{wanted} batches of {batch_size} rows cannot show each of {len(sizes)} classes;"
+        f" expected at least {least.sum()} batches an epoch",
+    )
     pool_weights = np.array([weights[pool].sum() for pool in pools])
 
     def new_planner() -> Planner:

@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from ecom_rag import disk
 from ecom_rag.errors import ModelError
+from ecom_rag.files import disk
 from ecom_rag.models.checkpoint import read_json
 
 _LAYER = "encoder.layer."
@@ -90,8 +90,9 @@ def _kept_pieces(source: Path, tokenizer: dict[str, Any], texts: Iterable[str], 
     needed = {int(token["id"]) for token in tokenizer["added_tokens"]}
     needed |= {vocab[piece] for c in characters for piece in (c, f"##{c}") if piece in vocab}
     if len(needed) > vocabulary:
-        raise ModelError(f"a vocabulary of {vocabulary} cannot hold the {len(needed)} special tokens and characters of"
-                         " the texts")  # fmt: skip
+        raise ModelError(
+            f"a vocabulary of {vocabulary} cannot hold the {len(needed)} special tokens and characters of the texts"
+        )
     frequent = [number for number, _ in uses.most_common() if number not in needed]
     return sorted(needed | set(frequent[: vocabulary - len(needed)]))
 

@@ -32,7 +32,7 @@ def vectors(records):
 
 def main(path, first):
     from ecom_rag.models.embeddings import Embeddings
-    from ecom_rag.retrieval.bank import SeedBank
+    from ecom_rag.seeds.bank import SeedBank
 
     bank = SeedBank.open(path, maintain=False)
     number = first

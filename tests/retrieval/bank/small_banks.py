@@ -5,9 +5,9 @@ from types import SimpleNamespace
 
 import numpy as np
 
+from ecom_rag.filters.parse import parse
+from ecom_rag.filters.tree import matches
 from ecom_rag.models.embeddings import Embeddings
-from ecom_rag.retrieval.bank.expressions import parse
-from ecom_rag.retrieval.bank.filters import matches
 from ecom_rag.retrieval.bm25 import BM25Index
 from ecom_rag.retrieval.dense import DenseIndex
 
@@ -38,7 +38,7 @@ def seed(number, **metadata):
 
 
 def texts_found(view, found):
-    return [[view.record(row)["text"] for row in ids if row >= 0] for ids in found.ids.tolist()]
+    return [[view.record(row)["text"] for row in ids if row >= 0] for ids in found.rows.tolist()]
 
 
 def assert_equals_a_file(bank, expected, queries=("leather wallet", "茶 3", "全国 销量第一 watch"), filter=None):
@@ -55,5 +55,5 @@ def assert_equals_a_file(bank, expected, queries=("leather wallet", "茶 3", "�
             theirs = index.search(form, 5, allowed=mask)
             ours = view.index(route).search(form, 5, allowed=allowed)
             np.testing.assert_array_equal(ours.scores, theirs.scores)
-            wanted = [[expected[row] for row in ids if row >= 0] for ids in theirs.ids.tolist()]
-            assert [view.records([row for row in ids if row >= 0]) for ids in ours.ids.tolist()] == wanted
+            wanted = [[expected[row] for row in ids if row >= 0] for ids in theirs.rows.tolist()]
+            assert [view.records([row for row in ids if row >= 0]) for ids in ours.rows.tolist()] == wanted

@@ -11,15 +11,15 @@ from small_banks import Hashing, assert_equals_a_file, seed
 
 from ecom_rag import Encoder
 from ecom_rag.errors import BankError, EmbeddingError, RecordError, UsageError
+from ecom_rag.filters.parse import parse
+from ecom_rag.filters.tree import matches
 from ecom_rag.models.embeddings import Embeddings
-from ecom_rag.retrieval.bank import SeedBank
-from ecom_rag.retrieval.bank.expressions import parse
-from ecom_rag.retrieval.bank.filters import matches
 from ecom_rag.retrieval.bm25 import BM25Index
 from ecom_rag.retrieval.dense import DenseIndex
 from ecom_rag.retrieval.multivector import MultiVectorIndex
 from ecom_rag.retrieval.sparse import SparseIndex
 from ecom_rag.retrieval.variant import VariantIndex
+from ecom_rag.seeds.bank import SeedBank
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ def test_all_routes_over_a_file_and_over_a_bank_are_identical(m3_folder, tmp_pat
                 for filter, mask in ((None, None), ("price < 30", cheap)):
                     ours = view.index(route).search(form, 10, allowed=view.rows(filter))
                     theirs = index.search(form, 10, allowed=mask)
-                    np.testing.assert_array_equal(ours.ids, theirs.ids)
+                    np.testing.assert_array_equal(ours.rows, theirs.rows)
                     np.testing.assert_array_equal(ours.scores, theirs.scores)
             assert view.records(range(60)) == seeds
 
@@ -246,7 +246,7 @@ def test_wrong_folders_and_settings(tmp_path, bank):
     with pytest.raises(BankError, match="is there already"):
         SeedBank.create(bank.path, routes=["bm25"])
     for routes, reason in (
-        ((), "none"),
+        ((), "no routes"),
         (("bm25", "bm25"), "each once"),
         (("nope",), "unknown"),
         (("dense",), "encoder"),
@@ -285,7 +285,7 @@ def test_readers_beside_a_writer_in_threads_see_whole_states(tmp_path):
             while not over.is_set():
                 with bank.view() as view:
                     found = view.index("bm25").search(["common"], 10)
-                    records = view.records([row for row in found.ids[0].tolist() if row >= 0])
+                    records = view.records([row for row in found.rows[0].tolist() if row >= 0])
                     versions = {record["metadata"]["version"] for record in records}
                     with bank.view() as inner:  # the same state, and no deadlock
                         assert inner is view

@@ -9,8 +9,8 @@ import time
 
 import pytest
 
-from ecom_rag import records
-from ecom_rag.retrieval.bank import SeedBank
+from ecom_rag.files import records
+from ecom_rag.seeds.bank import SeedBank
 
 
 def run(*arguments, stdin=None):
@@ -73,7 +73,7 @@ def test_build_add_delete_info_snapshot_restore(here, tmp_path, bge_folder):
         assert one.get(ids) == two.get(ids)
         with one.view() as ours, two.view() as theirs:
             for view in (ours, theirs):
-                assert len(view.index("bm25").search(["watch"], 50).ids[0]) == 17
+                assert len(view.index("bm25").search(["watch"], 50).rows[0]) == 17
 
 
 def test_stdin_and_refused_lines(tmp_path):

@@ -8,7 +8,7 @@ from small_banks import Hashing, seed
 
 from ecom_rag.errors import BankError
 from ecom_rag.pipeline import Pipeline, Recall
-from ecom_rag.retrieval.bank import SeedBank, add
+from ecom_rag.seeds.bank import SeedBank, add
 
 QUESTIONS = {
     "len": len,
@@ -63,9 +63,13 @@ def test_a_view_that_is_held_or_over(bank):
     with bank.view() as view:
         index = view.index("bm25")
         bank.close()
-        assert index.search(["leather"], 3).ids.shape == (1, 3)  # arrays in memory
-        for question in (lambda: view.records([0]), lambda: view.record(0), lambda: view.rows("a = 1"),
-                         lambda: view.index("bm25")):  # fmt: skip
+        assert index.search(["leather"], 3).rows.shape == (1, 3)  # arrays in memory
+        for question in (
+            lambda: view.records([0]),
+            lambda: view.record(0),
+            lambda: view.rows("a = 1"),
+            lambda: view.index("bm25"),
+        ):
             with pytest.raises(BankError, match="is closed"):
                 question()
     with SeedBank.open(bank.path) as again:

@@ -8,7 +8,7 @@ import pytest
 from small_banks import Hashing, seed
 
 from ecom_rag.errors import BankError
-from ecom_rag.retrieval.bank import SeedBank, saved
+from ecom_rag.seeds.bank import SeedBank, saved
 
 
 @pytest.fixture(scope="module")
@@ -127,8 +127,8 @@ def test_what_is_in_the_way_of_a_copy_stays(make, copied, tmp_path):
 
 
 def test_what_a_killed_copy_left_is_replaced(copied, tmp_path, monkeypatch):
-    from ecom_rag import workfolders
-    from ecom_rag.retrieval.bank import copies
+    from ecom_rag.files import workfolders
+    from ecom_rag.seeds.bank import copies
 
     with monkeypatch.context() as killed:
         killed.setattr(workfolders, "discard", lambda _: None)

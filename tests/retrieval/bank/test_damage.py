@@ -7,7 +7,7 @@ import pytest
 from small_banks import Hashing, assert_equals_a_file, seed
 
 from ecom_rag.errors import BankError
-from ecom_rag.retrieval.bank import SeedBank
+from ecom_rag.seeds.bank import SeedBank
 
 
 @pytest.fixture

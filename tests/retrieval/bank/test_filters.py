@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ecom_rag.errors import UsageError
-from ecom_rag.retrieval.bank.conditions import conditions, index_columns, indexable
-from ecom_rag.retrieval.bank.expressions import parse
-from ecom_rag.retrieval.bank.filters import And, Compare, Contains, Exists, In, Not, Or, matches
+from ecom_rag.filters.parse import parse
+from ecom_rag.filters.sql import conditions, index_columns, indexable
+from ecom_rag.filters.tree import And, Compare, Contains, Exists, In, Not, Or, matches
 
 LISTING = {
     "label": "fraud",
@@ -171,14 +171,36 @@ def test_mistakes_say_where_and_what(text, place, expected):
 
 @pytest.mark.parametrize(
     "source",
-    [{"a": [1]}, {"a": {"~": 1}}, {"a": {"<": None}}, {"$or": []}, {"$and": 1}, {1: 2}, {"a..b": 1},
-     {"a": float("nan")}, 7, {"a": {"in": "xy"}}, {"$not": []}, {"a": {"contains": ["x"]}},
-     {"a": np.datetime64("2020")},
-     {"a": {"in": [b"x"]}}, {"a": {"<": np.bool_(True)}},
-     {"a": "\ud83d"}, {"'\ud83d'": 1}, {"a": 10**5000},
-     Compare("a", "=", 1), Compare(("a",), "~", 1), Compare(("a",), "<", None), Compare(("a",), "=", [1]),
-     Contains(("a",), np.int64(1)), In(("a",), [1]), Exists(()), Exists((1,)), Not(1)],
-)  # fmt: skip
+    [
+        {"a": [1]},
+        {"a": {"~": 1}},
+        {"a": {"<": None}},
+        {"$or": []},
+        {"$and": 1},
+        {1: 2},
+        {"a..b": 1},
+        {"a": float("nan")},
+        7,
+        {"a": {"in": "xy"}},
+        {"$not": []},
+        {"a": {"contains": ["x"]}},
+        {"a": np.datetime64("2020")},
+        {"a": {"in": [b"x"]}},
+        {"a": {"<": np.bool_(True)}},
+        {"a": "\ud83d"},
+        {"'\ud83d'": 1},
+        {"a": 10**5000},
+        Compare("a", "=", 1),
+        Compare(("a",), "~", 1),
+        Compare(("a",), "<", None),
+        Compare(("a",), "=", [1]),
+        Contains(("a",), np.int64(1)),
+        In(("a",), [1]),
+        Exists(()),
+        Exists((1,)),
+        Not(1),
+    ],
+)
 def test_dict_mistakes(source):
     with pytest.raises(UsageError, match="filter"):
         parse(source)
@@ -229,10 +251,13 @@ def test_metadata_nested_fifty_deep_and_integers_of_any_size():
 
 KEYS = st.sampled_from(["a", "b", "a.b", 'q"q', "价格", "x'y", "", "back\\slash", "line\nbreak", "0", "$"])
 SCALARS = st.one_of(
-    st.none(), st.booleans(), st.integers(-3, 3), st.integers(-(2**70), 2**70),
+    st.none(),
+    st.booleans(),
+    st.integers(-3, 3),
+    st.integers(-(2**70), 2**70),
     st.sampled_from([0.5, -1.25, 2.0, 1e300]),
     st.sampled_from(["", "a", "b", "é", "中文", "true", "1", "null", '{"a": 1}', "\U0001f600", "a\0b"]),
-)  # fmt: skip
+)
 VALUES = st.recursive(SCALARS, lambda v: st.lists(v, max_size=2) | st.dictionaries(KEYS, v, max_size=3), max_leaves=6)
 DOCUMENTS = st.lists(st.dictionaries(KEYS, VALUES, max_size=4), min_size=1, max_size=6)
 PATHS = st.lists(KEYS, min_size=1, max_size=3).map(tuple)
@@ -243,7 +268,7 @@ LEAVES = st.one_of(
     st.builds(In, PATHS, st.lists(SCALARS, max_size=3).map(tuple)),
     st.builds(Contains, PATHS, SCALARS),
     st.builds(Exists, PATHS),
-)  # fmt: skip
+)
 TREES = st.recursive(
     LEAVES,
     lambda t: (

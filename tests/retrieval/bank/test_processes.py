@@ -15,9 +15,9 @@ sys.path.insert(0, str(Path(__file__).parent))
 import changes
 
 from ecom_rag.models.embeddings import Embeddings
-from ecom_rag.retrieval.bank import SeedBank
 from ecom_rag.retrieval.bm25 import BM25Index
 from ecom_rag.retrieval.dense import DenseIndex
+from ecom_rag.seeds.bank import SeedBank
 
 
 class Encoder:
@@ -50,8 +50,8 @@ def assert_holds(bank, documents):
         ):
             ours, theirs = view.index(route).search(queries, changes.IDS), fresh.search(queries, changes.IDS)
             np.testing.assert_array_equal(ours.scores, theirs.scores)
-            wanted = [[expected[row] for row in ids if row >= 0] for ids in theirs.ids.tolist()]
-            assert [view.records([row for row in ids if row >= 0]) for ids in ours.ids.tolist()] == wanted
+            wanted = [[expected[row] for row in ids if row >= 0] for ids in theirs.rows.tolist()]
+            assert [view.records([row for row in ids if row >= 0]) for ids in ours.rows.tolist()] == wanted
 
 
 def kill_rounds(path, rounds):
@@ -99,7 +99,7 @@ def test_a_reader_beside_a_writing_process_sees_whole_states(tmp_path):
                 acknowledged = int(writer.stdout.readline()) if at < 5 else 0
                 with bank.view() as view:
                     found = view.index("bm25").search(["common"], changes.IDS) if view.live else None
-                    rows = [] if found is None else [row for row in found.ids[0].tolist() if row >= 0]
+                    rows = [] if found is None else [row for row in found.rows[0].tolist() if row >= 0]
                     records = sorted((r for r in view.records(rows)), key=lambda r: r["metadata"]["id"])
                     allowed = view.rows("exists(id)")
                     assert set(rows) <= set(np.flatnonzero(allowed).tolist())

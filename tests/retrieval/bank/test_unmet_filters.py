@@ -8,14 +8,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ecom_rag import records
 from ecom_rag.cli import main
 from ecom_rag.errors import UsageError
+from ecom_rag.files import records
+from ecom_rag.filters.parse import parse
+from ecom_rag.filters.tree import matches
+from ecom_rag.filters.unmet import spelled
 from ecom_rag.pipeline import Pipeline, Recall, Seeds
-from ecom_rag.retrieval.bank import SeedBank
-from ecom_rag.retrieval.bank.expressions import parse
-from ecom_rag.retrieval.bank.filters import matches
-from ecom_rag.retrieval.bank.unmet import spelled
+from ecom_rag.seeds.bank import SeedBank
 
 SEEDS = [
     {"text": f"茶 {i}", "metadata": {"id": f"s{i}", "label": "ab"[i % 2], "level": str(i), "seller": {"vip": i > 3}}}
@@ -124,8 +124,9 @@ def test_delete_of_the_command_line_asks_for_yes(tmp_path, monkeypatch, capfd):
         ([], 2, "matches 20 of 20 documents; filter: no seed has the key 'lable'; known keys: id, label"),
         (["--yes"], 0, "removed 20 documents"),
     ):
-        monkeypatch.setattr("sys.argv", ["ecom-rag", "bank", "delete", str(tmp_path / "bank"), "--filter",
-                                         'lable != "spam"', *extra])  # fmt: skip
+        monkeypatch.setattr(
+            "sys.argv", ["ecom-rag", "bank", "delete", str(tmp_path / "bank"), "--filter", 'lable != "spam"', *extra]
+        )
         with pytest.raises(SystemExit) as ended:
             main()
         assert (ended.value.code, said in capfd.readouterr().err) == (code, True)

@@ -6,7 +6,7 @@ import pytest
 from small_banks import Hashing, assert_equals_a_file, seed
 
 from ecom_rag.errors import BankError, UsageError
-from ecom_rag.retrieval.bank import SeedBank
+from ecom_rag.seeds.bank import SeedBank
 
 
 @pytest.fixture
@@ -16,7 +16,7 @@ def bank(tmp_path):
 
 
 def test_upkeep_is_done_when_due(bank, monkeypatch):
-    from ecom_rag.retrieval.bank import bank as module
+    from ecom_rag.seeds.bank import bank as module
 
     monkeypatch.setattr(module, "_MANY", 10)
     for turn in range(4):
@@ -28,7 +28,7 @@ def test_upkeep_is_done_when_due(bank, monkeypatch):
 
 
 def test_failed_upkeep_does_not_hide_a_change(bank, monkeypatch):
-    from ecom_rag.retrieval.bank import bank as module
+    from ecom_rag.seeds.bank import bank as module
 
     def full(self):
         raise OSError(28, "No space left on device")
@@ -106,7 +106,7 @@ def test_a_copy_leaves_an_unfinished_build_of_its_name_alone(bank, tmp_path):
 
 def test_a_build_goes_on_where_it_was_stopped(tmp_path, monkeypatch):
     from ecom_rag.errors import ResumeError
-    from ecom_rag.retrieval.bank import build, building
+    from ecom_rag.seeds.bank import build, building
 
     monkeypatch.setattr(building, "_BLOCK_RECORDS", 8)
     seeds = [seed(n) for n in range(30)]

@@ -1,0 +1,222 @@
+"""What is computed from the record: an index a route, over rows in the order of the record.
+
+Loaded from saved arrays where there are sound ones, otherwise built anew; then the later changes are replayed. Nothing
+here is ever the only copy of anything.
+"""
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from sqlite3 import Connection
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_matrix
+
+from ecom_rag._version import __version__
+from ecom_rag.models.embeddings import Embeddings, Ragged
+from ecom_rag.retrieval import Index
+from ecom_rag.retrieval.growing import GrowingRows
+from ecom_rag.retrieval.routes import ROUTES, TEXT_ROUTES
+from ecom_rag.seeds.bank import saved
+from ecom_rag.seeds.bank.store import State
+from ecom_rag.text.analysis import Analyzer
+
+logger = logging.getLogger(__name__)
+
+FOLDER = "indexes"
+_FETCH = 4096  # rows read from the record at once
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """All that the indexes depend on beside the documents.
+
+    Args:
+        bank: The bank's own name, so that arrays of another bank are never taken for this one's.
+        routes: Which indexes there are.
+        analyzer: Of the text routes.
+        sizes: Dimension of ``dense`` and ``multivector``, vocabulary of ``sparse``; known from the first document on.
+    """
+
+    bank: str
+    routes: tuple[str, ...]
+    analyzer: Analyzer
+    sizes: dict[str, int]
+
+    def header(self) -> dict[str, Any]:
+        """What saved arrays must have been made for."""
+        return {
+            "ecom_rag": __version__,  # another version may compute them otherwise
+            "bank": self.bank,
+            "routes": list(self.routes),
+            "analyzer": self.analyzer.fingerprint(),
+            "sizes": self.sizes,
+        }
+
+
+@dataclass
+class Derived:
+    """The indexes as of a sequence.
+
+    Args:
+        sequence: The change they are up to.
+        purged: The compaction they were built after.
+        next_row: The first row that is not in them.
+        rows: Row number in the record of each row of the indexes, ascending.
+        indexes: By route.
+    """
+
+    sequence: int
+    purged: int
+    next_row: int
+    rows: GrowingRows = field(default_factory=lambda: GrowingRows((), np.int64))
+    indexes: dict[str, Index] = field(default_factory=dict)
+
+
+def load(db: Connection, state: State, plan: Plan, folder: Path) -> Derived:
+    """The indexes as of ``state``.
+
+    Args:
+        db: In the read transaction that gave ``state``.
+        state: Where the bank stands.
+        plan: What the indexes are.
+        folder: The bank's.
+    """
+    for found in saved.newest(folder / FOLDER, state.sequence):
+        if found.sequence < state.purged:  # the changes since then are gone
+            continue
+        try:
+            derived = _from_arrays(saved.load(found.folder, plan.header()), found, state, plan)
+        except saved.DamagedError as error:
+            logger.warning("%s: cannot be used (%s); the indexes are built anew from the record", found.folder, error)
+            continue
+        replay(derived, db, state, plan)
+        return derived
+    derived = Derived(state.sequence, state.purged, 0)
+    if state.live:
+        logger.info("%s: building the indexes of %d documents", folder, state.live)
+    _extend(derived, db, state, plan, live_only=True)
+    return derived
+
+
+def replay(derived: Derived, db: Connection, state: State, plan: Plan) -> None:
+    """Bring the indexes from their sequence to a later one of the same compaction."""
+    _extend(derived, db, state, plan, live_only=False)
+    # By the index: asked for rows in their order, SQLite would read the whole table for them.
+    later = "SELECT row FROM documents INDEXED BY removals WHERE removed > ?"
+    marks = db.execute(later, (derived.sequence,)).fetchall()
+    if marks:
+        wanted = np.array(marks, np.int64)[:, 0]
+        rows = derived.rows.rows
+        positions = np.searchsorted(rows, wanted)
+        inside = positions < len(rows)
+        inside[inside] = rows[positions[inside]] == wanted[inside]
+        if inside.any():
+            for index in derived.indexes.values():
+                index.remove(positions[inside])
+    derived.sequence = state.sequence
+
+
+def save(derived: Derived, plan: Plan, folder: Path) -> saved.Saved | None:
+    """Write the indexes as arrays, to be loaded by the next one who opens the bank."""
+    arrays = {route: index.arrays() for route, index in derived.indexes.items()}
+    arrays["bank"] = {"rows": derived.rows.rows}
+    return saved.save(folder / FOLDER, arrays, plan.header(), sequence=derived.sequence, next_row=derived.next_row)
+
+
+def blobs_of(embeddings: Embeddings, row: int) -> dict[str, bytes]:
+    """One text's embeddings as they are stored."""
+    found = {}
+    if embeddings.dense is not None:
+        found["dense"] = embeddings.dense[row].tobytes()
+    if embeddings.sparse is not None:
+        part = slice(*embeddings.sparse.indptr[row : row + 2])
+        terms, weights = embeddings.sparse.indices[part], embeddings.sparse.data[part]
+        found["sparse"] = terms.astype(np.int32).tobytes() + weights.astype(np.float32).tobytes()
+    if embeddings.multivector is not None:
+        found["multivector"] = np.ascontiguousarray(embeddings.multivector[row], np.float32).tobytes()
+    return found
+
+
+def _from_arrays(arrays: saved.Arrays, found: saved.Saved, state: State, plan: Plan) -> Derived:
+    derived = Derived(found.sequence, state.purged, found.next_row)
+    derived.rows.extend(arrays["bank"]["rows"])
+    for route in plan.routes:
+        if route in arrays:  # there is none of an empty bank
+            derived.indexes[route] = ROUTES[route].index.from_arrays(arrays[route], **_options(route, plan))
+    return derived
+
+
+def _extend(derived: Derived, db: Connection, state: State, plan: Plan, *, live_only: bool) -> None:
+    """Append the rows that are not in the indexes yet."""
+    only = "AND removed IS NULL" if live_only else ""
+    selected = f"FROM documents WHERE row >= {derived.next_row} {only}"
+    rows = np.fromiter((row for (row,) in db.execute(f"SELECT row {selected} ORDER BY row")), np.int64)
+    derived.next_row = state.next_row
+    if len(rows) == 0:
+        return
+    for route in plan.routes:
+        items = _items(route, db, selected, int(rows[0]), len(rows), plan)
+        if route in derived.indexes:
+            derived.indexes[route].extend(items)
+        else:
+            derived.indexes[route] = ROUTES[route].index(items, **_options(route, plan))
+    derived.rows.extend(rows)
+
+
+def _options(route: str, plan: Plan) -> dict[str, Any]:
+    return {"analyzer": plan.analyzer} if route == "bm25" else {}
+
+
+def _items(route: str, db: Connection, selected: str, first: int, count: int, plan: Plan) -> Any:
+    """A route's own form of the selected rows."""
+    if route in TEXT_ROUTES:
+        return [text for (text,) in db.execute(f"SELECT text {selected} ORDER BY row")]
+    query = f"SELECT value FROM {route} WHERE row >= {first} AND row IN (SELECT row {selected}) ORDER BY row"
+    size = plan.sizes[route]
+    if route == "dense":
+        vectors = np.empty((count, size), np.float32)
+        start = 0
+        for part in _parts(db, query):
+            vectors[start : start + len(part)] = np.frombuffer(b"".join(part), np.float32).reshape(-1, size)
+            start += len(part)
+        return vectors
+    values, lengths = [], []
+    terms = []
+    for part in _parts(db, query):
+        for blob in part:
+            numbers = len(blob) // 4
+            if route == "sparse":
+                terms.append(np.frombuffer(blob, np.int32, numbers // 2))
+                values.append(np.frombuffer(blob, np.float32, offset=len(blob) // 2))
+                lengths.append(numbers // 2)
+            else:
+                values.append(np.frombuffer(blob, np.float32))
+                lengths.append(numbers // size)
+    offsets = np.concatenate([[0], np.cumsum(np.array(lengths, np.int64))])
+    joined = np.concatenate(values)
+    if route == "sparse":
+        return csr_matrix((joined, np.concatenate(terms), offsets), shape=(count, size))
+    return Ragged(joined.reshape(-1, size), offsets)
+
+
+def _parts(db: Connection, query: str) -> Iterator[list[bytes]]:
+    found = db.execute(query)
+    while part := found.fetchmany(_FETCH):
+        yield [value for (value,) in part]
+
+
+def positions_mask(derived: Derived, first: int, matched: list[tuple[int]]) -> NDArray[np.bool_]:
+    """Which rows of the indexes, from position ``first`` on, are among the matched rows of the record."""
+    rows = derived.rows.rows[first:]
+    mask = np.zeros(len(rows), bool)
+    if matched:
+        wanted = np.array(matched, np.int64)[:, 0]
+        positions = np.searchsorted(rows, wanted)
+        inside = positions < len(rows)
+        inside[inside] = rows[positions[inside]] == wanted[inside]
+        mask[positions[inside]] = True
+    return mask

@@ -1,0 +1,389 @@
+"""The system of record: one SQLite file in WAL mode that holds all that cannot be computed again.
+
+A document is written once and never changed: an upsert appends a row and marks the old one as removed, in one
+transaction under the next change sequence. So whoever knows a sequence can tell what the bank was then, and rows in
+their order are the changes in theirs. ``synchronous=FULL`` makes a commit one fsync: what was acknowledged stays.
+"""
+
+import contextlib
+import json
+import sqlite3
+import threading
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ecom_rag.errors import BankError
+from ecom_rag.files import disk
+from ecom_rag.files.identity import as_label
+from ecom_rag.files.keys import Path as KeyPath
+from ecom_rag.files.keys import parse_key
+from ecom_rag.filters.sql import extraction, index_columns
+
+FILE = "bank.db"
+FORMAT = 1
+_APPLICATION = 0x65636F6D  # "ecom"
+_SCHEMA = """
+CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE state (only_one INTEGER PRIMARY KEY CHECK (only_one = 1), sequence INTEGER NOT NULL,
+                    next_row INTEGER NOT NULL, live INTEGER NOT NULL, removed INTEGER NOT NULL,
+                    purged INTEGER NOT NULL);
+INSERT INTO state VALUES (1, 0, 0, 0, 0, 0);
+CREATE TABLE documents (row INTEGER PRIMARY KEY, id TEXT NOT NULL, text TEXT NOT NULL, metadata TEXT NOT NULL,
+                        extra TEXT, added INTEGER NOT NULL, removed INTEGER);
+CREATE UNIQUE INDEX live_ids ON documents (id) WHERE removed IS NULL;
+CREATE INDEX removals ON documents (removed) WHERE removed IS NOT NULL;
+CREATE TABLE dense (row INTEGER PRIMARY KEY, value BLOB NOT NULL);
+CREATE TABLE sparse (row INTEGER PRIMARY KEY, value BLOB NOT NULL);
+CREATE TABLE multivector (row INTEGER PRIMARY KEY, value BLOB NOT NULL);
+"""
+_KINDS = {
+    "text": "string",
+    "integer": "number",
+    "real": "number",
+    "true": "bool",
+    "false": "bool",
+    "null": "null",
+    "array": "other",
+    "object": "other",
+}
+EMBEDDINGS = ("dense", "sparse", "multivector")
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """Where a bank stands.
+
+    Args:
+        sequence: Number of the last change.
+        next_row: Number that the next row gets; numbers are never used twice.
+        live: Documents.
+        removed: Rows that were removed and are still in the file.
+        purged: Sequence of the last compaction; rows removed before it are gone for good.
+    """
+
+    sequence: int
+    next_row: int
+    live: int
+    removed: int
+    purged: int
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A document as it is stored: ``metadata`` and ``extra`` (the record's other keys) as JSON."""
+
+    id: str
+    text: str
+    metadata: str
+    extra: str | None
+    blobs: dict[str, bytes]
+
+
+class Store:
+    """An open record. Readers each get a connection of their own, writers of this process take turns.
+
+    Args:
+        folder: Of the bank.
+        timeout: Seconds to wait for another writer.
+
+    Raises:
+        BankError: No bank there, another format, or a damaged file.
+    """
+
+    def __init__(self, folder: Path, *, timeout: float = 10.0) -> None:
+        self.folder = folder
+        self._timeout = timeout
+        self._idle: list[sqlite3.Connection] = []
+        self._writer: sqlite3.Connection | None = None
+        self._turn = threading.Lock()
+        self._guard = threading.Lock()  # of what is idle and whether the record is closed
+        self._closed = False
+        if not (folder / FILE).is_file():
+            found = "no such folder" if not folder.exists() else "not a seed bank"
+            raise BankError(f"{folder}: {found} (there is no {FILE} in it); make one with ecom-rag bank build")
+        with self._errors():
+            db = self._connect()
+            if db.execute("PRAGMA application_id").fetchone()[0] != _APPLICATION:
+                raise BankError(f"{folder / FILE}: is another program's database; expected a seed bank")
+            version = db.execute("PRAGMA user_version").fetchone()[0]
+            if version != FORMAT:
+                raise BankError(
+                    f"{folder}: has bank format {version}, this version of ecom_rag reads {FORMAT};"
+                    " build the bank again"
+                )
+            self._idle.append(db)
+
+    @classmethod
+    def create(
+        cls, folder: Path, meta: dict[str, Any], *, index_keys: Iterable[KeyPath] = (), timeout: float = 10.0
+    ) -> "Store":
+        """Make an empty record in a folder that has none.
+
+        Raises:
+            BankError: There is a bank already.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        if (folder / FILE).exists():
+            raise BankError(f"{folder}: holds a seed bank already; add to it with ecom-rag bank add, or name another")
+        with disk.writing(folder):
+            _make(folder / f"{FILE}.new", meta, index_keys)
+            (folder / f"{FILE}.new").rename(folder / FILE)
+        return cls(folder, timeout=timeout)
+
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[tuple[sqlite3.Connection, State]]:
+        """A read transaction: one committed state, whatever is written meanwhile."""
+        with self._errors():
+            with self._guard:
+                self.check_open()
+                db = self._idle.pop() if self._idle else self._connect()
+            try:
+                db.execute("BEGIN")
+                yield db, _state(db)
+            finally:
+                self._give_back(db)
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[tuple[sqlite3.Connection, State]]:
+        """A write transaction, committed and synced when the block ends, undone if it raises.
+
+        Raises:
+            BankError: Another process has been writing for longer than the timeout.
+        """
+        with self._errors():
+            if not self._turn.acquire(timeout=self._timeout):
+                raise BankError(f"{self.folder}: another thread has been writing for {self._timeout:g} s; try again")
+            try:
+                db = self._writing()
+                db.execute("BEGIN IMMEDIATE")
+                try:
+                    yield db, _state(db)
+                    db.execute("COMMIT")
+                except BaseException:
+                    if db.in_transaction:
+                        db.execute("ROLLBACK")
+                    raise
+            finally:
+                self._turn.release()
+
+    def copy(self, target: Path) -> None:
+        """Copy the record as of one commit into a file, though others write meanwhile."""
+        with self.reading() as (db, _):
+            copy = sqlite3.connect(target)
+            try:
+                with disk.writing(target):
+                    db.backup(copy)
+            finally:
+                copy.close()
+
+    def checkpoint(self) -> None:
+        """Move the write-ahead log into the file and empty it, as far as readers allow."""
+        with self._errors(), self._turn:
+            self._writing().execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    def give_space_back(self) -> None:
+        """Return unused pages to the file system."""
+        with self._errors(), self._turn:
+            self._writing().execute("PRAGMA incremental_vacuum").fetchall()
+
+    def close(self) -> None:
+        """Close all connections; the last one to close empties the write-ahead log. A second time does nothing.
+
+        A change that is under way is finished first. A connection that is being read is closed by its reader.
+        """
+        with self._turn, self._guard:
+            self._closed = True
+            while self._idle:
+                self._idle.pop().close()
+            if self._writer is not None:
+                self._writer.close()
+                self._writer = None
+
+    @property
+    def closed(self) -> bool:
+        """Whether ``close`` was called."""
+        return self._closed
+
+    def check_open(self) -> None:
+        """Raise ``BankError`` once the record is closed."""
+        if self._closed:
+            raise BankError(f"{self.folder}: the bank is closed; open it again with SeedBank.open")
+
+    def _writing(self) -> sqlite3.Connection:
+        """The writer's connection; whoever asks has the turn."""
+        self.check_open()
+        if self._writer is None:
+            self._writer = self._connect()
+            self._writer.execute("PRAGMA cache_size = -65536")
+        return self._writer
+
+    def _give_back(self, db: sqlite3.Connection) -> None:
+        try:
+            if db.in_transaction:
+                db.execute("ROLLBACK")
+        finally:
+            with self._guard:
+                if self._closed:
+                    db.close()
+                else:
+                    self._idle.append(db)
+
+    def _connect(self) -> sqlite3.Connection:
+        db = sqlite3.connect(
+            self.folder / FILE,
+            timeout=self._timeout,
+            isolation_level=None,
+            check_same_thread=False,
+            cached_statements=64,
+        )
+        db.execute("PRAGMA synchronous = FULL")
+        return db
+
+    @contextlib.contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.DatabaseError as error:
+            if "locked" in str(error):
+                raise BankError(
+                    f"{self.folder}: another process has been writing for {self._timeout:g} s; wait for it"
+                    " and try again"
+                ) from None
+            if "disk is full" in str(error):
+                raise BankError(f"{self.folder / FILE}: the disk is full; free some space, then try again") from None
+            if isinstance(error, sqlite3.OperationalError) and "no such table" not in str(error):
+                raise BankError(f"{self.folder / FILE}: {error}; check the disk and the permissions") from None
+            raise BankError(
+                f"{self.folder / FILE}: is damaged ({error}); restore a snapshot with"
+                " ecom-rag bank restore, or build the bank again"
+            ) from None
+
+
+def _make(path: Path, meta: dict[str, Any], index_keys: Iterable[KeyPath]) -> None:
+    path.unlink(missing_ok=True)
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as db:
+        # A page holds several vectors; space given up by a compaction goes back to the file system.
+        db.executescript(f"PRAGMA page_size = 8192; PRAGMA auto_vacuum = INCREMENTAL; {_SCHEMA}")
+        for number, key in enumerate(index_keys):
+            db.execute(f"CREATE INDEX key_{number} ON documents ({', '.join(index_columns(key))})")
+        db.executemany("INSERT INTO meta VALUES (?, ?)", [(key, json.dumps(value)) for key, value in meta.items()])
+        db.executescript(f"PRAGMA application_id = {_APPLICATION}; PRAGMA user_version = {FORMAT}")
+        db.execute("PRAGMA journal_mode = WAL")
+
+
+def _state(db: sqlite3.Connection) -> State:
+    return State(*db.execute("SELECT sequence, next_row, live, removed, purged FROM state").fetchone())
+
+
+def read_meta(db: sqlite3.Connection) -> dict[str, Any]:
+    """All that is noted about the bank."""
+    return {key: json.loads(value) for key, value in db.execute("SELECT key, value FROM meta")}
+
+
+def write_meta(db: sqlite3.Connection, key: str, value: Any) -> None:
+    """Note something, within the write transaction."""
+    db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, json.dumps(value)))
+
+
+def label_counts(db: sqlite3.Connection, key: str) -> dict[str, int]:
+    """How many documents have each label, the most frequent first; an array or object counts as its JSON."""
+    json_type, of_type, value, of_value = extraction(parse_key(key))
+    counts = db.execute(
+        f"SELECT {json_type} AS kind, {value} AS value, count(*) FROM documents"
+        " WHERE removed IS NULL AND kind IS NOT NULL GROUP BY kind, value ORDER BY 3 DESC, 2",
+        [*of_type, *of_value],
+    )
+    found: Counter[str] = Counter()
+    for kind, value, count in counts:
+        if kind in ("true", "false"):  # SQLite gives 1 and 0
+            value = kind
+        label = value if kind in ("array", "object") else as_label(value)
+        if label is not None:
+            found[label] += count
+    return dict(found.most_common())
+
+
+def kinds_at(db: sqlite3.Connection, path: KeyPath) -> set[str]:
+    """The kinds of value, as ``filters.kind`` names them, that documents have at a path of their metadata."""
+    json_type, of_type, _, _ = extraction(path)
+    query = f"SELECT DISTINCT {json_type} AS kind FROM documents WHERE removed IS NULL AND kind IS NOT NULL"
+    return {_KINDS[kind] for (kind,) in db.execute(query, of_type)}
+
+
+def some_metadata(db: sqlite3.Connection, limit: int) -> Iterator[dict[str, Any]]:
+    """Metadata of the first documents."""
+    for (text,) in db.execute("SELECT metadata FROM documents WHERE removed IS NULL LIMIT ?", (limit,)):
+        yield json.loads(text)
+
+
+def count_where(db: sqlite3.Connection, where: str, parameters: list[Any]) -> int:
+    """How many live documents an SQL condition holds for."""
+    query = f"SELECT count(*) FROM documents WHERE removed IS NULL AND {where}"
+    return int(db.execute(query, parameters).fetchone()[0])
+
+
+def append(db: sqlite3.Connection, state: State, rows: list[Row]) -> int:
+    """Append documents, each in place of a live one of the same id.
+
+    Args:
+        db: In a write transaction.
+        state: As it was when the transaction began.
+        rows: Of distinct ids.
+
+    Returns:
+        How many live documents were replaced.
+    """
+    sequence = state.sequence + 1
+    replaced = _mark_removed(db, sequence, [row.id for row in rows])
+    first = state.next_row
+    db.executemany(
+        "INSERT INTO documents VALUES (?, ?, ?, ?, ?, ?, NULL)",
+        [(n, row.id, row.text, row.metadata, row.extra, sequence) for n, row in enumerate(rows, start=first)],
+    )
+    for name in EMBEDDINGS:
+        values = [(n, row.blobs[name]) for n, row in enumerate(rows, start=first) if name in row.blobs]
+        if values:
+            db.executemany(f"INSERT INTO {name} VALUES (?, ?)", values)
+    db.execute(
+        "UPDATE state SET sequence = ?, next_row = ?, live = live + ?, removed = removed + ?",
+        (sequence, first + len(rows), len(rows) - replaced, replaced),
+    )
+    return replaced
+
+
+def remove_ids(db: sqlite3.Connection, state: State, ids: list[str]) -> int:
+    """Remove documents by id; returns how many there were."""
+    return _note_removed(db, state, _mark_removed(db, state.sequence + 1, ids))
+
+
+def remove_where(db: sqlite3.Connection, state: State, where: str, parameters: list[Any]) -> int:
+    """Remove the live documents that an SQL condition holds for; returns how many there were."""
+    marked = db.execute(
+        f"UPDATE documents SET removed = ? WHERE removed IS NULL AND {where}", [state.sequence + 1, *parameters]
+    )
+    return _note_removed(db, state, marked.rowcount)
+
+
+def purge(db: sqlite3.Connection, state: State) -> int:
+    """Drop the removed rows for good; returns how many there were."""
+    for name in EMBEDDINGS:
+        db.execute(f"DELETE FROM {name} WHERE row IN (SELECT row FROM documents WHERE removed IS NOT NULL)")
+    gone = db.execute("DELETE FROM documents WHERE removed IS NOT NULL").rowcount
+    db.execute("UPDATE state SET sequence = ?, purged = ?, removed = 0", (state.sequence + 1, state.sequence + 1))
+    return gone
+
+
+def _mark_removed(db: sqlite3.Connection, sequence: int, ids: list[str]) -> int:
+    marks = [(sequence, id_) for id_ in ids]
+    return db.executemany("UPDATE documents SET removed = ? WHERE id = ? AND removed IS NULL", marks).rowcount
+
+
+def _note_removed(db: sqlite3.Connection, state: State, count: int) -> int:
+    if count:
+        db.execute(
+            "UPDATE state SET sequence = ?, live = live - ?, removed = removed + ?", (state.sequence + 1, count, count)
+        )
+    return count

@@ -1,0 +1,206 @@
+"""A bank as of one change: what a search needs, and nothing that moves under it."""
+
+import threading
+from collections.abc import Sequence
+from sqlite3 import Connection
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ecom_rag.errors import BankError, UsageError
+from ecom_rag.files.identity import known_id
+from ecom_rag.files.keys import Path
+from ecom_rag.files.records import Record
+from ecom_rag.filters.parse import parse
+from ecom_rag.filters.sql import conditions
+from ecom_rag.filters.tree import Filter
+from ecom_rag.retrieval import Index
+from ecom_rag.seeds.bank.derived import Derived, positions_mask
+from ecom_rag.seeds.bank.documents import CONTENT, record_of
+from ecom_rag.seeds.bank.store import State, Store
+
+_MASKS = 64  # filters remembered
+_TOGETHER = 500  # records fetched by one statement
+_AT_ONCE = 10_000  # values looked for by one statement; without an index on them it reads all documents
+_NAMELESS = f"AND id >= '{CONTENT}' AND id < '{CONTENT}g'"  # documents without an id: theirs is a digest
+
+
+class Masks:
+    """The rows that recent filters match. Documents never change, so only later rows are ever looked at again."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, NDArray[np.bool_]] = {}  # by the filter's repr, in which 1 is not True
+        self._turn = threading.Lock()
+
+    def of(self, tree: Filter, db: Connection, derived: Derived, indexed: frozenset[Path]) -> NDArray[np.bool_]:
+        """A mask over the rows of the indexes."""
+        name = repr(tree)
+        with self._turn:
+            known = self._known.get(name, np.empty(0, bool))
+        rows = derived.rows.rows
+        if len(known) < len(rows):
+            where, parameters = conditions(tree, indexed=indexed)
+            if len(known):  # else the bound would keep SQLite from an index on a key
+                where, parameters = f"{where} AND row >= ?", [*parameters, int(rows[len(known)])]
+            matched = db.execute(f"SELECT row FROM documents WHERE {where}", parameters).fetchall()
+            known = np.concatenate([known, positions_mask(derived, len(known), matched)])
+        with self._turn:
+            self._known.pop(name, None)
+            self._known[name] = known  # the last used stands last
+            if len(self._known) > _MASKS:
+                del self._known[next(iter(self._known))]
+        return known
+
+
+class View:
+    """One state of a bank, for the length of a ``with bank.view() as view:``.
+
+    Attributes:
+        sequence: Number of the last change that this state holds.
+        live: Documents that can be found.
+        routes: Names of the indexes.
+    """
+
+    def __init__(
+        self,
+        db: Connection,
+        state: State,
+        derived: Derived,
+        *,
+        routes: tuple[str, ...],
+        masks: Masks,
+        indexed: frozenset[Path],
+        name: str,
+        store: Store,
+    ) -> None:
+        self.sequence = state.sequence
+        self.live = state.live
+        self.routes = routes
+        self._db = db
+        self._derived = derived
+        self._masks = masks
+        self._indexed = indexed
+        self._name = name
+        self._store = store
+        self._over = False
+
+    def __repr__(self) -> str:
+        return f"View({self._name!r}, {self.live} seeds, sequence={self.sequence}, routes={'+'.join(self.routes)})"
+
+    def end(self) -> None:
+        """No more questions: the connection goes to another."""
+        self._over = True
+
+    def _check(self) -> None:
+        self._store.check_open()
+        if self._over:
+            raise BankError(f"{self._name}: this view has ended; use it inside `with bank.view() as view:`")
+
+    def __len__(self) -> int:
+        """Rows of the indexes, removed ones included: the length of a mask."""
+        return len(self._derived.rows)
+
+    def index(self, route: str) -> Index:
+        """A route's index. Its rows are those that ``record`` and ``rows`` speak of.
+
+        Args:
+            route: Of ``routes``.
+
+        Raises:
+            UsageError: The bank has no such route.
+            BankError: The bank is empty or closed, or the view has ended.
+        """
+        self._check()
+        if route not in self.routes:
+            raise UsageError(f"{self._name}: has no route {route!r}; it was built with {', '.join(self.routes)}")
+        if self.live == 0:
+            raise BankError(f"{self._name}: holds no seeds; add some with ecom-rag bank add")
+        return self._derived.indexes[route]
+
+    def rows(self, filter: Any) -> NDArray[np.bool_] | None:
+        """The mask of the rows whose metadata a filter matches, for ``Index.search(allowed=...)``.
+
+        Args:
+            filter: An expression, its dict form, or ``None`` for all rows.
+
+        Returns:
+            ``(len(view),)``, not to be written to; removed rows may be in it, an index leaves them out by itself.
+
+        Raises:
+            UsageError: Not a filter.
+            BankError: The bank is closed, or the view has ended.
+        """
+        self._check()
+        return None if filter is None else self._masks.of(parse(filter), self._db, self._derived, self._indexed)
+
+    def own_rows(self, queries: Sequence[Record], id_key: str) -> list[NDArray[np.int64]]:
+        """For each query the rows that it is itself, see ``identity.is_itself``.
+
+        Args:
+            queries: Records.
+            id_key: The bank's.
+
+        Raises:
+            UsageError: Not a key.
+        """
+        names = [known_id(query.get("metadata"), id_key) for query in queries]
+        texts = [query["text"] for query in queries]
+        pairs = list(zip(names, texts, strict=True))
+        by_id = self._matching("id", [name for name in names if name is not None])
+        by_text = self._matching("text", [text for name, text in pairs if name is None])
+        nameless = self._matching("text", [text for name, text in pairs if name is not None], _NAMELESS)
+        found = [
+            by_text.get(text, []) if name is None else by_id.get(name, []) + nameless.get(text, [])
+            for name, text in pairs
+        ]
+        return [np.array(sorted(rows), np.int64) for rows in found]
+
+    def _matching(self, column: str, values: Sequence[str], condition: str = "") -> dict[str, list[int]]:
+        """Value of a column -> rows of the indexes that have it."""
+        found: dict[str, list[int]] = {}
+        distinct = list(dict.fromkeys(values))
+        for start in range(0, len(distinct), _AT_ONCE):
+            part = distinct[start : start + _AT_ONCE]
+            where = f"removed IS NULL AND {column} IN ({_marks(part)}) {condition}"
+            for value, row in self._db.execute(f"SELECT {column}, row FROM documents WHERE {where}", part):
+                found.setdefault(value, []).append(int(np.searchsorted(self._derived.rows.rows, row)))
+        return found
+
+    def record(self, row: int) -> Record:
+        """The record of a row of the indexes.
+
+        Args:
+            row: Its number, from 0.
+
+        Raises:
+            IndexError: No such row.
+            BankError: The bank is closed, or the view has ended.
+        """
+        return self.records([row])[0]
+
+    def records(self, rows: Sequence[int]) -> list[Record]:
+        """The records of rows of the indexes, in their order; new ones at each call.
+
+        Args:
+            rows: Row numbers from 0.
+
+        Raises:
+            IndexError: No such row.
+            BankError: The bank is closed, or the view has ended.
+        """
+        self._check()
+        wanted = self._derived.rows.rows[np.asarray(rows, np.int64)].tolist()
+        found: dict[int, tuple[str, str, str | None]] = {}
+        distinct = list(dict.fromkeys(wanted))
+        for start in range(0, len(distinct), _TOGETHER):
+            part = distinct[start : start + _TOGETHER]
+            for row, *parts in self._db.execute(
+                f"SELECT row, text, metadata, extra FROM documents WHERE row IN ({_marks(part)})", part
+            ):
+                found[row] = (parts[0], parts[1], parts[2])
+        return [record_of(*found[row]) for row in wanted]
+
+
+def _marks(values: Sequence[Any]) -> str:
+    return ", ".join("?" * len(values))

@@ -1,0 +1,215 @@
+"""Seeds held in memory, searched by the same routes and through the same view as a persistent bank."""
+
+import contextlib
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ecom_rag import arguments
+from ecom_rag.arguments import names_of
+from ecom_rag.errors import UsageError
+from ecom_rag.files import records as record_files
+from ecom_rag.files.keys import lookup
+from ecom_rag.files.records import Record
+from ecom_rag.filters.parse import parse
+from ecom_rag.filters.tree import kind, matches
+from ecom_rag.filters.unmet import filter_notes
+from ecom_rag.models import Embeddings, Encoder
+from ecom_rag.retrieval import Index
+from ecom_rag.retrieval import routes as table
+from ecom_rag.retrieval.itself import OwnRows
+from ecom_rag.seeds.bank.checks import fitting
+from ecom_rag.text.analysis import Analyzer
+
+
+class SeedView(Protocol):
+    """One state of the seeds: what a search needs, whether they lie in memory or in a bank."""
+
+    def index(self, route: str) -> Index:
+        """The index of a route."""
+
+    def rows(self, filter: Any) -> NDArray[np.bool_] | None:
+        """The rows that a filter matches; ``None`` for no filter."""
+
+    def records(self, rows: Sequence[int]) -> list[Record]:
+        """The records of rows."""
+
+    def own_rows(self, queries: Sequence[Record], id_key: str) -> list[NDArray[np.int64]]:
+        """For each query the rows of the seeds that it is itself, see ``identity.is_itself``."""
+
+
+class Seeds:
+    """Seed records with an index a route.
+
+    Args:
+        records: The seeds, at least one; any iterable of records, ``metadata`` may be left out. They are kept as they
+            are, not copied.
+        routes: Of ``retrieval.routes.INDEXED``.
+        encoder: For ``dense``, ``sparse`` and ``multivector``.
+        embeddings: The seeds' embeddings where they are known already.
+        analyzer: How texts become the terms of ``bm25``.
+
+    Raises:
+        UsageError: No seeds, or a route that is unknown or needs an encoder.
+        RecordError: Something that is no record, or holds what JSON cannot hold; says which and why.
+        EmbeddingError: Embeddings that are not of these records.
+        ModelError: The checkpoint lacks the weights of a route.
+    """
+
+    def __init__(
+        self,
+        records: Iterable[Record],
+        *,
+        routes: Sequence[str] = ("bm25", "dense"),
+        encoder: Encoder | None = None,
+        embeddings: Embeddings | None = None,
+        analyzer: Analyzer | None = None,
+    ) -> None:
+        records = list(record_files.cleaned(records, "seed"))
+        if not records:
+            raise UsageError("there are no seeds to search; give at least one")
+        routes = names_of(routes, "routes")
+        outputs = check_routes(routes, encoder)
+        self.routes = routes
+        self._records = records
+        texts = [record["text"] for record in records]
+        if outputs and embeddings is None:
+            assert encoder is not None
+            embeddings = encoder.encode(texts, outputs=outputs)
+        elif outputs and embeddings is not None:
+            embeddings = fitting(embeddings, outputs, len(records))
+        self._indexes = {route: _index(route, texts, embeddings, analyzer) for route in routes}
+        self._masks: dict[str, NDArray[np.bool_]] = {}
+        self._own_rows: dict[str, OwnRows] = {}
+
+    def __repr__(self) -> str:
+        return f"Seeds({len(self)} seeds, routes={'+'.join(self.routes)})"
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    @contextlib.contextmanager
+    def view(self) -> Iterator[SeedView]:
+        """The seeds; they never change."""
+        yield self
+
+    def index(self, route: str) -> Index:
+        """The index of a route.
+
+        Args:
+            route: Of ``routes``.
+
+        Raises:
+            UsageError: The seeds were not built with it.
+        """
+        check_built((route,), self.routes)
+        return self._indexes[route]
+
+    def rows(self, filter: Any) -> NDArray[np.bool_] | None:
+        """The rows whose metadata a filter matches.
+
+        Args:
+            filter: An expression, its dict form, or ``None`` for all rows.
+
+        Returns:
+            ``(len(self),)`` mask, not to be written to; ``None`` for no filter.
+
+        Raises:
+            UsageError: Not a filter.
+        """
+        if filter is None:
+            return None
+        tree = parse(filter)
+        name = repr(tree)  # trees of 1 and of True are equal
+        if name not in self._masks:
+            found = (matches(tree, record["metadata"]) for record in self._records)
+            self._masks[name] = np.fromiter(found, np.bool_, len(self))
+        return self._masks[name]
+
+    def filter_notes(self, filter: Any) -> list[str]:
+        """A line each for: no seed meets the filter; no seed has one of its keys.
+
+        Args:
+            filter: An expression or its dict form; ``None`` for none.
+
+        Raises:
+            UsageError: Not a filter.
+        """
+        mask = self.rows(filter)
+        metadata = [record["metadata"] for record in self._records]
+        return (
+            []
+            if mask is None
+            else filter_notes(
+                filter,
+                matched=int(mask.sum()),
+                seeds=len(self),
+                sample=lambda: metadata,
+                kinds_at=lambda path: {
+                    kind(value) for there, value in (lookup(one, path) for one in metadata) if there
+                },
+            )
+        )
+
+    def records(self, rows: Sequence[int]) -> list[Record]:
+        """The records of rows.
+
+        Args:
+            rows: Row numbers from 0.
+
+        Returns:
+            The records themselves, not copies: not to be changed.
+        """
+        return [self._records[row] for row in rows]
+
+    def own_rows(self, queries: Sequence[Record], id_key: str) -> list[NDArray[np.int64]]:
+        """For each query the rows of the seeds that it is itself.
+
+        Args:
+            queries: Records.
+            id_key: Key of the metadata that holds an id.
+
+        Raises:
+            UsageError: Not a key.
+        """
+        if id_key not in self._own_rows:
+            self._own_rows[id_key] = OwnRows(self._records, id_key)
+        return self._own_rows[id_key].of(queries)
+
+
+def check_routes(routes: Sequence[str], encoder: Encoder | None) -> tuple[str, ...]:
+    """The encoder outputs that routes need.
+
+    Raises:
+        UsageError: No route, an unknown one, one twice, or one that needs an encoder where there is none.
+        ModelError: The checkpoint lacks the weights of a route.
+    """
+    table.check_routes(routes)
+    outputs = tuple(route for route in routes if route in table.ENCODED_ROUTES)
+    if outputs and encoder is None:
+        raise UsageError(
+            f"routes {', '.join(outputs)} search embeddings; give --model, or only routes of {table.TEXT_ROUTES}"
+        )
+    arguments.model(encoder, "encoder", "check_outputs", "Encoder", optional=True)
+    if encoder is not None and outputs:
+        encoder.check_outputs(outputs)
+    return outputs
+
+
+def check_built(routes: Sequence[str], built: Sequence[str]) -> None:
+    """Raise ``UsageError`` where seeds were not built with one of the routes."""
+    missing = [route for route in routes if route not in built]
+    if missing:
+        raise UsageError(
+            f"route {missing[0]!r} is not among those of the seeds ({', '.join(built)});"
+            " build them with it, or leave it out"
+        )
+
+
+def _index(route: str, texts: list[str], embeddings: Embeddings | None, analyzer: Analyzer | None) -> Index:
+    options = {"analyzer": analyzer} if route == "bm25" else {}
+    items = texts if route in table.TEXT_ROUTES else getattr(embeddings, route)
+    index: Index = table.ROUTES[route].index(items, **options)
+    return index

@@ -1,0 +1,1 @@
+"""Texts: how they become terms, what makes two of them the same, evasive spellings, near duplicates, safe printing."""

@@ -4,8 +4,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUN_STAMP := $(VENV)/.run-installed
 DEV_STAMP := $(VENV)/.dev-installed
+DOCS_STAMP := $(VENV)/.docs-installed
 
-.PHONY: demo test check lint clean
+.DEFAULT_GOAL := help
+.PHONY: help demo test check lint docs clean
+
+help:  ## list the targets
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
 
 demo: $(RUN_STAMP)  ## score the sample listings against the sample seed bank
 	$(BIN)/ecom-rag demo
@@ -20,6 +25,12 @@ lint: $(DEV_STAMP)  ## ruff and mypy
 
 check: lint test  ## everything that must pass before a commit
 
+docs: $(DOCS_STAMP)  ## the documentation site in build/site, in English and Chinese
+	DOCS_LANGUAGE=en $(BIN)/sphinx-build -q -W -b html -d build/doctrees/en docs build/site/en
+	DOCS_LANGUAGE=zh_CN $(BIN)/sphinx-build -q -W -b html -d build/doctrees/zh docs build/site/zh
+	cp docs/static/languages.html build/site/index.html
+	@echo "open build/site/index.html"
+
 # torch first and alone: its version comes from constraints.txt, and a CPU build that pip knows of is taken.
 $(RUN_STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -31,5 +42,9 @@ $(DEV_STAMP): $(RUN_STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
 	touch $@
 
-clean:
-	rm -rf $(VENV) demo_output .pytest_cache .mypy_cache .ruff_cache
+$(DOCS_STAMP): $(DEV_STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[docs]"
+	touch $@
+
+clean:  ## remove the environment and everything that was built
+	rm -rf $(VENV) build dist demo_output .pytest_cache .mypy_cache .ruff_cache

@@ -30,7 +30,7 @@ BLOCKS = [(path.name, number, block) for path in ENGLISH for number, block in en
 @pytest.fixture(scope="module")
 def a_users_folder(tmp_path_factory):
     """The files that the guides speak of: seeds, training data, a fitted fusion, a tuned model."""
-    from ecom_rag import records
+    from ecom_rag.files import records
     from ecom_rag.models.checkpoint import locate
     from ecom_rag.retrieval.learned_fusion import LearnedFusion
 
@@ -94,8 +94,8 @@ def test_links_lead_somewhere():
 
 
 def test_demo(tmp_path, capsys):
-    from ecom_rag import records
     from ecom_rag.demo import run, vote
+    from ecom_rag.files import records
 
     run(str(tmp_path / "demo"))
     shown = capsys.readouterr().out
@@ -105,9 +105,13 @@ def test_demo(tmp_path, capsys):
     plain = [r for r in scored if r["metadata"]["lang"] == "en" and r["metadata"]["note"] == "plain"]
     assert sum(vote(r) == r["metadata"]["label"] for r in plain) >= 0.9 * len(plain)
     reranked = list(records.read(str(tmp_path / "demo" / "reranked.jsonl")))
-    right = [sum(vote(r) == r["metadata"]["label"] for r in rows) for rows in (
-        [r for r in scored if r["metadata"]["lang"] == "en"], reranked,
-    )]  # fmt: skip
+    right = [
+        sum(vote(r) == r["metadata"]["label"] for r in rows)
+        for rows in (
+            [r for r in scored if r["metadata"]["lang"] == "en"],
+            reranked,
+        )
+    ]
     assert len(reranked) == 60 and right[1] > right[0]
     assert all({"retrieval", "reranker"} <= set(item) for item in reranked[0]["topk_evidence"])
 
@@ -115,7 +119,7 @@ def test_demo(tmp_path, capsys):
 def test_sample_data_is_what_the_docs_say():
     from importlib import resources
 
-    from ecom_rag import records
+    from ecom_rag.files import records
 
     folder = resources.files("ecom_rag") / "sample_data"
     seeds, listings = (list(records.read(str(folder / f"{name}.jsonl"))) for name in ("seeds", "listings"))
@@ -123,3 +127,17 @@ def test_sample_data_is_what_the_docs_say():
     texts = [record["text"] for record in seeds + listings]
     assert len(set(texts)) == len(texts)
     assert {record["metadata"]["label"] for record in listings} <= {record["metadata"]["label"] for record in seeds}
+
+
+def test_the_command_reference_is_what_help_prints(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "docs")
+    import reference
+
+    assert reference.TARGET.read_text(encoding="utf-8") == reference.reference(), "run python docs/reference.py"
+
+
+@pytest.mark.parametrize("path", [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")], ids=lambda path: path.name)
+def test_links_lead_somewhere(path):
+    text = re.sub(r"```.*?```", "", path.read_text(encoding="utf-8"), flags=re.DOTALL)
+    links = [target for target in re.findall(r"\]\(([^)\s]+)\)", text) if not re.match(r"[a-z]+:", target)]
+    assert [target for target in links if not (path.parent / target.partition("#")[0]).exists()] == []

@@ -24,7 +24,7 @@ def main() -> None:
     from ecom_rag.models.cpu import prefers_bf16
 
     names = [name for name in ("fp32", "bf16", "int8") if name not in options.without]
-    auto = "bf16" if prefers_bf16() else "fp32"
+    auto = "bf16" if prefers_bf16() and "bf16" in names else "fp32"
     columns = ["shape", "texts", "tokens/text", "FlagEmbedding texts/s", "sentence-transformers"]
     columns += [f"ours {name}{' (auto)' if name == auto else ''}" for name in names]
     columns += [f"{name} vs Flag" for name in names] + [f"{auto} vs ST"]

@@ -13,6 +13,7 @@ from ecom_rag._version import __version__
 from ecom_rag.arguments import PathLike, path_of, path_or_none
 from ecom_rag.errors import UsageError
 from ecom_rag.files import disk, jobs
+from ecom_rag.files.progress import Progress, stage
 from ecom_rag.files.records import Record
 from ecom_rag.mining.finders import ROUTES, EncodedFinder, Finder, LexicalFinder, ListedFinder, encode_corpus
 from ecom_rag.mining.pick import mine
@@ -23,9 +24,6 @@ from ecom_rag.models import CrossEncoder, Encoder
 
 _BLOCK_RECORDS = 1024
 _BLOCK_CHARS = 500_000
-
-Progress = Callable[[str, int, int | None], None]
-"""Called with a stage name, how much more is done, and the total where it is known."""
 
 
 @dataclass
@@ -125,7 +123,7 @@ def mine_file(
             sink.skip_done(stream)
             counts = _saved_counts(sink)
             ranking = listed or _ranking(corpus, route, encoder, sink.cache, progress)
-            step = _stage(progress, "mining", len(queries))
+            step = stage(progress, "mining", len(queries))
             for block in jobs.blocks_of(stream, max_records=_BLOCK_RECORDS, max_size=_BLOCK_CHARS, size=_size):
                 mined = mine(block, corpus, ranking, rules, cross_encoder=cross_encoder, counts=counts)
                 _save_counts(sink, counts, sink.records + len(block))
@@ -155,7 +153,7 @@ def _ranking(
 ) -> Finder:
     if encoder is None:
         return LexicalFinder(corpus)
-    embeddings = encode_corpus(encoder, corpus.texts, route, cache, _stage(progress, "encoding corpus", len(corpus)))
+    embeddings = encode_corpus(encoder, corpus.texts, route, cache, stage(progress, "encoding corpus", len(corpus)))
     return EncodedFinder(encoder, embeddings, route)
 
 
@@ -246,7 +244,3 @@ def _file_digest(path: str | None) -> str | None:
         return path
     with Path(path).open("rb") as handle:
         return hashlib.file_digest(handle, "blake2b").hexdigest()[:32]
-
-
-def _stage(progress: Progress | None, name: str, total: int | None) -> Callable[[int], None]:
-    return (lambda done: None) if progress is None else (lambda done: progress(name, done, total))

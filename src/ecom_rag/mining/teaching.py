@@ -13,6 +13,7 @@ from ecom_rag._version import __version__
 from ecom_rag.arguments import PathLike, flag, one_of, path_of
 from ecom_rag.errors import EmbeddingError, UsageError
 from ecom_rag.files import jobs
+from ecom_rag.files.progress import Progress
 from ecom_rag.files.records import Record
 from ecom_rag.mining.triples import cleaned_triples, read_triples
 from ecom_rag.models import CrossEncoder, Encoder
@@ -22,9 +23,6 @@ from ecom_rag.retrieval import pair_scores
 _MODES = ("auto", "hybrid", *OUTPUTS)
 _BLOCK_RECORDS = 4096
 _BLOCK_PAIRS = 2048
-
-Progress = Callable[[str, int, int | None], None]
-"""Called with a stage name, how much more is done, and the total where it is known."""
 
 
 @dataclass

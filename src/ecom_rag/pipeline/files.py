@@ -11,15 +11,13 @@ from ecom_rag.arguments import whole_or_none
 from ecom_rag.errors import UsageError
 from ecom_rag.files import disk, jobs, records
 from ecom_rag.files.identity import known_id
+from ecom_rag.files.progress import Progress, stage
 from ecom_rag.files.records import ReadReport, Record
 from ecom_rag.models import Embeddings, Encoder
 from ecom_rag.text.normalization import canonical
 
 _BLOCK_RECORDS = 4096
 BLOCK_CHARS = 2_000_000
-
-Progress = Callable[[str, int, int | None], None]
-"""Called with a stage name, how much more is done, and the total where it is known."""
 
 
 @dataclass
@@ -198,11 +196,6 @@ def digest(items: Iterable[Record]) -> str:
     for item in items:
         found.update(records.dumps(item))
     return found.hexdigest()
-
-
-def stage(progress: Progress | None, name: str, total: int | None) -> Callable[[int], None]:
-    """``progress`` bound to one stage; does nothing where there is none."""
-    return (lambda done: None) if progress is None else (lambda done: progress(name, done, total))
 
 
 def count(path: str) -> int | None:

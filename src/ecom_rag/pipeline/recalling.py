@@ -12,13 +12,13 @@ from ecom_rag._version import __version__
 from ecom_rag.arguments import PathLike, path_of, path_or_none
 from ecom_rag.errors import UsageError
 from ecom_rag.files import jobs, readers, records
+from ecom_rag.files.progress import Progress, stage
 from ecom_rag.files.records import ReadReport, Record
 from ecom_rag.files.values import shown
 from ecom_rag.models import CrossEncoder, Encoder
 from ecom_rag.pipeline.files import (
     BLOCK_CHARS,
     OwnIds,
-    Progress,
     Summary,
     bank_notes,
     check_files,
@@ -27,7 +27,6 @@ from ecom_rag.pipeline.files import (
     encode_seeds,
     read_seeds,
     run_blocks,
-    stage,
     summary_of,
 )
 from ecom_rag.pipeline.recall import Pipeline, Recall

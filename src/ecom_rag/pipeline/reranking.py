@@ -12,11 +12,12 @@ from ecom_rag._version import __version__
 from ecom_rag.arguments import PathLike, flag, number, path_of, whole_or_none
 from ecom_rag.errors import RecordError
 from ecom_rag.files import jobs, records
+from ecom_rag.files.progress import Progress, stage
 from ecom_rag.files.records import ReadReport, Record
 from ecom_rag.files.results import check_result, check_scores
 from ecom_rag.files.values import copied
 from ecom_rag.models import CrossEncoder
-from ecom_rag.pipeline.files import Progress, Summary, check_files, run_blocks, stage, summary_of
+from ecom_rag.pipeline.files import Summary, check_files, run_blocks, summary_of
 from ecom_rag.retrieval.fusion import route_scores
 from ecom_rag.retrieval.ranking import Evidence
 

@@ -9,6 +9,7 @@ from ecom_rag.arguments import PathLike, path_of, whole
 from ecom_rag.errors import UsageError
 from ecom_rag.files import jobs, records
 from ecom_rag.files.keys import parse_key
+from ecom_rag.files.progress import Progress, stage
 from ecom_rag.files.records import ReadReport, Record
 from ecom_rag.files.results import evidence_lists, result_of
 from ecom_rag.models import Embeddings, Encoder
@@ -16,7 +17,6 @@ from ecom_rag.models.embeddings import OUTPUTS
 from ecom_rag.pipeline.files import (
     BLOCK_CHARS,
     OwnIds,
-    Progress,
     Summary,
     bank_notes,
     check_files,
@@ -25,7 +25,6 @@ from ecom_rag.pipeline.files import (
     encode_seeds,
     read_seeds,
     run_blocks,
-    stage,
     summary_of,
 )
 from ecom_rag.retrieval import routes
@@ -172,7 +171,7 @@ def outputs_of(mode: str) -> tuple[str, ...]:
         UsageError: Unknown mode.
     """
     arguments.one_of(mode, "mode", MODES)
-    return OUTPUTS if mode == "hybrid" else (mode,)
+    return routes.outputs_of([mode])
 
 
 def score_file(

@@ -13,12 +13,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import zoo
 
 import ecom_rag
 from ecom_rag.errors import ModelError
 from ecom_rag.models import CrossEncoder, Encoder, contents
 from ecom_rag.models.checkpoint import fingerprint, locate
+from helpers import zoo
 
 QUERIES = zoo.TEXTS[:3]
 NOTHING = {
@@ -443,8 +443,9 @@ def test_the_fingerprint_changes_with_all_that_is_honoured(make):
     "name", ["do_lower_case", "two dense layers", "truncate_dim", "T5", "0_Transformer", "prompts"]
 )
 def test_training_starts_from_and_saves_the_same_vectors(make, name, tmp_path):
-    from ecom_rag.training import checkpoints
     from training.small_runs import recipe_of
+
+    from ecom_rag.training import checkpoints
 
     folder = make(HONOURED[name])
     recipe = recipe_of(folder, "none.jsonl", tmp_path / "out", data_table={"max_length": 128})
@@ -459,8 +460,9 @@ def test_training_starts_from_and_saves_the_same_vectors(make, name, tmp_path):
 
 @pytest.mark.parametrize("build", [zoo.evil("pytorch_model.bin"), zoo.evil("pytorch_model.bin", zipped=False)])
 def test_training_runs_no_pickle(make, build, tmp_path):
-    from ecom_rag.training import checkpoints
     from training.small_runs import recipe_of
+
+    from ecom_rag.training import checkpoints
 
     folder = make(changed(build, head="ForSequenceClassification", num_labels=1))
     recipe = recipe_of(folder, "none.jsonl", tmp_path / "out", task="reranker")

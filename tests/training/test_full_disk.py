@@ -5,10 +5,10 @@ import os
 import stat
 
 import pytest
-from small_runs import labelled, recipe_of, weights
 
 from ecom_rag import cli
 from ecom_rag.training.fit import _arguments, train
+from helpers.small_runs import labelled, recipe_of, weights
 
 
 def _recipe(folder, data, output):
@@ -45,7 +45,7 @@ def test_the_command_says_it_in_one_line(bge_folder, small_disk, tmp_path, monke
 
 @pytest.mark.parametrize("task", ["embedder", "reranker"])
 def test_what_training_writes_has_the_modes_of_the_umask(task, bge_folder, bert_reranker, tmp_path):
-    from small_runs import grouped
+    from helpers.small_runs import grouped
 
     if task == "embedder":
         recipe = _recipe(bge_folder, labelled(tmp_path / "data.jsonl"), tmp_path / "out")

@@ -5,13 +5,13 @@ import math
 import pytest
 import torch
 from safetensors.torch import load_file
-from small_runs import grouped, labelled, recipe_of
 
 from ecom_rag.errors import EcomRagError, EmbeddingError, ModelError
 from ecom_rag.mining import teaching
 from ecom_rag.training import fit, health
 from ecom_rag.training.averaging import best_average
 from ecom_rag.training.fit import train
+from helpers.small_runs import grouped, labelled, recipe_of
 
 KINDS = {
     "labels": {"loss": {"name": "circle"}},

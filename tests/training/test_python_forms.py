@@ -5,7 +5,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from small_runs import labelled, recipe_of, weights
 
 import ecom_rag
 from ecom_rag import ModelError, RecordError, UsageError
@@ -13,6 +12,7 @@ from ecom_rag.files import records
 from ecom_rag.mining import Rules, Source
 from ecom_rag.training import checkpoints
 from ecom_rag.training.recipe import make_recipe, read_recipe
+from helpers.small_runs import labelled, recipe_of, weights
 
 TRIPLES = [
     {"query": f"{word} {n}", "pos": [f"{word} case {n}"], "neg": [f"other {n}"], "prompt": "p"}

@@ -106,9 +106,8 @@ def test_without_the_extra_the_message_says_what_to_install(monkeypatch, tmp_pat
 
 
 def test_the_command_trains(mean_folder, tmp_path, monkeypatch):
-    from test_train import labelled
-
     from ecom_rag.cli import app
+    from helpers.small_runs import labelled
 
     monkeypatch.chdir(tmp_path)
     data = labelled(tmp_path / "train.jsonl")
@@ -159,9 +158,8 @@ IDLE = {  # without anything else in the recipe, over labelled records and over 
 
 @pytest.mark.parametrize("kind", IDLE)
 def test_a_key_that_changes_nothing_is_refused_its_default_too(tmp_path, kind):
-    from small_runs import grouped, labelled
-
     from ecom_rag.training import fit
+    from helpers.small_runs import grouped, labelled
 
     data = (labelled if kind == "labels" else grouped)(tmp_path / "train.jsonl")
     defaults = make_recipe({"model": "no/such", "output": str(tmp_path / "o"), "data": {"train": data}}, "embedder")

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from small_runs import grouped, interrupted, labelled, recipe_of, weights
 
 from ecom_rag import Encoder
 from ecom_rag.errors import EcomRagError, ModelError, RecordError, ResumeError, UsageError
@@ -23,6 +22,7 @@ from ecom_rag.training.dev import RetrievalDev
 from ecom_rag.training.fit import train
 from ecom_rag.training.runs import alone
 from ecom_rag.training.sampling import row_batches
+from helpers.small_runs import grouped, interrupted, labelled, recipe_of, weights
 
 
 def test_the_default_loss_goes_with_the_data(mean_folder, bert_reranker, tmp_path):

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from small_runs import WORDS, grouped, interrupted, labelled, recipe_of, weights
 
 from ecom_rag import CrossEncoder, Encoder
 from ecom_rag.errors import EcomRagError, RecordError, ResumeError
@@ -17,6 +16,7 @@ from ecom_rag.training import fit
 from ecom_rag.training.data import Labelled, read_data
 from ecom_rag.training.fit import train
 from ecom_rag.training.recipe import make_recipe
+from helpers.small_runs import WORDS, grouped, interrupted, labelled, recipe_of, weights
 
 
 def test_circle_loss_learns_the_classes(mean_folder, tmp_path):

@@ -1,7 +1,5 @@
 """One meaning of a key, one rule for labels and ids: the rule itself, and that every reader follows it."""
 
-import json
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -21,6 +19,7 @@ from ecom_rag.seeds.bank import SeedBank
 from ecom_rag.training.data import read_data
 from ecom_rag.training.recipe import make_recipe
 from ecom_rag.training.sampling import pk_batches
+from helpers.jsonl import write
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
 
@@ -133,11 +132,6 @@ def test_who_is_itself():
 def spelled(label, way):
     """A whole number as some program writes it."""
     return (label, float(label), str(label), f"{label}.0", f" {label} ")[way]
-
-
-def write(path, items):
-    path.write_text("".join(json.dumps(item) + "\n" for item in items), encoding="utf-8")
-    return str(path)
 
 
 def labelled(labels, ways):

@@ -2,7 +2,7 @@
 
 Run by hand where mergekit is installed (``pip install --no-deps mergekit==0.1.5 immutables``), not by the tests:
 
-    python tests/training/merging_expectations.py > tests/training/merging_expected.json
+    python tests/helpers/merging_expectations.py > tests/merging/merging_expected.json
 """
 
 import json

@@ -4,10 +4,10 @@ import re
 import shutil
 
 import pytest
-from small_banks import Hashing, assert_equals_a_file, seed
 
 from ecom_rag.errors import BankError
 from ecom_rag.seeds.bank import SeedBank
+from helpers.small_banks import Hashing, assert_equals_a_file, seed
 
 
 @pytest.fixture

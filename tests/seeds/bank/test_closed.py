@@ -4,11 +4,11 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from small_banks import Hashing, seed
 
 from ecom_rag.errors import BankError
 from ecom_rag.pipeline import Pipeline, Recall
 from ecom_rag.seeds.bank import SeedBank, add
+from helpers.small_banks import Hashing, seed
 
 QUESTIONS = {
     "len": len,

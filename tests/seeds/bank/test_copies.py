@@ -5,10 +5,10 @@ import os
 import shutil
 
 import pytest
-from small_banks import Hashing, seed
 
 from ecom_rag.errors import BankError
 from ecom_rag.seeds.bank import SeedBank, saved
+from helpers.small_banks import Hashing, seed
 
 
 @pytest.fixture(scope="module")

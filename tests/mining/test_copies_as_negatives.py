@@ -8,10 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from small_runs import labelled, recipe_of
-from test_mining import lines, write
 
-from disguises import disguised
 from ecom_rag.errors import RecordError
 from ecom_rag.merging import validation
 from ecom_rag.mining import Rules, mine_file
@@ -26,6 +23,9 @@ from ecom_rag.training.collate import GroupCollator
 from ecom_rag.training.data import read_data
 from ecom_rag.training.dev import _retrieval_set
 from ecom_rag.training.sampling import row_batches
+from helpers.disguises import disguised
+from helpers.jsonl import lines, write
+from helpers.small_runs import labelled, recipe_of
 
 TEXTS = [
     "手机壳 型号3 透明 防摔",

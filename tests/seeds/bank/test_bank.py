@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from small_banks import Hashing, assert_equals_a_file, seed
 
 from ecom_rag import Encoder
 from ecom_rag.errors import BankError, EmbeddingError, RecordError, UsageError
@@ -20,6 +19,7 @@ from ecom_rag.retrieval.multivector import MultiVectorIndex
 from ecom_rag.retrieval.sparse import SparseIndex
 from ecom_rag.retrieval.variant import VariantIndex
 from ecom_rag.seeds.bank import SeedBank
+from helpers.small_banks import Hashing, assert_equals_a_file, seed
 
 
 @pytest.fixture

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from disguises import ENDINGS, INVISIBLE, disguised
 from ecom_rag.text.normalization import canonical, normalize
+from helpers.disguises import ENDINGS, INVISIBLE, disguised
 
 # Characters whose scripts OpenCC converts both ways, with what else stands in listings.
 TEXTS = st.lists(

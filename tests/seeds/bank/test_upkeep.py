@@ -3,10 +3,10 @@
 import json
 
 import pytest
-from small_banks import Hashing, assert_equals_a_file, seed
 
 from ecom_rag.errors import BankError, UsageError
 from ecom_rag.seeds.bank import SeedBank
+from helpers.small_banks import Hashing, assert_equals_a_file, seed
 
 
 @pytest.fixture

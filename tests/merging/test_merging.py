@@ -19,9 +19,7 @@ from ecom_rag.errors import ModelError, UsageError
 from ecom_rag.merging import Mix, Models, merge
 from ecom_rag.merging import methods as ways
 from ecom_rag.merging.models import block_of
-
-sys.path.insert(0, str(Path(__file__).parent))
-from merging_expectations import CASES, made
+from helpers.merging_expectations import CASES, made
 
 EXPECTED = json.loads((Path(__file__).parent / "merging_expected.json").read_text())
 

@@ -9,6 +9,7 @@ from ecom_rag import CrossEncoder, Encoder
 from ecom_rag.errors import RecordError, UsageError
 from ecom_rag.mining import teaching
 from ecom_rag.mining.teaching import teach, teach_file
+from helpers.jsonl import lines as read
 
 ITEMS = [
     {
@@ -28,10 +29,6 @@ def train(tmp_path):
     path = tmp_path / "train.jsonl"
     path.write_text("".join(json.dumps(item) + "\n" for item in ITEMS), encoding="utf-8")
     return str(path)
-
-
-def read(path):
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 def test_a_reranker_teaches(train, xlmr_reranker, tmp_path):

@@ -10,14 +10,11 @@ from types import SimpleNamespace
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-import changes
-
 from ecom_rag.models.embeddings import Embeddings
 from ecom_rag.retrieval.bm25 import BM25Index
 from ecom_rag.retrieval.dense import DenseIndex
 from ecom_rag.seeds.bank import SeedBank
+from helpers import changes
 
 
 class Encoder:

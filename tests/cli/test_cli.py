@@ -102,7 +102,7 @@ def test_formats_and_pipes_agree(folder, score, suffix):
 def test_stdin_and_rag_scripts(folder, score, bge_folder, xlmr_reranker, tmp_path):
     direct = score("-o", folder / "direct.jsonl")
     assert direct.returncode == 0
-    script = Path(__file__).parent.parent / "rag_scripts"
+    script = Path(__file__).parents[2] / "rag_scripts"
     arguments = ["-", "--seeds", folder / "seeds.jsonl", "--model", bge_folder, "--runtime", "torch", "-o", "-"]
     done = subprocess.run(
         [sys.executable, script / "1_scorer.py", *arguments],

@@ -11,13 +11,9 @@ from ecom_rag.errors import UsageError
 from ecom_rag.mining import Rules, mine_file
 from ecom_rag.mining.sources import Source
 from ecom_rag.mining.teaching import teach_file
+from helpers.jsonl import write
 
 WORDS = ["leather wallet", "leather watch", "leather case", "leather bag", "leather belt"]
-
-
-def write(path, items):
-    path.write_text("".join(json.dumps(item) + "\n" for item in items))
-    return str(path)
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

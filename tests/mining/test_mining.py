@@ -1,6 +1,5 @@
 """Mining: the rules against slow definitions, whole runs on tiny models, kills and mistakes."""
 
-import json
 from collections import Counter
 
 import numpy as np
@@ -18,17 +17,9 @@ from ecom_rag.mining.pick import mine
 from ecom_rag.mining.rules import allowed, order_of
 from ecom_rag.mining.sources import Corpus, Source, kind_of
 from ecom_rag.retrieval import Ranking
+from helpers.jsonl import lines, write
 
 WORDS = ["leather", "wallet", "best", "before", "watch", "replica", "quick", "brown", "case", "price"]
-
-
-def lines(path):
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-
-
-def write(path, items):
-    path.write_text("".join(json.dumps(item, ensure_ascii=False) + "\n" for item in items), encoding="utf-8")
-    return str(path)
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,1 @@
+"""What several test files build: tiny checkpoints, banks, runs, disguised texts."""

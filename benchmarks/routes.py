@@ -29,6 +29,7 @@ class Searched:
         from ecom_rag import Embeddings
         from ecom_rag.files.formats import read_beir
         from ecom_rag.pipeline import Pipeline, Recall
+        from ecom_rag.retrieval.routes import Queries
 
         beir = read_beir(folder, split)
         self.ids = [query["metadata"]["id"] for query in beir.queries]
@@ -37,7 +38,7 @@ class Searched:
         texts = [query["text"] for query in beir.queries]
         pipeline = Pipeline(seeds, Recall(routes=ROUTES, depth=DEPTH, top_k=DEPTH), encoder=encoder)
         embeddings = encoder.encode(texts, side="query") if "dense" in ROUTES else Embeddings()
-        self.found = pipeline.search(seeds, texts, embeddings)
+        self.found = pipeline.search(seeds, Queries(texts, embeddings))
 
     def per_query(self, top) -> np.ndarray:
         """``(queries, measures)``."""

@@ -45,7 +45,7 @@ PUBLIC = {
 }
 DOCUMENTED = [  # what the guides show beside the names of the package
     ("ecom_rag.evaluation", ("bootstrap", "compare", "evaluate_run", "fit_fusion", "judge", "judge_labels")),
-    ("ecom_rag.pipeline", ("Scorer", "read_settings")),
+    ("ecom_rag.pipeline", ("Pipeline", "read_settings")),
     ("ecom_rag.files.records", ("read",)),
     ("ecom_rag.seeds.bank", ("View", "add", "build", "restore", "snapshot")),
     ("ecom_rag.retrieval.fusion", ("fuse",)),

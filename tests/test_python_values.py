@@ -324,8 +324,8 @@ def test_every_path_may_be_a_path(kind, encoder, cross_encoder, tmp_path, m3_fol
         (tmp_path / name).write_bytes(b"".join(map(records.dumps, items)))
     (tmp_path / "triples.jsonl").write_bytes(records.dumps({"query": "leather", "pos": ["leather wallet 1"]}))
     assert len(list(records.read(at["seeds.jsonl"]))) == 4
-    load = lambda: encoder  # noqa: E731
-    assert ecom_rag.score_file(at["queries.jsonl"], at["seeds.jsonl"], at["scored.jsonl"], load).records == 2
+    done = ecom_rag.score_file(at["queries.jsonl"], at["scored.jsonl"], seeds=at["seeds.jsonl"], model=encoder)
+    assert done.records == 2
     with SeedBank.build(at["bank"], SEEDS, encoder=encoder, model=kind(m3_folder)) as bank:
         bank.snapshot(at["copy"])
     SeedBank.restore(at["copy"], at["again"]).close()
@@ -334,10 +334,10 @@ def test_every_path_may_be_a_path(kind, encoder, cross_encoder, tmp_path, m3_fol
     ecom_rag.recall_file(at["queries.jsonl"], at["recalled.jsonl"], asked, bank=at["bank"])
     (tmp_path / "recalled.jsonl").unlink()
     ecom_rag.recall_file(at["queries.jsonl"], at["recalled.jsonl"], asked, seeds=at["seeds.jsonl"])
-    assert ecom_rag.rerank_file(at["recalled.jsonl"], at["reranked.jsonl"], lambda: cross_encoder).records == 2
+    assert ecom_rag.rerank_file(at["recalled.jsonl"], at["reranked.jsonl"], cross_encoder).records == 2
     rules = ecom_rag.mining.Rules(first=1)
     ecom_rag.mine_file(at["triples.jsonl"], at["mined.jsonl"], rules, seeds=at["seeds.jsonl"], route="bm25")
-    assert ecom_rag.teach_file(at["mined.jsonl"], at["taught.jsonl"], lambda: cross_encoder).records == 1
+    assert ecom_rag.teach_file(at["mined.jsonl"], at["taught.jsonl"], cross_encoder).records == 1
     encoder.encode(["a"]).save(at["vectors.npz"])
     assert len(Embeddings.load(at["vectors.npz"])) == 1
     assert (
@@ -390,8 +390,14 @@ def test_embeddings_that_are_none(tmp_path):
         (lambda e, c, b: b.get(7), "ids is of type int"),
         (lambda e, c, b: b.upsert([{"text": "a"}], note={1}), "note"),
         (lambda e, c, b: b.use("starter"), "encoder is of type str"),
-        (lambda e, c, b: ecom_rag.score_file("q.jsonl", "s.jsonl", "o.jsonl", e), "expected a function that gives"),
-        (lambda e, c, b: ecom_rag.score_file(b"q.jsonl", "s.jsonl", "o.jsonl", lambda: e), "queries is of type bytes"),
+        (
+            lambda e, c, b: ecom_rag.score_file("q.jsonl", "o.jsonl", seeds="s.jsonl", model=c),
+            r"model is of type ecom_rag\.Cross",
+        ),
+        (
+            lambda e, c, b: ecom_rag.score_file(b"q.jsonl", "o.jsonl", seeds="s.jsonl", model=e),
+            "queries is of type bytes",
+        ),
         (lambda e, c, b: ecom_rag.recall_file("q.jsonl", "o.jsonl", {}, seeds="s.jsonl"), "settings is {}"),
         (lambda e, c, b: Encoder.from_pretrained(None), "model is of type NoneType"),
         (lambda e, c, b: Encoder.from_pretrained("starter", max_length="128"), "max_length is '128'"),

@@ -13,7 +13,7 @@ from ecom_rag.errors import UsageError
 from ecom_rag.files import disk, publish, records
 from ecom_rag.files.identity import label_of
 from ecom_rag.files.records import Record
-from ecom_rag.models import CrossEncoder, Encoder
+from ecom_rag.models import CrossEncoder
 from ecom_rag.pipeline import Recall, recall_file
 from ecom_rag.pipeline.reranking import rerank
 from ecom_rag.text.printing import printable
@@ -51,7 +51,7 @@ def run(folder: str, *, show_all: bool = False) -> None:
         str(result),
         Recall(routes=_ROUTES, top_k=_CANDIDATES),
         seeds=str(target / "seeds.jsonl"),
-        load_encoder=lambda: Encoder.from_pretrained("starter"),
+        model="starter",
     )
     scored = list(records.read(str(result)))
     print(

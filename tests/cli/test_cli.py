@@ -291,9 +291,10 @@ def test_reranker_input_is_checked(folder, xlmr_reranker, bge_folder, tmp_path, 
 
 KILLED = """
 import os, sys
-from ecom_rag.files import jobs, publish, workfolders
-from ecom_rag.pipeline import files, scoring
-files._BLOCK_RECORDS = 16
+from ecom_rag.files import jobs, publish, resumable, workfolders
+from ecom_rag.models import kept
+from ecom_rag.pipeline import search
+jobs.BLOCK_RECORDS = 16
 point, count = sys.argv[1], int(sys.argv[2])
 def dying(owner, name):
     original, calls = getattr(owner, name), []
@@ -311,16 +312,16 @@ from ecom_rag.cli import main
 main()
 """
 KILL_POINTS = [
-    ("jobs:_sync", 3),
-    ("jobs.ResumableOutput:_save_journal", 1),
-    ("jobs.ResumableOutput:_save_journal", 4),
-    ("jobs.records:dumps", 90),
-    ("files.Embeddings:save", 2),
-    ("scoring.Scorer:score", 1),
-    ("scoring.Scorer:score", 11),
-    ("jobs.ResumableOutput:_final_source", 1),
+    ("resumable:_sync", 3),
+    ("resumable.ResumableOutput:_save_journal", 1),
+    ("resumable.ResumableOutput:_save_journal", 4),
+    ("resumable.records:dumps", 90),
+    ("kept.Embeddings:save", 2),
+    ("search.Pipeline:recall", 1),
+    ("search.Pipeline:recall", 11),
+    ("resumable.ResumableOutput:_final_source", 1),
     ("publish.shutil:copyfileobj", 1),
-    ("jobs.disk:sync_folder", 22),
+    ("resumable.disk:sync_folder", 22),
     ("workfolders.shutil:rmtree", 1),
 ]
 
@@ -391,7 +392,7 @@ def test_resume_refuses_other_settings_and_changed_input(folder, bge_folder, tmp
         "-o",
         tmp_path / "o.jsonl",
     ]
-    assert killable("scoring.Scorer:score", 5, *arguments).returncode == -signal.SIGKILL
+    assert killable("search.Pipeline:recall", 5, *arguments).returncode == -signal.SIGKILL
     code, stderr = run_here(*arguments, "--resume", "--top-k", "3")
     assert code == 2 and "other settings (top_k: 10, now 3)" in stderr
     queries.write_bytes(queries.read_bytes().replace(b"wallet 2 ", b"WALLET 2 "))

@@ -10,18 +10,18 @@ from ecom_rag.files import jobs
 
 def begun(output):
     """A run that was killed after its first block."""
-    run = jobs.ResumableOutput(str(output), settings={"a": 1})
-    run.write_block([{"q": 1}], [{"r": 1}], [])
+    run = jobs.open_output(str(output), settings={"a": 1})
+    run.write_block([{"q": 1}], [{"r": 1}], [], {})
     run._close()
     run._unlock()
     return output.with_name(f"{output.name}.partial")
 
 
 def finish(output):
-    with jobs.ResumableOutput(str(output), settings={"a": 1}, resume=True) as run:
+    with jobs.open_output(str(output), settings={"a": 1}, resume=True) as run:
         if not run.records:
-            run.write_block([{"q": 1}], [{"r": 1}], [])
-        run.write_block([{"q": 2}], [{"r": 2}], [])
+            run.write_block([{"q": 1}], [{"r": 1}], [], {})
+        run.write_block([{"q": 2}], [{"r": 2}], [], {})
         run.finish()
     return output.read_bytes()
 
@@ -45,7 +45,7 @@ def test_a_kill_while_an_old_run_is_cleared_away_leaves_nothing_to_continue(tmp_
     with monkeypatch.context() as patched:
         patched.setattr("pathlib.Path.unlink", unlink)
         with pytest.raises(Killed):
-            jobs.ResumableOutput(str(output), settings={"a": 1})
+            jobs.open_output(str(output), settings={"a": 1})
     assert removed[:1] in ([], ["journal.json"])
     assert finish(output) == b'{"r":1}\n{"r":2}\n'
 
@@ -65,7 +65,7 @@ def test_a_run_without_its_settings_is_a_first_run(tmp_path):
 
 
 def test_a_failed_first_run_keeps_the_lock_until_its_folder_is_gone(tmp_path, monkeypatch):
-    run = jobs.ResumableOutput(str(tmp_path / "o.jsonl"), settings={})
+    run = jobs.open_output(str(tmp_path / "o.jsonl"), settings={})
     held = []
     remove = shutil.rmtree
     monkeypatch.setattr(shutil, "rmtree", lambda *a, **k: (held.append(not run._lock.closed), remove(*a, **k)))

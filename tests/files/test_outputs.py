@@ -390,13 +390,13 @@ def test_a_folder_in_use_is_refused(tmp_path):
 def test_a_run_without_resume_says_what_it_discards(tmp_path, caplog):
     output = str(tmp_path / "o.jsonl")
     for _ in range(2):
-        with pytest.raises(KeyboardInterrupt), jobs.ResumableOutput(output, settings={}) as run:
-            run.write_block([{"q": 1}, {"q": 2}], [{"r": 1}], [])
+        with pytest.raises(KeyboardInterrupt), jobs.open_output(output, settings={}) as run:
+            run.write_block([{"q": 1}, {"q": 2}], [{"r": 1}], [], {})
             raise KeyboardInterrupt
     note = "2 finished records of an interrupted run were discarded; --resume would have continued it"
     assert run.notes == [note] and note in caplog.text
     caplog.clear()
-    with jobs.ResumableOutput(output, settings={}, resume=True) as run:
+    with jobs.open_output(output, settings={}, resume=True) as run:
         run.finish()
     assert run.notes == [] and not caplog.text
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from ecom_rag.errors import EcomRagError, RecordError, UsageError
 from ecom_rag.files import readers, records
 from ecom_rag.merging.validation import read_spec
-from ecom_rag.pipeline.recalling import read_settings
+from ecom_rag.pipeline import read_settings
 from ecom_rag.retrieval.learned_fusion import load_fusion
 from ecom_rag.seeds.bank.copies import restore
 from ecom_rag.training.recipe import make_recipe, read_recipe

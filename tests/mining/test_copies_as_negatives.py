@@ -15,7 +15,7 @@ from ecom_rag.mining import Rules, mine_file
 from ecom_rag.mining.finders import LexicalFinder
 from ecom_rag.mining.sources import Corpus, Source
 from ecom_rag.models.tokens import Tokenizer
-from ecom_rag.pipeline.files import bank_notes
+from ecom_rag.pipeline.places import seed_notes
 from ecom_rag.text.near_duplicates import near_duplicates
 from ecom_rag.text.normalization import canonical
 from ecom_rag.training.batches import Batches
@@ -175,6 +175,6 @@ def test_disguises_are_near_duplicates_at_any_similarity(data):
 
 def test_copies_among_seeds_are_told():
     seeds = [{"text": text, "metadata": {}} for text in (TEXTS[0], COPY, COPY, TEXTS[1])]
-    assert bank_notes(seeds[2:], 1) == []
-    assert [note[:29] for note in bank_notes(seeds, 1)] == ["2 seeds are copies of others "]
+    assert seed_notes(seeds[2:], 1) == []
+    assert [note[:29] for note in seed_notes(seeds, 1)] == ["2 seeds are copies of others "]
     assert np.unique(near_duplicates([seed["text"] for seed in seeds])).tolist() == [0, 1]

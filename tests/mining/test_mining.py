@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from conftest import make_encoder
 from ecom_rag import CrossEncoder, Encoder
 from ecom_rag.errors import RecordError, UsageError
+from ecom_rag.files import jobs
 from ecom_rag.mining import Rules, mine_file
 from ecom_rag.mining import job as jobs_of_mining
 from ecom_rag.mining.finders import LexicalFinder, ListedFinder, listed_floors
@@ -20,6 +21,11 @@ from ecom_rag.retrieval import Ranking
 from helpers.jsonl import lines, write
 
 WORDS = ["leather", "wallet", "best", "before", "watch", "replica", "quick", "brown", "case", "price"]
+
+
+def refused(summary):
+    start = "refused "
+    return {name.removeprefix(start): n for name, n in summary.counts.items() if name.startswith(start) and n}
 
 
 @pytest.fixture(scope="module")
@@ -163,17 +169,17 @@ def test_floors_of_rankings():
 def test_labelled_records_never_meet_their_own_label(labelled, encoder, tmp_path):
     output = tmp_path / "mined.jsonl"
     rules = Rules(negatives=5, first=1, last=60)
-    summary = mine_file(Source(labelled, kind_of(labelled), positives=3), str(output), rules, load_encoder=encoder)
+    summary = mine_file(Source(labelled, kind_of(labelled), positives=3), str(output), rules, model=encoder())
     label = {item["text"]: item["metadata"]["label"] for item in lines(tmp_path.parent / labelled)}
     mined = lines(output)
-    assert (summary.records, summary.written, summary.negatives) == (121, 120, 600)
+    assert (summary.records, summary.counts["written"], summary.counts["negatives"]) == (121, 120, 600)
     assert any("1 queries have no positive" in note and "alone" in note for note in summary.notes)
     for item in mined:
         own = label[item["query"]]
         assert len(item["pos"]) == 3 and len(set(item["neg"])) == 5
         assert all(label[text] == own and text != item["query"] for text in item["pos"])
         assert all(label[text] != own for text in item["neg"])
-    assert summary.refused["label"] > 0 and summary.refused["known"] > 0
+    assert summary.counts["refused label"] > 0 and summary.counts["refused known"] > 0
 
 
 def test_range_margin_and_top_pick_are_those_of_the_ranking(encoder, tmp_path):
@@ -186,12 +192,10 @@ def test_range_margin_and_top_pick_are_those_of_the_ranking(encoder, tmp_path):
     queries = write(tmp_path / "q.jsonl", [{**given, "neg": ["old"], "pos_scores": [1.0], "neg_scores": [0.0]}])
     seeds = write(tmp_path / "s.jsonl", [{"text": text} for text in texts])
     rules = Rules(negatives=4, first=3, last=20, pick="top", percentage=share)
-    summary = mine_file(
-        Source(queries, "triples"), str(tmp_path / "out.jsonl"), rules, seeds=seeds, load_encoder=encoder
-    )
+    summary = mine_file(Source(queries, "triples"), str(tmp_path / "out.jsonl"), rules, seeds=seeds, model=encoder())
     (found,) = lines(tmp_path / "out.jsonl")
     assert found == {**given, "neg": [texts[row] for row in order[6:10]]}
-    assert summary.refused == {"percentage": 4}  # ranks 3 to 6
+    assert refused(summary) == {"percentage": 4}  # ranks 3 to 6
 
 
 def test_beir_grades_and_unjudged(encoder, tmp_path):
@@ -208,8 +212,8 @@ def test_beir_grades_and_unjudged(encoder, tmp_path):
     with pytest.raises(
         UsageError, match=r"no candidate that may be a negative .*'leather'"
     ):  # only the positive has it
-        mine_file(source, str(tmp_path / "out.jsonl"), rules, route="bm25", load_encoder=None)
-    summary = mine_file(source, str(tmp_path / "dense.jsonl"), rules, load_encoder=encoder)
+        mine_file(source, str(tmp_path / "out.jsonl"), rules, route="bm25", model=None)
+    summary = mine_file(source, str(tmp_path / "dense.jsonl"), rules, model=encoder())
     (found,) = lines(tmp_path / "dense.jsonl")
     assert found["pos"] == ["leather thing"]
     # The grade 1 is neither; what was judged 0 or not at all may be a negative.
@@ -256,7 +260,7 @@ def test_grades_and_judged_only(encoder, tmp_path):
     )
     rules = Rules(negatives=9, first=1, last=9)
     source = Source(str(folder), "beir", judged_only=True, grades=True)
-    mine_file(source, str(tmp_path / "dense.jsonl"), rules, load_encoder=encoder)
+    mine_file(source, str(tmp_path / "dense.jsonl"), rules, model=encoder())
     mine_file(source, str(tmp_path / "listed.jsonl"), rules, run=run)
     first = {
         "query": "leather",
@@ -280,11 +284,11 @@ def test_grades_and_judged_only(encoder, tmp_path):
     for wrong, more, message in [
         (Source(labelled, "labelled", grades=True), {}, "are for BEIR folders"),
         (source, {"seeds": labelled}, "leave out --seeds"),
-        (source, {"load_cross_encoder": object}, "take one of them"),
+        (source, {"reranker": "nowhere"}, "take one of them"),
     ]:
-        asked = Rules(reranker_margin=0.1) if "load_cross_encoder" in more else rules
+        asked = Rules(reranker_margin=0.1) if "reranker" in more else rules
         with pytest.raises(UsageError, match=message):
-            mine_file(wrong, str(tmp_path / "no.jsonl"), asked, load_encoder=encoder, **more)
+            mine_file(wrong, str(tmp_path / "no.jsonl"), asked, model=encoder(), **more)
 
 
 def test_what_another_line_of_the_query_has_as_a_positive_is_no_negative(tmp_path):
@@ -327,7 +331,7 @@ def test_candidates_from_a_results_file(tmp_path):
     summary = mine_file(Source(queries, "triples"), str(tmp_path / "o.jsonl"), rules, seeds=seeds, run=run)
     (found,) = lines(tmp_path / "o.jsonl")
     assert found["neg"] == ["a watch", "a case"]  # the copy is known, the third scores too near the positive
-    assert summary.refused == {"known": 2, "margin": 1}
+    assert refused(summary) == {"known": 2, "margin": 1}
     with pytest.raises(UsageError, match="'a good wallet' is not in the corpus; pass the seeds"):
         ListedFinder(run, Corpus([("a watch", None)]))
 
@@ -359,10 +363,10 @@ def test_a_reranker_keeps_false_negatives_out_and_gives_scores(labelled, encoder
 
 
 def test_a_killed_run_goes_on_and_ends_in_the_same_bytes(labelled, encoder, tmp_path, monkeypatch):
-    monkeypatch.setattr(jobs_of_mining, "_BLOCK_RECORDS", 25)
+    monkeypatch.setattr(jobs, "BLOCK_RECORDS", 25)
     rules = Rules(negatives=3, first=1, last=30)
     source = Source(labelled, "labelled")
-    whole = mine_file(source, str(tmp_path / "whole.jsonl"), rules, load_encoder=encoder)
+    whole = mine_file(source, str(tmp_path / "whole.jsonl"), rules, model=encoder())
     calls = []
 
     def dies(*arguments, **options):
@@ -374,13 +378,13 @@ def test_a_killed_run_goes_on_and_ends_in_the_same_bytes(labelled, encoder, tmp_
     monkeypatch.setattr(jobs_of_mining, "mine", dies)
     output = tmp_path / "cut.jsonl"
     with pytest.raises(KeyboardInterrupt):
-        mine_file(source, str(output), rules, load_encoder=encoder)
+        mine_file(source, str(output), rules, model=encoder())
     assert not output.exists()
     monkeypatch.setattr(jobs_of_mining, "mine", mine)
-    summary = mine_file(source, str(output), rules, load_encoder=encoder, resume=True)
+    summary = mine_file(source, str(output), rules, model=encoder(), resume=True)
     assert output.read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
-    assert summary.resumed == 75 and (summary.notes, summary.refused) == (whole.notes, whole.refused)
-    assert (summary.written, summary.negatives) == (whole.written, whole.negatives)
+    assert summary.resumed == 75 and (summary.notes, refused(summary)) == (whole.notes, refused(whole))
+    assert summary.counts == whole.counts
 
 
 def test_mistakes(labelled, encoder, tmp_path):
@@ -389,22 +393,22 @@ def test_mistakes(labelled, encoder, tmp_path):
     for options, message in [
         ({}, "route dense needs a model"),
         ({"route": "magic"}, "route 'magic' is unknown"),
-        ({"load_encoder": encoder, "load_cross_encoder": encoder}, "not what it should refuse"),
+        ({"model": encoder(), "reranker": "nowhere"}, "not what it should refuse"),
         ({"route": "bm25", "run": str(tmp_path / "no.jsonl")}, "no.jsonl: no such file"),
-        ({"load_encoder": encoder, "route": "sparse"}, "sparse_linear.pt is missing"),
+        ({"model": encoder(), "route": "sparse"}, "sparse_linear.pt is missing"),
     ]:
         with pytest.raises(Exception, match=message) as caught:
             mine_file(source, out, Rules(), **options)
         assert "\n" not in str(caught.value)
     with pytest.raises(UsageError, match="no reranker; name it"):
-        mine_file(source, out, Rules(reranker_threshold=0.5), load_encoder=encoder)
+        mine_file(source, out, Rules(reranker_threshold=0.5), model=encoder())
     with pytest.raises(UsageError, match=r"writes .jsonl"):
-        mine_file(source, str(tmp_path / "o.parquet"), Rules(), load_encoder=encoder)
+        mine_file(source, str(tmp_path / "o.parquet"), Rules(), model=encoder())
     with pytest.raises(UsageError, match="also an input"):
-        mine_file(source, labelled, Rules(), load_encoder=encoder)
+        mine_file(source, labelled, Rules(), model=encoder())
     bare = write(tmp_path / "bare.jsonl", [{"text": "a", "metadata": {"label": "x"}}, {"text": "b"}])
     with pytest.raises(RecordError, match=r'bare.jsonl:2: "metadata.label" is missing'):
-        mine_file(Source(bare, "labelled"), out, Rules(), load_encoder=encoder)
+        mine_file(Source(bare, "labelled"), out, Rules(), model=encoder())
     with pytest.raises(UsageError, match="is empty"):
         kind_of(write(tmp_path / "empty.jsonl", []))
     with pytest.raises(UsageError, match="found keys foo"):

@@ -37,7 +37,7 @@ def test_no_negative_is_an_error_that_tells_whether_the_ranks_or_the_rules_left_
         assert first <= texts or f"the corpus holds {texts} texts" in message
         assert sorted(path.name for path in folder.iterdir()) == ["q.jsonl", "s.jsonl"]
     else:
-        assert summary.negatives == len(json.loads(out.read_text())["neg"]) > 0
+        assert summary.counts["negatives"] == len(json.loads(out.read_text())["neg"]) > 0
         assert not known and first <= texts
 
 
@@ -63,4 +63,4 @@ def test_the_commands_end_with_2_and_no_output(tmp_path, monkeypatch, capfd):
 
 def test_a_query_without_pairs_is_nothing_to_teach(tmp_path):
     with pytest.raises(UsageError, match="there is nothing to score"):
-        teach_file(write(tmp_path / "e.jsonl", []), str(tmp_path / "o.jsonl"), lambda: None)
+        teach_file(write(tmp_path / "e.jsonl", []), str(tmp_path / "o.jsonl"), "nowhere")

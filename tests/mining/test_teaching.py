@@ -7,6 +7,7 @@ import pytest
 
 from ecom_rag import CrossEncoder, Encoder
 from ecom_rag.errors import RecordError, UsageError
+from ecom_rag.files import jobs
 from ecom_rag.mining import teaching
 from ecom_rag.mining.teaching import teach, teach_file
 from helpers.jsonl import lines as read
@@ -33,9 +34,9 @@ def train(tmp_path):
 
 def test_a_reranker_teaches(train, xlmr_reranker, tmp_path):
     cross_encoder = CrossEncoder.from_pretrained(str(xlmr_reranker), runtime="torch", precision="fp32")
-    summary = teach_file(train, str(tmp_path / "out.jsonl"), lambda: cross_encoder)
+    summary = teach_file(train, str(tmp_path / "out.jsonl"), cross_encoder)
     taught = read(tmp_path / "out.jsonl")
-    assert (summary.records, summary.pairs) == (3, 7)
+    assert (summary.records, summary.counts["pairs"]) == (3, 7)
     for before, after in zip(ITEMS, taught, strict=True):
         for side in ("pos", "neg"):
             expected = cross_encoder.score([(before["query"], text) for text in before[side]])
@@ -47,7 +48,7 @@ def test_bge_m3_teaches_by_its_hybrid_score(train, m3_folder, bge_folder, tmp_pa
     from FlagEmbedding import BGEM3FlagModel
 
     encoder = Encoder.from_pretrained(str(m3_folder), runtime="torch", precision="fp32")
-    teach_file(train, str(tmp_path / "out.jsonl"), lambda: encoder)
+    teach_file(train, str(tmp_path / "out.jsonl"), encoder)
     pairs = [(item["query"], text) for item in ITEMS for text in (*item["pos"], *item["neg"])]
     theirs = BGEM3FlagModel(str(m3_folder), use_fp16=False, devices="cpu").compute_score(pairs)
     found = [score for item in read(tmp_path / "out.jsonl") for score in (*item["pos_scores"], *item["neg_scores"])]
@@ -60,8 +61,8 @@ def test_bge_m3_teaches_by_its_hybrid_score(train, m3_folder, bge_folder, tmp_pa
 
 
 def test_a_killed_run_goes_on(train, bert_reranker, tmp_path, monkeypatch):
-    monkeypatch.setattr(teaching, "_BLOCK_RECORDS", 1)
-    load = lambda: CrossEncoder.from_pretrained(str(bert_reranker), runtime="torch", precision="fp32")  # noqa: E731
+    monkeypatch.setattr(jobs, "BLOCK_RECORDS", 1)
+    load = CrossEncoder.from_pretrained(str(bert_reranker), runtime="torch", precision="fp32")
     teach_file(train, str(tmp_path / "whole.jsonl"), load)
     calls = []
 
@@ -82,9 +83,7 @@ def test_a_killed_run_goes_on(train, bert_reranker, tmp_path, monkeypatch):
 
 
 def test_bad_data_is_told_before_the_model_is_loaded(tmp_path):
-    def never():
-        raise AssertionError("loaded")
-
+    never = "a/model-that-is-not-there"
     path, output = tmp_path / "bad.jsonl", str(tmp_path / "out.jsonl")
     for line, message in [
         ('{"query": "q", "pos": ["a"], "neg": ["b"], "neg_scores": [NaN]}', "bad.jsonl:2: NaN is not JSON"),

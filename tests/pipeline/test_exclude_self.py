@@ -12,6 +12,7 @@ from ecom_rag.files import records
 from ecom_rag.merging import validation
 from ecom_rag.models import Encoder
 from ecom_rag.pipeline import Pipeline, Recall, Seeds, read_settings, score
+from ecom_rag.retrieval.routes import Queries
 from ecom_rag.seeds.bank import SeedBank
 from ecom_rag.training import dev
 from ecom_rag.training.recipe import make_recipe
@@ -88,7 +89,7 @@ def test_each_route_finds_what_it_finds_without_the_own_rows(in_memory, encoder,
     pipeline = Pipeline(in_memory, Recall(routes=(route,), depth=10, exclude_self=True), encoder=encoder)
     index = in_memory.index(route)
     everything = index.search(getattr(embeddings, route, asked), len(seeds))
-    found = pipeline.search(in_memory, asked, embeddings, own=in_memory.own_rows(queries, "id"))[route]
+    found = pipeline.search(in_memory, Queries(asked, embeddings), own=in_memory.own_rows(queries, "id"))[route]
     for number, query in enumerate(queries):
         own = own_rows(query, seeds)
         pairs = zip(everything.rows[number].tolist(), everything.scores[number].tolist(), strict=True)

@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 
 from ecom_rag.errors import BankError, ResumeError, UsageError
-from ecom_rag.files import records
+from ecom_rag.files import jobs, records
 from ecom_rag.models import CrossEncoder, Encoder
+from ecom_rag.models.spec import ModelSpec
 from ecom_rag.pipeline import Pipeline, Recall, Seeds, read_settings, recall_file, score
 from ecom_rag.retrieval.fusion import fuse
 from ecom_rag.retrieval.learned_fusion import LearnedFusion
+from ecom_rag.retrieval.routes import Queries
 from ecom_rag.seeds.bank import SeedBank
 
 ROUTES = ("bm25", "dense", "sparse", "multivector", "variant")
@@ -99,9 +101,7 @@ def test_settings_are_checked_before_anything_is_loaded(tmp_path):
 
 
 def test_a_fusion_fitted_anew_is_another_job(tmp_path, queries, seeds, monkeypatch):
-    from ecom_rag.pipeline import files
-
-    monkeypatch.setattr(files, "_BLOCK_RECORDS", 5)
+    monkeypatch.setattr(jobs, "BLOCK_RECORDS", 5)
     asked, known, fitted = (tmp_path / name for name in ("q.jsonl", "s.jsonl", "w.json"))
     asked.write_bytes(b"".join(map(records.dumps, queries[:7])))
     known.write_bytes(b"".join(map(records.dumps, seeds)))
@@ -163,10 +163,10 @@ def test_a_bank_refuses_queries_of_another_model(bank, queries, bge_folder, tmp_
     asked.write_bytes(b"".join(map(records.dumps, queries)))
     settings = Recall(routes=("bm25", "dense"))
     with pytest.raises(BankError, match="use that model"):
-        recall_file(str(asked), str(tmp_path / "o.jsonl"), settings, bank=str(bank.path), load_encoder=lambda: other)
+        recall_file(str(asked), str(tmp_path / "o.jsonl"), settings, bank=str(bank.path), model=other)
     placed = {"runtime": "torch", "precision": "fp16"}
     with pytest.raises(UsageError, match="fp16 needs a GPU"):  # the bank's own encoder is loaded as asked
-        recall_file(str(asked), str(tmp_path / "o.jsonl"), settings, bank=str(bank.path), placement=placed)
+        recall_file(str(asked), str(tmp_path / "o.jsonl"), settings, bank=str(bank.path), model=ModelSpec(None, placed))
     assert not list(tmp_path.glob("o.jsonl*"))
 
 
@@ -176,7 +176,7 @@ def test_evidence_is_each_routes_own_search(in_memory, encoder, queries, seeds):
     results = pipeline.recall(queries)
     rows = {seed["metadata"]["id"]: row for row, seed in enumerate(seeds)}
     embeddings = encoder.encode([query["text"] for query in queries], side="query", outputs=ROUTES[1:4])
-    found = pipeline.search(in_memory, [query["text"] for query in queries], embeddings)
+    found = pipeline.search(in_memory, Queries([query["text"] for query in queries], embeddings))
     for number, result in enumerate(results):
         assert result["shop"] == "x" and len(result["topk_sim"]) == 7
         assert result["topk_sim"] == sorted(result["topk_sim"], reverse=True)
@@ -210,7 +210,7 @@ def test_weights_and_a_fitted_fusion(in_memory, encoder, queries, tmp_path):
     settings = Recall(routes=("bm25", "dense"), weights={"bm25": 0.2, "dense": 2.0}, fusion="minmax")
     pipeline = Pipeline(in_memory, settings, encoder=encoder)
     texts = [query["text"] for query in queries]
-    found = pipeline.search(in_memory, texts, encoder.encode(texts, side="query"))
+    found = pipeline.search(in_memory, Queries(texts, encoder.encode(texts, side="query")))
     expected = fuse(found, k=10, method="minmax", weights=settings.weights)
     results = pipeline.recall(queries)
     np.testing.assert_allclose(results[3]["topk_sim"], expected.scores[3], atol=1e-6)
@@ -243,15 +243,13 @@ def test_a_query_that_finds_nothing(in_memory, queries):
 
 
 def test_a_killed_recall_is_resumed(tmp_path, seeds, encoder, monkeypatch):
-    from ecom_rag.pipeline import files
-
-    monkeypatch.setattr(files, "_BLOCK_RECORDS", 5)
+    monkeypatch.setattr(jobs, "BLOCK_RECORDS", 5)
     rng = np.random.default_rng(2)
     for name, items in (("seeds", seeds), ("queries", [record(i, rng) for i in range(23)])):
         (tmp_path / f"{name}.jsonl").write_bytes(b"".join(map(records.dumps, items)))
     settings = Recall(routes=("bm25", "dense", "variant"))
     paths = str(tmp_path / "queries.jsonl"), str(tmp_path / "out.jsonl")
-    options = {"seeds": str(tmp_path / "seeds.jsonl"), "load_encoder": lambda: encoder}
+    options = {"seeds": str(tmp_path / "seeds.jsonl"), "model": encoder}
     recall_file(*paths, settings, **options)
     whole = (tmp_path / "out.jsonl").read_bytes()
     (tmp_path / "out.jsonl").unlink()

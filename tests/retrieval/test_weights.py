@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ecom_rag.errors import EmbeddingError, UsageError
-from ecom_rag.files.results import result_of
+from ecom_rag.files.results import results_of
 from ecom_rag.merging.methods import Mix, check_mix
 from ecom_rag.pipeline import Recall
 from ecom_rag.retrieval import Ranking, hybrid, learned_fusion
@@ -54,4 +54,5 @@ def test_one_rule_for_every_place_that_takes_weights(bad, tmp_path):
 @pytest.mark.parametrize("score", [np.nan, np.inf, -np.inf])
 def test_no_result_holds_a_score_that_is_no_number(score):
     with pytest.raises(EmbeddingError, match="is NaN or infinity"):
-        result_of({"text": "q", "metadata": {}}, np.array([score], np.float32), [{"text": "s", "metadata": {}}], None)
+        ranking = Ranking(np.array([[0]]), np.array([[score]], np.float32))
+        results_of([{"text": "q", "metadata": {}}], ranking, {0: {"text": "s", "metadata": {}}})

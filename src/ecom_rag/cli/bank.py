@@ -72,11 +72,12 @@ def build(
       ecom-rag bank build bank --seeds seeds.jsonl --routes bm25 --index-key label --index-key seller.level
     """
     prepare(verbose)
+    from ecom_rag.retrieval import routes as table
     from ecom_rag.seeds.bank import building
-    from ecom_rag.seeds.bank.checks import check_names
 
     names = tuple(name.strip() for name in routes.split(","))
-    needed = check_names(names)
+    table.check_routes(names, table.INDEXED)
+    needed = table.outputs_of(names)
     if needed and model is None:
         raise UsageError(f"the routes {', '.join(needed)} need a model; give --model MODEL, or other --routes")
     building.check_target(bank)

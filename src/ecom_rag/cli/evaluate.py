@@ -211,16 +211,6 @@ def _search(
     parts = {"routes": names, "model": model, "fusion": settings.fusion, "rerank": rerank}
     described = "; ".join(f"{what} {value}" for what, value in parts.items() if value is not None)
 
-    def load_encoder() -> Any:
-        from ecom_rag.models import Encoder
-
-        return Encoder.from_pretrained(str(model))
-
-    def load_cross_encoder() -> Any:
-        from ecom_rag.models import CrossEncoder
-
-        return CrossEncoder.from_pretrained(str(rerank))
-
     with tempfile.TemporaryDirectory() as folder, bars() as progress:
         queries, seeds, run = (str(Path(folder) / name) for name in ("queries.jsonl", "seeds.jsonl", "recall.jsonl"))
         _export(beir, split, queries, seeds)
@@ -230,8 +220,8 @@ def _search(
             settings,
             seeds=seeds,
             progress=progress,
-            load_encoder=load_encoder if model else None,
-            load_cross_encoder=load_cross_encoder if rerank else None,
+            model=model,
+            reranker=rerank,
         )
         found = files.evaluate_files([run], beir=beir, split=split, described=described, **common)
         if exclude:

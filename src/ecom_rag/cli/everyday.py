@@ -9,8 +9,9 @@ from ecom_rag.cli.options import (
     BatchTokens,
     Device,
     ExcludeSelf,
+    Filter,
+    IdKey,
     Mode,
-    Model,
     OnBadLine,
     Output,
     Precision,
@@ -22,6 +23,7 @@ from ecom_rag.cli.options import (
     bars,
     check_apart,
     numbers,
+    placed,
     prepare,
     report,
 )
@@ -29,14 +31,22 @@ from ecom_rag.cli.options import (
 
 def score(
     queries: Annotated[str, typer.Argument(help="Records {text, metadata}; - is stdin.", show_default=False)],
-    seeds: Annotated[str, typer.Option(help="The seeds: a file of records {text, metadata}.", show_default=False)],
-    model: Model,
     output: Output,
+    seeds: Annotated[str | None, typer.Option(help="The seeds: records {text, metadata}.", show_default=False)] = None,
+    bank: Annotated[str | None, typer.Option(help="Or a bank of ecom-rag bank build.", show_default=False)] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="Encoder: local folder, hub id, or 'starter' (small, English, needs no hub).",
+            show_default="the bank's",
+        ),
+    ] = None,
     mode: Annotated[Mode, typer.Option(help="sparse, multivector and hybrid need a bge-m3 checkpoint.")] = Mode.dense,
     weights: Annotated[str, typer.Option(help="Of dense, sparse, multivector under --mode hybrid.")] = "1,1,1",
-    top_k: Annotated[int, typer.Option("--top-k", "-k", help="Seeds a query.")] = 10,
+    top_k: Annotated[int, typer.Option("--top-k", "-k", help="Results per query.")] = 10,
+    filter: Filter = None,
     exclude_self: ExcludeSelf = None,
-    id_key: Annotated[str, typer.Option(help="Metadata key of the ids of queries and seeds.")] = "id",
+    id_key: IdKey = None,
     runtime: Runtime = RuntimeName.auto,
     precision: PrecisionOption = Precision.auto,
     device: Device = "auto",
@@ -48,7 +58,7 @@ def score(
     pooling: Annotated[str | None, typer.Option(help="cls, mean or last.", show_default="the checkpoint's")] = None,
     truncate_dim: Annotated[int | None, typer.Option(help="Matryoshka: keep the first dimensions.")] = None,
     max_length: Annotated[
-        int | None, typer.Option(help="Tokens a text.", show_default="the checkpoint's, at most 512")
+        int | None, typer.Option(help="Maximum tokens per text.", show_default="the checkpoint's, at most 512")
     ] = None,
     resume: Resume = False,
     on_bad_line: BadLine = OnBadLine.fail,
@@ -62,37 +72,35 @@ def score(
     Examples:
       ecom-rag score listings.jsonl --seeds seeds.jsonl --model starter --output scored.jsonl
       ecom-rag score new.parquet --seeds seeds.jsonl --model ./bge-m3 --mode hybrid --weights 1,0.3,1 -o out.jsonl.gz
+      ecom-rag score listings.jsonl --bank bank --filter 'label = "fraud"' --output scored.jsonl
       zcat new.jsonl.gz | ecom-rag score - --seeds seeds.jsonl --model BAAI/bge-base-zh-v1.5 --output - | head
     """
     prepare(verbose)
     check_apart(output, model)
 
-    def load() -> Any:
-        from ecom_rag.models import Encoder
-
-        return Encoder.from_pretrained(
-            model,
-            runtime=runtime,
-            precision=precision,
-            device=device,
-            batch_tokens=batch_tokens,
-            max_length=max_length,
-            pooling=pooling,
-            query_instruction=query_instruction,
-            truncate_dim=truncate_dim,
-        )
-
+    from ecom_rag.models.spec import ModelSpec
     from ecom_rag.pipeline import score_file
 
+    options: dict[str, Any] = placed(runtime, precision, device, batch_tokens)
+    if bank is None:  # a bank's model is loaded as the bank was built
+        options |= {
+            "max_length": max_length,
+            "pooling": pooling,
+            "query_instruction": query_instruction,
+            "truncate_dim": truncate_dim,
+        }
+    spec = ModelSpec(model, options) if model is not None or bank is not None else None
     with bars() as progress:
         summary = score_file(
             queries,
-            seeds,
             output,
-            load,
+            seeds=seeds,
+            bank=bank,
+            model=spec,
             mode=mode,
             weights=numbers(weights),
             top_k=top_k,
+            filter=filter,
             exclude_self=bool(exclude_self),
             id_key=id_key,
             resume=resume,
@@ -106,13 +114,15 @@ def rerank(
     results: Annotated[str, typer.Argument(help="Results of score or recall; - is stdin.", show_default=False)],
     model: Annotated[str, typer.Option(help="Cross-encoder: local folder, hub id, or 'starter'.", show_default=False)],
     output: Output,
-    top_k: Annotated[int | None, typer.Option("--top-k", "-k", help="Keep this many.", show_default="all")] = None,
+    top_k: Annotated[
+        int | None, typer.Option("--top-k", "-k", help="Results to keep per query.", show_default="all")
+    ] = None,
     normalize: Annotated[bool, typer.Option("--normalize", help="Relevance in 0..1 instead of logits.")] = False,
     blend: Annotated[
         float,
         typer.Option(min=0, max=1, help="The relevance's share in the order; the rest is the earlier score's."),
     ] = 1.0,
-    max_length: Annotated[int, typer.Option(help="Tokens a pair; of the query at most 3/4 of it.")] = 512,
+    max_length: Annotated[int, typer.Option(help="Maximum tokens per pair; the query gets at most 3/4 of them.")] = 512,
     runtime: Runtime = RuntimeName.auto,
     precision: PrecisionOption = Precision.auto,
     device: Device = "auto",
@@ -135,25 +145,15 @@ def rerank(
     prepare(verbose)
     check_apart(output, model)
 
-    def load() -> Any:
-        from ecom_rag.models import CrossEncoder
-
-        return CrossEncoder.from_pretrained(
-            model,
-            runtime=runtime,
-            precision=precision,
-            device=device,
-            batch_tokens=batch_tokens,
-            max_length=max_length,
-        )
-
+    from ecom_rag.models.spec import ModelSpec
     from ecom_rag.pipeline import rerank_file
 
+    options = {**placed(runtime, precision, device, batch_tokens), "max_length": max_length}
     with bars() as progress:
         summary = rerank_file(
             results,
             output,
-            load,
+            ModelSpec(model, options),
             top_k=top_k,
             normalize=normalize,
             blend=blend,

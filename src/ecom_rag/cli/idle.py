@@ -12,7 +12,7 @@ from typer.core import TyperCommand
 
 from ecom_rag.idle import ALWAYS, Needs, Table, refuse_idle
 
-_ENCODED = frozenset(("dense", "sparse", "multivector"))
+ENCODED = frozenset(("dense", "sparse", "multivector", "hybrid"))
 _GIVEN = ("COMMANDLINE", "ENVIRONMENT")
 
 
@@ -27,7 +27,7 @@ def _each(names: str, *needs: Needs) -> dict[str, tuple[Needs, ...]]:
 
 
 def _encoded(values: Mapping[str, Any]) -> bool:
-    return not _ENCODED.isdisjoint(values["routes"])
+    return not ENCODED.isdisjoint(values["routes"])
 
 
 _PLACEMENT = "runtime precision device batch_tokens"
@@ -50,15 +50,18 @@ _OWN_WEIGHTS = Needs(
 )
 
 _SCORE: Table = {
-    **_always(
-        "queries seeds model output mode top_k exclude_self id_key max_length query_instruction resume on_bad_line"
-    ),
+    **_always("queries seeds bank model output mode top_k filter exclude_self id_key resume on_bad_line"),
+    **_each("max_length query_instruction", _FILE),
     **_each(_PLACEMENT),
     "weights": (Needs(lambda v: v["mode"] == "hybrid", "with --mode {mode}", "choose --mode hybrid"),),
     "pooling": (
+        _FILE,
         Needs(lambda v: v["mode"] in ("dense", "hybrid"), "with --mode {mode}", "choose --mode dense or hybrid"),
     ),
-    "truncate_dim": (Needs(lambda v: v["mode"] != "sparse", "with --mode sparse", "choose another --mode"),),
+    "truncate_dim": (
+        _FILE,
+        Needs(lambda v: v["mode"] != "sparse", "with --mode sparse", "choose another --mode"),
+    ),
 }
 _RERANK: Table = {
     **_always("results model output top_k normalize blend max_length resume on_bad_line"),
@@ -78,6 +81,7 @@ _RECALL: Table = {
         ),
     ),
     **_each("normalize blend", _RERANKER),
+    "hybrid_weights": (Needs(lambda v: "hybrid" in v["routes"], _ROUTES, "add hybrid to --routes"),),
     "exact_multivector": (
         Needs(lambda v: "multivector" in v["routes"], _ROUTES, "add multivector to --routes"),
         Needs(lambda v: len(v["routes"]) > 1, "with multivector alone, which is exact by itself", "name more --routes"),
@@ -239,7 +243,7 @@ def check(context: typer.Context) -> None:
     given = [key for key in parameters if getattr(context.get_parameter_source(key), "name", "") in _GIVEN]
     values, config = dict(context.params), {}
     if values.get("config") is not None:
-        from ecom_rag.pipeline.recalling import read_toml
+        from ecom_rag.pipeline.settings import read_toml
 
         config = {key: value for key, value in read_toml(values["config"]).items() if key not in given}
         values |= config

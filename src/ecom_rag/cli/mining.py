@@ -1,7 +1,7 @@
 """mine, teach."""
 
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -16,6 +16,7 @@ from ecom_rag.cli.options import (
     Verbose,
     bars,
     check_apart,
+    placed,
     prepare,
     report,
 )
@@ -62,7 +63,7 @@ def mine(
     run: Annotated[
         str | None, typer.Option(help="Candidates from these results of score, recall or rerank instead of a search.")
     ] = None,
-    negatives: Annotated[int, typer.Option("--negatives", "-n", help="A query.")] = 7,
+    negatives: Annotated[int, typer.Option("--negatives", "-n", help="Negatives per query.")] = 7,
     ranks: Annotated[str, typer.Option("--range", help="Ranks that negatives come from.")] = "10-100",
     margin: Annotated[
         float | None, typer.Option(help="Negatives score at least this much below the lowest positive.")
@@ -81,7 +82,7 @@ def mine(
     label: Annotated[
         str, typer.Option(help="Key of the label in the metadata of records; a.b looks into objects.")
     ] = "label",
-    positives: Annotated[int, typer.Option(help="Of labelled records: texts of the same label a query.")] = 4,
+    positives: Annotated[int, typer.Option(help="Of labelled records: texts of the same label per query.")] = 4,
     split: Annotated[str, typer.Option(help="Of a BEIR folder.")] = "train",
     min_grade: Annotated[int, typer.Option(help="Of a BEIR judgement that makes a positive.")] = 1,
     judged_only: Annotated[
@@ -113,9 +114,10 @@ def mine(
     prepare(verbose)
     from ecom_rag.mining import Rules, mine_file
     from ecom_rag.mining.sources import Source, kind_of
+    from ecom_rag.models.spec import ModelSpec
 
     check_apart(output, model, reranker)
-    placed = {"runtime": runtime, "precision": precision, "device": device, "batch_tokens": batch_tokens}
+    place = placed(runtime, precision, device, batch_tokens)
     first, last = _ranks(ranks)
     rules = Rules(negatives, first, last, margin, percentage, pick, seed, reranker_threshold, reranker_margin)
     source = Source(queries, kind_of(queries), split, min_grade, label, positives, seed, judged_only, grades)
@@ -127,12 +129,14 @@ def mine(
             seeds=seeds,
             run=run,
             route=route,
-            load_encoder=_loader("Encoder", model, placed),
-            load_cross_encoder=_loader("CrossEncoder", reranker, placed),
+            model=ModelSpec(model, place) if model is not None else None,
+            reranker=ModelSpec(reranker, place) if reranker is not None else None,
             resume=resume,
             progress=progress,
         )
-    report(f"mined {summary.negatives} negatives for {summary.written} of {summary.records} queries", summary, output)
+    counts = summary.counts
+    told = f"mined {counts['negatives']} negatives for {counts['written']} of {summary.records} queries"
+    report(told, summary, output)
 
 
 def teach(
@@ -146,7 +150,7 @@ def teach(
         str, typer.Option(help="Of an embedder: dense, sparse, multivector, hybrid; auto: hybrid for a bge-m3.")
     ] = "auto",
     normalize: Annotated[bool, typer.Option("--normalize", help="Of a reranker: 0..1 instead of logits.")] = False,
-    max_length: Annotated[int, typer.Option(help="Tokens a pair, or a text of an embedder.")] = 512,
+    max_length: Annotated[int, typer.Option(help="Maximum tokens per pair, or per text of an embedder.")] = 512,
     runtime: Runtime = RuntimeName.auto,
     precision: PrecisionOption = Precision.auto,
     device: Device = "auto",
@@ -163,32 +167,22 @@ def teach(
     """
     prepare(verbose)
     from ecom_rag.mining.teaching import teach_file
+    from ecom_rag.models.spec import ModelSpec
 
     check_apart(output, model)
-    placed = {
-        "runtime": runtime,
-        "precision": precision,
-        "device": device,
-        "batch_tokens": batch_tokens,
-        "max_length": max_length,
-    }
-    kind = "CrossEncoder" if teacher is Teacher.reranker else "Encoder"
-    load = _loader(kind, model, placed)
+    spec = ModelSpec(model, {**placed(runtime, precision, device, batch_tokens), "max_length": max_length})
     with bars() as progress:
-        summary = teach_file(train, output, load, mode=mode, normalize=normalize, resume=resume, progress=progress)
-    report(f"scored {summary.pairs} pairs of {summary.records} queries", summary, output)
-
-
-def _loader(kind: str, model: str | None, placed: dict[str, Any]) -> Any:
-    if model is None:
-        return None
-
-    def load() -> Any:
-        from ecom_rag import models
-
-        return getattr(models, kind).from_pretrained(model, **placed)
-
-    return load
+        summary = teach_file(
+            train,
+            output,
+            spec,
+            embedder=teacher is Teacher.embedder,
+            mode=mode,
+            normalize=normalize,
+            resume=resume,
+            progress=progress,
+        )
+    report(f"scored {summary.counts['pairs']} pairs of {summary.records} queries", summary, output)
 
 
 def _ranks(text: str) -> tuple[int, int]:

@@ -49,7 +49,13 @@ class OnBadLine(StrEnum):
 
 
 Output = Annotated[str, typer.Option("--output", "-o", help=".jsonl, .jsonl.gz, .json or .parquet; - is stdout.")]
-Model = Annotated[str, typer.Option(help="Local folder, hub id, or 'starter' (small, English, needs no hub).")]
+Filter = Annotated[
+    str | None,
+    typer.Option(help="Over seed metadata, e.g. 'label = \"fraud\" and price < 9'.", show_default="none"),
+]
+IdKey = Annotated[
+    str | None, typer.Option(help="Metadata key of the ids of queries and seeds.", show_default="id, or the bank's")
+]
 Runtime = Annotated[RuntimeName, typer.Option(help="auto: CUDA if there is one, else what is fastest on this CPU.")]
 PrecisionOption = Annotated[
     Precision,
@@ -68,6 +74,11 @@ ExcludeSelf = Annotated[
 Resume = Annotated[bool, typer.Option("--resume", help="Continue an interrupted run of the same command.")]
 BadLine = Annotated[OnBadLine, typer.Option(help="skip: write refused lines to OUT.rejected.jsonl and go on.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Say what was chosen and why.")]
+
+
+def placed(runtime: str, precision: str, device: str, batch_tokens: int | None) -> dict[str, Any]:
+    """Where and how a model runs, as arguments of ``from_pretrained``."""
+    return {"runtime": runtime, "precision": precision, "device": device, "batch_tokens": batch_tokens}
 
 
 def prepare(verbose: bool) -> None:
@@ -108,12 +119,12 @@ def names_told_last() -> Iterator[None]:
         tell(f"note: {note}")
 
 
-def numbers(text: str) -> list[float]:
-    """Comma-separated numbers of ``--weights``."""
+def numbers(text: str, option: str = "--weights") -> list[float]:
+    """Three comma-separated numbers of an option."""
     try:
         return [float(part) for part in text.split(",")]
     except ValueError:
-        raise UsageError(f"--weights {text!r} are not numbers; expected three, e.g. 1,0.3,1") from None
+        raise UsageError(f"{option} {text!r} are not numbers; expected three, e.g. 1,0.3,1") from None
 
 
 @contextlib.contextmanager

@@ -1,7 +1,7 @@
 """recall."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -10,6 +10,8 @@ from ecom_rag.cli.options import (
     BatchTokens,
     Device,
     ExcludeSelf,
+    Filter,
+    IdKey,
     OnBadLine,
     Output,
     Precision,
@@ -20,6 +22,8 @@ from ecom_rag.cli.options import (
     Verbose,
     bars,
     check_apart,
+    numbers,
+    placed,
     prepare,
     report,
 )
@@ -40,7 +44,7 @@ def recall(
     routes: Annotated[
         str | None,
         typer.Option(
-            help="Some of bm25,dense,sparse,multivector,variant.",
+            help="Some of bm25,dense,sparse,multivector,variant,hybrid.",
             show_default="bm25; with --model dense too; all of a bank",
         ),
     ] = None,
@@ -50,21 +54,19 @@ def recall(
     weights: Annotated[
         str | None, typer.Option(help="Of routes in fusion, e.g. bm25=1,dense=0.5.", show_default="1; variant 0.3")
     ] = None,
+    hybrid_weights: Annotated[
+        str | None, typer.Option(help="Of dense, sparse, multivector within hybrid.", show_default="1,1,1")
+    ] = None,
     rerank: Annotated[
         str | None, typer.Option(help="Cross-encoder that re-sorts the fused candidates.", show_default="none")
     ] = None,
     depth: Annotated[
-        int | None, typer.Option(help="Candidates a route, and to the reranker.", show_default="100")
+        int | None, typer.Option(help="Candidates per route, and for the reranker.", show_default="100")
     ] = None,
-    top_k: Annotated[int | None, typer.Option("--top-k", "-k", help="Seeds a query.", show_default="10")] = None,
-    filter: Annotated[
-        str | None,
-        typer.Option(help="Over seed metadata, e.g. 'label = \"fraud\" and price < 9'.", show_default="none"),
-    ] = None,
+    top_k: Annotated[int | None, typer.Option("--top-k", "-k", help="Results per query.", show_default="10")] = None,
+    filter: Filter = None,
     exclude_self: ExcludeSelf = None,
-    id_key: Annotated[
-        str | None, typer.Option(help="Metadata key of the ids of queries and seeds.", show_default="id, or the bank's")
-    ] = None,
+    id_key: IdKey = None,
     normalize: Annotated[
         bool | None, typer.Option("--normalize", help="Relevance of the reranker in 0..1.", show_default=False)
     ] = None,
@@ -86,7 +88,7 @@ def recall(
         str | None, typer.Option(help="bm25 over --seeds: own words, one a line.", show_default="none")
     ] = None,
     max_length: Annotated[
-        int | None, typer.Option(help="Tokens a text.", show_default="the checkpoint's, at most 512")
+        int | None, typer.Option(help="Maximum tokens per text.", show_default="the checkpoint's, at most 512")
     ] = None,
     query_instruction: Annotated[
         str | None, typer.Option(help="Put before queries; '' for none.", show_default="the checkpoint's")
@@ -111,7 +113,8 @@ def recall(
         --rerank ./bge-reranker-v2-m3 --depth 50 --output recalled.jsonl.gz
     """
     prepare(verbose)
-    from ecom_rag.pipeline.recalling import read_settings, recall_file
+    from ecom_rag.models.spec import ModelSpec
+    from ecom_rag.pipeline import read_settings, recall_file
     from ecom_rag.text.analysis import Analyzer
 
     settings, models = read_settings(
@@ -120,6 +123,7 @@ def recall(
             "routes": None if routes is None else [route.strip() for route in routes.split(",")],
             "fusion": fusion,
             "weights": None if weights is None else _weights(weights),
+            "hybrid_weights": None if hybrid_weights is None else numbers(hybrid_weights, "--hybrid-weights"),
             "depth": depth,
             "top_k": top_k,
             "filter": filter,
@@ -135,20 +139,14 @@ def recall(
     fusion = str(settings.fusion)
     fitted = fusion if fusion.endswith(".json") else None
     check_apart(output, config, words, fitted, models.get("model"), models.get("rerank"))
-    place: dict[str, Any] = {"runtime": runtime, "precision": precision, "device": device, "batch_tokens": batch_tokens}
-
-    def load_encoder() -> Any:
-        from ecom_rag.models import Encoder
-
-        return Encoder.from_pretrained(
-            models["model"], max_length=max_length, query_instruction=query_instruction, **place
-        )
-
-    def load_cross_encoder() -> Any:
-        from ecom_rag.models import CrossEncoder
-
-        return CrossEncoder.from_pretrained(models["rerank"], **place)
-
+    place = placed(runtime, precision, device, batch_tokens)
+    if bank is not None:  # its model is loaded as the bank was built
+        spec: ModelSpec | None = ModelSpec(models.get("model"), place)
+    elif "model" in models:
+        options = {**place, "max_length": max_length, "query_instruction": query_instruction}
+        spec = ModelSpec(models["model"], options)
+    else:
+        spec = None
     with bars() as progress:
         summary = recall_file(
             queries,
@@ -156,9 +154,8 @@ def recall(
             settings,
             seeds=seeds,
             bank=bank,
-            load_encoder=load_encoder if "model" in models and bank is None else None,
-            load_cross_encoder=load_cross_encoder if "rerank" in models else None,
-            placement={**place, "path": models.get("model")},  # a bank's model is loaded as the bank was built
+            model=spec,
+            reranker=ModelSpec(models["rerank"], place) if "rerank" in models else None,
             analyzer=Analyzer(stem=stem, simplify=simplify, words=_lines(words)),
             resume=resume,
             on_bad_line=on_bad_line,

@@ -1,15 +1,49 @@
-"""Digests of files; those of large ones are remembered."""
+"""Digests of files and of records; those of large files are remembered."""
 
 import hashlib
 import os
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
-from ecom_rag.files import cache
+from ecom_rag.files import cache, records
+from ecom_rag.files.records import Record
 
 _LARGE = 1 << 20  # bytes; smaller files are read each time
 _SLICES = 64
 _SLICE = 4096  # bytes
+
+
+class Records:
+    """The digest of records, one after the other: BLAKE2b of their JSON lines."""
+
+    def __init__(self) -> None:
+        self._found = hashlib.blake2b(digest_size=16)
+
+    def add(self, record: Record) -> None:
+        """One more."""
+        self._found.update(records.dumps(record))
+
+    @property
+    def value(self) -> str:
+        """Of the records so far: 32 hexadecimal digits."""
+        return self._found.hexdigest()
+
+
+def of_records(items: Iterable[Record]) -> str:
+    """Changes with any of the records, and with their order."""
+    found = Records()
+    for item in items:
+        found.add(item)
+    return found.value
+
+
+def of_texts(texts: Iterable[str]) -> str:
+    """Changes with any of the texts, and with their order: BLAKE2b, 32 hexadecimal digits."""
+    found = hashlib.blake2b(digest_size=16)
+    for text in texts:
+        found.update(text.encode("utf-8", "surrogatepass") + b"\n")
+    return found.hexdigest()
 
 
 def of_file(path: Path) -> str:

@@ -1,73 +1,203 @@
-"""Long jobs that survive being killed: blocks of results, a journal, and a final name only for a complete file.
+"""The file job: a stream of records in, blocks of results out, resumable. Every command over files is one.
 
-While a run is under way its state lies in ``OUT.partial/``::
-
-    settings.json    what the run was asked to do; a resumed run must be asked the same
-    journal.json     how far it is: blocks, input records, a digest of them, bytes written (replaced atomically)
-    lock             the mark of a work folder, and the lock of the process that writes there
-    results.jsonl    finished blocks, synced to disk before the journal names them
-    rejected.jsonl   refused input lines, noted anew by a resumed run, since it reads its input from the start
-    cache/           whatever the run wants to keep, e.g. the seeds' embeddings
-
-A ``kill -9`` at any moment leaves a journal that describes a prefix of the work; ``--resume`` cuts the files back to
-that prefix and goes on. Blocks are cut by the input alone, so the final bytes do not depend on when
-the run was killed. How names are given, and to what, is in ``publish``; whose a work folder is, in ``workfolders``.
+A job is cut into blocks by its input alone, and a block's results depend on nothing but the block: so the output is the
+same bytes whether the run was killed and resumed or not.
 """
 
-import contextlib
-import hashlib
-import json
-import logging
-import os
-import shutil
-import sys
-import tempfile
+import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
-from typing import IO, Any, Self
+from typing import Any, TypeVar
 
-from ecom_rag import errors
-from ecom_rag.errors import ResumeError, UsageError
-from ecom_rag.files import disk, publish, records, workfolders
-from ecom_rag.files.records import Record
+from ecom_rag.arguments import whole_or_none
+from ecom_rag.errors import UsageError
+from ecom_rag.files import publish, records
+from ecom_rag.files.records import ReadReport, Record
+from ecom_rag.files.resumable import ResumableOutput
+from ecom_rag.files.streamed import StreamOutput
 
-logger = logging.getLogger(__name__)
-_KIND = "results"
+BLOCK_RECORDS = 4096  # no block has more records, whatever a job's own cut allows
+Item = TypeVar("Item")
+Process = Callable[[list[Record]], list[Record]]
+"""What a job does to a block of records: pure, the same here and on any other machine."""
+
+
+def text_length(record: Record) -> int:
+    """Characters of a record's text."""
+    return len(record["text"])
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """How a stream is cut into blocks.
+
+    Args:
+        max_records: Most records per block.
+        max_size: Largest sum of sizes per block; a single larger record is a block of its own.
+        size: Size of one, e.g. the length of its text.
+    """
+
+    max_records: int = BLOCK_RECORDS
+    max_size: int = 2_000_000
+    size: Callable[[Any], int] = text_length
 
 
 @dataclass
-class _Journal:
-    blocks: int = 0
-    records: int = 0
-    digest: str = ""
-    result_bytes: int = 0
-    complete: bool = False  # the final file is ready to take its name, or has taken it
-
-
-def blocks_of(
-    items: Iterable[Record], *, max_records: int, max_size: int, size: Callable[[Record], int]
-) -> Iterator[list[Record]]:
-    """Cut a stream of records into blocks bounded in number and in size; depends on nothing but the stream.
+class Summary:
+    """What a run did.
 
     Args:
-        items: The records.
-        max_records: Most records a block.
-        max_size: Most summed size a block; a single larger record is a block of its own.
-        size: Size of a record, e.g. the length of its text.
+        records: Input records whose results are in the output, those of an interrupted run included.
+        rejected: Lines refused under ``on_bad_line="skip"``.
+        resumed: Records that an interrupted run had already done.
+        seconds: Of the whole call.
+        seeds: Seeds searched, where there are any.
+        counts: What the job counted in its results, those of an interrupted run included.
+        notes: Things worth a user's eye, one line each.
     """
-    block: list[Record] = []
-    total = 0
+
+    records: int = 0
+    rejected: int = 0
+    resumed: int = 0
+    seconds: float = 0.0
+    seeds: int = 0
+    counts: Counter[str] = field(default_factory=Counter)
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is done to a file.
+
+    Args:
+        output: Path of the results, or ``-`` for standard output.
+        settings: Everything that decides the output's bytes; a resumed run must have the same.
+        read: The input from its first record on; refused lines go to the report.
+        start: Called once with the folder in which intermediate results may be kept (``None`` for a stream), gives
+            what is done to each block.
+        cut: How blocks are cut.
+        tally: What to count in a block and its results; the sums are in the summary.
+        accept: Called when all is done, before the output gets its name; an error that it raises leaves nothing.
+        earlier: Report of a file that was read before, e.g. the seeds.
+    """
+
+    output: str
+    settings: Mapping[str, Any]
+    read: Callable[[ReadReport], Iterator[Record]]
+    start: Callable[[Path | None], Process]
+    cut: Cut = field(default_factory=Cut)
+    tally: Callable[[list[Record], list[Record]], Mapping[str, int]] = lambda block, results: {}
+    accept: Callable[[Summary], None] = lambda summary: None
+    earlier: ReadReport = field(default_factory=ReadReport)
+
+
+def run(job: Job, *, started: float, resume: bool = False) -> Summary:
+    """Do a job, or what an interrupted run left of it.
+
+    Args:
+        job: What is done.
+        started: ``time.monotonic()`` when the call began that the summary tells of.
+        resume: Continue an interrupted run of the same settings, where there is one.
+
+    Raises:
+        EcomRagError: Anything the user can mend; nothing half-written is left under the output's name.
+    """
+    report = ReadReport()
+    with open_output(job.output, settings=job.settings, resume=resume) as sink:
+        if not sink.already_complete:
+            sink.write_rejections(job.earlier.rejections)
+            stream = job.read(report)
+            sink.skip_done(stream)
+            process = job.start(sink.cache)
+            for block in blocks_of(stream, job.cut):
+                results = process(block)
+                sink.write_block(block, results, report.rejections, job.tally(block, results))
+            sink.write_rejections(report.rejections)
+        summary = Summary(
+            sink.records, report.rejected + job.earlier.rejected, sink.resumed_records, counts=sink.counts
+        )
+        try:
+            job.accept(summary)
+        except Exception:
+            sink.abandon()
+            raise
+        sink.finish()
+    summary.notes += _notes(sink, report, job.earlier)
+    summary.seconds = time.monotonic() - started
+    return summary
+
+
+def open_output(output: str, *, settings: Mapping[str, Any], resume: bool = False) -> ResumableOutput | StreamOutput:
+    """Where a job writes: a file that can be continued, or a pipe, a device or standard output, which cannot.
+
+    Args:
+        output: Path, or ``-``.
+        settings: Everything that decides the output's content; compared on resuming.
+        resume: Continue an unfinished run of the same settings, where there is one.
+
+    Raises:
+        UsageError: The output cannot be written, another run is writing there, or ``resume`` with a pipe.
+        ResumeError: The unfinished run had other settings.
+    """
+    target = publish.target_of(output)
+    if not target.stream:
+        return ResumableOutput(target, _format_of(target), settings=settings, resume=resume)
+    if resume:
+        raise UsageError(f"--resume needs a file to continue; give --output a path instead of {output}")
+    return StreamOutput(target, _format_of(target))
+
+
+def _notes(sink: ResumableOutput | StreamOutput, report: ReadReport, earlier: ReadReport) -> list[str]:
+    notes = []
+    if sink.already_complete:
+        notes.append("the interrupted run had already finished its work; only the file's name was missing")
+    notes += sink.notes
+    replaced = report.surrogates_replaced + earlier.surrogates_replaced
+    if replaced:
+        notes.append(f"{replaced} records held lone surrogates (half of a cut emoji), replaced by U+FFFD")
+    if sink.records == 0:
+        why = "all lines of the input were refused" if report.rejected else "the input held no records"
+        notes.append(f"{why}: the output is empty")
+    return notes
+
+
+def blocks_of(items: Iterable[Item], cut: Cut) -> Iterator[list[Item]]:
+    """A stream as blocks bounded in number and in size; depends on nothing but the stream."""
+    block: list[Item] = []
+    total, most = 0, min(cut.max_records, BLOCK_RECORDS)
     for record in items:
-        weight = size(record)
-        if block and (len(block) == max_records or total + weight > max_size):
+        weight = cut.size(record)
+        if block and (len(block) == most or total + weight > cut.max_size):
             yield block
             block, total = [], 0
         block.append(record)
         total += weight
     if block:
         yield block
+
+
+def check_files(inputs: str, seeds: str | None, output: str, *, on_bad_line: str, top_k: int | None) -> None:
+    """Everything that can be told without reading: a mistake is found before a model is loaded."""
+    if on_bad_line not in ("fail", "skip"):
+        raise UsageError(f"on_bad_line {on_bad_line!r} is unknown; expected fail or skip")
+    if on_bad_line == "skip" and is_stream(output):
+        raise UsageError(
+            f"--on-bad-line skip writes the refused lines beside the output; give --output a path instead of {output}"
+        )
+    whole_or_none(top_k, "--top-k")
+    if seeds == "-":
+        raise UsageError("--seeds - is not supported: standard input is for the queries; give the seeds as a file")
+    check_output(output)
+    for path in (inputs, seeds):
+        if path is not None and path != "-":
+            records.file_format(path)
+            if not Path(path).is_file():
+                what = "is not a file" if Path(path).exists() else "no such file"
+                hint = ", or pass - to read standard input" if path is inputs else ""
+                raise UsageError(f"{path}: {what}; check the path{hint}")
+            check_not_read(output, [path])
 
 
 def check_output(output: str) -> None:
@@ -85,267 +215,12 @@ def is_stream(output: str) -> bool:
     return publish.target_of(output).stream
 
 
-class ResumableOutput:
-    """A results file that appears under its name only when complete, and can be continued before that.
-
-    Args:
-        output: Path of a known record format; a pipe, a device or ``-`` (standard output) is written as the results
-            come and cannot be resumed.
-        settings: Everything that decides the output's content; compared on resuming.
-        resume: Continue an unfinished run of the same settings, where there is one.
-
-    Attributes:
-        notes: What a user should know of the files, one line each; complete after ``finish``.
-
-    Raises:
-        UsageError: The output cannot be written, another run is writing there, or ``resume`` with a pipe.
-        ResumeError: The unfinished run had other settings.
-    """
-
-    def __init__(self, output: str, *, settings: Mapping[str, Any], resume: bool = False) -> None:
-        self._target = publish.target_of(output)
-        self.output = output
-        self.format = _format_of(self._target)
-        self.notes: list[str] = []
-        self.resumed_records = 0
-        self.already_complete = False
-        self._abandoned = False
-        self._journal = _Journal()
-        self._hash = hashlib.blake2b(digest_size=16)
-        self._results: IO[bytes] = sys.stdout.buffer
-        self._rejected: IO[bytes] | None = None
-        self._lock: IO[bytes] | None = None
-        self._folder: Path | None = None
-        self._spool: tempfile.TemporaryDirectory[str] | None = None
-        if self._target.stream:
-            if resume:
-                raise UsageError(f"--resume needs a file to continue; give --output a path instead of {output}")
-            self._open_stream()
-            return
-        self._folder = workfolders.partial(self._target.path)
-        try:
-            with disk.writing(self._folder):
-                self._open(json.dumps(settings, sort_keys=True, default=str, indent=1), resume)
-        except BaseException as error:
-            self._give_up(self._folder, nothing_begun=isinstance(error, OSError) and not resume)
-            raise
-
-    @property
-    def cache(self) -> Path | None:
-        """A folder that lives as long as the unfinished run; ``None`` for a stream."""
-        return self._folder / "cache" if self._folder else None
-
-    @property
-    def records(self) -> int:
-        """Input records whose results are written."""
-        return self._journal.records
-
-    def skip_done(self, items: Iterator[Record]) -> None:
-        """Move a freshly opened input past the records that are already in the results.
-
-        Raises:
-            ResumeError: The input no longer begins with the records that were read before.
-        """
-        for _ in range(self._journal.records):
-            record = next(items, None)
-            if record is None:
-                break
-            self._hash.update(records.dumps(record))
-            self.resumed_records += 1
-        if self._journal.records and self._hash.hexdigest() != self._journal.digest:
-            raise ResumeError(
-                f"{self._folder}: the input changed since the run was interrupted (its first"
-                f" {self._journal.records} records differ); run again without --resume"
-            )
-
-    def write_block(self, block: Iterable[Record], results: Iterable[Record], rejections: list[dict[str, Any]]) -> None:
-        """Write one block's results and make them durable.
-
-        Args:
-            block: The input records of the block.
-            results: What to write for them.
-            rejections: Lines refused since the last block; drained.
-        """
-        for record in block:
-            self._hash.update(records.dumps(record))
-            self._journal.records += 1
-        lines = b"".join(records.dumps(result) for result in results)
-        if self._folder is None:
-            rejections.clear()
-            self._results.write(lines)
-            self._results.flush()
-            return
-        with disk.writing(self._folder):
-            self._results.write(lines)
-            self.write_rejections(rejections)
-            _sync(self._results)
-            self._journal.blocks += 1
-            self._journal.digest = self._hash.hexdigest()
-            self._journal.result_bytes = self._results.tell()
-            self._save_journal()
-
-    def write_rejections(self, rejections: list[dict[str, Any]]) -> None:
-        """Note refused lines and empty the list."""
-        if self._rejected is not None:
-            self._rejected.writelines(records.dumps(item) for item in rejections)
-            self._rejected.flush()
-        rejections.clear()
-
-    def abandon(self) -> None:
-        """Nothing of this run is worth keeping: the error that ends it leaves nothing to resume."""
-        self._abandoned = True
-
-    def finish(self) -> None:
-        """Give the complete file its name and remove the state."""
-        if self._folder is None:
-            self._finish_stream()
-            return
-        if not self.already_complete:
-            self._close()
-            results, final = self._folder / "results.jsonl", self._final_source()
-            if final != results:
-                records.convert(results, final, self.format)
-                disk.sync_file(final)
-            self.notes += publish.rejects_notes(self._folder / "rejected.jsonl", self.output)
-            self._journal.complete = True
-            self._save_journal()
-        if self._final_source().exists():
-            publish.replace(self._final_source(), self._target.path)
-        _discard(self._folder)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        if self._folder is None:
-            self._end_stream(error)
-            return
-        self._close()
-        # A run that failed before it had anything to keep leaves nothing behind.
-        empty = self._journal.blocks == 0 and not any((self._folder / "cache").glob("*"))
-        if error is not None and (empty or self._abandoned):
-            _discard(self._folder)
-        elif error is not None:
-            errors.mark_resumable(error)
-        self._unlock()  # last: another run may take the folder from here on
-
-    def _give_up(self, folder: Path, *, nothing_begun: bool) -> None:
-        if self._lock is not None:
-            if nothing_begun:  # on a full disk
-                _discard(folder)
-            self._unlock()  # at once, not when the error is forgotten: the caller may try again
-
-    def _open_stream(self) -> None:
-        """Write into the pipe itself; a format that cannot be written line by line is made beside it first."""
-        if self.format != ".jsonl":
-            self._spool = tempfile.TemporaryDirectory(prefix="ecom-rag-")
-            self._results = (Path(self._spool.name) / "results.jsonl").open("wb")
-        elif self.output != "-":
-            self._results = publish.open_stream(self._target)
-
-    def _finish_stream(self) -> None:
-        self._results.flush()
-        if self._spool is None:
-            return
-        final = Path(self._spool.name) / "final"
-        records.convert(Path(self._spool.name) / "results.jsonl", final, self.format)
-        with final.open("rb") as source, publish.open_stream(self._target) as sink:
-            shutil.copyfileobj(source, sink)
-
-    def _end_stream(self, error: BaseException | None) -> None:
-        with publish.leaving_reader():
-            try:
-                self._close()
-            except OSError:
-                if error is None:
-                    raise
-            if isinstance(error, BrokenPipeError):
-                raise error
-        if isinstance(error, OSError) and not error.filename:
-            error.filename = "standard output" if self.output == "-" else self.output
-
-    def _close(self) -> None:
-        for handle in (self._results, self._rejected):
-            if handle is not None and handle is not sys.stdout.buffer:
-                handle.close()
-        if self._spool is not None:
-            self._spool.cleanup()
-
-    def _unlock(self) -> None:
-        if self._lock is not None:
-            self._lock.close()
-
-    def _final_source(self) -> Path:
-        assert self._folder is not None
-        return self._folder / ("results.jsonl" if self.format == ".jsonl" else f"final{self.format}")
-
-    def _open(self, settings: str, resume: bool) -> None:
-        folder = self._folder
-        assert folder is not None
-        self._lock = workfolders.take(folder, _KIND)
-        before = _read_state(folder, damaged_is_none=not resume)
-        if resume and before is not None:  # else there is nothing to continue: a first run
-            asked, self._journal = before
-            if asked != settings:
-                raise ResumeError(
-                    f"{folder}: the interrupted run had other settings ({_differences(asked, settings)});"
-                    " give the same ones, or run again without --resume"
-                )
-            self.already_complete = self._journal.complete
-        else:
-            if before is not None:
-                self._tell_discarded(before[1].records)
-            _forget(folder)
-            workfolders.empty(folder)
-            (folder / "settings.json").write_text(settings)
-            self._save_journal()
-        (folder / "cache").mkdir(exist_ok=True)
-        if not self.already_complete:
-            written = (folder / "results.jsonl").stat().st_size if (folder / "results.jsonl").exists() else 0
-            if written < self._journal.result_bytes:
-                raise ResumeError(
-                    f"{folder}: results.jsonl holds {written} bytes instead of"
-                    f" {self._journal.result_bytes}; run again without --resume"
-                )
-            self._results = _open_at(folder / "results.jsonl", self._journal.result_bytes)
-            self._rejected = _open_at(folder / "rejected.jsonl", 0)
-
-    def _tell_discarded(self, finished: int) -> None:
-        if finished:
-            note = f"{finished} finished records of an interrupted run were discarded; --resume would have continued it"
-            logger.warning("note: %s", note)
-            self.notes.append(note)
-
-    def _save_journal(self) -> None:
-        assert self._folder is not None
-        state = json.dumps(asdict(self._journal))
-        disk.keep(self._folder / "journal.json", lambda path: path.write_text(state))
-        disk.sync_folder(self._folder)
-
-
-def _forget(folder: Path) -> None:
-    """Remove the journal before what it speaks of: a kill in between leaves nothing that could be continued wrongly."""
-    (folder / "journal.json").unlink(missing_ok=True)
-    disk.sync_folder(folder)
-
-
-def _discard(folder: Path) -> None:
-    """Remove the folder of a run."""
-    with contextlib.suppress(OSError):
-        _forget(folder)
-    workfolders.discard(folder)
-
-
-def _read_state(folder: Path, *, damaged_is_none: bool) -> tuple[str, _Journal] | None:
-    """What an interrupted run was asked and how far it is; ``None`` where one of the two is missing."""
-    try:
-        return (folder / "settings.json").read_text(), _Journal(**json.loads((folder / "journal.json").read_text()))
-    except FileNotFoundError:
+def line_count(path: str) -> int | None:
+    """Lines of a plain JSON lines file, for a progress bar; ``None`` where counting would cost too much."""
+    if path == "-" or records.file_format(path) != ".jsonl" or Path(path).stat().st_size > 1 << 30:
         return None
-    except (ValueError, TypeError) as error:
-        if damaged_is_none:
-            return None
-        raise ResumeError(f"{folder}: the journal is damaged ({error}); remove the folder and run again") from None
+    with Path(path).open("rb") as handle:
+        return sum(chunk.count(b"\n") for chunk in iter(lambda: handle.read(1 << 20), b""))
 
 
 def _format_of(target: publish.Target) -> str:
@@ -353,21 +228,3 @@ def _format_of(target: publish.Target) -> str:
     if target.stream and not target.name.endswith(records.FORMATS):
         return ".jsonl"
     return records.file_format(target.name)
-
-
-def _open_at(path: Path, size: int) -> IO[bytes]:
-    handle = path.open("r+b" if path.exists() else "w+b")
-    handle.truncate(size)
-    handle.seek(size)
-    return handle
-
-
-def _sync(handle: IO[bytes]) -> None:
-    handle.flush()
-    os.fsync(handle.fileno())
-
-
-def _differences(before: str, now: str) -> str:
-    old, new = json.loads(before), json.loads(now)
-    changed = [key for key in {**old, **new} if old.get(key) != new.get(key)]
-    return ", ".join(f"{key}: {old.get(key)!r}, now {new.get(key)!r}" for key in changed[:3])

@@ -1,6 +1,6 @@
 """Results: queries with what was found for them, the one place that knows the keys ``topk_*`` and rounds for them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,34 +15,64 @@ EVIDENCE = "topk_evidence"
 _LARGEST = float(np.finfo(np.float32).max)
 
 
-def result_of(
-    query: Record,
-    scores: NDArray[np.float32],
-    seeds: Sequence[Record],
-    evidence: list[dict[str, Any]] | None,
-) -> Record:
-    """A query with its seeds; shares no list or dict with them, so that changing a result changes nothing else.
+def results_of(queries: Sequence[Record], ranking: Any, seeds: Mapping[int, Record]) -> list[Record]:
+    """Queries with their seeds; they share no list or dict with them: changing a result changes nothing else.
 
     Args:
-        query: May be a result itself; what was found for it before is replaced, old evidence too.
-        scores: ``(k,)``, descending; may be longer than ``seeds``, where there were fewer of them.
-        seeds: The records found.
-        evidence: For each seed the score and rank by route, if there is more than one.
+        queries: May be results themselves; what was found for them before is replaced, old evidence too.
+        ranking: The ``Ranking`` of the same queries.
+        seeds: The record of each row in it.
 
     Raises:
         EmbeddingError: A score is NaN or infinity.
     """
-    sims = scores[: len(seeds)]
-    check_scores(sims, query)
-    result = {
-        **{key: copied(value) for key, value in query.items() if key != EVIDENCE},
-        "topk_sim": [round(sim, 6) for sim in sims.tolist()],
-        "topk_seed": [seed["text"] for seed in seeds],
-        "topk_metadata": [copied(seed["metadata"]) for seed in seeds],
+    evidence = evidence_lists(ranking) if ranking.evidence else None
+    results = []
+    for number, query in enumerate(queries):
+        found = [seeds[row] for row in ranking.rows[number].tolist() if row >= 0]
+        result = {
+            **{key: copied(value) for key, value in query.items() if key != EVIDENCE},
+            "topk_sim": _rounded(ranking.scores[number, : len(found)], query),
+            "topk_seed": [seed["text"] for seed in found],
+            "topk_metadata": [copied(seed["metadata"]) for seed in found],
+        }
+        if evidence is not None:
+            result[EVIDENCE] = evidence[number]
+        results.append(result)
+    return results
+
+
+def scores_of(results: Sequence[Record]) -> NDArray[np.float32]:
+    """``topk_sim`` of results as ``(results, most candidates)``, -inf behind the last of each."""
+    width = max((len(result["topk_sim"]) for result in results), default=0)
+    scores = np.full((len(results), width), -np.inf, np.float32)
+    for row, result in zip(scores, results, strict=True):
+        row[: len(result["topk_sim"])] = result["topk_sim"]
+    return scores
+
+
+def resorted(
+    result: Record, order: Sequence[int], scores: NDArray[Any], evidence: Sequence[Mapping[str, Any]]
+) -> Record:
+    """A result with its candidates in another order, by other scores.
+
+    Args:
+        result: Left as it is.
+        order: Which candidates, the best first.
+        scores: Their new ones.
+        evidence: What is added to theirs.
+
+    Raises:
+        EmbeddingError: A score is NaN or infinity.
+    """
+    before = result.get(EVIDENCE) or [{} for _ in result["topk_sim"]]
+    return {
+        **result,
+        "topk_sim": _rounded(scores, result),
+        "topk_seed": [result["topk_seed"][i] for i in order],
+        "topk_metadata": [result["topk_metadata"][i] for i in order],
+        EVIDENCE: [{**before[i], **added} for i, added in zip(order, evidence, strict=True)],
     }
-    if evidence is not None:
-        result[EVIDENCE] = evidence
-    return result
 
 
 def evidence_lists(ranking: Any) -> list[list[dict[str, dict[str, float | int]]]]:
@@ -84,14 +114,11 @@ def _is_score(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= _LARGEST
 
 
-def check_scores(scores: NDArray[Any], query: dict[str, Any]) -> None:
-    """The edge that every score passes on its way into a result: none is NaN or infinity.
-
-    Raises:
-        EmbeddingError: One is.
-    """
+def _rounded(scores: NDArray[Any], query: Record) -> list[float]:
+    """The edge that every score passes on its way into a result: none is NaN or infinity."""
     if not np.isfinite(scores).all():
         raise EmbeddingError(
             f"the query {query['text'][:40]!r}: a score is NaN or infinity; the checkpoint is damaged,"
             " or needs --precision fp32"
         )
+    return [round(score, 6) for score in scores.tolist()]

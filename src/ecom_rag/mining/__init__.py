@@ -4,9 +4,9 @@
 them may be negatives; ``pick`` takes them; ``job`` does it for files, resumably, ``memory`` for lists.
 """
 
-from ecom_rag.mining.job import MineSummary, mine_file
+from ecom_rag.mining.job import mine_file
 from ecom_rag.mining.memory import mine
 from ecom_rag.mining.rules import Rules
 from ecom_rag.mining.sources import Source
 
-__all__ = ["MineSummary", "Rules", "Source", "mine", "mine_file"]
+__all__ = ["Rules", "Source", "mine", "mine_file"]

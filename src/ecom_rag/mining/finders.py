@@ -1,6 +1,6 @@
 """Candidates for negatives: the best rows of the corpus for each query, by a route or from a file of results."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ecom_rag.errors import UsageError
-from ecom_rag.files import disk, records
+from ecom_rag.files import records
 from ecom_rag.files.results import check_result
 from ecom_rag.mining.sources import Corpus
 from ecom_rag.models import Embeddings, Encoder
@@ -16,8 +16,7 @@ from ecom_rag.retrieval import Ranking, pair_scores
 from ecom_rag.retrieval import routes as table
 from ecom_rag.retrieval.bm25 import BM25Index
 
-ROUTES = ("dense", "sparse", "multivector", "bm25")
-_AT_ONCE = 2048
+ROUTES = (*table.ENCODED_ROUTES, "bm25")
 
 
 class Finder(Protocol):
@@ -151,21 +150,3 @@ def listed_floors(corpus: Corpus, positives: Sequence[Sequence[str]], found: Ran
             places = np.isin(corpus.groups[found.rows[number][listed]], corpus.groups_of(own))
             floors[number] = scores[places].min() if places.any() else scores.min()
     return floors
-
-
-def encode_corpus(
-    encoder: Encoder, texts: Sequence[str], route: str, cache: Path | None, progress: Callable[[int], None]
-) -> Embeddings:
-    """Embeddings of the corpus; finished blocks are kept in ``cache`` until the run is complete."""
-    parts: list[Embeddings] = []
-    for start in range(0, len(texts), _AT_ONCE):
-        block = texts[start : start + _AT_ONCE]
-        kept = cache / f"corpus-{start:09d}.npz" if cache else None
-        if kept is not None and kept.exists():
-            parts.append(Embeddings.load(kept))
-            progress(len(block))
-            continue
-        parts.append(encoder.encode(block, outputs=(route,), progress=progress))
-        if kept is not None:
-            disk.keep(kept, parts[-1].save)
-    return parts[0] if len(parts) == 1 else Embeddings.concatenate(parts)

@@ -1,8 +1,7 @@
 """Teacher scores: what a reranker or an embedder says of each query and its documents, for distillation."""
 
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -13,60 +12,50 @@ from ecom_rag._version import __version__
 from ecom_rag.arguments import PathLike, flag, one_of, path_of
 from ecom_rag.errors import EmbeddingError, UsageError
 from ecom_rag.files import jobs
-from ecom_rag.files.progress import Progress
+from ecom_rag.files.jobs import Cut, Job, Summary
+from ecom_rag.files.progress import Progress, stage
 from ecom_rag.files.records import Record
-from ecom_rag.mining.triples import cleaned_triples, read_triples
+from ecom_rag.mining.triples import JSON_LINES, cleaned_triples, read_triples
 from ecom_rag.models import CrossEncoder, Encoder
 from ecom_rag.models.embeddings import OUTPUTS
+from ecom_rag.models.spec import (
+    AnyCrossEncoder,
+    AnyEncoder,
+    check_cross_encoder,
+    cross_encoder_of,
+    encoder_of,
+)
 from ecom_rag.retrieval import pair_scores
 
 _MODES = ("auto", "hybrid", *OUTPUTS)
-_BLOCK_RECORDS = 4096
 _BLOCK_PAIRS = 2048
-
-
-@dataclass
-class TeachSummary:
-    """What a run did.
-
-    Args:
-        records: Queries in the output.
-        resumed: Queries that an interrupted run had already done.
-        seconds: Of the whole call.
-        pairs: Scored by this call.
-        notes: Things worth a user's eye, one line each.
-    """
-
-    records: int = 0
-    resumed: int = 0
-    seconds: float = 0.0
-    pairs: int = 0
-    notes: list[str] = field(default_factory=list)
 
 
 def teach_file(
     path: PathLike,
     output: PathLike,
-    load_teacher: Callable[[], CrossEncoder | Encoder],
+    teacher: AnyCrossEncoder | AnyEncoder,
     *,
+    embedder: bool = False,
     mode: str = "auto",
     normalize: bool = False,
     resume: bool = False,
     progress: Progress | None = None,
-) -> TeachSummary:
+) -> Summary:
     """Fill ``pos_scores`` and ``neg_scores`` of FlagEmbedding's JSON lines; all other keys stay.
 
     Args:
         path: ``.jsonl`` or ``.jsonl.gz`` of ``query``, ``pos``, ``neg``; scores in it are replaced.
         output: ``.jsonl`` or ``.jsonl.gz``; appears under its name only when complete.
-        load_teacher: Called once the whole file has been checked.
+        teacher: A reranker, or an embedder; where it is named, loaded once the whole file has been checked.
+        embedder: A teacher that is named is an embedder.
         mode: Of an embedder: ``dense``, ``sparse``, ``multivector`` or ``hybrid``; ``auto`` is hybrid for a bge-m3.
         normalize: Of a reranker: relevance in 0 to 1 instead of logits. FlagEmbedding's trainers expect logits.
         resume: Continue an interrupted run.
         progress: See ``Progress``; counts pairs.
 
     Returns:
-        What was done.
+        What was done; its ``counts`` hold the ``pairs`` that were scored.
 
     Raises:
         RecordError: A line that does not fit, before anything is scored.
@@ -74,10 +63,11 @@ def teach_file(
     """
     started = time.monotonic()
     path, output = path_of(path, "path"), path_of(output, "output")
-    arguments.function(load_teacher, "load_teacher", "a CrossEncoder or an Encoder")
     flag(normalize, "normalize")
+    if not isinstance(teacher, Encoder):
+        check_cross_encoder(teacher)
     for name in (path, output):
-        if not name.endswith((".jsonl", ".jsonl.gz")):
+        if not name.endswith(JSON_LINES):
             raise UsageError(f"{name}: unknown file type; expected .jsonl or .jsonl.gz")
     one_of(mode, "mode", _MODES)
     jobs.check_output(output)
@@ -85,31 +75,36 @@ def teach_file(
     total = sum(_pairs(item) for item in read_triples(path))
     if not total:
         raise UsageError(f"{path}: holds no queries with pos or neg; there is nothing to score")
-    teacher = load_teacher()
-    settings = {
-        "command": "teach",
-        "ecom_rag": __version__,
-        "path": path,
-        "teacher": [type(teacher).__name__, teacher.fingerprint, teacher.settings],
-        "mode": mode,
-        "normalize": normalize,
-    }
-    summary = TeachSummary()
-    with jobs.ResumableOutput(output, settings=settings, resume=resume) as sink:
-        if not sink.already_complete:
-            stream = read_triples(path)
-            sink.skip_done(stream)
-            for block in jobs.blocks_of(stream, max_records=_BLOCK_RECORDS, max_size=_BLOCK_PAIRS, size=_pairs):
-                sink.write_block(block, teach(block, teacher, mode=mode, normalize=normalize), [])
-                done = sum(map(_pairs, block))
-                summary.pairs += done
-                if progress is not None:
-                    progress("scoring pairs", done, total)
-        summary.records, summary.resumed = sink.records, sink.resumed_records
-        sink.finish()
-    summary.notes += sink.notes
-    summary.seconds = time.monotonic() - started
-    return summary
+    loaded = _loaded(teacher, embedder)
+    step = stage(progress, "scoring pairs", total)
+
+    def process(block: list[Record]) -> list[Record]:
+        taught = teach(block, loaded, mode=mode, normalize=normalize)
+        step(sum(map(_pairs, block)))
+        return taught
+
+    job = Job(
+        output,
+        {
+            "command": "teach",
+            "ecom_rag": __version__,
+            "path": path,
+            "teacher": [type(loaded).__name__, loaded.fingerprint, loaded.settings],
+            "mode": mode,
+            "normalize": normalize,
+        },
+        read=lambda report: read_triples(path),
+        start=lambda cache: process,
+        cut=Cut(max_size=_BLOCK_PAIRS, size=_pairs),
+        tally=lambda block, taught: {"pairs": sum(map(_pairs, block))},
+    )
+    return jobs.run(job, started=started, resume=resume)
+
+
+def _loaded(teacher: AnyCrossEncoder | AnyEncoder, embedder: bool) -> CrossEncoder | Encoder:
+    if isinstance(teacher, CrossEncoder | Encoder):
+        return teacher
+    return encoder_of(teacher) if embedder else cross_encoder_of(teacher)
 
 
 def teach(

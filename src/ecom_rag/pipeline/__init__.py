@@ -4,17 +4,16 @@ Records come in, records with ``topk_sim``, ``topk_seed`` and ``topk_metadata`` 
 follows the seeds' embeddings and one block of queries, never the query file.
 """
 
-from ecom_rag.pipeline.files import Summary
-from ecom_rag.pipeline.recall import Pipeline, Recall
-from ecom_rag.pipeline.recalling import read_settings, recall_file
-from ecom_rag.pipeline.reranking import rerank, rerank_file
-from ecom_rag.pipeline.scoring import Scorer, score, score_file
+from ecom_rag.files.jobs import Summary
+from ecom_rag.pipeline.reranking import rerank
+from ecom_rag.pipeline.run import recall_file, rerank_file, score_file
+from ecom_rag.pipeline.search import Pipeline, score
+from ecom_rag.pipeline.settings import Recall, read_settings
 from ecom_rag.seeds.memory import Seeds
 
 __all__ = [
     "Pipeline",
     "Recall",
-    "Scorer",
     "Seeds",
     "Summary",
     "read_settings",

@@ -1,29 +1,24 @@
-"""Re-sorting candidates by a cross-encoder's relevance, in memory and in files; all of a candidate moves along."""
+"""Re-sorting candidates by a cross-encoder's relevance; all of a candidate moves along."""
 
-import time
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ecom_rag import arguments
-from ecom_rag._version import __version__
-from ecom_rag.arguments import PathLike, flag, number, path_of, whole_or_none
-from ecom_rag.errors import RecordError
-from ecom_rag.files import jobs, records
-from ecom_rag.files.progress import Progress, stage
-from ecom_rag.files.records import ReadReport, Record
-from ecom_rag.files.results import check_result, check_scores
+from ecom_rag.arguments import flag, number, whole_or_none
+from ecom_rag.errors import EmbeddingError, RecordError
+from ecom_rag.files import records
+from ecom_rag.files.records import Record
+from ecom_rag.files.results import EVIDENCE, check_result, evidence_lists, resorted, scores_of
 from ecom_rag.files.values import copied
 from ecom_rag.models import CrossEncoder
-from ecom_rag.pipeline.files import Summary, check_files, run_blocks, summary_of
+from ecom_rag.retrieval import Ranking
 from ecom_rag.retrieval.fusion import route_scores
 from ecom_rag.retrieval.ranking import Evidence
 
-RERANK_PAIRS = 2048  # pairs a block
-_EARLIER = "retrieval"  # evidence entry of the scores that the candidates came with
-_RERANKER = "reranker"  # entry of the relevance, where it is not the score itself
+_EARLIER = "retrieval"  # evidence of the scores that the candidates came with
+_RERANKER = "reranker"  # of the relevance, where it is not the score itself
 
 
 def rerank(
@@ -62,14 +57,79 @@ def rerank(
     """
     arguments.model(cross_encoder, "cross_encoder", "score", "CrossEncoder")
     top_k = check_options(top_k=top_k, normalize=normalize, blend=blend)
-    results = [copied(result) for result in _checked(results)]
-    pairs = [(result["text"], seed) for result in results for seed in result["topk_seed"]]
+    given = [copied(result) for result in _checked(results)]
+    scores = scores_of(given)
+    places = np.where(np.isfinite(scores), np.arange(scores.shape[1]), -1)
+    before = Ranking(places, scores)
+    pairs = [(result["text"], seed) for result in given for seed in result["topk_seed"]]
     relevance = cross_encoder.score(pairs, normalize=normalize, progress=progress)
-    ends = np.cumsum([len(result["topk_seed"]) for result in results], dtype=np.int64)
-    return [
-        _resorted(result, relevance[end - len(result["topk_seed"]) : end], top_k, blend)
-        for result, end in zip(results, ends, strict=True)
-    ]
+    after = _by_relevance(before, relevance, k=top_k or scores.shape[1], blend=blend)
+    found = []
+    for result, order, new, evidence in zip(given, after.rows, after.scores, evidence_lists(after), strict=True):
+        taken = {name for item in result.get(EVIDENCE, ()) for name in item}
+        named = [{_free(name, taken): entry for name, entry in item.items()} for item in evidence]
+        count = len(named)
+        found.append(resorted(result, order[:count].tolist(), new[:count], named))
+    return found
+
+
+def rerank_rows(
+    ranking: Ranking,
+    queries: Sequence[str],
+    documents: Mapping[int, str],
+    cross_encoder: CrossEncoder,
+    *,
+    k: int,
+    normalize: bool = False,
+    blend: float = 1.0,
+) -> Ranking:
+    """Re-sort a ranking by relevance; see ``rerank`` for what each argument means.
+
+    Args:
+        ranking: Candidates of the queries.
+        queries: Their texts.
+        documents: The text of each row in the ranking.
+        cross_encoder: The reranker.
+        k: Results per query.
+        normalize: As of ``rerank``.
+        blend: As of ``rerank``.
+
+    Returns:
+        The k best, with the scores and ranks before as evidence ``retrieval``.
+
+    Raises:
+        EmbeddingError: The reranker gave NaN or infinity.
+    """
+    query, place = np.nonzero(ranking.rows >= 0)
+    rows = ranking.rows[query, place].tolist()
+    pairs = [(queries[number], documents[row]) for number, row in zip(query.tolist(), rows, strict=True)]
+    return _by_relevance(ranking, cross_encoder.score(pairs, normalize=normalize), k=k, blend=blend)
+
+
+def _by_relevance(ranking: Ranking, relevance: NDArray[np.float32], *, k: int, blend: float) -> Ranking:
+    """A ranking in the order of the relevance of its candidates, given one query after the other."""
+    if not np.isfinite(relevance).all():
+        raise EmbeddingError("the reranker gave NaN or infinity; its checkpoint is damaged, or needs --precision fp32")
+    found = ranking.rows >= 0
+    scores = np.full(found.shape, -np.inf, np.float32)
+    scores[found] = relevance
+    places = np.where(found, np.arange(1, found.shape[1] + 1), 0)
+    before = Evidence(ranking.scores, places)
+    evidence = dict(ranking.evidence)
+    if blend < 1:
+        ranks = np.empty_like(places)
+        np.put_along_axis(ranks, np.argsort(-scores, axis=1, kind="stable"), places, axis=1)
+        own = evidence[_RERANKER] = Evidence(scores, np.where(found, ranks, 0))
+        mixed = blend * route_scores(own, method="zscore") + (1 - blend) * route_scores(before, method="zscore")
+        scores = np.where(found, mixed, -np.inf).astype(np.float32)  # equal in float32 is a tie
+    evidence[_EARLIER] = before
+    order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+    kept = np.take_along_axis(found, order, axis=1)
+    return Ranking(
+        np.take_along_axis(ranking.rows, order, axis=1),
+        np.take_along_axis(scores, order, axis=1),
+        {name: own.at(order, kept) for name, own in evidence.items()},
+    )
 
 
 def check_options(*, top_k: int | None, normalize: bool, blend: float) -> int | None:
@@ -92,43 +152,6 @@ def _checked(results: Iterable[Record]) -> Iterator[Record]:
         yield result
 
 
-def _resorted(
-    result: dict[str, Any], relevance: NDArray[np.float32], top_k: int | None, blend: float
-) -> dict[str, Any]:
-    evidence = result.get("topk_evidence") or [{} for _ in result["topk_sim"]]
-    taken = {key for item in evidence for key in item}
-    name = _free(_EARLIER, taken)
-    scores: NDArray[Any] = relevance
-    if blend < 1:
-        earlier = np.array(result["topk_sim"], np.float64)
-        scores = blend * _standardised(relevance) + (1 - blend) * _standardised(earlier)
-        ranks = np.empty(len(relevance), np.int64)
-        ranks[np.argsort(-relevance, kind="stable")] = np.arange(1, len(relevance) + 1)
-        own = _free(_RERANKER, taken)
-        evidence = [
-            {**item, own: {"score": round(float(score), 6), "rank": int(rank)}}
-            for item, score, rank in zip(evidence, relevance, ranks, strict=True)
-        ]
-    check_scores(scores, result)
-    order = np.argsort(-scores, kind="stable")[:top_k].tolist()
-    return {
-        **result,
-        "topk_sim": [round(float(scores[i]), 6) for i in order],
-        "topk_seed": [result["topk_seed"][i] for i in order],
-        "topk_metadata": [result["topk_metadata"][i] for i in order],
-        "topk_evidence": [{**evidence[i], name: {"score": result["topk_sim"][i], "rank": i + 1}} for i in order],
-    }
-
-
-def _standardised(scores: NDArray[Any]) -> NDArray[np.float64]:
-    """Standard deviations above the lowest, as fusion's ``zscore``."""
-    given = np.asarray(scores, np.float32)[None, :]
-    standardised: NDArray[np.float64] = route_scores(Evidence(given, np.ones(given.shape, np.int64)), method="zscore")[
-        0
-    ]
-    return standardised
-
-
 def _free(name: str, taken: set[str]) -> str:
     """The name, or the first of ``name_2``, ``name_3``, ... that is not taken."""
     found, number = name, 1
@@ -136,66 +159,3 @@ def _free(name: str, taken: set[str]) -> str:
         number += 1
         found = f"{name}_{number}"
     return found
-
-
-def rerank_file(
-    results: PathLike,
-    output: PathLike,
-    load_cross_encoder: Callable[[], CrossEncoder],
-    *,
-    top_k: int | None = None,
-    normalize: bool = False,
-    blend: float = 1.0,
-    resume: bool = False,
-    on_bad_line: str = "fail",
-    progress: Progress | None = None,
-) -> Summary:
-    """Rerank a file of results; see ``rerank`` for what moves where.
-
-    Args:
-        results: Path (``str`` or ``Path``), or ``-`` for standard input, of records with ``topk_sim``, ``topk_seed``,
-            ``topk_metadata``.
-        output: Path, or ``-`` for standard output; appears under its name only when complete.
-        load_cross_encoder: Called once the cheap checks are passed.
-        top_k: Keep this many a record; by default all.
-        normalize: Sigmoid of the logit.
-        blend: Share of the relevance in the order; see ``rerank``.
-        resume: Continue an interrupted run.
-        on_bad_line: ``fail`` or ``skip``.
-        progress: See ``Progress``; counts pairs.
-
-    Returns:
-        What was done.
-
-    Raises:
-        EcomRagError: Anything the user can mend.
-    """
-    started = time.monotonic()
-    results, output = path_of(results, "results"), path_of(output, "output")
-    arguments.function(load_cross_encoder, "load_cross_encoder", "a CrossEncoder")
-    check_options(top_k=top_k, normalize=normalize, blend=blend)
-    check_files(results, None, output, on_bad_line=on_bad_line, top_k=top_k)
-    report = ReadReport()
-    cross_encoder = load_cross_encoder()
-    settings = {
-        "command": "rerank",
-        "ecom_rag": __version__,
-        "results": results,
-        "model": cross_encoder.fingerprint,
-        "cross_encoder": cross_encoder.settings,
-        "top_k": top_k,
-        "normalize": normalize,
-        "blend": blend,
-        "on_bad_line": on_bad_line,
-    }
-    with jobs.ResumableOutput(output, settings=settings, resume=resume) as sink:
-        if not sink.already_complete:
-            step = stage(progress, "reranking", None)
-
-            def work(block: list[Record]) -> list[Record]:
-                return rerank(block, cross_encoder, top_k=top_k, normalize=normalize, blend=blend, progress=step)
-
-            stream = records.read(results, on_bad_line=on_bad_line, check=check_result, report=report)
-            run_blocks(sink, stream, report, work, max_size=RERANK_PAIRS, size=lambda record: len(record["topk_seed"]))
-        sink.finish()
-    return summary_of(sink, report, ReadReport(), started)

@@ -73,17 +73,21 @@ def default_weights(routes: Iterable[str]) -> dict[str, float]:
     return {name: ROUTES[name].weight if name in ROUTES else 1.0 for name in routes}
 
 
-def check_routes(routes: Sequence[str]) -> None:
-    """Raise unless these are routes with an index of their own, as recall and a bank take them.
+def check_routes(routes: Sequence[str], known: Sequence[str] = tuple(ROUTES)) -> None:
+    """Whether there can be a search by these routes.
+
+    Args:
+        routes: Names.
+        known: Those that may be named; a bank keeps only ``INDEXED`` ones.
 
     Raises:
         UsageError: No route, an unknown one, or one twice.
     """
     if not routes:
-        raise UsageError(f"there are no routes; give at least one of {', '.join(INDEXED)}")
+        raise UsageError(f"there are no routes; give at least one of {', '.join(known)}")
     for route in routes:
-        if route not in INDEXED:
-            raise UsageError(f"route {route!r} is unknown; expected some of {', '.join(INDEXED)}")
+        if route not in known:
+            raise UsageError(f"route {route!r} is unknown; expected some of {', '.join(known)}")
     if len(set(routes)) < len(routes):
         raise UsageError(f"routes {','.join(routes)} name one twice; give each once")
 
@@ -125,5 +129,15 @@ def search(
     """
     if ROUTES[route].index is None:
         return hybrid.search(indexes, queries.embeddings, k, weights=weights or hybrid.EQUAL, allowed=allowed, own=own)
-    asked = getattr(queries.embeddings, route) if ROUTES[route].outputs else queries.texts
-    return search_others(indexes[route], asked, k, own=own, allowed=allowed)
+    return search_others(indexes[route], _form(route, queries), k, own=own, allowed=allowed)
+
+
+def rescore(index: Any, route: str, queries: Queries, rows: NDArray[np.int64], k: int) -> Ranking:
+    """The k best of given rows by a route whose index can score given rows; see ``MultiVectorIndex.rescore``."""
+    found: Ranking = index.rescore(_form(route, queries), rows, k)
+    return found
+
+
+def _form(route: str, queries: Queries) -> Any:
+    """The queries as a route's index takes them."""
+    return getattr(queries.embeddings, route) if ROUTES[route].outputs else queries.texts

@@ -2,14 +2,13 @@
 
 import contextlib
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ecom_rag import arguments
 from ecom_rag.arguments import names_of
-from ecom_rag.errors import UsageError
+from ecom_rag.errors import BankError, UsageError
 from ecom_rag.files import records as record_files
 from ecom_rag.files.keys import lookup
 from ecom_rag.files.records import Record
@@ -17,36 +16,21 @@ from ecom_rag.filters.parse import parse
 from ecom_rag.filters.tree import kind, matches
 from ecom_rag.filters.unmet import filter_notes
 from ecom_rag.models import Embeddings, Encoder
-from ecom_rag.retrieval import Index
+from ecom_rag.retrieval import Index, Ranking
 from ecom_rag.retrieval import routes as table
-from ecom_rag.retrieval.itself import OwnRows
-from ecom_rag.seeds.bank.checks import fitting
+from ecom_rag.retrieval.itself import OwnRows, Rows
+from ecom_rag.retrieval.routes import Queries
+from ecom_rag.seeds.source import SeedView, check_built, check_routes, fitting
 from ecom_rag.text.analysis import Analyzer
 
 
-class SeedView(Protocol):
-    """One state of the seeds: what a search needs, whether they lie in memory or in a bank."""
-
-    def index(self, route: str) -> Index:
-        """The index of a route."""
-
-    def rows(self, filter: Any) -> NDArray[np.bool_] | None:
-        """The rows that a filter matches; ``None`` for no filter."""
-
-    def records(self, rows: Sequence[int]) -> list[Record]:
-        """The records of rows."""
-
-    def own_rows(self, queries: Sequence[Record], id_key: str) -> list[NDArray[np.int64]]:
-        """For each query the rows of the seeds that it is itself, see ``identity.is_itself``."""
-
-
 class Seeds:
-    """Seed records with an index a route.
+    """Seed records with the indexes of their routes.
 
     Args:
         records: The seeds, at least one; any iterable of records, ``metadata`` may be left out. They are kept as they
             are, not copied.
-        routes: Of ``retrieval.routes.INDEXED``.
+        routes: Of ``retrieval.routes.ROUTES``.
         encoder: For ``dense``, ``sparse`` and ``multivector``.
         embeddings: The seeds' embeddings where they are known already.
         analyzer: How texts become the terms of ``bm25``.
@@ -56,7 +40,13 @@ class Seeds:
         RecordError: Something that is no record, or holds what JSON cannot hold; says which and why.
         EmbeddingError: Embeddings that are not of these records.
         ModelError: The checkpoint lacks the weights of a route.
+
+    Attributes:
+        routes: As given.
     """
+
+    id_key: str | None = None  # ids are looked for where a search says
+    sequence = 0
 
     def __init__(
         self,
@@ -80,7 +70,8 @@ class Seeds:
             embeddings = encoder.encode(texts, outputs=outputs)
         elif outputs and embeddings is not None:
             embeddings = fitting(embeddings, outputs, len(records))
-        self._indexes = {route: _index(route, texts, embeddings, analyzer) for route in routes}
+        self._encoder = encoder
+        self._indexes = {route: _index(route, texts, embeddings, analyzer) for route in table.indexes_of(routes)}
         self._masks: dict[str, NDArray[np.bool_]] = {}
         self._own_rows: dict[str, OwnRows] = {}
 
@@ -104,8 +95,66 @@ class Seeds:
         Raises:
             UsageError: The seeds were not built with it.
         """
-        check_built((route,), self.routes)
+        check_built((route,), tuple(self._indexes))
         return self._indexes[route]
+
+    def query_encoder(self, encoder: Encoder | None) -> Encoder | None:
+        """The encoder for queries: the one given, else the one that the seeds were built with.
+
+        Args:
+            encoder: Of the same model.
+
+        Raises:
+            BankError: It is of another model.
+        """
+        own = self._encoder
+        if encoder is None or own is None:
+            return encoder or own
+        if encoder is not own and encoder.fingerprint != own.fingerprint:
+            raise BankError(
+                f"the seeds were encoded with {own!r}, and the queries with {encoder!r}; use one model for both"
+            )
+        return encoder
+
+    def search(
+        self,
+        route: str,
+        queries: Queries,
+        k: int,
+        *,
+        where: Any = None,
+        own: Rows | None = None,
+        weights: Sequence[float] | None = None,
+    ) -> Ranking:
+        """What one route finds.
+
+        Args:
+            route: One that the seeds were built with, or ``hybrid`` where they have its parts.
+            queries: With the outputs that the route searches.
+            k: Results per query.
+            where: A filter over the seeds' metadata, as an expression or in its dict form; by default all seeds.
+            own: For each query the rows that it is itself, and that are left out; by default none.
+            weights: Of dense, sparse and multivector, for ``hybrid``; by default all 1.
+
+        Raises:
+            UsageError: The seeds do not have the route, or not a filter.
+        """
+        check_built((route,), tuple(self._indexes))
+        return table.search(self._indexes, route, queries, k, allowed=self.rows(where), own=own, weights=weights)
+
+    def rescore(self, route: str, queries: Queries, rows: NDArray[np.int64], k: int) -> Ranking:
+        """The k best of given rows by one route.
+
+        Args:
+            route: One that can score given rows: ``multivector``.
+            queries: With the route's output.
+            rows: ``(queries, n)`` candidates of each query in any order, -1 for none; one may stand there twice.
+            k: Results per query.
+
+        Raises:
+            UsageError: The seeds do not have the route.
+        """
+        return table.rescore(self.index(route), route, queries, rows, k)
 
     def rows(self, filter: Any) -> NDArray[np.bool_] | None:
         """The rows whose metadata a filter matches.
@@ -177,35 +226,6 @@ class Seeds:
         if id_key not in self._own_rows:
             self._own_rows[id_key] = OwnRows(self._records, id_key)
         return self._own_rows[id_key].of(queries)
-
-
-def check_routes(routes: Sequence[str], encoder: Encoder | None) -> tuple[str, ...]:
-    """The encoder outputs that routes need.
-
-    Raises:
-        UsageError: No route, an unknown one, one twice, or one that needs an encoder where there is none.
-        ModelError: The checkpoint lacks the weights of a route.
-    """
-    table.check_routes(routes)
-    outputs = tuple(route for route in routes if route in table.ENCODED_ROUTES)
-    if outputs and encoder is None:
-        raise UsageError(
-            f"routes {', '.join(outputs)} search embeddings; give --model, or only routes of {table.TEXT_ROUTES}"
-        )
-    arguments.model(encoder, "encoder", "check_outputs", "Encoder", optional=True)
-    if encoder is not None and outputs:
-        encoder.check_outputs(outputs)
-    return outputs
-
-
-def check_built(routes: Sequence[str], built: Sequence[str]) -> None:
-    """Raise ``UsageError`` where seeds were not built with one of the routes."""
-    missing = [route for route in routes if route not in built]
-    if missing:
-        raise UsageError(
-            f"route {missing[0]!r} is not among those of the seeds ({', '.join(built)});"
-            " build them with it, or leave it out"
-        )
 
 
 def _index(route: str, texts: list[str], embeddings: Embeddings | None, analyzer: Analyzer | None) -> Index:

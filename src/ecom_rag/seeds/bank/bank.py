@@ -25,16 +25,17 @@ from ecom_rag.filters.tree import And
 from ecom_rag.filters.unmet import SAMPLE, filter_notes
 from ecom_rag.models import Encoder
 from ecom_rag.models.embeddings import Embeddings
-from ecom_rag.retrieval.routes import ENCODED_ROUTES
+from ecom_rag.retrieval.routes import ENCODED_ROUTES, INDEXED
 from ecom_rag.seeds.bank import derived as indexes
 from ecom_rag.seeds.bank import store
-from ecom_rag.seeds.bank.checks import check_routes, fitting, size_of
+from ecom_rag.seeds.bank.checks import size_of
 from ecom_rag.seeds.bank.derived import Plan
 from ecom_rag.seeds.bank.documents import ids_of, record_of, rows_of
 from ecom_rag.seeds.bank.live import LiveIndexes
 from ecom_rag.seeds.bank.model import Model, model_from
 from ecom_rag.seeds.bank.store import Store
 from ecom_rag.seeds.bank.view import View
+from ecom_rag.seeds.source import check_routes, fitting
 from ecom_rag.text.analysis import Analyzer
 
 logger = logging.getLogger(__name__)
@@ -133,7 +134,7 @@ class SeedBank:
             raise UsageError(f"analyzer is of type {type_name(analyzer)}; expected Analyzer(...)")
         if folder.exists() and not (folder.is_dir() and {item.name for item in folder.iterdir()} <= {"lock"}):
             raise BankError(f"{folder}: is there already; name a folder that is not, or remove it")
-        check_routes(routes, encoder)
+        check_routes(routes, encoder, INDEXED)
         for name, one in (("id_key", id_key), ("label_key", label_key)):
             parse_key(one, what=name)
         keys = [parse_key(key) for key in index_keys]
@@ -284,6 +285,22 @@ class SeedBank:
         if self.model is not None:
             self.model.check(encoder, self.path)
         self._encoder = encoder
+
+    def query_encoder(self, encoder: Encoder | None) -> Encoder | None:
+        """The encoder for queries: the one given, else the bank's own, loaded when it is first needed.
+
+        Args:
+            encoder: Of the bank's model.
+
+        Raises:
+            BankError: It is not of the bank's model.
+        """
+        if self.model is None:
+            return encoder
+        if encoder is None:
+            return self.encoder
+        self.model.check(encoder, self.path)
+        return encoder
 
     # --- changes ------------------------------------------------------------------------------------------------------
 

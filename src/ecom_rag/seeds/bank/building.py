@@ -237,6 +237,4 @@ def _write(bank: SeedBank, block: list[Record], built: Built, note: Any = None) 
 
 
 def _blocks(items: Iterable[Record]) -> Iterator[list[Record]]:
-    return jobs.blocks_of(
-        records.cleaned(items), max_records=_BLOCK_RECORDS, max_size=_BLOCK_CHARS, size=lambda item: len(item["text"])
-    )
+    return jobs.blocks_of(records.cleaned(items), jobs.Cut(_BLOCK_RECORDS, _BLOCK_CHARS))

@@ -15,7 +15,9 @@ from ecom_rag.files.records import Record
 from ecom_rag.filters.parse import parse
 from ecom_rag.filters.sql import conditions
 from ecom_rag.filters.tree import Filter
-from ecom_rag.retrieval import Index
+from ecom_rag.retrieval import Index, Ranking, routes
+from ecom_rag.retrieval.itself import Rows
+from ecom_rag.retrieval.routes import Queries
 from ecom_rag.seeds.bank.derived import Derived, positions_mask
 from ecom_rag.seeds.bank.documents import CONTENT, record_of
 from ecom_rag.seeds.bank.store import State, Store
@@ -117,6 +119,48 @@ class View:
         if self.live == 0:
             raise BankError(f"{self._name}: holds no seeds; add some with ecom-rag bank add")
         return self._derived.indexes[route]
+
+    def search(
+        self,
+        route: str,
+        queries: Queries,
+        k: int,
+        *,
+        where: Any = None,
+        own: Rows | None = None,
+        weights: Sequence[float] | None = None,
+    ) -> Ranking:
+        """What one route finds.
+
+        Args:
+            route: One that the seeds were built with, or ``hybrid`` where they have its parts.
+            queries: With the outputs that the route searches.
+            k: Results per query.
+            where: A filter over the seeds' metadata, as an expression or in its dict form; by default all seeds.
+            own: For each query the rows that it is itself, and that are left out; by default none.
+            weights: Of dense, sparse and multivector, for ``hybrid``; by default all 1.
+
+        Raises:
+            UsageError: The seeds do not have the route, or not a filter.
+            BankError: The bank is empty or closed, or the view has ended.
+        """
+        indexes = {name: self.index(name) for name in routes.indexes_of([route])}
+        return routes.search(indexes, route, queries, k, allowed=self.rows(where), own=own, weights=weights)
+
+    def rescore(self, route: str, queries: Queries, rows: NDArray[np.int64], k: int) -> Ranking:
+        """The k best of given rows by one route.
+
+        Args:
+            route: One that can score given rows: ``multivector``.
+            queries: With the route's output.
+            rows: ``(queries, n)`` candidates of each query in any order, -1 for none; one may stand there twice.
+            k: Results per query.
+
+        Raises:
+            UsageError: The seeds do not have the route.
+            BankError: The bank is empty or closed, or the view has ended.
+        """
+        return routes.rescore(self.index(route), route, queries, rows, k)
 
     def rows(self, filter: Any) -> NDArray[np.bool_] | None:
         """The mask of the rows whose metadata a filter matches, for ``Index.search(allowed=...)``.

@@ -1,0 +1,249 @@
+"""Score, recall and rerank over files: each is the one file job of ``files.jobs`` around what is done in memory."""
+
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from ecom_rag._version import __version__
+from ecom_rag.arguments import PathLike, path_of
+from ecom_rag.errors import UsageError
+from ecom_rag.files import jobs, records
+from ecom_rag.files.identity import known_id
+from ecom_rag.files.jobs import Cut, Job, Process, Summary
+from ecom_rag.files.progress import Progress, stage
+from ecom_rag.files.records import Record
+from ecom_rag.files.results import check_result
+from ecom_rag.files.values import shown
+from ecom_rag.models.spec import AnyCrossEncoder, AnyEncoder, check_cross_encoder, cross_encoder_of
+from ecom_rag.pipeline.places import Asked, OfBank, OfFile, Place
+from ecom_rag.pipeline.reranking import check_options, rerank
+from ecom_rag.pipeline.search import Pipeline, score_settings
+from ecom_rag.pipeline.settings import Recall
+from ecom_rag.retrieval import hybrid
+from ecom_rag.retrieval.routes import outputs_of
+from ecom_rag.seeds.source import check_routes
+from ecom_rag.text.analysis import Analyzer
+
+_PAIRS = 2048  # pairs of a block that is reranked
+
+
+def score_file(
+    queries: PathLike,
+    output: PathLike,
+    *,
+    seeds: PathLike | None = None,
+    bank: PathLike | None = None,
+    model: AnyEncoder | None = None,
+    mode: str = "dense",
+    weights: Sequence[float] = hybrid.EQUAL,
+    top_k: int = 10,
+    filter: Any = None,
+    exclude_self: bool = False,
+    id_key: str | None = None,
+    resume: bool = False,
+    on_bad_line: str = "fail",
+    progress: Progress | None = None,
+) -> Summary:
+    """Score a file of queries against a file of seeds or a bank: recall by one route of an encoder.
+
+    Args:
+        queries: Path (``str`` or ``Path``), or ``-`` for standard input.
+        output: Path, or ``-`` for standard output; appears under its name only when complete.
+        seeds: Path of seed records; or
+        bank: Folder of a bank.
+        model: The encoder; a bank brings its own.
+        mode: ``dense``, ``sparse``, ``multivector`` or ``hybrid``.
+        weights: Of dense, sparse, multivector, for ``hybrid``.
+        top_k: Seeds per query.
+        filter: Over the seeds' metadata; see ``Recall``.
+        exclude_self: Leave a seed out of the results of the query that it is; see ``Recall``.
+        id_key: Metadata key of the ids of queries and seeds; by default the bank's, or ``id``.
+        resume: Continue an interrupted run.
+        on_bad_line: ``fail`` or ``skip``.
+        progress: See ``Progress``.
+
+    Returns:
+        What was done.
+
+    Raises:
+        EcomRagError: Anything the user can mend; nothing half-written is left under ``output``.
+    """
+    settings = score_settings(mode, weights, top_k=top_k, filter=filter, exclude_self=exclude_self, id_key=id_key)
+    asked = Asked("score", queries, output, settings, seeds, bank, model, None, Analyzer(), on_bad_line)
+    if bank is None and model is None:
+        raise UsageError("the seeds of a file are searched by an encoder; give --model MODEL")
+    return _search(asked, resume=resume, progress=progress)
+
+
+def recall_file(
+    queries: PathLike,
+    output: PathLike,
+    settings: Recall,
+    *,
+    seeds: PathLike | None = None,
+    bank: PathLike | None = None,
+    model: AnyEncoder | None = None,
+    reranker: AnyCrossEncoder | None = None,
+    analyzer: Analyzer | None = None,
+    resume: bool = False,
+    on_bad_line: str = "fail",
+    progress: Progress | None = None,
+) -> Summary:
+    """Search a file of queries against a file of seeds or a bank.
+
+    Args:
+        queries: Path (``str`` or ``Path``), or ``-`` for standard input.
+        output: Path, or ``-`` for standard output; appears under its name only when complete.
+        settings: See ``Recall``.
+        seeds: Path of seed records; or
+        bank: Folder of a bank.
+        model: The encoder, loaded where a route needs it. A bank brings its own; a ``ModelSpec`` says where that lies
+            now, where it was moved, and its runtime, precision, device and batch tokens.
+        reranker: Re-sorts the fused candidates; by default they stay as they are.
+        analyzer: How the texts of ``seeds`` become terms; a bank brings its own.
+        resume: Continue an interrupted run.
+        on_bad_line: ``fail`` or ``skip``.
+        progress: See ``Progress``.
+
+    Returns:
+        What was done.
+
+    Raises:
+        EcomRagError: Anything the user can mend; nothing half-written is left under ``output``.
+    """
+    if not isinstance(settings, Recall):
+        raise UsageError(f"settings is {shown(settings)}; expected Recall(...)")
+    asked = Asked(
+        "recall", queries, output, settings, seeds, bank, model, reranker, analyzer or Analyzer(), on_bad_line
+    )
+    return _search(asked, resume=resume, progress=progress)
+
+
+def rerank_file(
+    results: PathLike,
+    output: PathLike,
+    reranker: AnyCrossEncoder,
+    *,
+    top_k: int | None = None,
+    normalize: bool = False,
+    blend: float = 1.0,
+    resume: bool = False,
+    on_bad_line: str = "fail",
+    progress: Progress | None = None,
+) -> Summary:
+    """Rerank a file of results; see ``rerank`` for what moves where.
+
+    Args:
+        results: Path (``str`` or ``Path``), or ``-`` for standard input, of records with ``topk_sim``, ``topk_seed``,
+            ``topk_metadata``.
+        output: Path, or ``-`` for standard output; appears under its name only when complete.
+        reranker: The cross-encoder, loaded once the cheap checks are passed.
+        top_k: Keep this many per record; by default all.
+        normalize: Sigmoid of the logit.
+        blend: Share of the relevance in the order; see ``rerank``.
+        resume: Continue an interrupted run.
+        on_bad_line: ``fail`` or ``skip``.
+        progress: See ``Progress``; counts pairs.
+
+    Returns:
+        What was done.
+
+    Raises:
+        EcomRagError: Anything the user can mend.
+    """
+    started = time.monotonic()
+    results, output = path_of(results, "results"), path_of(output, "output")
+    check_options(top_k=top_k, normalize=normalize, blend=blend)
+    check_cross_encoder(reranker)
+    jobs.check_files(results, None, output, on_bad_line=on_bad_line, top_k=top_k)
+    cross_encoder = cross_encoder_of(reranker)
+    options: dict[str, Any] = {"top_k": top_k, "normalize": normalize, "blend": blend}
+    step = stage(progress, "reranking", None)
+    job = Job(
+        output,
+        {
+            "command": "rerank",
+            "ecom_rag": __version__,
+            "results": results,
+            "model": [cross_encoder.fingerprint, cross_encoder.settings],
+            **options,
+            "on_bad_line": on_bad_line,
+        },
+        read=lambda report: records.read(results, on_bad_line=on_bad_line, check=check_result, report=report),
+        start=lambda cache: lambda block: rerank(block, cross_encoder, **options, progress=step),
+        cut=Cut(max_size=_PAIRS, size=lambda record: len(record["topk_seed"])),
+    )
+    return jobs.run(job, started=started, resume=resume)
+
+
+def _search(asked: Asked, *, resume: bool, progress: Progress | None) -> Summary:
+    started = time.monotonic()
+    place: Place = (OfFile if asked.bank is None else OfBank)(asked)
+    settings = replace(asked.settings, routes=place.routes).check()
+    settings.check_use(place.routes, reranker=asked.reranker is not None)
+    encoder = place.encoder() if outputs_of(place.routes) else None
+    check_routes(place.routes, encoder)
+    id_key = settings.id_key_of(place.id_key)
+    cross_encoder = None if asked.reranker is None else cross_encoder_of(asked.reranker)
+    fitted = settings.fitted()
+    notes: list[str] = []
+
+    def start(cache: Path | None) -> Process:
+        source = place.source(encoder, cache, progress)
+        pipeline = Pipeline(source, settings, encoder=encoder, cross_encoder=cross_encoder)
+        notes.extend(pipeline.notes)
+        step = stage(progress, f"{asked.command.rstrip('e')}ing", jobs.line_count(str(asked.queries)))
+        return lambda block: pipeline.recall(block, progress=step)
+
+    job = Job(
+        str(asked.output),
+        {
+            "command": asked.command,
+            "ecom_rag": __version__,
+            "queries": asked.queries,
+            "seeds": place.state,
+            **asdict(settings),
+            "fusion": settings.fusion if fitted is None else asdict(fitted),
+            "model": None if encoder is None else [encoder.fingerprint, encoder.settings],
+            "rerank": None if cross_encoder is None else [cross_encoder.fingerprint, cross_encoder.settings],
+            "analyzer": asked.analyzer.fingerprint(),
+            "on_bad_line": asked.on_bad_line,
+        },
+        read=lambda report: records.read(asked.queries, on_bad_line=asked.on_bad_line, report=report),
+        start=start,
+        cut=Cut() if cross_encoder is None else Cut(max_size=Cut().max_size // settings.depth),
+        tally=lambda block, results: _counted(results, id_key),
+        earlier=place.report,
+    )
+    summary = jobs.run(job, started=started, resume=resume)
+    if summary.records and not summary.counts["found"] and not notes:
+        notes.append(f"none of {summary.records} records found a seed; look at the texts and the routes")
+    summary.seeds = place.count
+    summary.notes = notes + summary.notes + place.notes() + list(_own_notes(summary))
+    return summary
+
+
+def _counted(results: Sequence[Record], id_key: str) -> Mapping[str, int]:
+    """Results with a seed; those that have a seed of their own id; of these, where the seed's text is another one."""
+    counts: Counter[str] = Counter()
+    for result in results:
+        counts["found"] += bool(result["topk_seed"])
+        name = known_id(result["metadata"], id_key)
+        found = zip(result["topk_seed"], result["topk_metadata"], strict=True)
+        texts = [text for text, metadata in found if name is not None and known_id(metadata, id_key) == name]
+        counts["own"] += bool(texts)
+        counts["own, other text"] += bool(texts) and result["text"] not in texts
+    return counts
+
+
+def _own_notes(summary: Summary) -> Iterator[str]:
+    """A note where queries stand among their own results."""
+    own, other = summary.counts["own"], summary.counts["own, other text"]
+    if own:
+        note = f"{own} of {summary.records} queries have themselves (a seed of their own id) among their results"
+        if other:
+            note += f", {other} of them with another text: are the ids of queries and seeds one numbering?"
+        yield f"{note}; --exclude-self leaves them out"

@@ -1,0 +1,222 @@
+"""Multi-route recall in memory: routes -> fusion -> optional reranking, over seeds of any kind."""
+
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from ecom_rag import arguments
+from ecom_rag.errors import UsageError
+from ecom_rag.files import records
+from ecom_rag.files.records import Record
+from ecom_rag.files.results import results_of
+from ecom_rag.files.values import type_name
+from ecom_rag.models import CrossEncoder, Embeddings, Encoder
+from ecom_rag.models.embeddings import OUTPUTS
+from ecom_rag.pipeline.reranking import rerank_rows
+from ecom_rag.pipeline.settings import Recall
+from ecom_rag.retrieval import Ranking, hybrid, routes
+from ecom_rag.retrieval.itself import Rows
+from ecom_rag.retrieval.routes import Queries
+from ecom_rag.seeds.memory import Seeds
+from ecom_rag.seeds.source import SeedSource, SeedView, check_built, check_routes
+
+logger = logging.getLogger(__name__)
+
+MODES = (*OUTPUTS, "hybrid")
+
+
+class Pipeline:
+    """Routes, fusion and reranker over seeds, ready for queries.
+
+    Args:
+        seeds: ``Seeds`` in memory, or an open ``SeedBank``.
+        settings: See ``Recall``; by default all routes of the seeds.
+        encoder: For routes over embeddings; by default that of the seeds.
+        cross_encoder: Re-sorts the fused candidates.
+
+    Raises:
+        UsageError: Settings that make no sense, or a route that the seeds do not have.
+        BankError: The encoder is not of the seeds' model.
+
+    Attributes:
+        notes: What is wrong with the filter, one line each: no seed meets it, or no seed has one of its keys. Each is
+            logged as a warning too.
+    """
+
+    def __init__(
+        self,
+        seeds: SeedSource,
+        settings: Recall | None = None,
+        *,
+        encoder: Encoder | None = None,
+        cross_encoder: CrossEncoder | None = None,
+    ) -> None:
+        if not isinstance(seeds, SeedSource):
+            raise UsageError(f"seeds is of type {type_name(seeds)}; expected Seeds(records, ...) or an open SeedBank")
+        if not isinstance(settings, Recall | None):
+            raise UsageError(f"settings is of type {type_name(settings)}; expected Recall(...)")
+        arguments.model(encoder, "encoder", "check_outputs", "Encoder", optional=True)
+        arguments.model(cross_encoder, "cross_encoder", "score", "CrossEncoder", optional=True)
+        self.settings = (settings or Recall()).check()
+        self.routes = self.settings.routes or tuple(seeds.routes)
+        self.settings.check_use(self.routes, reranker=cross_encoder is not None)
+        check_built(self.routes, seeds.routes)
+        needed = routes.outputs_of(self.routes)
+        self._encoder = seeds.query_encoder(encoder) if needed else encoder
+        self.outputs = check_routes(self.routes, self._encoder)
+        self.notes = seeds.filter_notes(self.settings.filter)
+        for note in self.notes:
+            logger.warning(note)
+        self.id_key = self.settings.id_key_of(seeds.id_key)
+        self._seeds = seeds
+        self._cross_encoder = cross_encoder
+        self._fitted = self.settings.fitted()
+        if self._fitted is not None:
+            self._fitted.check_routes(self.routes)
+
+    def __repr__(self) -> str:
+        reranked = "" if self._cross_encoder is None else f", reranked by {self._cross_encoder!r}"
+        return f"Pipeline({'+'.join(self.routes)} over {self._seeds!r}, top_k={self.settings.top_k}{reranked})"
+
+    def recall(self, queries: Iterable[Record], *, progress: Callable[[int], None] | None = None) -> list[Record]:
+        """The best seeds of each query.
+
+        Args:
+            queries: Any iterable of records; ``metadata`` may be left out.
+            progress: Called with the number of queries encoded, or where nothing is encoded with those done.
+
+        Returns:
+            The queries with ``topk_sim`` (descending), ``topk_seed``, ``topk_metadata``, and where more than one score
+            took part ``topk_evidence``: each route's own score and rank. They share nothing with ``queries`` and the
+            seeds. Of no queries an empty list.
+
+        Raises:
+            RecordError: Something that is no record, or holds what JSON cannot hold; says which and why.
+            BankError: The bank is closed or empty.
+        """
+        queries = list(records.cleaned(queries, "query"))
+        if not queries:
+            return []
+        asked = self._asked([query["text"] for query in queries], progress)
+        with self._seeds.view() as view:
+            own = view.own_rows(queries, self.id_key) if self.settings.exclude_self else None
+            keep = self.settings.top_k if self._cross_encoder is None else self.settings.depth
+            ranking = self.settings.fuse(self.search(view, asked, own=own), keep, self._fitted)
+            rows = np.unique(ranking.rows[ranking.rows >= 0]).tolist()
+            seeds = dict(zip(rows, view.records(rows), strict=True))
+        if self._cross_encoder is not None:
+            texts = {row: seed["text"] for row, seed in seeds.items()}
+            ranking = rerank_rows(
+                ranking,
+                asked.texts,
+                texts,
+                self._cross_encoder,
+                k=self.settings.top_k,
+                normalize=self.settings.normalize,
+                blend=self.settings.blend,
+            )
+        return results_of(queries, ranking, seeds)
+
+    def search(self, view: SeedView, queries: Queries, *, own: Rows | None = None) -> dict[str, Ranking]:
+        """What each route finds by itself, to the depth of the settings.
+
+        Args:
+            view: One state of the seeds.
+            queries: With the embeddings that ``outputs`` names.
+            own: For each query the rows that it is itself, and that are left out.
+
+        Returns:
+            By route ``(queries, k)`` rows and scores, best first.
+
+        Raises:
+            BankError: The bank is closed or empty.
+        """
+        alone = len(self.routes) == 1 and self._cross_encoder is None
+        depth = self.settings.top_k if alone else max(self.settings.depth, self.settings.top_k)
+        late = "multivector" in self.routes and len(self.routes) > 1 and not self.settings.exact_multivector
+        found = {
+            route: view.search(
+                route,
+                queries,
+                depth,
+                where=self.settings.filter,
+                own=own,
+                weights=self.settings.hybrid_weights if route == "hybrid" else None,
+            )
+            for route in self.routes
+            if not (late and route == "multivector")
+        }
+        if late:
+            offered = np.concatenate([ranking.rows for ranking in found.values()], axis=1)
+            found["multivector"] = view.rescore("multivector", queries, offered, depth)
+        return {route: found[route] for route in self.routes}
+
+    def _asked(self, texts: Sequence[str], progress: Callable[[int], None] | None) -> Queries:
+        """Texts in the forms that the routes search by; one pass of the encoder for all of them."""
+        if self.outputs:
+            assert self._encoder is not None
+            found = self._encoder.encode(texts, side="query", outputs=self.outputs, progress=progress)
+            return Queries(texts, found)
+        if progress is not None:
+            progress(len(texts))
+        return Queries(texts, Embeddings())
+
+
+def score(
+    queries: Iterable[Record],
+    seeds: Iterable[Record],
+    encoder: Encoder,
+    *,
+    mode: str = "dense",
+    weights: Sequence[float] = hybrid.EQUAL,
+    top_k: int = 10,
+    exclude_self: bool = False,
+    id_key: str = "id",
+) -> list[Record]:
+    """Score records in memory: multi-route recall with one route; see ``Pipeline`` for several calls.
+
+    Args:
+        queries: Any iterable of records ``{"text": str, "metadata": dict}``; ``metadata`` may be left out.
+        seeds: The records that are searched, at least one.
+        encoder: The embedding model.
+        mode: ``dense``, ``sparse``, ``multivector`` or ``hybrid``.
+        weights: Three numbers of at least 0, of dense, sparse and multivector, for ``hybrid``.
+        top_k: Seeds per query, at least 1.
+        exclude_self: Leave a seed out of the results of the query that it is, see ``Recall``.
+        id_key: Metadata key of the ids of queries and seeds.
+
+    Returns:
+        The queries in order, each with ``topk_sim`` (descending; cosine in -1..1 for ``dense``, higher is more
+        similar), ``topk_seed`` and ``topk_metadata``, and under ``hybrid`` also ``topk_evidence``. They share nothing
+        with ``queries`` and ``seeds``. Of no queries an empty list.
+
+    Raises:
+        UsageError: No seeds, or an argument of the wrong kind.
+        RecordError: Something that is no record, or holds what JSON cannot hold; says which and why.
+        ModelError: The checkpoint cannot give what the mode needs.
+    """
+    arguments.model(encoder, "encoder", "check_outputs", "Encoder")
+    settings = score_settings(mode, weights, top_k=top_k, exclude_self=exclude_self, id_key=id_key)
+    return Pipeline(Seeds(seeds, routes=(mode,), encoder=encoder), settings).recall(queries)
+
+
+def score_settings(
+    mode: str, weights: Sequence[float], *, top_k: int, filter: Any = None, exclude_self: bool, id_key: str | None
+) -> Recall:
+    """Scoring as what it is: recall by one route; see ``score``.
+
+    Raises:
+        UsageError: An argument of the wrong kind.
+    """
+    arguments.one_of(mode, "mode", MODES)
+    weights = tuple(hybrid.weights_of(weights).values())
+    return Recall(
+        routes=(mode,),
+        hybrid_weights=weights if mode == "hybrid" else hybrid.EQUAL,
+        top_k=arguments.whole(top_k, "top_k"),
+        filter=filter,
+        exclude_self=exclude_self,
+        id_key=id_key,
+    ).check()

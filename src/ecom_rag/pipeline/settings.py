@@ -1,0 +1,250 @@
+"""What multi-route recall is asked to do: the settings, and their TOML file."""
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from difflib import get_close_matches
+from typing import Any
+
+from ecom_rag import arguments
+from ecom_rag.arguments import PathLike, flag, names_of, path_of, whole
+from ecom_rag.errors import UsageError
+from ecom_rag.files import readers
+from ecom_rag.files.keys import parse_key
+from ecom_rag.files.values import shown
+from ecom_rag.filters.parse import parse
+from ecom_rag.idle import Needs, refuse_idle
+from ecom_rag.retrieval import hybrid
+from ecom_rag.retrieval.fusion import METHODS, RRF_CONSTANT, check_constant, fuse
+from ecom_rag.retrieval.learned_fusion import LearnedFusion, load_fusion
+from ecom_rag.retrieval.ranking import Ranking
+from ecom_rag.retrieval.routes import ROUTES, check_routes, default_weights
+from ecom_rag.retrieval.weights import check_weights
+
+FUSIONS = (*METHODS, "weighted")  # weighted: the usual name of the weighted sum, over min-max scores
+
+
+@dataclass(frozen=True, slots=True)
+class Recall:
+    """What multi-route recall does; the keys of its TOML file are these names.
+
+    Args:
+        routes: Of ``retrieval.routes.ROUTES``; none for all that the bank has, or ``bm25`` and ``dense`` over a file.
+        fusion: ``rrf``, ``weighted`` (that is ``minmax``), ``minmax``, ``zscore``, ``dbsf``, or the path of a fusion
+            fitted by ``ecom-rag evaluate --fit-fusion`` (.json; ``str`` or ``Path``).
+        weights: Of routes, in fusion; by default 1, and 0.3 for ``variant``.
+        hybrid_weights: Of dense, sparse and multivector, within the route ``hybrid``.
+        rrf_constant: Of ``rrf``.
+        depth: Candidates kept of each route, and of the fusion where a reranker follows.
+        top_k: Results per query, at most ``depth``.
+        filter: Over the seeds' metadata, e.g. ``label = "fraud" and price < 100``, or its dict form.
+        exact_multivector: Score every seed by MaxSim, instead of the other routes' candidates.
+        normalize: Relevance of the reranker in 0..1.
+        blend: Its share in the order, 0..1; see ``rerank``.
+        exclude_self: Leave a seed out of the results of the query that it is: one of the query's id, or where one of
+            them has no id, of its very text. The next best take its place, and no rank counts it.
+        id_key: Metadata key of the ids of queries and seeds; by default the bank's, or ``id``.
+
+    Raises:
+        UsageError: Routes that are a single text, or a fusion that is no name and no path; ``check`` finds the rest.
+    """
+
+    routes: tuple[str, ...] = ()
+    fusion: str | os.PathLike[str] = "weighted"
+    weights: Mapping[str, float] | None = None
+    hybrid_weights: tuple[float, ...] = hybrid.EQUAL
+    rrf_constant: float = RRF_CONSTANT
+    depth: int = 100
+    top_k: int = 10
+    filter: Any = None
+    exact_multivector: bool = False
+    normalize: bool = False
+    blend: float = 1.0
+    exclude_self: bool = False
+    id_key: str | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "routes", names_of(self.routes, "routes"))
+        object.__setattr__(self, "fusion", path_of(self.fusion, "fusion"))
+        weights = arguments.listed(self.hybrid_weights, "hybrid_weights", "three numbers")
+        object.__setattr__(self, "hybrid_weights", tuple(weights))
+
+    def check(self) -> "Recall":
+        """The same, if it makes sense.
+
+        Raises:
+            UsageError: It does not.
+        """
+        whole(self.top_k, "top-k")
+        whole(self.depth, "depth")
+        arguments.number(self.blend, "blend", low=0, high=1, expected="0 to 1, the reranker's share")
+        for name in ("exact_multivector", "normalize", "exclude_self"):
+            flag(getattr(self, name), name)
+        if self.filter is not None:
+            parse(self.filter)
+        if self.id_key is not None:
+            parse_key(self.id_key, what="id_key")
+        if self.routes:
+            check_routes(self.routes)
+        check_constant(self.rrf_constant)
+        hybrid.weights_of(self.hybrid_weights)
+        self._check_fusion()
+        self._check_depth(len(self.routes) > 1)
+        return self
+
+    def _check_fusion(self) -> None:
+        if self.weights is not None and not isinstance(self.weights, Mapping):
+            raise UsageError(f"weights is {shown(self.weights)}; expected a dict of routes and numbers")
+        if self.fusion not in FUSIONS and not str(self.fusion).endswith(".json"):
+            raise UsageError(f"fusion {self.fusion!r} is unknown; expected {', '.join(FUSIONS)} or a fitted .json file")
+        fitted = self.fitted()
+        if fitted is not None:
+            if self.weights:
+                raise UsageError(f"weights are given beside {self.fusion}, which has its own; leave them out")
+            if self.routes:
+                fitted.check_routes(self.routes)
+        named = self.routes or tuple(ROUTES)
+        if unknown := set(self.weights or ()) - set(named):
+            raise UsageError(
+                f"weights for {', '.join(sorted(unknown))}, which is none of the routes {', '.join(named)}"
+            )
+        if self.weights is not None:
+            self.weights_of(named)
+
+    def _check_depth(self, counts: bool) -> None:
+        if counts and self.depth < self.top_k:
+            raise UsageError(f"depth {self.depth} is less than top-k {self.top_k}; keep at least as many candidates")
+
+    def id_key_of(self, kept: str | None) -> str:
+        """The key of ids.
+
+        Args:
+            kept: The key that the seeds are kept by, if there is one.
+
+        Raises:
+            UsageError: Another one is asked for.
+        """
+        if kept is not None and self.id_key not in (None, kept):
+            raise UsageError(
+                f"the id key is {self.id_key!r}, but the bank keeps its documents by {kept!r}; leave it out"
+            )
+        return kept or self.id_key or "id"
+
+    def weights_of(self, routes: Iterable[str]) -> dict[str, float]:
+        """The weight of each route, given or by default.
+
+        Args:
+            routes: Names of the routes that are fused.
+
+        Raises:
+            UsageError: No weighted mean can be formed with them.
+        """
+        given = default_weights(routes) | dict(self.weights or {})
+        return check_weights(given, of="fusion weights")
+
+    def fitted(self) -> LearnedFusion | None:
+        """The fusion of a file, where it is one."""
+        return load_fusion(str(self.fusion)) if str(self.fusion).endswith(".json") else None
+
+    def fuse(self, found: Mapping[str, Ranking], k: int, fitted: LearnedFusion | None) -> Ranking:
+        """The k best of what the routes found.
+
+        Args:
+            found: By route.
+            k: Results per query.
+            fitted: What ``fitted`` gives.
+
+        Raises:
+            UsageError: Other routes than the fusion was fitted for.
+        """
+        if len(found) == 1:
+            [ranking] = found.values()
+            return ranking.first(k)
+        if fitted is not None:
+            return fitted.fuse(found, k=k)
+        method = "minmax" if self.fusion == "weighted" else str(self.fusion)
+        return fuse(found, k=k, method=method, weights=self.weights_of(found), rrf_constant=self.rrf_constant)
+
+    def routes_of_file(self, *, encoder: bool) -> tuple[str, ...]:
+        """The routes over seeds that are no bank.
+
+        Args:
+            encoder: Whether there is one.
+        """
+        return self.routes or (("bm25", "dense") if encoder else ("bm25",))
+
+    def check_use(self, routes: Sequence[str], *, reranker: bool) -> None:
+        """Whether all of it can be used.
+
+        Args:
+            routes: The routes that are searched.
+            reranker: Whether there is one.
+
+        Raises:
+            UsageError: Fewer candidates than results, or something that only a reranker heeds where there is none.
+        """
+        defaults = {"blend": 1, "normalize": False, "hybrid_weights": hybrid.EQUAL}
+        given = [name for name, default in defaults.items() if getattr(self, name) != default]
+        refuse_idle(given, {"rerank": reranker or None, "routes": routes, "routes_shown": ",".join(routes)}, _IDLE)
+        self._check_depth(reranker or len(routes) > 1)  # a route alone is searched to the results asked for
+
+
+_RERANKER = Needs(lambda values: values["rerank"] is not None, "without a reranker", "name one with --rerank")
+_HYBRID = Needs(lambda values: "hybrid" in values["routes"], "with the routes {routes_shown}", "search by hybrid")
+_IDLE = {"blend": (_RERANKER,), "normalize": (_RERANKER,), "hybrid_weights": (_HYBRID,)}
+
+_MODELS = ("model", "rerank")
+_KINDS: Mapping[str, tuple[type, ...]] = {
+    "routes": (list,),
+    "fusion": (str,),
+    "weights": (dict,),
+    "hybrid_weights": (list,),
+    "rrf_constant": (int, float),
+    "depth": (int,),
+    "top_k": (int,),
+    "filter": (str, dict),
+    "exact_multivector": (bool,),
+    "normalize": (bool,),
+    "blend": (int, float),
+    "exclude_self": (bool,),
+    "id_key": (str,),
+    "model": (str,),
+    "rerank": (str,),
+}
+assert set(_KINDS) == {field.name for field in fields(Recall)} | set(_MODELS)
+
+
+def read_settings(path: PathLike | None, options: Mapping[str, Any]) -> tuple[Recall, dict[str, str]]:
+    """Settings of a TOML file, with those of ``options`` that are not ``None`` on top.
+
+    Args:
+        path: Of the file; ``None`` for none. Its keys are those of ``Recall``, ``model`` and ``rerank``.
+        options: By the same names.
+
+    Returns:
+        The settings, and ``model`` and ``rerank`` where they are given.
+
+    Raises:
+        UsageError: No such file, no TOML, an unknown key, or a value of the wrong kind.
+    """
+    found: dict[str, Any] = {} if path is None else read_toml(path_of(path, "path"))
+    found.update({key: value for key, value in options.items() if value is not None})
+    models = {key: str(found.pop(key)) for key in _MODELS if key in found}
+    if unknown := set(found) - {field.name for field in fields(Recall)}:
+        raise UsageError(f"the settings {', '.join(map(str, unknown))} are unknown; expected those of Recall")
+    return replace(Recall(), **found).check(), models
+
+
+def read_toml(path: str) -> dict[str, Any]:
+    """The settings of a TOML file, each of the right kind; raises as ``read_settings``."""
+    found = readers.read_toml(path, remedy="check the path of --config, and see docs/recall.md for an example")
+    for key, value in found.items():
+        if key not in _KINDS:
+            near = get_close_matches(key, _KINDS, 1)
+            hint = f"did you mean {near[0]}?" if near else f"expected some of {', '.join(_KINDS)}"
+            raise UsageError(f"{path}: key {key!r} is unknown; {hint}")
+        if not isinstance(value, _KINDS[key]) or (isinstance(value, bool) and bool not in _KINDS[key]):
+            raise UsageError(
+                f"{path}: {key} is {value!r}; expected {' or '.join(kind.__name__ for kind in _KINDS[key])}"
+            )
+    return found

@@ -21,7 +21,7 @@ def main() -> None:
     from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
 
     from ecom_rag import Encoder
-    from ecom_rag.models.cpu import prefers_bf16
+    from ecom_rag.models.runtimes.cpu import prefers_bf16
 
     names = [name for name in ("fp32", "bf16", "int8") if name not in options.without]
     auto = "bf16" if prefers_bf16() and "bf16" in names else "fp32"

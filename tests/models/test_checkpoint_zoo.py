@@ -16,8 +16,10 @@ import pytest
 
 import ecom_rag
 from ecom_rag.errors import ModelError
-from ecom_rag.models import CrossEncoder, Encoder, contents
-from ecom_rag.models.checkpoint import fingerprint, locate
+from ecom_rag.models import CrossEncoder, Encoder
+from ecom_rag.models.checkpoints import contents
+from ecom_rag.models.checkpoints.fingerprint import fingerprint
+from ecom_rag.models.checkpoints.locate import locate
 from helpers import zoo
 
 QUERIES = zoo.TEXTS[:3]
@@ -243,7 +245,7 @@ def test_a_pooling_without_the_prompt_is_used_without_prompts(make):
 def test_refused_before_anything_large_is_imported(make, name):
     folder = make(REFUSED[name][0])
     code = (
-        "import sys, time\nfrom ecom_rag.models.checkpoint import locate\nstart = time.monotonic()\n"
+        "import sys, time\nfrom ecom_rag.models.checkpoints.locate import locate\nstart = time.monotonic()\n"
         f"try: locate({str(folder)!r})\nexcept Exception as error: print(type(error).__name__)\n"
         "print(time.monotonic() - start < 1, {'torch', 'transformers', 'sentence_transformers'} & set(sys.modules))"
     )
@@ -306,7 +308,7 @@ def _calls():
 
 
 def test_every_load_says_that_no_code_and_no_pickle_runs():
-    from ecom_rag.models.networks import LOCAL
+    from ecom_rag.models.networks.loading import LOCAL
 
     assert LOCAL == {"trust_remote_code": False, "weights_only": True, "local_files_only": True}
     ours_too = (

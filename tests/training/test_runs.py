@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from ecom_rag import Encoder
 from ecom_rag.errors import EcomRagError, ModelError, RecordError, ResumeError, UsageError
-from ecom_rag.models.tokens import Tokenizer
+from ecom_rag.models.checkpoints.tokens import Tokenizer
 from ecom_rag.training import checkpoints, runs
 from ecom_rag.training.averaging import best_average
 from ecom_rag.training.callbacks import patience_spent

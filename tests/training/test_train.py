@@ -197,7 +197,7 @@ def test_a_rerankers_positives_are_no_negatives(bert_reranker, tmp_path):
 
 def test_pairs_are_cut_as_at_inference(bert_reranker):
     """The inputs that are trained on are those that CrossEncoder scores."""
-    from ecom_rag.models.tokens import Tokenizer
+    from ecom_rag.models.checkpoints.tokens import Tokenizer
     from ecom_rag.training.collate import pair_inputs
 
     queries = ["quick brown fox " * 12, "wallet", "a", ""]
@@ -227,7 +227,7 @@ def test_lora_is_merged_into_the_folder(mean_folder, tmp_path):
 
 @pytest.mark.parametrize("task", ["embedder", "reranker"])
 def test_gradient_caching_gives_the_same_gradients(mean_folder, bert_reranker, tmp_path, task):
-    from ecom_rag.models.tokens import Tokenizer
+    from ecom_rag.models.checkpoints.tokens import Tokenizer
     from ecom_rag.training import checkpoints
     from ecom_rag.training.collate import GroupCollator
     from ecom_rag.training.data import read_data
@@ -390,7 +390,7 @@ def test_broken_json_and_missing_files(tmp_path):
 
 @pytest.mark.parametrize("task", ["embedder", "reranker"])
 def test_parts_of_like_length_give_what_the_whole_batch_gives(mean_folder, bert_reranker, tmp_path, monkeypatch, task):
-    from ecom_rag.models.tokens import Tokenizer
+    from ecom_rag.models.checkpoints.tokens import Tokenizer
     from ecom_rag.training import checkpoints, modules
     from ecom_rag.training.collate import pair_inputs, single_inputs
 

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from ecom_rag.errors import UsageError
 from ecom_rag.mining.triples import Example
 from ecom_rag.models import CrossEncoder, Encoder
-from ecom_rag.models.checkpoint import locate, read_json
+from ecom_rag.models.checkpoints.folder import read_json
+from ecom_rag.models.checkpoints.locate import locate
 
 _INFO_NCE_TEMPERATURE = 0.05
 

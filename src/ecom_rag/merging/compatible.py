@@ -14,9 +14,11 @@ from typing import Any
 
 from ecom_rag.errors import ModelError
 from ecom_rag.merging.files import NETWORK, Part
-from ecom_rag.models.checkpoint import describe, hub_name, own_length, read_json
-from ecom_rag.models.families import family_of
-from ecom_rag.models.tokens import Tokenizer
+from ecom_rag.models.checkpoints.checkpoint import describe, own_length
+from ecom_rag.models.checkpoints.families import family_of
+from ecom_rag.models.checkpoints.folder import read_json
+from ecom_rag.models.checkpoints.locate import hub_name
+from ecom_rag.models.checkpoints.tokens import Tokenizer
 
 _PROBES = (
     "Genuine LEATHER wallet №5, 50%OFF!",

@@ -18,8 +18,8 @@ from torch import Tensor
 
 from ecom_rag.errors import ModelError
 from ecom_rag.files import disk
-from ecom_rag.models.checkpoint import read_json
-from ecom_rag.models.weights import plain_name, read_tensors
+from ecom_rag.models.checkpoints.folder import read_json
+from ecom_rag.models.checkpoints.weights import plain_name, read_tensors
 
 NETWORK = "model.safetensors"
 HEADS = ("colbert_linear.pt", "sparse_linear.pt")

@@ -17,7 +17,8 @@ from ecom_rag.files.values import type_name
 from ecom_rag.merging import files
 from ecom_rag.merging.compatible import Opened, check_alike, is_shared
 from ecom_rag.merging.methods import WITH_BASE, Mix, apply, check_mix
-from ecom_rag.models.checkpoint import fingerprint, locate
+from ecom_rag.models.checkpoints.fingerprint import fingerprint
+from ecom_rag.models.checkpoints.locate import locate
 
 _LAYER = re.compile(r"(?:^|\.)(?:layer|layers|h|block)\.(\d+)\.")
 

@@ -25,7 +25,7 @@ from ecom_rag.merging.models import Models
 from ecom_rag.merging.optimise import DIGITS, Key, Point, compass_search, line_search
 from ecom_rag.merging.validation import Judged, ValidationSet, measure
 from ecom_rag.models import CrossEncoder, Encoder
-from ecom_rag.models.checkpoint import fingerprint
+from ecom_rag.models.checkpoints.fingerprint import fingerprint
 
 logger = logging.getLogger(__name__)
 _LARGEST_SCALE = 1.5

@@ -9,12 +9,15 @@ from numpy.typing import NDArray
 
 from ecom_rag.arguments import PathLike, flag, pairs_of, path_of, text_of, whole, whole_or_none
 from ecom_rag.errors import EmbeddingError, ModelError
-from ecom_rag.models import runtimes
-from ecom_rag.models.batching import batches
-from ecom_rag.models.checkpoint import check_no_prompt, fingerprint, locate, position_limit
+from ecom_rag.models.checkpoints.checkpoint import check_no_prompt, position_limit
+from ecom_rag.models.checkpoints.fingerprint import fingerprint
+from ecom_rag.models.checkpoints.folder import read_config
+from ecom_rag.models.checkpoints.locate import locate
+from ecom_rag.models.checkpoints.tokens import Tokenizer
 from ecom_rag.models.embeddings import Ragged
-from ecom_rag.models.folder import read_config
-from ecom_rag.models.tokens import Tokenizer
+from ecom_rag.models.runtimes import loading
+from ecom_rag.models.runtimes.batching import batches
+from ecom_rag.models.runtimes.placement import Placement, choose
 
 
 class CrossEncoder:
@@ -30,8 +33,8 @@ class CrossEncoder:
         self,
         folder: Path,
         tokenizer: Tokenizer,
-        runtime: runtimes.Runtime,
-        placement: runtimes.Placement,
+        runtime: loading.Runtime,
+        placement: Placement,
         *,
         fingerprint: str,
         batch_tokens: int,
@@ -88,22 +91,22 @@ class CrossEncoder:
             raise ModelError(
                 f"{model}: max length {max_length} is outside what this checkpoint can read; expected 32 to {limit}"
             )
-        placement = runtimes.choose(runtime, precision, device, config)
+        placement = choose(runtime, precision, device, config)
         tokenizer = Tokenizer(folder)
         print_of_files = fingerprint(folder)
 
         def build() -> Any:
-            from ecom_rag.models import networks
+            from ecom_rag.models.networks import modules
 
             types = tokenizer.uses_token_types
             if placement.fused:
-                return networks.FusedCrossEncoderNetwork(folder, uses_token_types=types, precision=placement.precision)
-            return networks.CrossEncoderNetwork(folder, uses_token_types=types)
+                return modules.FusedCrossEncoderNetwork(folder, uses_token_types=types, precision=placement.precision)
+            return modules.CrossEncoderNetwork(folder, uses_token_types=types)
 
         return cls(
             folder,
             tokenizer,
-            runtimes.load(build, placement, f"{print_of_files}-cross"),
+            loading.load(build, placement, f"{print_of_files}-cross"),
             placement,
             fingerprint=print_of_files,
             batch_tokens=batch_tokens or placement.batch_tokens,

@@ -19,12 +19,15 @@ from ecom_rag.arguments import (
     whole_or_none,
 )
 from ecom_rag.errors import EmbeddingError, ModelError, UsageError
-from ecom_rag.models import runtimes
-from ecom_rag.models.batching import Batch, batches
-from ecom_rag.models.checkpoint import Checkpoint, encoder_checkpoint, fingerprint, hub_name, locate
+from ecom_rag.models.checkpoints.checkpoint import Checkpoint, encoder_checkpoint
+from ecom_rag.models.checkpoints.fingerprint import fingerprint
+from ecom_rag.models.checkpoints.folder import read_config
+from ecom_rag.models.checkpoints.locate import hub_name, locate
+from ecom_rag.models.checkpoints.tokens import Layout, Tokenizer
 from ecom_rag.models.embeddings import OUTPUTS, Embeddings, Ragged
-from ecom_rag.models.folder import read_config
-from ecom_rag.models.tokens import Layout, Tokenizer
+from ecom_rag.models.runtimes import loading
+from ecom_rag.models.runtimes.batching import Batch, batches
+from ecom_rag.models.runtimes.placement import Placement, choose
 
 logger = logging.getLogger(__name__)
 
@@ -45,8 +48,8 @@ class Encoder:
         self,
         checkpoint: Checkpoint,
         tokenizer: Tokenizer,
-        runtime: runtimes.Runtime,
-        placement: runtimes.Placement,
+        runtime: loading.Runtime,
+        placement: Placement,
         *,
         fingerprint: str,
         batch_tokens: int,
@@ -115,16 +118,16 @@ class Encoder:
             raise UsageError(
                 f"truncate_dim is {truncate_dim}; expected 1 to {checkpoint.dimension}, as many as {model} has"
             )
-        placement = runtimes.choose(runtime, precision, device, read_config(folder))
+        placement = choose(runtime, precision, device, read_config(folder))
         print_of_files = fingerprint(folder)
 
         def build() -> Any:
-            from ecom_rag.models.networks import EncoderNetwork
+            from ecom_rag.models.networks.modules import EncoderNetwork
 
             return EncoderNetwork(checkpoint, fused=placement.precision if placement.fused else None)
 
         tokenizer = Tokenizer(folder)
-        loaded = runtimes.load(build, placement, f"{print_of_files}-encoder-{checkpoint.pooling}")
+        loaded = loading.load(build, placement, f"{print_of_files}-encoder-{checkpoint.pooling}")
         dimension = f"-{truncate_dim}" if truncate_dim else ""
         return cls(
             checkpoint,

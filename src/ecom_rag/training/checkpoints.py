@@ -11,17 +11,16 @@ from typing import Any
 import torch
 
 from ecom_rag.errors import ModelError, UsageError
-from ecom_rag.models.checkpoint import (
+from ecom_rag.models.checkpoints.checkpoint import (
     Checkpoint,
     check_no_prompt,
     encoder_checkpoint,
-    hub_name,
-    locate,
     own_length,
     position_limit,
 )
-from ecom_rag.models.folder import network_folder, read_config, sentence_settings
-from ecom_rag.models.networks import LOCAL, loading
+from ecom_rag.models.checkpoints.folder import network_folder, read_config, sentence_settings
+from ecom_rag.models.checkpoints.locate import hub_name, locate
+from ecom_rag.models.networks.loading import LOCAL, loading
 from ecom_rag.training.recipe import Recipe
 
 logger = logging.getLogger(__name__)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ecom_rag.mining.triples import KnownPositives
-from ecom_rag.models.tokens import Tokenizer
+from ecom_rag.models.checkpoints.tokens import Tokenizer
 from ecom_rag.training.batches import Batches
 from ecom_rag.training.data import Group, Groups, Labelled
 from ecom_rag.training.losses.distributed import rank

@@ -22,9 +22,11 @@ import torch
 
 from ecom_rag.errors import UsageError
 from ecom_rag.files import workfolders
-from ecom_rag.models import cpu
-from ecom_rag.models.checkpoint import Checkpoint, fingerprint, locate
-from ecom_rag.models.tokens import Tokenizer
+from ecom_rag.models.checkpoints.checkpoint import Checkpoint
+from ecom_rag.models.checkpoints.fingerprint import fingerprint
+from ecom_rag.models.checkpoints.locate import locate
+from ecom_rag.models.checkpoints.tokens import Tokenizer
+from ecom_rag.models.runtimes import cpu
 from ecom_rag.text.near_duplicates import near_duplicates
 from ecom_rag.training import checkpoints, health, report
 from ecom_rag.training.averaging import best_average

@@ -8,6 +8,8 @@ from numpy.typing import NDArray
 
 from ecom_rag.models.embeddings import Ragged
 
+Outputs = tuple[NDArray[np.float32], ...]  # what a network gives of a batch
+
 
 @dataclass(frozen=True, slots=True)
 class Batch:
@@ -24,6 +26,12 @@ class Batch:
     input_ids: NDArray[np.int64]
     attention_mask: NDArray[np.int64]
     token_type_ids: NDArray[np.int64] | None = None
+
+    @property
+    def inputs(self) -> tuple[NDArray[np.int64], ...]:
+        """What a network takes, in the order of its arguments."""
+        both = (self.input_ids, self.attention_mask)
+        return both if self.token_type_ids is None else (*both, self.token_type_ids)
 
     def halves(self) -> tuple["Batch", "Batch"]:
         """The batch in two, for when it does not fit a device."""

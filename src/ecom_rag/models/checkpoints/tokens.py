@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from ecom_rag.errors import ModelError
 from ecom_rag.files import cache
+from ecom_rag.models.checkpoints.folder import network_folder, read_config, sentence_settings
 from ecom_rag.models.embeddings import Ragged
-from ecom_rag.models.folder import network_folder, read_config, sentence_settings
 
 logger = logging.getLogger(__name__)
 

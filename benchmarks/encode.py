@@ -43,7 +43,7 @@ def main() -> None:
         sentence = SentenceTransformer(modules=modules, device="cpu")
         for name in TEXT_SETS:
             candidates = texts(options.data, name, 20_000)
-            lengths = ours[auto]._tokenizer.ids(candidates[:300], 510).lengths + 2
+            lengths = ours[auto].prepare(candidates[:300]).tokens
             count = int(TOKENS[shape] / lengths.mean())
             sample = candidates[: max(6, count)]
 

@@ -114,7 +114,7 @@ def test_dense_modules(tmp_path):
     plain = Encoder.from_pretrained(str(folder), runtime="torch", precision="fp32")
     found = plain.encode(TEXTS).dense
     assert found.shape == (len(TEXTS), 8)
-    pooled = plain._runtime._module
+    pooled = plain._loaded.runtime._module
     pooled.dense = torch.nn.Sequential()
     without = plain.encode(TEXTS).dense
     assert without.shape == (len(TEXTS), 32)
@@ -148,8 +148,10 @@ def test_bf16_finds_the_same_neighbours(runtime):
 def test_each_distinct_text_is_encoded_once_and_order_is_kept(m3_folder):
     encoder = Encoder.from_pretrained(str(m3_folder), runtime="torch", precision="fp32", batch_tokens=64)
     seen = []
-    original = encoder._runtime.run
-    encoder._runtime.run = lambda batches, outputs: original((seen.append(len(b.rows)) or b for b in batches), outputs)
+    original = encoder._loaded.runtime.run
+    encoder._loaded.runtime.run = lambda batches, outputs: original(
+        (seen.append(len(b.rows)) or b for b in batches), outputs
+    )
     done = []
     texts = [*TEXTS, *TEXTS[::-1], TEXTS[0]]
     outputs = ("dense", "sparse", "multivector")
@@ -244,7 +246,7 @@ def test_out_of_memory_halves_the_batch_and_goes_on(bge_folder, caplog):
 
     encoder = Encoder.from_pretrained(str(bge_folder), runtime="torch", precision="fp32", batch_tokens=100_000)
     expected = encoder.encode(TEXTS).dense
-    inner, sizes = encoder._runtime._module, []
+    inner, sizes = encoder._loaded.runtime._module, []
 
     class Small(torch.nn.Module):
         def forward(self, ids, mask, outputs):
@@ -253,7 +255,7 @@ def test_out_of_memory_halves_the_batch_and_goes_on(bge_folder, caplog):
                 raise torch.OutOfMemoryError
             return inner(ids, mask, outputs)
 
-    encoder._runtime = TorchRuntime(Small(), Placement("torch", "fp32", "cpu"))
+    encoder._loaded.runtime = TorchRuntime(Small(), Placement("torch", "fp32", "cpu"))
     with caplog.at_level(logging.WARNING, "ecom_rag"):
         np.testing.assert_allclose(encoder.encode(TEXTS).dense, expected, atol=1e-5)
     assert "out of memory" in caplog.text
@@ -265,7 +267,7 @@ def test_out_of_memory_halves_the_batch_and_goes_on(bge_folder, caplog):
         def forward(self, ids, mask, outputs):
             raise torch.OutOfMemoryError
 
-    encoder._runtime = TorchRuntime(Full(), Placement("torch", "fp32", "cpu"))
+    encoder._loaded.runtime = TorchRuntime(Full(), Placement("torch", "fp32", "cpu"))
     with pytest.raises(ModelError, match="lower --max-length"):
         encoder.encode(["text"])
 

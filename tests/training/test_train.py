@@ -203,7 +203,8 @@ def test_pairs_are_cut_as_at_inference(bert_reranker):
     queries = ["quick brown fox " * 12, "wallet", "a", ""]
     documents = ["best before", "replica watch " * 30, "", "leather"]
     ours = CrossEncoder.from_pretrained(str(bert_reranker), runtime="torch", precision="fp32", max_length=32)
-    ids, seconds = ours._pair_ids(list(zip(queries, documents, strict=True)))
+    prepared = ours.prepare(zip(queries, documents, strict=True))
+    ids, seconds = prepared.ids, prepared.second_starts
     inputs = pair_inputs(Tokenizer(bert_reranker), queries, documents, 32)
     for row in range(4):
         length = int(inputs["attention_mask"][row].sum())

@@ -2,12 +2,13 @@
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from threading import Barrier
+from concurrent.futures import Future
+from functools import partial
 from typing import TYPE_CHECKING
 
 from ecom_rag.models.runtimes import cpu
 from ecom_rag.models.runtimes.batching import Batch, Outputs
+from ecom_rag.models.runtimes.workers import Workers
 
 if TYPE_CHECKING:
     import torch
@@ -21,32 +22,38 @@ class FusedRuntime:
 
         self._torch = torch
         self._module = module.eval()
-        self._workers = cpu.streams()
-        self._threads = max(1, cpu.cores() // self._workers)
+        self._workers = Workers(cpu.streams())
 
     def run(self, batches: Iterable[Batch], outputs: Sequence[int]) -> Iterator[tuple[Batch, Outputs]]:
         """See ``Runtime.run``."""
-        before = self._torch.get_num_threads()
-        ready = Barrier(self._workers + 1)
-        with ThreadPoolExecutor(self._workers) as pool:
-            for _ in range(self._workers):
-                pool.submit(self._enter, ready)
-            ready.wait()
-            self._torch.set_num_threads(before)  # threads made from here on; the workers keep their own number
-            busy: deque[tuple[Batch, Future[Outputs]]] = deque()
+        busy: deque[tuple[Batch, Future[Outputs]]] = deque()
+        try:
             for batch in batches:
-                if len(busy) > self._workers:  # one more than can run, so that none waits for its input
+                if len(busy) > self._workers.count:  # one more than can run, so that none waits for its input
                     yield busy[0][0], busy[0][1].result()
                     busy.popleft()
-                busy.append((batch, pool.submit(self._forward, batch, tuple(outputs))))
+                busy.append((batch, self.submit(batch, outputs)))
             for batch, future in busy:
                 yield batch, future.result()
+        finally:
+            for _, future in busy:
+                future.cancel()
 
-    def _enter(self, ready: Barrier) -> None:
-        self._torch.set_num_threads(self._threads)
-        ready.wait()
+    def submit(self, batch: Batch, outputs: Sequence[int]) -> Future[Outputs]:
+        """Have one batch run, beside those of other calls.
 
-    def _forward(self, batch: Batch, outputs: tuple[int, ...]) -> Outputs:
+        Args:
+            batch: What to run.
+            outputs: Positions in the module's output tuple that are wanted.
+
+        Returns:
+            The arrays; what the batch raises reaches this future alone.
+        """
+        return self._workers.submit(partial(self._forward, batch, tuple(outputs), self._torch.get_num_threads()))
+
+    def _forward(self, batch: Batch, outputs: tuple[int, ...], threads: int) -> Outputs:
+        if self._torch.get_num_threads() != threads:  # the numbers depend on it: the caller's, not the worker's
+            self._torch.set_num_threads(threads)
         with self._torch.inference_mode():
             results = self._module(*(self._torch.from_numpy(array) for array in batch.inputs), outputs=outputs)
         return tuple(result.float().numpy() for result in results)

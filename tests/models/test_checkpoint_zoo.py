@@ -445,15 +445,15 @@ def test_the_fingerprint_changes_with_all_that_is_honoured(make):
     "name", ["do_lower_case", "two dense layers", "truncate_dim", "T5", "0_Transformer", "prompts"]
 )
 def test_training_starts_from_and_saves_the_same_vectors(make, name, tmp_path):
-    from training.small_runs import recipe_of
-
     from ecom_rag.training import checkpoints
+    from helpers.small_runs import recipe_of
 
     folder = make(HONOURED[name])
     recipe = recipe_of(folder, "none.jsonl", tmp_path / "out", data_table={"max_length": 128})
-    model = checkpoints.load_embedder(recipe, checkpoints.base_checkpoint(recipe))
+    start = checkpoints.find_start(recipe)
+    model = checkpoints.load(recipe, start)
     (tmp_path / "saved").mkdir()
-    checkpoints.save_embedder(model.eval(), tmp_path / "saved", recipe)
+    checkpoints.save(model.eval(), tmp_path / "saved", start)
     expected = ours(folder)
     assert (expected * ours(tmp_path / "saved")).sum(axis=1).min() > 1 - 1e-4
     options = {"normalize_embeddings": True, "show_progress_bar": False}
@@ -462,14 +462,13 @@ def test_training_starts_from_and_saves_the_same_vectors(make, name, tmp_path):
 
 @pytest.mark.parametrize("build", [zoo.evil("pytorch_model.bin"), zoo.evil("pytorch_model.bin", zipped=False)])
 def test_training_runs_no_pickle(make, build, tmp_path):
-    from training.small_runs import recipe_of
-
     from ecom_rag.training import checkpoints
+    from helpers.small_runs import recipe_of
 
     folder = make(changed(build, head="ForSequenceClassification", num_labels=1))
     recipe = recipe_of(folder, "none.jsonl", tmp_path / "out", task="reranker")
     with pytest.raises(ModelError, match="never run"):
-        checkpoints.load_reranker(recipe, 64)
+        checkpoints.load(recipe, checkpoints.find_start(recipe))
     with pytest.raises(ModelError, match="never run"):
         CrossEncoder.from_pretrained(str(folder), max_length=64)
     assert not (folder / "ran").exists()

@@ -49,7 +49,7 @@ def texts(data: str, name: str, count: int) -> list[str]:
 def checkpoint(name: str, data: str, work: str) -> Path:
     """A random checkpoint of a true shape; the starter is the packaged one."""
     if name == "starter":
-        from ecom_rag.models.checkpoint import locate
+        from ecom_rag.models.checkpoints.locate import locate
 
         return locate("starter")
     folder = Path(work) / name

@@ -21,7 +21,7 @@ def main() -> None:
     from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
 
     from ecom_rag import Encoder
-    from ecom_rag.models.cpu import prefers_bf16
+    from ecom_rag.models.runtimes.cpu import prefers_bf16
 
     names = [name for name in ("fp32", "bf16", "int8") if name not in options.without]
     auto = "bf16" if prefers_bf16() and "bf16" in names else "fp32"
@@ -43,7 +43,7 @@ def main() -> None:
         sentence = SentenceTransformer(modules=modules, device="cpu")
         for name in TEXT_SETS:
             candidates = texts(options.data, name, 20_000)
-            lengths = ours[auto]._tokenizer.ids(candidates[:300], 510).lengths + 2
+            lengths = ours[auto].prepare(candidates[:300]).tokens
             count = int(TOKENS[shape] / lengths.mean())
             sample = candidates[: max(6, count)]
 

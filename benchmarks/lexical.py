@@ -128,7 +128,7 @@ def sparse(options) -> None:
 def token_weights(options, rng) -> tuple[csr_matrix, csr_matrix]:
     from tokenizers import Tokenizer
 
-    from ecom_rag.models.checkpoint import locate
+    from ecom_rag.models.checkpoints.locate import locate
 
     tokenizer = Tokenizer.from_file(str(locate("starter") / "tokenizer.json"))
     tokenizer.no_padding()

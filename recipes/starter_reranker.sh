@@ -49,7 +49,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from ecom_rag.models.quantized import pack
+from ecom_rag.models.checkpoints.quantized import pack
 
 work = Path(sys.argv[1])
 shutil.rmtree(work / "starter_reranker", ignore_errors=True)

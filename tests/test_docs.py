@@ -31,7 +31,7 @@ BLOCKS = [(path.name, number, block) for path in ENGLISH for number, block in en
 def a_users_folder(tmp_path_factory):
     """The files that the guides speak of: seeds, training data, a fitted fusion, a tuned model."""
     from ecom_rag.files import records
-    from ecom_rag.models.checkpoint import locate
+    from ecom_rag.models.checkpoints.locate import locate
     from ecom_rag.retrieval.learned_fusion import LearnedFusion
 
     folder = tmp_path_factory.mktemp("user")

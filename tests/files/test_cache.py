@@ -14,7 +14,7 @@ import ecom_rag
 from conftest import TEXTS
 from ecom_rag import CrossEncoder, Encoder, environment
 from ecom_rag.files import cache, digest
-from ecom_rag.models.checkpoint import fingerprint
+from ecom_rag.models.checkpoints.fingerprint import fingerprint
 
 LARGE = (1 << 20) + 5000  # bytes; digests of smaller files are not remembered
 

@@ -14,8 +14,8 @@ from conftest import make_encoder
 from ecom_rag.errors import BankError
 from ecom_rag.files import disk
 from ecom_rag.merging import Mix, merge
+from ecom_rag.models.checkpoints.quantized import PACKED, pack
 from ecom_rag.models.embeddings import Embeddings
-from ecom_rag.models.quantized import PACKED, pack
 from ecom_rag.seeds.bank import SeedBank
 from ecom_rag.training.shrinking import shrink
 

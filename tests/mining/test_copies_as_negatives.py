@@ -14,7 +14,7 @@ from ecom_rag.merging import validation
 from ecom_rag.mining import Rules, mine_file
 from ecom_rag.mining.finders import LexicalFinder
 from ecom_rag.mining.sources import Corpus, Source
-from ecom_rag.models.tokens import Tokenizer
+from ecom_rag.models.checkpoints.tokens import Tokenizer
 from ecom_rag.pipeline.places import seed_notes
 from ecom_rag.text.near_duplicates import near_duplicates
 from ecom_rag.text.normalization import canonical

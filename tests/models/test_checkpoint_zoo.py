@@ -16,8 +16,10 @@ import pytest
 
 import ecom_rag
 from ecom_rag.errors import ModelError
-from ecom_rag.models import CrossEncoder, Encoder, contents
-from ecom_rag.models.checkpoint import fingerprint, locate
+from ecom_rag.models import CrossEncoder, Encoder
+from ecom_rag.models.checkpoints import contents
+from ecom_rag.models.checkpoints.fingerprint import fingerprint
+from ecom_rag.models.checkpoints.locate import locate
 from helpers import zoo
 
 QUERIES = zoo.TEXTS[:3]
@@ -243,7 +245,7 @@ def test_a_pooling_without_the_prompt_is_used_without_prompts(make):
 def test_refused_before_anything_large_is_imported(make, name):
     folder = make(REFUSED[name][0])
     code = (
-        "import sys, time\nfrom ecom_rag.models.checkpoint import locate\nstart = time.monotonic()\n"
+        "import sys, time\nfrom ecom_rag.models.checkpoints.locate import locate\nstart = time.monotonic()\n"
         f"try: locate({str(folder)!r})\nexcept Exception as error: print(type(error).__name__)\n"
         "print(time.monotonic() - start < 1, {'torch', 'transformers', 'sentence_transformers'} & set(sys.modules))"
     )
@@ -306,7 +308,7 @@ def _calls():
 
 
 def test_every_load_says_that_no_code_and_no_pickle_runs():
-    from ecom_rag.models.networks import LOCAL
+    from ecom_rag.models.networks.loading import LOCAL
 
     assert LOCAL == {"trust_remote_code": False, "weights_only": True, "local_files_only": True}
     ours_too = (
@@ -443,15 +445,15 @@ def test_the_fingerprint_changes_with_all_that_is_honoured(make):
     "name", ["do_lower_case", "two dense layers", "truncate_dim", "T5", "0_Transformer", "prompts"]
 )
 def test_training_starts_from_and_saves_the_same_vectors(make, name, tmp_path):
-    from training.small_runs import recipe_of
-
     from ecom_rag.training import checkpoints
+    from helpers.small_runs import recipe_of
 
     folder = make(HONOURED[name])
     recipe = recipe_of(folder, "none.jsonl", tmp_path / "out", data_table={"max_length": 128})
-    model = checkpoints.load_embedder(recipe, checkpoints.base_checkpoint(recipe))
+    start = checkpoints.find_start(recipe)
+    model = checkpoints.load(recipe, start)
     (tmp_path / "saved").mkdir()
-    checkpoints.save_embedder(model.eval(), tmp_path / "saved", recipe)
+    checkpoints.save(model.eval(), tmp_path / "saved", start)
     expected = ours(folder)
     assert (expected * ours(tmp_path / "saved")).sum(axis=1).min() > 1 - 1e-4
     options = {"normalize_embeddings": True, "show_progress_bar": False}
@@ -460,14 +462,13 @@ def test_training_starts_from_and_saves_the_same_vectors(make, name, tmp_path):
 
 @pytest.mark.parametrize("build", [zoo.evil("pytorch_model.bin"), zoo.evil("pytorch_model.bin", zipped=False)])
 def test_training_runs_no_pickle(make, build, tmp_path):
-    from training.small_runs import recipe_of
-
     from ecom_rag.training import checkpoints
+    from helpers.small_runs import recipe_of
 
     folder = make(changed(build, head="ForSequenceClassification", num_labels=1))
     recipe = recipe_of(folder, "none.jsonl", tmp_path / "out", task="reranker")
     with pytest.raises(ModelError, match="never run"):
-        checkpoints.load_reranker(recipe, 64)
+        checkpoints.load(recipe, checkpoints.find_start(recipe))
     with pytest.raises(ModelError, match="never run"):
         CrossEncoder.from_pretrained(str(folder), max_length=64)
     assert not (folder / "ran").exists()

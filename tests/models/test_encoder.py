@@ -13,10 +13,12 @@ from conftest import TEXTS, make_encoder
 from ecom_rag.errors import EmbeddingError, ModelError, UsageError
 from ecom_rag.files import records
 from ecom_rag.models import Embeddings, Encoder
-from ecom_rag.models import checkpoint as checkpoints
-from ecom_rag.models.families import family_of
-from ecom_rag.models.runtimes import Placement, TorchRuntime, choose
-from ecom_rag.models.tokens import Tokenizer
+from ecom_rag.models.checkpoints import checkpoint as checkpoints
+from ecom_rag.models.checkpoints.families import family_of
+from ecom_rag.models.checkpoints.fingerprint import fingerprint
+from ecom_rag.models.checkpoints.tokens import Tokenizer
+from ecom_rag.models.runtimes.eager import TorchRuntime
+from ecom_rag.models.runtimes.placement import Placement, choose
 
 
 @pytest.mark.parametrize(
@@ -112,7 +114,7 @@ def test_dense_modules(tmp_path):
     plain = Encoder.from_pretrained(str(folder), runtime="torch", precision="fp32")
     found = plain.encode(TEXTS).dense
     assert found.shape == (len(TEXTS), 8)
-    pooled = plain._runtime._module
+    pooled = plain._loaded.runtime._module
     pooled.dense = torch.nn.Sequential()
     without = plain.encode(TEXTS).dense
     assert without.shape == (len(TEXTS), 32)
@@ -146,8 +148,10 @@ def test_bf16_finds_the_same_neighbours(runtime):
 def test_each_distinct_text_is_encoded_once_and_order_is_kept(m3_folder):
     encoder = Encoder.from_pretrained(str(m3_folder), runtime="torch", precision="fp32", batch_tokens=64)
     seen = []
-    original = encoder._runtime.run
-    encoder._runtime.run = lambda batches, outputs: original((seen.append(len(b.rows)) or b for b in batches), outputs)
+    original = encoder._loaded.runtime.run
+    encoder._loaded.runtime.run = lambda batches, outputs: original(
+        (seen.append(len(b.rows)) or b for b in batches), outputs
+    )
     done = []
     texts = [*TEXTS, *TEXTS[::-1], TEXTS[0]]
     outputs = ("dense", "sparse", "multivector")
@@ -217,10 +221,10 @@ def test_fingerprint_follows_the_content_and_conversions_are_kept(tmp_path, monk
     first = make_encoder(tmp_path / "a", "bert", pooling="cls", seed=11)
     other = make_encoder(tmp_path / "b", "bert", pooling="cls", seed=12)
     shutil.copytree(first, tmp_path / "copy")
-    assert checkpoints.fingerprint(first) == checkpoints.fingerprint(tmp_path / "copy")
-    assert checkpoints.fingerprint(first) != checkpoints.fingerprint(other)
+    assert fingerprint(first) == fingerprint(tmp_path / "copy")
+    assert fingerprint(first) != fingerprint(other)
     expected = Encoder.from_pretrained(str(first), runtime="openvino").encode(TEXTS).dense
-    monkeypatch.setattr("ecom_rag.models.networks._load_transformer", lambda *a: pytest.fail("converted twice"))
+    monkeypatch.setattr("ecom_rag.models.networks.modules.load_transformer", lambda *a: pytest.fail("converted twice"))
     again = Encoder.from_pretrained(str(tmp_path / "copy"), runtime="openvino").encode(TEXTS).dense
     np.testing.assert_array_equal(again, expected)
 
@@ -242,7 +246,7 @@ def test_out_of_memory_halves_the_batch_and_goes_on(bge_folder, caplog):
 
     encoder = Encoder.from_pretrained(str(bge_folder), runtime="torch", precision="fp32", batch_tokens=100_000)
     expected = encoder.encode(TEXTS).dense
-    inner, sizes = encoder._runtime._module, []
+    inner, sizes = encoder._loaded.runtime._module, []
 
     class Small(torch.nn.Module):
         def forward(self, ids, mask, outputs):
@@ -251,7 +255,7 @@ def test_out_of_memory_halves_the_batch_and_goes_on(bge_folder, caplog):
                 raise torch.OutOfMemoryError
             return inner(ids, mask, outputs)
 
-    encoder._runtime = TorchRuntime(Small(), Placement("torch", "fp32", "cpu"))
+    encoder._loaded.runtime = TorchRuntime(Small(), Placement("torch", "fp32", "cpu"))
     with caplog.at_level(logging.WARNING, "ecom_rag"):
         np.testing.assert_allclose(encoder.encode(TEXTS).dense, expected, atol=1e-5)
     assert "out of memory" in caplog.text
@@ -263,7 +267,7 @@ def test_out_of_memory_halves_the_batch_and_goes_on(bge_folder, caplog):
         def forward(self, ids, mask, outputs):
             raise torch.OutOfMemoryError
 
-    encoder._runtime = TorchRuntime(Full(), Placement("torch", "fp32", "cpu"))
+    encoder._loaded.runtime = TorchRuntime(Full(), Placement("torch", "fp32", "cpu"))
     with pytest.raises(ModelError, match="lower --max-length"):
         encoder.encode(["text"])
 
@@ -300,8 +304,8 @@ def test_fused_layers_equal_transformers(tmp_path, kind, lengths, precision, cos
     import torch
     import transformers
 
-    from ecom_rag.models.fused import FusedTransformer, supported
-    from ecom_rag.models.weights import Weights
+    from ecom_rag.models.checkpoints.weights import Weights
+    from ecom_rag.models.networks.fused import FusedTransformer, supported
 
     torch.manual_seed(3)
     shape = {"vocab_size": 99, "hidden_size": 48, "num_hidden_layers": 3, "num_attention_heads": 3}
@@ -328,7 +332,7 @@ def test_int8_kernels_equal_plain_numpy():
     """Rounding, GELU and LayerNorm as their definitions have them; a row of zeros, and damage that must show."""
     import torch
 
-    from ecom_rag.models import int8_kernels as kernels
+    from ecom_rag.models.networks import int8_kernels as kernels
 
     rng = np.random.default_rng(0)
     x = rng.standard_normal((5, 70)).astype(np.float32) * np.float32([[1], [1e-6], [300], [0], [1]])
@@ -368,7 +372,7 @@ def test_int8_kernels_equal_plain_numpy():
     ],
 )
 def test_precision_by_processor(monkeypatch, flags, auto, int8):
-    from ecom_rag.models import cpu
+    from ecom_rag.models.runtimes import cpu
 
     monkeypatch.setattr(cpu, "_info", lambda: flags)
     config = {"model_type": "bert"}
@@ -418,7 +422,7 @@ def test_bf16_is_not_fused_where_onednn_cannot(monkeypatch):
 
 def test_a_second_start_takes_the_tokenizer_from_the_cache(bge_folder, monkeypatch):
     """Else each start imports transformers, which takes longer than encoding a small file."""
-    from ecom_rag.models import tokens
+    from ecom_rag.models.checkpoints import tokens
 
     first = tokens.Tokenizer(bge_folder)
     monkeypatch.setattr(tokens, "_from_checkpoint", None)

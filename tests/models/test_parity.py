@@ -5,7 +5,7 @@ import pytest
 
 from conftest import TEXTS
 from ecom_rag.models import CrossEncoder, Encoder
-from ecom_rag.models.cpu import multiplies_int8
+from ecom_rag.models.runtimes.cpu import multiplies_int8
 
 # Both runtimes at full precision must agree closely, the others within their rounding.
 RUNS = [

@@ -9,8 +9,8 @@ from safetensors.torch import load_file, save_file
 
 from ecom_rag import CrossEncoder
 from ecom_rag.errors import ModelError
-from ecom_rag.models.quantized import PACKED, pack, unpacked
-from ecom_rag.models.tokens import Tokenizer
+from ecom_rag.models.checkpoints.quantized import PACKED, pack, unpacked
+from ecom_rag.models.checkpoints.tokens import Tokenizer
 from ecom_rag.training.shrinking import shrink
 
 TEXTS = ["leather wallet card", "replica watch price", "quick brown fox", "减肥 茶", "case 3.5mm"]

@@ -96,7 +96,7 @@ def kernels_folder(package: Path) -> Path | None:
     asked = os.environ.get("NUMBA_CACHE_DIR")
     if asked and _takes_files(Path(asked)):
         return None
-    if not asked and all(_takes_files(path) for path in (package, *package.glob("*/__pycache__"))):
+    if not asked and all(_takes_files(path) for path in (package, *package.rglob("__pycache__"))):
         return None
     own = cache_folder() / "kernels"
     if _takes_files(own):

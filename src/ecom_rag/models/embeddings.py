@@ -51,6 +51,12 @@ class Ragged:
         lengths = np.fromiter((len(row) for row in rows), np.int64, len(rows))
         return cls(np.concatenate(rows), np.concatenate([[0], np.cumsum(lengths)]))
 
+    @classmethod
+    def concatenate(cls, parts: Sequence["Ragged"]) -> Self:
+        """Join arrays, of which there is at least one."""
+        lengths = np.concatenate([part.lengths for part in parts])
+        return cls(np.concatenate([part.values for part in parts]), np.concatenate([[0], np.cumsum(lengths)]))
+
     def take(self, rows: NDArray[np.int64]) -> "Ragged":
         """Rows by number, in the given order."""
         lengths = self.lengths[rows]
@@ -172,12 +178,8 @@ class Embeddings:
         dense = [part.dense for part in parts if part.dense is not None]
         weights = [part.sparse for part in parts if part.sparse is not None]
         multi = [part.multivector for part in parts if part.multivector is not None]
-        joined = None
-        if multi:
-            lengths = np.concatenate([part.lengths for part in multi])
-            joined = Ragged(np.concatenate([part.values for part in multi]), np.concatenate([[0], np.cumsum(lengths)]))
         return cls(
             np.concatenate(dense) if dense else None,
             vstack(weights, format="csr") if weights else None,
-            joined,
+            Ragged.concatenate(multi) if multi else None,
         )

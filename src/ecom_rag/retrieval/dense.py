@@ -1,6 +1,6 @@
 """Exact inner-product search in two steps: a rough product that finds candidates, a float32 rescore that decides.
 
-On a CPU that multiplies bf16 faster than float32 (``models.cpu``) the rough product is in bf16. Raw bf16 would lose
+On a CPU that multiplies bf16 faster than float32 (``cpu.prefers_bf16``) the rough product is in bf16. Raw bf16 loses
 some percent of the neighbours, so every row whose rough score is within a proven error bound of the k-th is rescored.
 Rough rows are centred: ``q.x = q.c + q.(x - c)`` and the first term orders nothing, but embeddings of texts share a
 common direction, and without it all errors shrink. With ``y = x - c``, rounded ``q'`` and ``y'``:
@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ecom_rag.errors import EmbeddingError
-from ecom_rag.models.cpu import prefers_bf16
+from ecom_rag.models.runtimes.cpu import prefers_bf16
 from ecom_rag.retrieval import dense_kernels as kernels
 from ecom_rag.retrieval.growing import GrowingRows, LiveRows, combine, tensor
 from ecom_rag.retrieval.ranking import Ranking

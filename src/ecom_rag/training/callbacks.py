@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import TrainerCallback
 
 from ecom_rag.files import disk
-from ecom_rag.models.weights import read_tensors
+from ecom_rag.models.checkpoints.weights import read_tensors
 from ecom_rag.training.batches import Batches
 from ecom_rag.training.losses.distributed import world
 from ecom_rag.training.recipe import Recipe

@@ -13,7 +13,7 @@ from ecom_rag.evaluation.labels import macro_f1, vote
 from ecom_rag.evaluation.measures import cutoff, evaluate_run, parse_measures
 from ecom_rag.files.formats import Qrels, read_beir
 from ecom_rag.files.records import Record
-from ecom_rag.models.tokens import Tokenizer
+from ecom_rag.models.checkpoints.tokens import Tokenizer
 from ecom_rag.retrieval import DenseIndex
 from ecom_rag.retrieval.itself import search_others
 from ecom_rag.text.normalization import canonical

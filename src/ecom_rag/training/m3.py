@@ -7,7 +7,7 @@ import torch
 from sentence_transformers.base.modules.module import Module
 from torch import Tensor, nn
 
-from ecom_rag.models.weights import read_tensors
+from ecom_rag.models.checkpoints.weights import read_tensors
 
 SPARSE, MULTIVECTOR = "sparse_linear.pt", "colbert_linear.pt"  # FlagEmbedding's names
 

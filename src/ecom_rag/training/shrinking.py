@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from ecom_rag.errors import ModelError
 from ecom_rag.files import disk
-from ecom_rag.models.checkpoint import read_json
+from ecom_rag.models.checkpoints.folder import read_json
 
 _LAYER = "encoder.layer."
 _WORDS = "embeddings.word_embeddings.weight"

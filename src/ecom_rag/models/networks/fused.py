@@ -19,9 +19,9 @@ from torch import Tensor, nn
 from torch.nn.functional import embedding, layer_norm, scaled_dot_product_attention
 
 from ecom_rag.errors import ModelError
-from ecom_rag.models.attention_kernel import attend
-from ecom_rag.models.int8 import Int8Layer
-from ecom_rag.models.weights import Weights
+from ecom_rag.models.checkpoints.weights import Weights
+from ecom_rag.models.networks.attention_kernel import attend
+from ecom_rag.models.networks.int8 import Int8Layer
 
 FAMILIES = ("bert", "xlm-roberta", "roberta")
 _DEFAULTS = {"vocab_size": 30522, "hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12}  # BERT's own

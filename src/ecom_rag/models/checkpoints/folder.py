@@ -14,19 +14,16 @@ from pathlib import Path
 from typing import Any
 
 from ecom_rag.errors import ModelError
-from ecom_rag.models.contents import (
+from ecom_rag.models.checkpoints.contents import (
     ADAPTER,
     BERT_CONFIG,
     BERTS,
     CONFIG,
     FILES,
-    HONOURED,
     LOADING,
     LOADING_OPTIONS,
     MODULE,
     MODULES,
-    NO_EFFECT,
-    REFUSED,
     SENTENCE_BERT,
     SENTENCE_TRANSFORMERS,
     SETTINGS,
@@ -34,8 +31,8 @@ from ecom_rag.models.contents import (
     TOKENIZER_CONFIG,
     TOKENIZERS,
     WEIGHTS,
-    check_keys,
 )
+from ecom_rag.models.checkpoints.keys import HONOURED, NO_EFFECT, REFUSED, check_keys
 
 logger = logging.getLogger(__name__)
 

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from ecom_rag.errors import ModelError
 from ecom_rag.files import cache
+from ecom_rag.models.checkpoints.folder import network_folder, read_config, sentence_settings
 from ecom_rag.models.embeddings import Ragged
-from ecom_rag.models.folder import network_folder, read_config, sentence_settings
 
 logger = logging.getLogger(__name__)
 
@@ -85,17 +85,27 @@ class Tokenizer:
         """Token ids of each text, without special tokens, cut to ``max_tokens``.
 
         Returns:
-            Ragged int32, one row a text.
+            Ragged int32, one row per text.
+        """
+        return self.cut_ids(texts, max_tokens)[0]
+
+    def cut_ids(self, texts: Sequence[str], max_tokens: int) -> tuple[Ragged, NDArray[np.int64]]:
+        """As ``ids``, with what was cut off; several threads may call it at once.
+
+        Returns:
+            Ragged int32 with one row per text, and ``(texts,)`` the tokens of each that did not fit.
         """
         rows: list[NDArray[np.int32]] = [np.empty(0, np.int32)]
+        whole: list[int] = [0]
         for start in range(0, len(texts), _TEXTS_AT_ONCE):
             chunk = list(texts[start : start + _TEXTS_AT_ONCE])
             for encoding in self._backend.encode_batch_fast(chunk, add_special_tokens=False):
                 ids = encoding.ids
                 cut = ids[len(ids) - max_tokens :] if self._cut_left and len(ids) > max_tokens else ids[:max_tokens]
                 rows.append(np.array(cut, np.int32))
+                whole.append(len(ids))
         joined = Ragged.of(rows)
-        return Ragged(joined.values, joined.offsets[1:])
+        return Ragged(joined.values, joined.offsets[1:]), (np.array(whole, np.int64) - joined.lengths)[1:]
 
     @staticmethod
     def _layout(folder: Path, probe: Any) -> Layout:

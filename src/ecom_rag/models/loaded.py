@@ -1,0 +1,103 @@
+"""What an encoder and a cross-encoder have in common: a tokenizer, and a network on its runtime."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ecom_rag.models.checkpoints.fingerprint import fingerprint
+from ecom_rag.models.checkpoints.folder import read_config
+from ecom_rag.models.checkpoints.tokens import Tokenizer
+from ecom_rag.models.runtimes import loading
+from ecom_rag.models.runtimes.batching import Batch, Outputs, batches
+from ecom_rag.models.runtimes.placement import Placement, choose
+from ecom_rag.models.token_ids import TokenIds
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+@dataclass(slots=True)
+class Loaded:
+    """A checkpoint that is ready to run.
+
+    Args:
+        fingerprint: Of the checkpoint's files.
+        tokenizer: Of the checkpoint.
+        runtime: The network.
+        placement: Where the network runs.
+        batch_tokens: Budget of padded tokens per batch.
+    """
+
+    fingerprint: str
+    tokenizer: Tokenizer
+    runtime: loading.Runtime
+    placement: Placement
+    batch_tokens: int
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What the numbers depend on beside the files and the length."""
+        at = self.placement
+        return {
+            "runtime": at.runtime,
+            "precision": at.precision,
+            "device": at.device,
+            "batch_tokens": self.batch_tokens,
+        }
+
+    def run(
+        self, ids: TokenIds, outputs: Sequence[int], progress: Callable[[int], None] | None
+    ) -> Iterator[tuple[Batch, Outputs]]:
+        """Run each distinct row of token ids once.
+
+        Args:
+            ids: What to run.
+            outputs: Positions in the network's outputs.
+            progress: Called with the number of items done, after each batch.
+
+        Yields:
+            Batches, whose rows are those of ``ids.ids``, and their outputs.
+        """
+        copies = np.bincount(ids.rows, minlength=len(ids.ids))
+        work = batches(
+            ids.ids, pad_id=self.tokenizer.pad_id, token_budget=self.batch_tokens, second_starts=ids.second_starts
+        )
+        for batch, arrays in self.runtime.run(work, outputs):
+            yield batch, arrays
+            if progress is not None:
+                progress(int(copies[batch.rows].sum()))
+
+
+def load(
+    folder: Path,
+    build: "Callable[[Tokenizer, Placement], nn.Module]",
+    *,
+    kind: str,
+    runtime: str,
+    precision: str,
+    device: str,
+    batch_tokens: int | None,
+) -> Loaded:
+    """Load a checkpoint's tokenizer, and its network on the runtime that suits it.
+
+    Args:
+        folder: The checkpoint.
+        build: Makes the network; not called where a converted one is in the cache.
+        kind: What ``build`` makes of the checkpoint; names the conversion.
+        runtime: ``auto``, ``torch`` or ``openvino``.
+        precision: ``auto``, ``fp32``, ``bf16``, ``fp16`` or ``int8``.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        batch_tokens: Budget of padded tokens per batch; by default what suits the device.
+
+    Raises:
+        ModelError: The checkpoint cannot be read.
+        UsageError: Runtime, precision and device do not go together, or the device is not there.
+    """
+    placement = choose(runtime, precision, device, read_config(folder))
+    files = fingerprint(folder)
+    tokenizer = Tokenizer(folder)
+    network = loading.load(lambda: build(tokenizer, placement), placement, f"{files}-{kind}")
+    return Loaded(files, tokenizer, network, placement, batch_tokens or placement.batch_tokens)

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from ecom_rag._version import __version__
 from ecom_rag.errors import UsageError
+from ecom_rag.evaluation.relevance import Classes, discounts, ideal_dcg
 from ecom_rag.evaluation.significance import Interval, bootstrap
 from ecom_rag.retrieval.fusion import METHODS, RRF_CONSTANT, Candidates, route_scores
 from ecom_rag.retrieval.learned_fusion import LearnedFusion
@@ -62,11 +63,7 @@ def judge(
         for place, row in enumerate(candidates.rows[query].tolist()):
             if row >= 0:
                 gains[query, place] = max(0, judged.get(names[row], 0))
-    best = np.zeros((len(gains), k))
-    for query, judged in enumerate(grades):
-        top = sorted((max(0, grade) for grade in judged.values()), reverse=True)[:k]
-        best[query, : len(top)] = top
-    return Judged(gains, best @ _discounts(k))
+    return Judged(gains, ideal_dcg([judged.values() for judged in grades], k))
 
 
 def judge_labels(
@@ -80,11 +77,8 @@ def judge_labels(
         seed_labels: ``(seeds,)`` label numbers.
         k: Of nDCG@k.
     """
-    same = (seed_labels[np.maximum(candidates.rows, 0)] == query_labels[:, None]) & (candidates.rows >= 0)
-    ordered = np.sort(seed_labels)
-    relevant = np.searchsorted(ordered, query_labels, "right") - np.searchsorted(ordered, query_labels, "left")
-    ideal = np.append(0.0, np.cumsum(_discounts(k)))[np.minimum(relevant, k)]
-    return Judged(same.astype(np.float64), ideal)
+    relevance = Classes(query_labels, seed_labels, own=np.full(len(query_labels), -1, np.int64))
+    return Judged(relevance.gains(candidates.rows), relevance.ideal(k))
 
 
 def fit_fusion(
@@ -181,7 +175,7 @@ class _Search:
     def __init__(
         self, features: NDArray[np.float64], gains: NDArray[np.float64], ideal: NDArray[np.float64], k: int
     ) -> None:
-        self._features, self._gains, self._ideal, self._discounts = features, gains, ideal, _discounts(k)
+        self._features, self._gains, self._ideal, self._discounts = features, gains, ideal, discounts(k)
 
     def values(self, weights: NDArray[np.float64]) -> NDArray[np.float64]:
         """nDCG@k of every query under every row of ``weights (w, routes)``: ``(w, queries)``."""
@@ -242,10 +236,6 @@ def _simplex(rng: np.random.Generator, routes: int) -> NDArray[np.float64]:
 def _rounded(weights: NDArray[np.float64]) -> NDArray[np.float64]:
     """What is tried is what is written to the file."""
     return np.round(weights, 4)
-
-
-def _discounts(k: int) -> NDArray[np.float64]:
-    return np.asarray(1 / np.log2(np.arange(2, k + 2)), np.float64)
 
 
 def _refuse(gain: Interval, baseline: str, k: int) -> None:

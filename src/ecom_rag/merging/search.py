@@ -23,7 +23,7 @@ from ecom_rag.merging.cocktail import is_reranker
 from ecom_rag.merging.methods import WITH_BASE, Mix
 from ecom_rag.merging.models import Models
 from ecom_rag.merging.optimise import DIGITS, Key, Point, compass_search, line_search
-from ecom_rag.merging.validation import Judged, ValidationSet, measure
+from ecom_rag.merging.validation import Validation, ValidationSet, measure
 from ecom_rag.models import CrossEncoder, Encoder
 from ecom_rag.models.checkpoint import fingerprint
 
@@ -99,7 +99,7 @@ def objective(sets: Sequence[ValidationSet], scores: Mapping[str, float], base: 
 
 def find_weights(
     models: Models,
-    judged: Sequence[Judged],
+    judged: Sequence[Validation],
     mix: Mix,
     *,
     blocks: int = 1,
@@ -216,7 +216,7 @@ class _Evaluator:
     def __init__(
         self,
         models: Models,
-        judged: Sequence[Judged],
+        judged: Sequence[Validation],
         device: str,
         log: Path | None,
         progress: Callable[[int], None] | None,
@@ -227,7 +227,7 @@ class _Evaluator:
         self._log, self._progress = log, progress
         self._known: dict[str, dict[str, float]] = {}
         self._reranker = is_reranker(str(models.folder))
-        sets = [[item.settings.name, item.digest] for item in judged]
+        sets = [[item.settings.name, item.judged.digest] for item in judged]
         settings = {"models": models.fingerprints, "base": models.base_fingerprint, "sets": sets}
         self._settings = json.dumps(settings, sort_keys=True)
         if log is not None:

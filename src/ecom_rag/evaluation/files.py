@@ -3,6 +3,7 @@
 import logging
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -104,10 +105,8 @@ def evaluate_labels(
     """
     _check_resamples(resamples)
     runs = load_labelled(results, id_key=id_key, label_key=label_key)
-    if exclude_self:
-        runs = [without_itself(run, id_key=id_key, labelled=True) for run in runs]
-    else:
-        runs = [noted(run, id_key=id_key) for run in runs]
+    look = partial(without_itself, labelled=True) if exclude_self else noted
+    runs = [look(run, id_key=id_key) for run in runs]
     study = study_labels(
         runs,
         label_key=label_key,
@@ -126,14 +125,7 @@ def evaluate_labels(
             "seed": seed,
         },
     )
-    judged = {
-        query: {
-            str(place): int(label_of(metadata, label_key) == label_of(result["metadata"], label_key))
-            for place, metadata in enumerate(result["topk_metadata"])
-        }
-        for query, result in runs[0].results.items()
-    }
-    return study, runs, judged
+    return study, runs, _by_label(runs[0], label_key)
 
 
 def own_documents(queries: str, seeds: str) -> list[str]:
@@ -186,6 +178,16 @@ def write_per_query(study: Study, path: str) -> None:
         records.convert(plain, converted, kind)
         with writing(path) as sink:
             sink.write(converted.read_bytes())
+
+
+def _by_label(run: NamedRun, label_key: str) -> Qrels:
+    """The seeds of a query's own label as judgements, by their places."""
+    qrels: Qrels = {}
+    for query, result in run.results.items():
+        own = label_of(result["metadata"], label_key)
+        found = enumerate(result["topk_metadata"])
+        qrels[query] = {str(place): int(label_of(metadata, label_key) == own) for place, metadata in found}
+    return qrels
 
 
 def _document_text(folder: Beir) -> Callable[[set[str]], Mapping[str, str]]:

@@ -19,7 +19,7 @@ from ecom_rag.evaluation.significance import RESAMPLES
 from ecom_rag.evaluation.study import Study, study_retrieval
 from ecom_rag.files import records
 from ecom_rag.files.formats import Beir, Qrels, read_beir, read_qrels, writing
-from ecom_rag.files.identity import known_id, label_of
+from ecom_rag.files.identity import label_of
 from ecom_rag.retrieval.learned_fusion import LearnedFusion
 
 logger = logging.getLogger(__name__)
@@ -36,7 +36,6 @@ def evaluate_files(
     measures: str | None = None,
     resamples: int = RESAMPLES,
     seed: int = 0,
-    described: str | None = None,
 ) -> tuple[Study, list[NamedRun], Qrels]:
     """Evaluate results files or TREC runs against judgements.
 
@@ -51,7 +50,6 @@ def evaluate_files(
         measures: Names; see ``study_retrieval``.
         resamples: Of bootstrap and randomisation.
         seed: Of both.
-        described: What the results are of, for the study's settings; by default their paths.
 
     Returns:
         The study, the runs and the judgements.
@@ -64,25 +62,57 @@ def evaluate_files(
     _check_resamples(resamples)
     folder = read_beir(beir, split) if beir is not None else None
     judged = folder.qrels if folder is not None else read_qrels(str(qrels))
-    exclude_self = beir is not None if exclude_self is None else exclude_self
+    return judged_study(
+        load_runs(results, id_key=id_key),
+        judged,
+        folder=folder,
+        id_key=id_key,
+        exclude_self=beir is not None if exclude_self is None else exclude_self,
+        measures=measures,
+        resamples=resamples,
+        seed=seed,
+        settings={"judgements": f"{beir} ({split})" if beir else qrels, "runs": ", ".join(results)},
+    )
+
+
+def judged_study(
+    runs: Sequence[NamedRun],
+    qrels: Qrels,
+    *,
+    folder: Beir | None = None,
+    id_key: str = "id",
+    exclude_self: bool = False,
+    measures: str | None = None,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+    settings: Mapping[str, Any],
+) -> tuple[Study, list[NamedRun], Qrels]:
+    """Evaluate runs against judgements; see ``evaluate_files`` for the options.
+
+    Args:
+        runs: At least one.
+        qrels: Query id -> document id -> grade.
+        folder: Where the texts are that the runs do not hold.
+        id_key: Metadata key of the ids of queries and documents.
+        exclude_self: Leave a document out of the results of the query that it is.
+        measures: Names; see ``study_retrieval``.
+        resamples: Of bootstrap and randomisation.
+        seed: Of both.
+        settings: Written down with the figures, and ``resamples`` and ``seed`` behind them.
+    """
     look = without_itself if exclude_self else noted
-    runs = [look(run, id_key=id_key) for run in load_runs(results, id_key=id_key)]
+    runs = [look(run, id_key=id_key) for run in runs]
     study = study_retrieval(
         runs,
-        judged,
+        qrels,
         measures=measures,
         texts={query["metadata"]["id"]: query["text"] for query in folder.queries} if folder else None,
         document_text=_document_text(folder) if folder else None,
         resamples=resamples,
         seed=seed,
-        settings={
-            "judgements": f"{beir} ({split})" if beir else qrels,
-            "runs": described or ", ".join(results),
-            "resamples": resamples,
-            "seed": seed,
-        },
+        settings={**settings, "resamples": resamples, "seed": seed},
     )
-    return study, runs, judged
+    return study, runs, qrels
 
 
 def evaluate_labels(
@@ -126,14 +156,6 @@ def evaluate_labels(
         },
     )
     return study, runs, _by_label(runs[0], label_key)
-
-
-def own_documents(queries: str, seeds: str) -> list[str]:
-    """A note where queries of one file are seeds of another by their id, and so were left out of their own results."""
-    own = {known_id(query["metadata"], "id") for query in records.read(queries)} - {None}
-    found = own.intersection(known_id(seed["metadata"], "id") for seed in records.read(seeds))
-    note = f"{len(found)} queries are documents of the corpus themselves (by id); each is left out of its own results"
-    return [note] if found else []
 
 
 def fit_fusion_on(run: NamedRun, qrels: Qrels, *, seed: int = 0, fitted_on: Mapping[str, Any]) -> LearnedFusion:

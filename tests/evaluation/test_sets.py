@@ -11,6 +11,7 @@ from ecom_rag.errors import UsageError
 from ecom_rag.evaluation.labels import vote, vote_of_rows
 from ecom_rag.evaluation.relevance import Classes, Grades, ndcg, same_class
 from ecom_rag.evaluation.sets import candidate_set, evaluate_rows, read_beir_set, sampled
+from ecom_rag.mining.triples import Example
 
 
 @settings(max_examples=50, deadline=None)
@@ -60,13 +61,13 @@ def test_a_query_whose_relevant_documents_are_not_in_the_corpus_is_an_error(tmp_
 
 
 def test_what_a_model_cannot_tell_apart_is_ranked_against_it():
-    judged = candidate_set(["a", "b"], [["p", "p"], ["p", "r"]], [["n", "m", "n"], ["n"]])
+    judged = candidate_set([Example("a", ["p", "p"], ["n", "m", "n"]), Example("b", ["p", "r"], ["n"])])
     assert judged.pairs() == [("a", "n"), ("a", "m"), ("a", "p"), ("b", "n"), ("b", "p"), ("b", "r")]
     tied = judged.ranked(np.zeros(6))
     assert [judged.documents[row] for row in tied[0]] == ["n", "m", "p"] and judged.relevance.gains(tied)[0, 2] == 1
     rows = judged.ranked(np.array([3, 2, 9, 1, 5, 7], np.float32))
     assert [[judged.documents[row] for row in own if row >= 0] for own in rows] == [["p", "n", "m"], ["r", "p", "n"]]
-    wide = candidate_set(["a", "b"], [["p"], ["q"]], [["n", "m"], []])
+    wide = candidate_set([Example("a", ["p"], ["n", "m"]), Example("b", ["q"], [])])
     assert wide.ranked(np.arange(4.0)).tolist()[1][1:] == [-1, -1]
 
 

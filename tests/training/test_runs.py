@@ -193,7 +193,7 @@ def test_dev_measures_look_as_deep_as_they_say():
         encode=lambda texts, **_: np.stack([near if text == "q" else vectors[int(text)] for text in texts])
     )
     near = np.linspace(1, 0.01, 200, dtype=np.float32)
-    judged = JudgedSet(["q"], [str(n) for n in range(200)], Grades([{150: 1}], 200), np.array([-1]))
+    judged = JudgedSet(["q"], [str(n) for n in range(200)], Grades([{150: 1}], 200))
     for measure, expected in (("R@200", 1.0), ("AP", 1 / 151), ("R@100", 0.0)):
         dev = RetrievalDev(judged, measure=measure, batch_size=8)
         assert dev(model)[measure] == pytest.approx(expected)

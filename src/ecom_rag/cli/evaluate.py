@@ -100,19 +100,20 @@ def evaluate(
         _export(beir, split, export_queries, export_seeds)
         if not results:
             return
-    search = _Search(model, routes, fusion, rerank)
+    options = {"model": model, "routes": routes, "fusion": fusion, "rerank": rerank}
+    search = {name: value for name, value in options.items() if value is not None}
     _check_sources(results, search, outputs, labels=labels, qrels=qrels, beir=beir, exclude_self=exclude_self)
     from ecom_rag.evaluation import files
 
-    options: dict[str, Any] = {"measures": measures, "resamples": resamples, "seed": seed}
+    common: dict[str, Any] = {"measures": measures, "resamples": resamples, "seed": seed}
     if labels:
-        options |= {"label_key": label_key, "votes": votes, "fixed_precision": fixed_precision, "positive": positive}
-        found = files.evaluate_labels(results, id_key=id_key, exclude_self=bool(exclude_self), **options)
-    elif search.asked:
-        found = _searched(search, str(beir), split, exclude_self is not False, options)
+        common |= {"label_key": label_key, "votes": votes, "fixed_precision": fixed_precision, "positive": positive}
+        found = files.evaluate_labels(results, id_key=id_key, exclude_self=bool(exclude_self), **common)
+    elif search:
+        found = _searched(str(beir), split, search, exclude_self is not False, common)
     else:
-        options |= {"id_key": id_key, "exclude_self": exclude_self}
-        found = files.evaluate_files(results, qrels=qrels, beir=beir, split=split, **options)
+        common |= {"id_key": id_key, "exclude_self": exclude_self}
+        found = files.evaluate_files(results, qrels=qrels, beir=beir, split=split, **common)
     study, runs, judged = found
     _write(outputs, study, runs, judged)
     if fit_fusion:
@@ -166,24 +167,9 @@ class _Outputs:
             tell(named)
 
 
-@dataclass(frozen=True, slots=True)
-class _Search:
-    """What the folder is searched with."""
-
-    model: str | None
-    routes: str | None
-    fusion: str | None
-    rerank: str | None
-
-    @property
-    def asked(self) -> bool:
-        """Whether there is to be a search at all."""
-        return any(option is not None for option in (self.model, self.routes, self.fusion, self.rerank))
-
-
 def _check_sources(
     results: list[str],
-    search: _Search,
+    search: dict[str, str],
     outputs: _Outputs,
     *,
     labels: bool,
@@ -192,7 +178,7 @@ def _check_sources(
     exclude_self: bool | None,
 ) -> None:
     """Something to evaluate, one source of judgements, and no option that they leave without a meaning."""
-    if not results and not search.asked:
+    if not results and not search:
         raise UsageError(
             "no RESULTS are given; expected results files, or --beir DIR with --model or --routes to"
             " search it, or with --export-queries and --export-seeds to make files of it"
@@ -205,28 +191,29 @@ def _check_sources(
         raise UsageError("--keep-self is for --beir, which leaves queries out of their own results; leave it out")
 
 
-def _searched(search: _Search, beir: str, split: str, exclude_self: bool, options: dict[str, Any]) -> Any:
+def _searched(beir: str, split: str, search: dict[str, str], exclude_self: bool, common: dict[str, Any]) -> Any:
     """Recall over the folder, and its evaluation."""
-    from ecom_rag.evaluation.searched import evaluate_search
+    from ecom_rag.evaluation.files import evaluate_files
+    from ecom_rag.evaluation.searched import search_beir
     from ecom_rag.models import CrossEncoder, Encoder
     from ecom_rag.pipeline import read_settings
 
-    routes = None if search.routes is None else [route.strip() for route in search.routes.split(",")]
-    asked = {"routes": routes, "fusion": search.fusion, "exclude_self": exclude_self}
+    model, rerank = search.get("model"), search.get("rerank")
+    routes = [route.strip() for route in search["routes"].split(",")] if "routes" in search else None
+    asked = {"routes": routes, "fusion": search.get("fusion"), "exclude_self": exclude_self}
     settings, _ = read_settings(None, {**asked, "top_k": _DEPTH, "depth": _DEPTH})
-    names = ",".join(settings.routes_of_file(encoder=search.model is not None))
-    parts = {"routes": names, "model": search.model, "fusion": settings.fusion, "rerank": search.rerank}
+    names = ",".join(settings.routes_of_file(encoder=model is not None))
+    parts = {"routes": names, "model": model, "fusion": settings.fusion, "rerank": rerank}
+    described = "; ".join(f"{what} {value}" for what, value in parts.items() if value is not None)
+    encoder = None if model is None else partial(Encoder.from_pretrained, model)
+    reranker = None if rerank is None else partial(CrossEncoder.from_pretrained, rerank)
     with bars() as progress:
-        return evaluate_search(
-            beir,
-            settings,
-            split=split,
-            load_encoder=partial(Encoder.from_pretrained, search.model) if search.model else None,
-            load_cross_encoder=partial(CrossEncoder.from_pretrained, search.rerank) if search.rerank else None,
-            described="; ".join(f"{what} {value}" for what, value in parts.items() if value is not None),
-            progress=progress,
-            **options,
+        run, notes = search_beir(
+            beir, split, settings, load_encoder=encoder, load_cross_encoder=reranker, progress=progress
         )
+    found = evaluate_files([run], beir=beir, split=split, exclude_self=exclude_self, described=described, **common)
+    found[0].runs[0].notes += notes
+    return found
 
 
 def _write(outputs: _Outputs, study: Any, runs: list[Any], judged: Any) -> None:

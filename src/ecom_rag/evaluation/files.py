@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 
 def evaluate_files(
-    results: Sequence[str],
+    results: Sequence[str | NamedRun],
     *,
     qrels: str | None = None,
     beir: str | None = None,
@@ -36,11 +36,12 @@ def evaluate_files(
     measures: str | None = None,
     resamples: int = RESAMPLES,
     seed: int = 0,
+    described: str | None = None,
 ) -> tuple[Study, list[NamedRun], Qrels]:
     """Evaluate results files or TREC runs against judgements.
 
     Args:
-        results: Files.
+        results: Files, or runs in memory.
         qrels: File of judgements; or
         beir: Folder whose judgements are taken.
         split: Of the folder.
@@ -50,6 +51,7 @@ def evaluate_files(
         measures: Names; see ``study_retrieval``.
         resamples: Of bootstrap and randomisation.
         seed: Of both.
+        described: What the results are of, for the study's settings; by default their paths.
 
     Returns:
         The study, the runs and the judgements.
@@ -62,57 +64,27 @@ def evaluate_files(
     _check_resamples(resamples)
     folder = read_beir(beir, split) if beir is not None else None
     judged = folder.qrels if folder is not None else read_qrels(str(qrels))
-    return judged_study(
-        load_runs(results, id_key=id_key),
-        judged,
-        folder=folder,
-        id_key=id_key,
-        exclude_self=beir is not None if exclude_self is None else exclude_self,
-        measures=measures,
-        resamples=resamples,
-        seed=seed,
-        settings={"judgements": f"{beir} ({split})" if beir else qrels, "runs": ", ".join(results)},
-    )
-
-
-def judged_study(
-    runs: Sequence[NamedRun],
-    qrels: Qrels,
-    *,
-    folder: Beir | None = None,
-    id_key: str = "id",
-    exclude_self: bool = False,
-    measures: str | None = None,
-    resamples: int = RESAMPLES,
-    seed: int = 0,
-    settings: Mapping[str, Any],
-) -> tuple[Study, list[NamedRun], Qrels]:
-    """Evaluate runs against judgements; see ``evaluate_files`` for the options.
-
-    Args:
-        runs: At least one.
-        qrels: Query id -> document id -> grade.
-        folder: Where the texts are that the runs do not hold.
-        id_key: Metadata key of the ids of queries and documents.
-        exclude_self: Leave a document out of the results of the query that it is.
-        measures: Names; see ``study_retrieval``.
-        resamples: Of bootstrap and randomisation.
-        seed: Of both.
-        settings: Written down with the figures, and ``resamples`` and ``seed`` behind them.
-    """
+    exclude_self = beir is not None if exclude_self is None else exclude_self
     look = without_itself if exclude_self else noted
-    runs = [look(run, id_key=id_key) for run in runs]
+    found = [run for run in results if isinstance(run, NamedRun)]
+    found += load_runs([path for path in results if isinstance(path, str)], id_key=id_key)
+    runs = [look(run, id_key=id_key) for run in found]
     study = study_retrieval(
         runs,
-        qrels,
+        judged,
         measures=measures,
         texts={query["metadata"]["id"]: query["text"] for query in folder.queries} if folder else None,
         document_text=_document_text(folder) if folder else None,
         resamples=resamples,
         seed=seed,
-        settings={**settings, "resamples": resamples, "seed": seed},
+        settings={
+            "judgements": f"{beir} ({split})" if beir else qrels,
+            "runs": described or ", ".join(map(str, results)),
+            "resamples": resamples,
+            "seed": seed,
+        },
     )
-    return study, runs, qrels
+    return study, runs, judged
 
 
 def evaluate_labels(

@@ -7,25 +7,11 @@ searches that measure thousands of rankings; the numbers are trec_eval's, which 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
-
-
-class Relevance(Protocol):
-    """What is relevant to each query: ``Grades`` or ``Classes``."""
-
-    def gains(self, rows: NDArray[np.int64]) -> NDArray[np.float64]:
-        """The gain of each row found ``(queries, k)``, at least 0; of row -1 it is 0."""
-
-    def ideal(self, k: int) -> NDArray[np.float64]:
-        """``(queries,)``: the DCG@k of the best possible ranking."""
-
-    @property
-    def arrays(self) -> tuple[NDArray[Any], ...]:
-        """All of it, for a digest."""
 
 
 @dataclass(frozen=True)
@@ -49,18 +35,18 @@ class Grades:
         return csr_matrix((grades, rows, starts), shape=(len(self.judged), self.documents))
 
     def gains(self, rows: NDArray[np.int64]) -> NDArray[np.float64]:
-        """See ``Relevance``."""
+        """The gain of each row found ``(queries, k)``, at least 0; of row -1 it is 0."""
         queries = np.arange(len(rows))[:, None].repeat(rows.shape[1], 1)
         grades = np.asarray(self.matrix[queries.ravel(), np.maximum(rows, 0).ravel()], np.float64).reshape(rows.shape)
         return np.where(rows >= 0, np.maximum(grades, 0), 0)
 
     def ideal(self, k: int) -> NDArray[np.float64]:
-        """See ``Relevance``."""
+        """``(queries,)``: the DCG@k of the best possible ranking."""
         return ideal_dcg([one.values() for one in self.judged], k)
 
     @property
     def arrays(self) -> tuple[NDArray[Any], ...]:
-        """See ``Relevance``."""
+        """All of it, for a digest."""
         return self.matrix.indptr, self.matrix.indices, self.matrix.data
 
 
@@ -90,26 +76,26 @@ class Classes:
         return Classes(self.queries[start:stop], self.documents, self.own[start:stop])
 
     def gains(self, rows: NDArray[np.int64]) -> NDArray[np.float64]:
-        """See ``Relevance``."""
+        """The gain of each row found ``(queries, k)``, at least 0; of row -1 it is 0."""
         same = self.documents[np.maximum(rows, 0)] == self.queries[:, None]
         return np.asarray(same & (rows >= 0) & (rows != self.own[:, None]), np.float64)
 
     def ideal(self, k: int) -> NDArray[np.float64]:
-        """See ``Relevance``."""
+        """``(queries,)``: the DCG@k of the best possible ranking."""
         return np.asarray((np.arange(k) < self.relevant[:, None]).astype(np.float64) @ discounts(k), np.float64)
 
     @property
     def arrays(self) -> tuple[NDArray[Any], ...]:
-        """See ``Relevance``."""
+        """All of it, for a digest."""
         return self.queries, self.documents, self.own
 
 
-def same_class(labels: Sequence[str]) -> Classes:
-    """Each text asks for the others of its label; a text whose label has no other does not ask.
+Relevance = Grades | Classes
+"""What is relevant to each query."""
 
-    Args:
-        labels: Of the documents.
-    """
+
+def same_class(labels: Sequence[str]) -> Classes:
+    """Documents that ask for the others of their label; one whose label has no other does not ask."""
     _, numbers, counts = np.unique(np.array(labels, object), return_inverse=True, return_counts=True)
     numbers = numbers.reshape(-1).astype(np.int64)
     own = np.flatnonzero(counts[numbers] > 1).astype(np.int64)

@@ -1,6 +1,6 @@
 """Runs as they come in, from results of this toolkit or TREC files, under one roof."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -71,24 +71,6 @@ def load_labelled(paths: Sequence[str], *, id_key: str = "id", label_key: str = 
     return loaded
 
 
-def run_of_results(
-    name: str, results: Mapping[str, Record], notes: Sequence[str] = (), *, id_key: str = "id"
-) -> NamedRun:
-    """The run that results are.
-
-    Args:
-        name: Of the run.
-        results: Query id -> the result record, whose seeds have ids.
-        notes: What a reader of its figures should know.
-        id_key: Metadata key of the ids, ``a.b`` for nested ones.
-    """
-    run = {
-        query: [required_id(metadata, id_key, "candidate") for metadata in one["topk_metadata"]]
-        for query, one in results.items()
-    }
-    return NamedRun(name, run, dict(results), list(notes))
-
-
 def run_names(paths: Iterable[str]) -> list[str]:
     """A short name for each path, all different."""
     names: list[str] = []
@@ -111,7 +93,12 @@ def _load(path: str, name: str, id_key: str) -> NamedRun:
         for place, metadata in enumerate(record["topk_metadata"], start=1):
             required_id(metadata, id_key, f"candidate {place}")
 
-    return run_of_results(name, *_by_query(path, id_key, check), id_key=id_key)
+    results, notes = _by_query(path, id_key, check)
+    run = {
+        query: [required_id(metadata, id_key, "candidate") for metadata in one["topk_metadata"]]
+        for query, one in results.items()
+    }
+    return NamedRun(name, run, results, notes)
 
 
 def _by_query(path: str, id_key: str, check: Callable[[Record], None]) -> tuple[dict[str, Record], list[str]]:

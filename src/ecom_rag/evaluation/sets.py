@@ -7,13 +7,14 @@ model finds in it, and their figures: any measure of ``ir_measures`` here, nDCG 
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ecom_rag.errors import UsageError
 from ecom_rag.evaluation.measures import PerQuery, evaluate_run
-from ecom_rag.evaluation.relevance import Classes, Grades, same_class
+from ecom_rag.evaluation.relevance import Grades, Relevance, same_class
 from ecom_rag.files import records
 from ecom_rag.files.formats import read_beir
 from ecom_rag.files.identity import required_label
@@ -29,14 +30,15 @@ class JudgedSet:
         queries: Texts.
         documents: Texts.
         relevance: Which documents are relevant to each query.
-        own: ``(queries,)`` row of the document that is the query itself and is never found, -1 for none.
+        own: ``(queries,)`` row of the document that is the query itself and is never found, -1 for none; by default
+            none at all.
         candidates: For each query the rows that are ranked, where that is not all documents.
     """
 
     queries: list[str]
     documents: list[str]
-    relevance: Grades | Classes
-    own: NDArray[np.int64]
+    relevance: Relevance
+    own: NDArray[np.int64] | None = None
     candidates: list[NDArray[np.int64]] | None = None
 
     @property
@@ -45,7 +47,8 @@ class JudgedSet:
         found = hashlib.blake2b(digest_size=16)
         for text in (*self.queries, "\0", *self.documents):
             found.update(text.encode("utf-8", "surrogatepass") + b"\n")
-        for array in (*self.relevance.arrays, self.own, *(self.candidates or ())):
+        own = () if self.own is None else (self.own,)
+        for array in (*self.relevance.arrays, *own, *(self.candidates or ())):
             found.update(np.ascontiguousarray(array).tobytes())
         return found.hexdigest()
 
@@ -64,17 +67,13 @@ class JudgedSet:
             owners = np.repeat(np.arange(len(queries)), [len(rows) for rows in self.candidates])
             scores = np.einsum("pd,pd->p", queries[owners], documents[np.concatenate(self.candidates)])
             return self.ranked(scores)[:, :k]
-        own = [np.array([row] if row >= 0 else [], np.int64) for row in self.own.tolist()]
+        own = None if self.own is None else [row[row >= 0] for row in self.own[:, None]]
         return search_others(DenseIndex(documents), queries, min(k, len(documents)), own=own).rows
 
     def pairs(self) -> list[tuple[str, str]]:
         """Each query with each of its candidates, query by query."""
-        candidates = self.candidates or ()
-        return [
-            (query, self.documents[row])
-            for query, rows in zip(self.queries, candidates, strict=True)
-            for row in rows.tolist()
-        ]
+        asked = zip(self.queries, self.candidates or (), strict=True)
+        return [(query, self.documents[row]) for query, rows in asked for row in rows.tolist()]
 
     def ranked(self, scores: NDArray[np.floating]) -> NDArray[np.int64]:
         """The candidates by their scores.
@@ -185,21 +184,21 @@ def read_labelled_set(path: str, key: str) -> JudgedSet:
     return JudgedSet([texts[row] for row in relevance.own.tolist()], texts, relevance, relevance.own)
 
 
-def candidate_set(queries: list[str], positives: Sequence[list[str]], negatives: Sequence[list[str]]) -> JudgedSet:
+def candidate_set(items: Sequence[Any]) -> JudgedSet:
     """Queries whose own positives are ranked among their own negatives.
 
     Args:
-        queries: Texts.
-        positives: Relevant texts of each query; a text that stands there twice is one document.
-        negatives: The other texts of each query, none of them a positive.
+        items: Objects with a ``query``, its ``positives`` and its ``negatives``, none of them a positive; a text that
+            stands there twice is one document.
     """
     rows: dict[str, int] = {}
     grades, candidates = [], []
-    for right, wrong in zip(positives, negatives, strict=True):
-        own = [rows.setdefault(text, len(rows)) for text in dict.fromkeys(right)]
-        others = [rows.setdefault(text, len(rows)) for text in dict.fromkeys(wrong)]
+    for item in items:
+        own, others = (
+            [rows.setdefault(text, len(rows)) for text in dict.fromkeys(texts)]
+            for texts in (item.positives, item.negatives)
+        )
         grades.append(dict.fromkeys(own, 1))
         # Negatives first: a model that cannot tell them apart must not profit from the order.
         candidates.append(np.array([*others, *own], np.int64))
-    nobody = np.full(len(queries), -1, np.int64)
-    return JudgedSet(queries, list(rows), Grades(grades, len(rows)), nobody, candidates)
+    return JudgedSet([item.query for item in items], list(rows), Grades(grades, len(rows)), candidates=candidates)

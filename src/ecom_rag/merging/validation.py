@@ -4,7 +4,7 @@ A set is a BEIR folder, labelled records (each retrieves the others of its label
 (the positives among the negatives, the only kind for rerankers).
 """
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -115,11 +115,9 @@ def load(settings: ValidationSet) -> Validation:
         assert settings.triples is not None
         examples = read_examples(settings.triples)
         known = KnownPositives(examples)
-        judged = sets.candidate_set(
-            [example.query for example in examples],
-            [example.positives for example in examples],
-            [[example.negatives[place] for place in known.negatives(example)] for example in examples],
-        )
+        kept = [[example.negatives[place] for place in known.negatives(example)] for example in examples]
+        pairs = zip(examples, kept, strict=True)
+        judged = sets.candidate_set([replace(example, negatives=negatives) for example, negatives in pairs])
     return Validation(settings, judged)
 
 

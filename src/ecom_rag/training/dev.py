@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -23,6 +23,8 @@ from ecom_rag.training.recipe import Recipe
 
 _DEPTH = 100
 _NEIGHBOURS = 10
+_Kind = TypeVar("_Kind", Labelled, Groups)
+_LABELLED = "holds labelled records, but the training data are queries"
 
 
 class RetrievalDev:
@@ -98,10 +100,7 @@ class RerankDev:
     def __init__(self, data: Groups, tokenizer: Tokenizer, *, measure: str, batch_size: int, max_length: int) -> None:
         self.primary_metric = measure
         self._tokenizer, self._batch_size, self._max_length = tokenizer, batch_size, max_length
-        items = data.items
-        self._judged = sets.candidate_set(
-            [item.query for item in items], [item.positives for item in items], [item.negatives for item in items]
-        )
+        self._judged = sets.candidate_set(data.items)
         self._pairs = self._judged.pairs()
         self.size = f"{len(data)} queries, {len(self._pairs)} pairs"
 
@@ -198,12 +197,7 @@ def _make_dev(recipe: Recipe, train: Labelled | Groups, tokenizer: Tokenizer, ma
     assert recipe.data.dev is not None
     batch, wanted = recipe.evaluation.batch_size, recipe.evaluation.measure
     if isinstance(train, Labelled):
-        data = read_data([recipe.data.dev], recipe.data.dev_split, recipe, use="dev")
-        if not isinstance(data, Labelled):
-            raise UsageError(
-                f"{recipe.data.dev}: holds queries, but the training data are labelled records; expected"
-                " dev data of the same kind"
-            )
+        data = _read(recipe, Labelled, "holds queries, but the training data are labelled records")
         measure = wanted or "MAP@R"
         if measure not in LabelDev.MEASURES:
             raise UsageError(
@@ -222,8 +216,7 @@ def _make_dev(recipe: Recipe, train: Labelled | Groups, tokenizer: Tokenizer, ma
     measure = measures[0]
     if recipe.task == "embedder":
         return RetrievalDev(_retrieval_set(recipe), measure=measure, batch_size=batch)
-    groups = read_data([recipe.data.dev], recipe.data.dev_split, recipe, use="dev")
-    assert isinstance(groups, Groups)
+    groups = _read(recipe, Groups, _LABELLED)
     return RerankDev(groups, tokenizer, measure=measure, batch_size=batch, max_length=max_length)
 
 
@@ -232,17 +225,19 @@ def _retrieval_set(recipe: Recipe) -> JudgedSet:
     assert recipe.data.dev is not None
     if Path(recipe.data.dev).is_dir():
         return sets.read_beir_set(recipe.data.dev, recipe.data.dev_split, max_documents=recipe.evaluation.max_documents)
-    groups = read_data([recipe.data.dev], recipe.data.dev_split, recipe, use="dev")
-    if not isinstance(groups, Groups):
-        raise UsageError(
-            f"{recipe.data.dev}: holds labelled records, but the training data are queries; expected dev"
-            " data of the same kind"
-        )
+    groups = _read(recipe, Groups, _LABELLED)
     texts = list(dict.fromkeys(text for item in groups.items for text in item.positives + item.negatives))
     first: dict[str, str] = {}  # of canonical forms: a text and its copies are one document
     document_of = {text: first.setdefault(form, text) for text, form in zip(texts, canonical(texts), strict=True)}
     documents = list(first.values())
     places = {text: row for row, text in enumerate(documents)}
     relevant = [{places[document_of[text]]: 1 for text in item.positives} for item in groups.items]
-    nobody = np.full(len(groups), -1, np.int64)
-    return JudgedSet([item.query for item in groups.items], documents, Grades(relevant, len(documents)), nobody)
+    return JudgedSet([item.query for item in groups.items], documents, Grades(relevant, len(documents)))
+
+
+def _read(recipe: Recipe, kind: type[_Kind], otherwise: str) -> _Kind:
+    assert recipe.data.dev is not None
+    data = read_data([recipe.data.dev], recipe.data.dev_split, recipe, use="dev")
+    if not isinstance(data, kind):
+        raise UsageError(f"{recipe.data.dev}: {otherwise}; expected dev data of the same kind")
+    return data

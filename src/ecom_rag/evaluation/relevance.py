@@ -20,7 +20,7 @@ class Grades:
 
     Args:
         judged: For each query, row of each judged document and its grade; 1 and above is relevant.
-        documents: How many there are.
+        documents: Number of documents.
     """
 
     judged: Sequence[Mapping[int, int]]
@@ -72,7 +72,7 @@ class Classes:
         return np.asarray(last - first - (self.own >= 0), np.int64)
 
     def part(self, start: int, stop: int) -> "Classes":
-        """Of some of the queries."""
+        """The same documents for a part of the queries."""
         return Classes(self.queries[start:stop], self.documents, self.own[start:stop])
 
     def gains(self, rows: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -121,7 +121,7 @@ def ndcg(rows: NDArray[np.int64], relevance: Relevance) -> NDArray[np.float64]:
 
     Args:
         rows: ``(queries, k)`` documents, best first, -1 for none.
-        relevance: Of the same queries.
+        relevance: What is relevant to the same queries.
 
     Returns:
         ``(queries,)`` in 0 to 1; 0 where nothing is relevant.

@@ -27,8 +27,8 @@ class JudgedSet:
     """A judged set in memory.
 
     Args:
-        queries: Texts.
-        documents: Texts.
+        queries: Texts of the queries.
+        documents: Texts of the documents.
         relevance: Which documents are relevant to each query.
         own: ``(queries,)`` row of the document that is the query itself and is never found, -1 for none; by default
             none at all.
@@ -99,7 +99,7 @@ def evaluate_rows(rows: NDArray[np.int64], judged: JudgedSet, measures: Sequence
     Args:
         rows: ``(queries, k)`` documents, best first, -1 for none.
         judged: The set they were found in, judged by ``Grades``.
-        measures: Names.
+        measures: Names as ``ir_measures`` has them.
     """
     assert isinstance(judged.relevance, Grades)
     run = {str(query): [str(row) for row in found if row >= 0] for query, found in enumerate(rows.tolist())}
@@ -133,7 +133,7 @@ def read_beir_set(folder: str, split: str, *, max_documents: int | None = None) 
 
     Args:
         folder: See ``formats.read_beir``.
-        split: Whose judgements are taken.
+        split: The split whose judgements are taken.
         max_documents: See ``sampled``.
 
     Raises:

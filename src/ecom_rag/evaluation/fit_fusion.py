@@ -53,8 +53,8 @@ def judge(
     """Grades of candidates from judgements.
 
     Args:
-        candidates: What was found; ``ids`` index into ``documents``.
-        documents: For each query the names that its ``ids`` stand for; one list for all may be repeated.
+        candidates: What was found; ``rows`` index into ``documents``.
+        documents: For each query the names that its ``rows`` stand for; one list for all may be repeated.
         grades: For each query, name -> grade of every judged document, found or not.
         k: Of nDCG@k.
     """
@@ -72,7 +72,7 @@ def judge_labels(
     """Grades of candidates from labels: 1 where a seed has the query's label.
 
     Args:
-        candidates: What was found; ``ids`` are rows of the seeds.
+        candidates: What was found; ``rows`` are those of the seeds.
         query_labels: ``(queries,)`` label numbers.
         seed_labels: ``(seeds,)`` label numbers.
         k: Of nDCG@k.

@@ -1,4 +1,4 @@
-"""What the command line offers is what the library's tables hold; the names are written twice so that --help is fast."""
+"""What the command line offers is what the library's tables hold; names are written twice so that --help is fast."""
 
 import typing
 
@@ -13,7 +13,7 @@ from ecom_rag.retrieval.routes import ROUTES
 def test_modes_and_routes():
     assert tuple(options.Mode) == MODES
     assert tuple(mining.Route) == finders.ROUTES
-    assert idle.ENCODED == {name for name, route in ROUTES.items() if route.outputs}
+    assert {name for name, route in ROUTES.items() if route.outputs} == idle.ENCODED
 
 
 @pytest.mark.parametrize("name", sorted(ROUTES))

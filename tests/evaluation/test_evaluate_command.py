@@ -12,6 +12,7 @@ import pytest
 from ecom_rag.evaluation import evaluate_run
 from ecom_rag.files import records
 from ecom_rag.files.formats import read_qrels, read_run
+from ecom_rag.pipeline import Recall, recall_file
 from ecom_rag.retrieval.learned_fusion import load_fusion
 
 LABELS = ["counterfeit", "假货", "<b>off & on</b>"]
@@ -227,6 +228,16 @@ def test_learned_fusion_from_evidence(folder, run_here):
 def test_a_search_is_named_by_what_was_searched_with(folder, run_here):
     code, out, _ = run_here("--beir", folder, "--routes", "bm25,variant", "--output", "-", "--resamples", 100)
     assert code == 0 and json.loads(out)["settings"]["runs"] == "routes bm25,variant; fusion weighted"
+
+
+def test_a_search_in_memory_is_recall_over_files(folder, run_here):
+    queries, seeds, run = (folder / name for name in ("q.jsonl", "s.jsonl", "run.jsonl"))
+    run_here("--beir", folder, "--export-queries", queries, "--export-seeds", seeds)
+    recall_file(queries, run, Recall(("bm25", "variant"), top_k=100, exclude_self=True), seeds=seeds)
+    _, by_files, _ = run_here(run, "--beir", folder, "--resamples", 100, "-o", "-")
+    code, at_once, said = run_here("--beir", folder, "--routes", "bm25,variant", "--resamples", 100, "-o", "-")
+    assert code == 0 and said == ""
+    assert {**json.loads(at_once)["runs"][0], "name": "run"} == json.loads(by_files)["runs"][0]
 
 
 def test_a_grade_below_zero_is_not_right():

@@ -40,7 +40,7 @@ def test_the_search_sees_what_fuse_and_ir_measures_see(method):
     candidates = gather(routes)
     judged = judge(candidates, [NAMES] * 40, grades, k=5)
     weights = np.array([[0.2, 0.7, 0.1], [1.0, 0.0, 0.0], [0.0, 0.5, 0.5]])
-    search = _Search(_features(candidates, np.arange(40), method, 60.0), judged.gains, judged.ideal, 5)
+    search = _Search(_features(candidates, np.arange(40), method, 60.0), judged, 5)
     qrels = {str(query): one for query, one in enumerate(grades)}
     for row, values in zip(weights, search.values(weights), strict=True):
         fused = fuse(routes, k=5, method=method, weights=dict(zip(routes, row.tolist(), strict=True)))

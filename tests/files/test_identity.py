@@ -172,8 +172,8 @@ def everything(folder, labels, ways):
     by_hand = list(pk_batches([item["metadata"]["label"] for item in items], classes_per_batch=2, texts_per_class=2))
     with SeedBank.build(folder / "bank", items, routes=["bm25"]) as bank:
         counted = bank.stats()["labels"]
-    measured = validation.load(validation.ValidationSet("s", labelled=path))
-    sets = (data.labels, batches, by_hand, counted, measured.classes.tolist(), measured.own.tolist())
+    measured = validation.load(validation.ValidationSet("s", labelled=path)).judged
+    sets = (data.labels, batches, by_hand, counted, measured.relevance.documents.tolist(), measured.own.tolist())
     return figures, judged, mined.read_bytes(), sets
 
 

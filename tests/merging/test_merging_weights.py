@@ -9,12 +9,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.sparse import csr_matrix
 
 from conftest import TEXTS, make_encoder, make_reranker
 from ecom_rag import CrossEncoder, Encoder
 from ecom_rag.errors import ModelError, RecordError, UsageError
 from ecom_rag.evaluation.measures import evaluate_run
+from ecom_rag.evaluation.relevance import Classes, Grades, ndcg
 from ecom_rag.merging import Mix, Models, cocktail, optimise, search, validation
 from ecom_rag.merging.files import open_model
 from ecom_rag.mining.triples import Example, read_examples, read_triples
@@ -96,6 +96,10 @@ def test_reranker_loss_is_listwise_cross_entropy(bert_reranker):
 # --- measuring --------------------------------------------------------------------------------------------------------
 
 
+def graded(grades):
+    return Grades([{d: int(g) for d, g in enumerate(row) if g} for row in grades], grades.shape[1])
+
+
 @settings(max_examples=30, deadline=None)
 @given(st.integers(0, 10**6))
 def test_ndcg_is_trec_evals(seed):
@@ -107,7 +111,7 @@ def test_ndcg_is_trec_evals(seed):
     run = {str(q): [str(d) for d in row if d >= 0] for q, row in enumerate(ids.tolist())}
     qrels = {str(q): {str(d): int(g) for d, g in enumerate(row) if g} for q, row in enumerate(grades)}
     expected = evaluate_run(run, qrels, ["nDCG@10"]).of("nDCG@10")
-    np.testing.assert_allclose(validation.ndcg(ids, csr_matrix(grades.astype(float))), expected, atol=1e-6)
+    np.testing.assert_allclose(ndcg(ids, graded(grades)), expected, atol=1e-6)
 
 
 @settings(max_examples=30, deadline=None)
@@ -116,18 +120,23 @@ def test_ndcg_of_classes_is_that_of_their_grades(seed):
     random = np.random.default_rng(seed)
     classes = random.integers(0, 6, 40)
     own = np.flatnonzero(np.bincount(classes)[classes] > 1)
-    grades = (classes[own][:, None] == classes).astype(float)
+    grades = (classes[own][:, None] == classes).astype(int)
     grades[np.arange(len(own)), own] = 0
     ids = np.stack([random.permutation(np.delete(np.arange(40), row))[:10] for row in own])
     ids[0, 6:] = -1
-    assert validation.class_ndcg(ids, own, classes).tolist() == validation.ndcg(ids, csr_matrix(grades)).tolist()
+    assert ndcg(ids, Classes(classes[own], classes, own)).tolist() == ndcg(ids, graded(grades)).tolist()
 
 
 def test_labelled_records_retrieve_the_others_of_their_label(encoders, sets):
-    judged = validation.load(validation.ValidationSet("l", labelled=str(sets[1])))
+    loaded = validation.load(validation.ValidationSet("l", labelled=str(sets[1])))
+    judged = loaded.judged
     assert "alone" in judged.documents and "alone" not in judged.queries
-    others = np.bincount(judged.classes)[judged.classes[judged.own]] - 1
-    assert judged.grades is None and others[0] == sum(1 for i in range(len(judged.documents) - 1) if i % 3 == 0) - 1
+    classes = judged.relevance.documents
+    others = np.bincount(classes)[classes[judged.own]] - 1
+    assert (
+        isinstance(judged.relevance, Classes)
+        and others[0] == sum(1 for i in range(len(judged.documents) - 1) if i % 3 == 0) - 1
+    )
     encoder = Encoder.from_pretrained(encoders[0], runtime="torch", precision="fp32")
     vectors = encoder.encode(judged.documents).dense
     instructed = encoder.encode(judged.queries, side="query").dense
@@ -137,7 +146,7 @@ def test_labelled_records_retrieve_the_others_of_their_label(encoders, sets):
         order = [d for d in order if d != judged.own[query]][:10]
         gains = [(d % 3 == judged.own[query] % 3 and d < 11) / math.log2(r + 2) for r, d in enumerate(order)]
         values.append(sum(gains) / sum(1 / math.log2(r + 2) for r in range(others[query])))
-    assert validation.measure(judged, encoder) == pytest.approx(np.mean(values), abs=1e-6)
+    assert validation.measure(loaded, encoder) == pytest.approx(np.mean(values), abs=1e-6)
 
 
 def test_triples_for_rerankers_and_encoders(encoders, sets, bert_reranker):
@@ -157,17 +166,17 @@ def test_triples_for_rerankers_and_encoders(encoders, sets, bert_reranker):
 def test_triples_of_one_query_on_several_lines(tmp_path):
     lines = [{"query": "q", "pos": ["a"], "neg": ["b", "c"]}, {"query": "q", "pos": ["b"], "neg": ["a", "c"]}]
     (tmp_path / "t.jsonl").write_text("\n".join(map(json.dumps, lines)))
-    judged = validation.load(validation.ValidationSet("t", triples=str(tmp_path / "t.jsonl")))
+    judged = validation.load(validation.ValidationSet("t", triples=str(tmp_path / "t.jsonl"))).judged
     assert [[judged.documents[row] for row in rows] for rows in judged.candidates] == [["c", "a"], ["c", "b"]]
 
 
 def test_a_sampled_corpus_keeps_all_judged_documents(sets):
-    whole = validation.load(validation.ValidationSet("b", beir=str(sets[0])))
-    part = validation.load(validation.ValidationSet("b", beir=str(sets[0]), max_documents=9))
-    again = validation.load(validation.ValidationSet("b", beir=str(sets[0]), max_documents=9))
+    whole = validation.load(validation.ValidationSet("b", beir=str(sets[0]))).judged
+    part = validation.load(validation.ValidationSet("b", beir=str(sets[0]), max_documents=9)).judged
+    again = validation.load(validation.ValidationSet("b", beir=str(sets[0]), max_documents=9)).judged
     assert (len(whole.documents), len(part.documents)) == (11, 9)
     assert part.digest == again.digest != whole.digest
-    assert part.grades.sum() == whole.grades.sum()
+    assert part.relevance.matrix.sum() == whole.relevance.matrix.sum()
 
 
 @pytest.mark.parametrize(

@@ -155,10 +155,11 @@ def test_a_class_of_copies_has_one_text(tmp_path, mean_folder):
 
 
 def test_a_copy_of_a_positive_is_no_wrong_answer_of_a_dev_or_validation_set(asked, mean_folder):
-    _, documents, relevant, _ = _retrieval_set(recipe_of(mean_folder, asked, "o", data_table={"dev": asked}))
+    found = _retrieval_set(recipe_of(mean_folder, asked, "o", data_table={"dev": asked}))
+    documents = found.documents
     assert len(documents) == len(forms(documents)) == 3
-    assert [{documents[row] for row in own} for own in relevant] == [{TEXTS[0]}, {"型号"}]
-    judged = validation.load(validation.ValidationSet("t", triples=asked))
+    assert [{documents[row] for row in own} for own in found.relevance.judged] == [{TEXTS[0]}, {"型号"}]
+    judged = validation.load(validation.ValidationSet("t", triples=asked)).judged
     texts = [[judged.documents[row] for row in own] for own in judged.candidates]
     assert texts == [[TEXTS[2], TEXTS[0]], [TEXTS[2], "型\u2060號"]]
 

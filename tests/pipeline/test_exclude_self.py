@@ -266,17 +266,17 @@ def test_ranks_close_up_where_a_candidate_is_left_out(tmp_path):
 
 def test_measures_during_training_and_merging_leave_the_query_out_too(beir):
     """By BEIR's rule: the one other document about the subject is first."""
-    judged = validation.load(validation.ValidationSet("s", beir=str(beir), split="test"))
+    judged = validation.load(validation.ValidationSet("s", beir=str(beir), split="test")).judged
     assert judged.own.tolist() == [0, 2, 4]
     data = {"train": ["t"], "dev": str(beir), "dev_split": "test"}
     recipe = make_recipe({"model": "m", "output": "o", "data": data}, "embedder")
-    queries, documents, relevant, own = dev._retrieval_set(recipe)
-    assert (own, relevant) == ([0, 2, 4], [{1: 1}, {3: 1}, {5: 1}])
-    measured = dev.RetrievalDev(queries, documents, relevant, own, measure="RR@10", batch_size=8)
+    judged = dev._retrieval_set(recipe)
+    assert (judged.own.tolist(), judged.relevance.judged) == ([0, 2, 4], [{1: 1}, {3: 1}, {5: 1}])
+    measured = dev.RetrievalDev(judged, measure="RR@10", batch_size=8)
     vectors = np.repeat(np.eye(3, 8, dtype=np.float32), 2, axis=0) + np.float32(0.01) * np.eye(6, 8, dtype=np.float32)
 
     class Model:
         def encode(self, texts, **_):
-            return vectors[[documents.index(text) for text in texts]]
+            return vectors[[judged.documents.index(text) for text in texts]]
 
     assert measured(Model()) == {"RR@10": 1.0}

@@ -12,6 +12,8 @@ from safetensors.torch import load_file, save_file
 
 from ecom_rag import Encoder
 from ecom_rag.errors import EcomRagError, ModelError, RecordError, ResumeError, UsageError
+from ecom_rag.evaluation.relevance import Grades
+from ecom_rag.evaluation.sets import JudgedSet
 from ecom_rag.models.checkpoints.tokens import Tokenizer
 from ecom_rag.training import checkpoints, runs
 from ecom_rag.training.averaging import best_average
@@ -191,8 +193,9 @@ def test_dev_measures_look_as_deep_as_they_say():
         encode=lambda texts, **_: np.stack([near if text == "q" else vectors[int(text)] for text in texts])
     )
     near = np.linspace(1, 0.01, 200, dtype=np.float32)
+    judged = JudgedSet(["q"], [str(n) for n in range(200)], Grades([{150: 1}], 200))
     for measure, expected in (("R@200", 1.0), ("AP", 1 / 151), ("R@100", 0.0)):
-        dev = RetrievalDev(["q"], [str(n) for n in range(200)], [{150: 1}], measure=measure, batch_size=8)
+        dev = RetrievalDev(judged, measure=measure, batch_size=8)
         assert dev(model)[measure] == pytest.approx(expected)
 
 

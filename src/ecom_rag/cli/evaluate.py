@@ -1,5 +1,7 @@
 """evaluate."""
 
+import os
+from dataclasses import asdict, dataclass
 from typing import Annotated, Any
 
 import typer
@@ -90,143 +92,143 @@ def evaluate(
       ecom-rag evaluate run.jsonl --beir scifact --split test --measures nDCG@10,R@100
     """
     prepare(verbose)
-    written = {
-        "--per-query": per_query,
-        "--report": report,
-        "--fit-fusion": fit_fusion,
-        "--write-run": write_run,
-        "--write-qrels": write_qrels,
-        "--export-queries": export_queries,
-        "--export-seeds": export_seeds,
-    }
-    for option, path in written.items():
-        if path == "-":
-            raise UsageError(f"{option} - is not supported: standard output is for the figures; give {option} a path")
-    _check_paths([*(results or []), qrels], beir, [output, *written.values()])
+    results = results or []
+    outputs = _Outputs(output, per_query, report, fit_fusion, write_run, write_qrels, export_queries, export_seeds)
+    outputs.check([*results, qrels, beir])
     if export_queries or export_seeds:
         _export(beir, split, export_queries, export_seeds)
         if not results:
             return
-    searched = [option for option in (model, routes, fusion, rerank) if option is not None]
-    if not results and not searched:
+    options = {"model": model, "routes": routes, "fusion": fusion, "rerank": rerank}
+    search = {name: value for name, value in options.items() if value is not None}
+    _check_sources(results, search, outputs, labels=labels, qrels=qrels, beir=beir, exclude_self=exclude_self)
+    from ecom_rag.evaluation import files
+
+    common: dict[str, Any] = {"measures": measures, "resamples": resamples, "seed": seed}
+    if labels:
+        common |= {"label_key": label_key, "votes": votes, "fixed_precision": fixed_precision, "positive": positive}
+        found = files.evaluate_labels(results, id_key=id_key, exclude_self=bool(exclude_self), **common)
+    elif search:
+        found = _searched(str(beir), split, search, exclude_self is not False, common)
+    else:
+        common |= {"id_key": id_key, "exclude_self": exclude_self}
+        found = files.evaluate_files(results, qrels=qrels, beir=beir, split=split, **common)
+    study, runs, judged = found
+    _write(outputs, study, runs, judged)
+    if fit_fusion:
+        searched = results[0] if results else study.settings["runs"]
+        _fit(runs[0], judged, fit_fusion, seed, {"results": searched, "judgements": qrels or beir or label_key})
+    outputs.tell()
+
+
+@dataclass(frozen=True, slots=True)
+class _Outputs:
+    """The files to write."""
+
+    figures: str | None
+    per_query: str | None
+    report: str | None
+    fit_fusion: str | None
+    write_run: str | None
+    write_qrels: str | None
+    export_queries: str | None
+    export_seeds: str | None
+
+    def check(self, inputs: list[str | None]) -> None:
+        """Nothing that is read is written over, and no output by another one; all of it before any work is done."""
+        from ecom_rag.files import publish
+
+        paths = asdict(self)
+        for name, path in paths.items():
+            if path == "-" and name != "figures":
+                option = f"--{name.replace('_', '-')}"
+                raise UsageError(
+                    f"{option} - is not supported: standard output is for the figures; give {option} a path"
+                )
+        targets = [publish.target_of(path) for path in paths.values() if path is not None and path != "-"]
+        places = [os.path.realpath(target.path) for target in targets if not target.stream]
+        for target in targets:
+            if places.count(os.path.realpath(target.path)) > 1:
+                raise UsageError(f"{target.name}: is named for two outputs; give each its own")
+            publish.check_not_read(target, inputs)
+
+    def tell(self) -> None:
+        """Say what was written where."""
+        written = {
+            "figures": self.figures if self.figures != "-" else None,
+            "per query": self.per_query,
+            "report": self.report,
+            "run": self.write_run,
+            "judgements": self.write_qrels,
+        }
+        named = ", ".join(f"{what} -> {path}" for what, path in written.items() if path)
+        if named:
+            tell(named)
+
+
+def _check_sources(
+    results: list[str],
+    search: dict[str, str],
+    outputs: _Outputs,
+    *,
+    labels: bool,
+    qrels: str | None,
+    beir: str | None,
+    exclude_self: bool | None,
+) -> None:
+    """Something to evaluate, one source of judgements, and no option that they leave without a meaning."""
+    if not results and not search:
         raise UsageError(
             "no RESULTS are given; expected results files, or --beir DIR with --model or --routes to"
             " search it, or with --export-queries and --export-seeds to make files of it"
         )
     if labels and (qrels or beir):
         raise UsageError("--labels and --qrels or --beir are two sources of judgements; give one of them")
-    if (write_run or fit_fusion) and results and len(results) > 1:
+    if (outputs.write_run or outputs.fit_fusion) and len(results) > 1:
         raise UsageError(f"{len(results)} RESULTS are given; --write-run and --fit-fusion take one")
     if exclude_self is False and beir is None:
         raise UsageError("--keep-self is for --beir, which leaves queries out of their own results; leave it out")
-    common: dict[str, Any] = {
-        "id_key": id_key,
-        "exclude_self": exclude_self,
-        "measures": measures,
-        "resamples": resamples,
-        "seed": seed,
-    }
-    from ecom_rag.evaluation import files, tables
-    from ecom_rag.files import formats
-
-    if labels:
-        study, runs, judged = files.evaluate_labels(
-            results or [],
-            label_key=label_key,
-            votes=votes,
-            fixed_precision=fixed_precision,
-            positive=positive,
-            **{**common, "exclude_self": bool(exclude_self)},
-        )
-    elif searched:
-        study, runs, judged = _search(str(beir), split, model, routes, fusion, rerank, common)
-    else:
-        study, runs, judged = files.evaluate_files(results or [], qrels=qrels, beir=beir, split=split, **common)
-    if write_run:
-        formats.write_run(_scored(runs[0]), write_run, tag=runs[0].name.replace(" ", "_"))
-    if write_qrels:
-        formats.write_qrels(judged, write_qrels)
-    if per_query:
-        files.write_per_query(study, per_query)
-    if report:
-        files.write_report(study, report, title=" / ".join(run.name for run in runs))
-    if output == "-":
-        from ecom_rag.files import records
-
-        write_bytes(records.dumps(tables.as_json(study)))
-    else:
-        typer.echo(tables.as_text(study), nl=False)
-        if output:
-            files.write_figures(study, output)
-    if fit_fusion:
-        _fit(
-            files,
-            runs[0],
-            judged,
-            fit_fusion,
-            seed,
-            {"results": results[0] if results else study.settings["runs"], "judgements": qrels or beir or label_key},
-        )
-    _say(
-        [
-            ("figures", output if output != "-" else None),
-            ("per query", per_query),
-            ("report", report),
-            ("run", write_run),
-            ("judgements", write_qrels),
-        ]
-    )
 
 
-def _check_paths(inputs: list[str | None], beir: str | None, outputs: list[str | None]) -> None:
-    """Nothing that is read is written over, and no output by another one; all of it before any work is done."""
-    import os
-
-    from ecom_rag.files import publish
-
-    targets = [publish.target_of(path) for path in outputs if path is not None and path != "-"]
-    places = [os.path.realpath(target.path) for target in targets if not target.stream]
-    for target in targets:
-        if places.count(os.path.realpath(target.path)) > 1:
-            raise UsageError(f"{target.name}: is named for two outputs; give each its own")
-        publish.check_not_read(target, [*inputs, beir])
-
-
-def _search(
-    beir: str, split: str, model: str | None, routes: str | None, fusion: str | None, rerank: str | None, common: Any
-) -> Any:
+def _searched(beir: str, split: str, search: dict[str, str], exclude_self: bool, common: dict[str, Any]) -> Any:
     """Recall over the folder, and its evaluation."""
-    import tempfile
-    from pathlib import Path
+    from ecom_rag.evaluation.files import evaluate_files
+    from ecom_rag.evaluation.searched import search_beir
+    from ecom_rag.pipeline import read_settings
 
-    from ecom_rag.evaluation import files
-    from ecom_rag.pipeline import read_settings, recall_file
-
-    named = None if routes is None else [route.strip() for route in routes.split(",")]
-    exclude = common["exclude_self"] is not False
-    settings, _ = read_settings(
-        None, {"routes": named, "fusion": fusion, "top_k": _DEPTH, "depth": _DEPTH, "exclude_self": exclude}
-    )
+    model, rerank = search.get("model"), search.get("rerank")
+    routes = [route.strip() for route in search["routes"].split(",")] if "routes" in search else None
+    asked = {"routes": routes, "fusion": search.get("fusion"), "exclude_self": exclude_self}
+    settings, _ = read_settings(None, {**asked, "top_k": _DEPTH, "depth": _DEPTH})
     names = ",".join(settings.routes_of_file(encoder=model is not None))
     parts = {"routes": names, "model": model, "fusion": settings.fusion, "rerank": rerank}
     described = "; ".join(f"{what} {value}" for what, value in parts.items() if value is not None)
+    with bars() as progress:
+        run, notes = search_beir(beir, split, settings, model=model, reranker=rerank, progress=progress)
+    found = evaluate_files([run], beir=beir, split=split, exclude_self=exclude_self, described=described, **common)
+    found[0].runs[0].notes += notes
+    return found
 
-    with tempfile.TemporaryDirectory() as folder, bars() as progress:
-        queries, seeds, run = (str(Path(folder) / name) for name in ("queries.jsonl", "seeds.jsonl", "recall.jsonl"))
-        _export(beir, split, queries, seeds)
-        recall_file(
-            queries,
-            run,
-            settings,
-            seeds=seeds,
-            progress=progress,
-            model=model,
-            reranker=rerank,
-        )
-        found = files.evaluate_files([run], beir=beir, split=split, described=described, **common)
-        if exclude:
-            found[0].runs[0].notes += files.own_documents(queries, seeds)
-        return found
+
+def _write(outputs: _Outputs, study: Any, runs: list[Any], judged: Any) -> None:
+    """Figures on standard output, and what else is asked for in its file."""
+    from ecom_rag.evaluation import files, tables
+    from ecom_rag.files import formats, records
+
+    if outputs.write_run:
+        formats.write_run(_scored(runs[0]), outputs.write_run, tag=runs[0].name.replace(" ", "_"))
+    if outputs.write_qrels:
+        formats.write_qrels(judged, outputs.write_qrels)
+    if outputs.per_query:
+        files.write_per_query(study, outputs.per_query)
+    if outputs.report:
+        files.write_report(study, outputs.report, title=" / ".join(run.name for run in runs))
+    if outputs.figures == "-":
+        write_bytes(records.dumps(tables.as_json(study)))
+        return
+    typer.echo(tables.as_text(study), nl=False)
+    if outputs.figures:
+        files.write_figures(study, outputs.figures)
 
 
 def _export(beir: str | None, split: str, queries: str | None, seeds: str | None) -> None:
@@ -246,8 +248,10 @@ def _scored(run: Any) -> Any:
         yield query, list(dict.fromkeys(documents)), [first[document] for document in dict.fromkeys(documents)]
 
 
-def _fit(files: Any, run: Any, judged: Any, path: str, seed: int, fitted_on: dict[str, Any]) -> None:
-    fitted = files.fit_fusion_on(run, judged, seed=seed, fitted_on=fitted_on)
+def _fit(run: Any, judged: Any, path: str, seed: int, fitted_on: dict[str, Any]) -> None:
+    from ecom_rag.evaluation.files import fit_fusion_on
+
+    fitted = fit_fusion_on(run, judged, seed=seed, fitted_on=fitted_on)
     fitted.save(path)
     weights = ", ".join(f"{name} {weight:g}" for name, weight in fitted.weights.items())
     said = "accepted" if fitted.accepted else "refused, the baseline is written"
@@ -255,9 +259,3 @@ def _fit(files: Any, run: Any, judged: Any, path: str, seed: int, fitted_on: dic
         f"learned fusion {said}: {fitted.method} ({weights}); out-of-fold gain over {fitted.baseline}"
         f" {fitted.gain:+.4f} [{fitted.gain_low:+.4f}, {fitted.gain_high:+.4f}] {fitted.measure} -> {path}"
     )
-
-
-def _say(written: list[tuple[str, str | None]]) -> None:
-    named = ", ".join(f"{what} -> {path}" for what, path in written if path)
-    if named:
-        tell(named)

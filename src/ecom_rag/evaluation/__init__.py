@@ -1,7 +1,8 @@
 """Evaluation: how good a run is, how sure that is, and which route it owes it to.
 
 In: runs (results of score, recall, rerank, or TREC files) and judgements (qrels, BEIR folders, or labels in the
-metadata). Out: ``PerQuery`` figures, intervals, paired tests, fitted fusion weights, tables and an HTML report.
+metadata). Out: ``PerQuery`` figures, intervals, paired tests, fitted fusion weights, tables and an HTML report. For
+training and merging: judged sets in memory (``sets``) and nDCG over arrays (``relevance``).
 """
 
 from ecom_rag.evaluation.fit_fusion import fit_fusion, judge, judge_labels

@@ -3,6 +3,7 @@
 import logging
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +19,14 @@ from ecom_rag.evaluation.significance import RESAMPLES
 from ecom_rag.evaluation.study import Study, study_retrieval
 from ecom_rag.files import records
 from ecom_rag.files.formats import Beir, Qrels, read_beir, read_qrels, writing
-from ecom_rag.files.identity import known_id, label_of
+from ecom_rag.files.identity import label_of
 from ecom_rag.retrieval.learned_fusion import LearnedFusion
 
 logger = logging.getLogger(__name__)
 
 
 def evaluate_files(
-    results: Sequence[str],
+    results: Sequence[str | NamedRun],
     *,
     qrels: str | None = None,
     beir: str | None = None,
@@ -40,7 +41,7 @@ def evaluate_files(
     """Evaluate results files or TREC runs against judgements.
 
     Args:
-        results: Files.
+        results: Files, or runs in memory.
         qrels: File of judgements; or
         beir: Folder whose judgements are taken.
         split: Of the folder.
@@ -65,7 +66,9 @@ def evaluate_files(
     judged = folder.qrels if folder is not None else read_qrels(str(qrels))
     exclude_self = beir is not None if exclude_self is None else exclude_self
     look = without_itself if exclude_self else noted
-    runs = [look(run, id_key=id_key) for run in load_runs(results, id_key=id_key)]
+    found = [run for run in results if isinstance(run, NamedRun)]
+    found += load_runs([path for path in results if isinstance(path, str)], id_key=id_key)
+    runs = [look(run, id_key=id_key) for run in found]
     study = study_retrieval(
         runs,
         judged,
@@ -76,7 +79,7 @@ def evaluate_files(
         seed=seed,
         settings={
             "judgements": f"{beir} ({split})" if beir else qrels,
-            "runs": described or ", ".join(results),
+            "runs": described or ", ".join(map(str, results)),
             "resamples": resamples,
             "seed": seed,
         },
@@ -104,10 +107,8 @@ def evaluate_labels(
     """
     _check_resamples(resamples)
     runs = load_labelled(results, id_key=id_key, label_key=label_key)
-    if exclude_self:
-        runs = [without_itself(run, id_key=id_key, labelled=True) for run in runs]
-    else:
-        runs = [noted(run, id_key=id_key) for run in runs]
+    look = partial(without_itself, labelled=True) if exclude_self else noted
+    runs = [look(run, id_key=id_key) for run in runs]
     study = study_labels(
         runs,
         label_key=label_key,
@@ -126,22 +127,7 @@ def evaluate_labels(
             "seed": seed,
         },
     )
-    judged = {
-        query: {
-            str(place): int(label_of(metadata, label_key) == label_of(result["metadata"], label_key))
-            for place, metadata in enumerate(result["topk_metadata"])
-        }
-        for query, result in runs[0].results.items()
-    }
-    return study, runs, judged
-
-
-def own_documents(queries: str, seeds: str) -> list[str]:
-    """A note where queries of one file are seeds of another by their id, and so were left out of their own results."""
-    own = {known_id(query["metadata"], "id") for query in records.read(queries)} - {None}
-    found = own.intersection(known_id(seed["metadata"], "id") for seed in records.read(seeds))
-    note = f"{len(found)} queries are documents of the corpus themselves (by id); each is left out of its own results"
-    return [note] if found else []
+    return study, runs, _by_label(runs[0], label_key)
 
 
 def fit_fusion_on(run: NamedRun, qrels: Qrels, *, seed: int = 0, fitted_on: Mapping[str, Any]) -> LearnedFusion:
@@ -186,6 +172,16 @@ def write_per_query(study: Study, path: str) -> None:
         records.convert(plain, converted, kind)
         with writing(path) as sink:
             sink.write(converted.read_bytes())
+
+
+def _by_label(run: NamedRun, label_key: str) -> Qrels:
+    """The seeds of a query's own label as judgements, by their places."""
+    qrels: Qrels = {}
+    for query, result in run.results.items():
+        own = label_of(result["metadata"], label_key)
+        found = enumerate(result["topk_metadata"])
+        qrels[query] = {str(place): int(label_of(metadata, label_key) == own) for place, metadata in found}
+    return qrels
 
 
 def _document_text(folder: Beir) -> Callable[[set[str]], Mapping[str, str]]:

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from ecom_rag._version import __version__
 from ecom_rag.errors import UsageError
+from ecom_rag.evaluation.relevance import Classes, discounts, ideal_dcg
 from ecom_rag.evaluation.significance import Interval, bootstrap
 from ecom_rag.retrieval.fusion import METHODS, RRF_CONSTANT, Candidates, route_scores
 from ecom_rag.retrieval.learned_fusion import LearnedFusion
@@ -52,8 +53,8 @@ def judge(
     """Grades of candidates from judgements.
 
     Args:
-        candidates: What was found; ``ids`` index into ``documents``.
-        documents: For each query the names that its ``ids`` stand for; one list for all may be repeated.
+        candidates: What was found; ``rows`` index into ``documents``.
+        documents: For each query the names that its ``rows`` stand for; one list for all may be repeated.
         grades: For each query, name -> grade of every judged document, found or not.
         k: Of nDCG@k.
     """
@@ -62,11 +63,7 @@ def judge(
         for place, row in enumerate(candidates.rows[query].tolist()):
             if row >= 0:
                 gains[query, place] = max(0, judged.get(names[row], 0))
-    best = np.zeros((len(gains), k))
-    for query, judged in enumerate(grades):
-        top = sorted((max(0, grade) for grade in judged.values()), reverse=True)[:k]
-        best[query, : len(top)] = top
-    return Judged(gains, best @ _discounts(k))
+    return Judged(gains, ideal_dcg([judged.values() for judged in grades], k))
 
 
 def judge_labels(
@@ -75,16 +72,13 @@ def judge_labels(
     """Grades of candidates from labels: 1 where a seed has the query's label.
 
     Args:
-        candidates: What was found; ``ids`` are rows of the seeds.
+        candidates: What was found; ``rows`` are those of the seeds.
         query_labels: ``(queries,)`` label numbers.
         seed_labels: ``(seeds,)`` label numbers.
         k: Of nDCG@k.
     """
-    same = (seed_labels[np.maximum(candidates.rows, 0)] == query_labels[:, None]) & (candidates.rows >= 0)
-    ordered = np.sort(seed_labels)
-    relevant = np.searchsorted(ordered, query_labels, "right") - np.searchsorted(ordered, query_labels, "left")
-    ideal = np.append(0.0, np.cumsum(_discounts(k)))[np.minimum(relevant, k)]
-    return Judged(same.astype(np.float64), ideal)
+    relevance = Classes(query_labels, seed_labels, own=np.full(len(query_labels), -1, np.int64))
+    return Judged(relevance.gains(candidates.rows), relevance.ideal(k))
 
 
 def fit_fusion(
@@ -116,6 +110,43 @@ def fit_fusion(
     Raises:
         UsageError: Fewer than two routes, or too few queries with anything relevant.
     """
+    useful, judged = _useful(candidates, judged, folds)
+    baseline, base = _baseline(candidates, useful, judged, k, rrf_constant)
+    fold_of = np.random.default_rng(seed).permutation(len(useful)) % folds
+    parts = [fold_of != fold for fold in range(folds)] + [np.ones(len(useful), np.bool_)]  # the last is the fit itself
+    found = []
+    for method in methods:
+        search = _Search(_features(candidates, useful, method, rrf_constant), judged, k)
+        found.append(search.best(method, parts, seed))
+    *by_fold, best = [max(of_part, key=lambda one: round(one.value, 12)) for of_part in zip(*found, strict=True)]
+    out_of_fold = np.stack([one.by_query for one in by_fold])[fold_of, np.arange(len(useful))]
+    gain = bootstrap(out_of_fold - base.by_query, seed=seed)
+    if not (accepted := gain.low > 0):
+        _refuse(gain, baseline, k)
+    chosen = best if accepted else base
+    counts = {"queries": len(useful), "folds": folds, "seed": seed}
+    means = {"out_of_fold": float(out_of_fold.mean()), "baseline": base.value}
+    return LearnedFusion(
+        method=chosen.method,
+        weights=dict(zip(candidates.evidence, chosen.weights.tolist(), strict=True)),
+        rrf_constant=rrf_constant,
+        accepted=accepted,
+        baseline=baseline,
+        measure=f"nDCG@{k}",
+        gain=gain.mean,
+        gain_low=gain.low,
+        gain_high=gain.high,
+        fitted_on={**(fitted_on or {}), **counts, **means},
+        versions={"ecom_rag": __version__, "numpy": importlib.metadata.version("numpy")},
+    )
+
+
+def _useful(candidates: Candidates, judged: Judged, folds: int) -> tuple[NDArray[np.int64], Judged]:
+    """The queries that something is relevant to, and how good their candidates are.
+
+    Raises:
+        UsageError: Fewer than two routes, or too few such queries.
+    """
     names = list(candidates.evidence)
     if len(names) < 2:
         raise UsageError(f"the routes are {', '.join(names) or 'none'}; fusing needs at least two")
@@ -125,44 +156,7 @@ def fit_fusion(
             f"{len(useful)} queries have anything relevant; {max(folds, 2)} folds need at least"
             f" {2 * max(folds, 2)}, and a gain that can be told from chance some hundreds"
         )
-    gains, ideal = judged.gains[useful], judged.ideal[useful]
-    baseline, base_weights, base_values = _baseline(candidates, useful, gains, ideal, k, rrf_constant)
-
-    fold_of = np.random.default_rng(seed).permutation(len(useful)) % folds
-    parts = [fold_of != fold for fold in range(folds)] + [np.ones(len(useful), np.bool_)]  # the last is the fit itself
-    found: list[list[_Found]] = []
-    for method in methods:
-        search = _Search(_features(candidates, useful, method, rrf_constant), gains, ideal, k)
-        found.append(search.best(method, parts, seed))
-    best = [max(of_part, key=lambda one: round(one.value, 12)) for of_part in zip(*found, strict=True)]
-    out_of_fold = np.zeros(len(useful))
-    for fold in range(folds):
-        out_of_fold[fold_of == fold] = best[fold].by_query[fold_of == fold]
-
-    gain = bootstrap(out_of_fold - base_values, seed=seed)
-    accepted = gain.low > 0
-    if not accepted:
-        _refuse(gain, baseline, k)
-    return LearnedFusion(
-        method=best[-1].method if accepted else "rrf",
-        weights=dict(zip(names, (best[-1].weights if accepted else base_weights).tolist(), strict=True)),
-        rrf_constant=rrf_constant,
-        accepted=accepted,
-        baseline=baseline,
-        measure=f"nDCG@{k}",
-        gain=gain.mean,
-        gain_low=gain.low,
-        gain_high=gain.high,
-        fitted_on={
-            **(fitted_on or {}),
-            "queries": len(useful),
-            "folds": folds,
-            "seed": seed,
-            "out_of_fold": float(out_of_fold.mean()),
-            "baseline": float(base_values.mean()),
-        },
-        versions={"ecom_rag": __version__, "numpy": importlib.metadata.version("numpy")},
-    )
+    return useful, Judged(judged.gains[useful], judged.ideal[useful])
 
 
 @dataclass(frozen=True)
@@ -178,16 +172,14 @@ class _Found:
 class _Search:
     """The judged candidates, ready to try weights on."""
 
-    def __init__(
-        self, features: NDArray[np.float64], gains: NDArray[np.float64], ideal: NDArray[np.float64], k: int
-    ) -> None:
-        self._features, self._gains, self._ideal, self._discounts = features, gains, ideal, _discounts(k)
+    def __init__(self, features: NDArray[np.float64], judged: Judged, k: int) -> None:
+        self._features, self._judged, self._discounts = features, judged, discounts(k)
 
     def values(self, weights: NDArray[np.float64]) -> NDArray[np.float64]:
         """nDCG@k of every query under every row of ``weights (w, routes)``: ``(w, queries)``."""
-        dcg = np.empty((len(weights), len(self._gains)))
-        _dcg(self._features, weights, self._gains, self._discounts, dcg)
-        return dcg / self._ideal
+        dcg = np.empty((len(weights), len(self._features)))
+        _dcg(self._features, weights, self._judged.gains, self._discounts, dcg)
+        return dcg / self._judged.ideal
 
     def best(self, method: str, parts: Sequence[NDArray[np.bool_]], seed: int) -> list[_Found]:
         """For each part of the queries the weights with the best mean over it; of equals the plainer, tried earlier."""
@@ -218,19 +210,15 @@ def _features(candidates: Candidates, rows: NDArray[np.int64], method: str, rrf_
 
 
 def _baseline(
-    candidates: Candidates,
-    rows: NDArray[np.int64],
-    gains: NDArray[np.float64],
-    ideal: NDArray[np.float64],
-    k: int,
-    rrf_constant: float,
-) -> tuple[str, NDArray[np.float64], NDArray[np.float64]]:
-    """The best of unweighted RRF and every single route: name, weights for RRF, nDCG@k of each query."""
+    candidates: Candidates, rows: NDArray[np.int64], judged: Judged, k: int, rrf_constant: float
+) -> tuple[str, _Found]:
+    """The best of unweighted RRF and every single route, by its name, as weights for RRF."""
     names = list(candidates.evidence)
     weights = np.vstack([np.ones(len(names)), np.eye(len(names))])
-    values = _Search(_features(candidates, rows, "rrf", rrf_constant), gains, ideal, k).values(weights)
+    values = _Search(_features(candidates, rows, "rrf", rrf_constant), judged, k).values(weights)
     best = int(values.mean(axis=1).argmax())
-    return "rrf" if best == 0 else f"only {names[best - 1]}", weights[best], values[best]
+    name = "rrf" if best == 0 else f"only {names[best - 1]}"
+    return name, _Found(float(values[best].mean()), "rrf", weights[best], values[best])
 
 
 def _simplex(rng: np.random.Generator, routes: int) -> NDArray[np.float64]:
@@ -242,10 +230,6 @@ def _simplex(rng: np.random.Generator, routes: int) -> NDArray[np.float64]:
 def _rounded(weights: NDArray[np.float64]) -> NDArray[np.float64]:
     """What is tried is what is written to the file."""
     return np.round(weights, 4)
-
-
-def _discounts(k: int) -> NDArray[np.float64]:
-    return np.asarray(1 / np.log2(np.arange(2, k + 2)), np.float64)
 
 
 def _refuse(gain: Interval, baseline: str, k: int) -> None:

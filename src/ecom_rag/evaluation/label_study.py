@@ -68,16 +68,10 @@ def study_labels(
     Raises:
         UsageError: An unknown measure or positive class, or options out of range.
     """
-    if not 0 < fixed_precision <= 1:
-        raise UsageError(f"the fixed precision is {fixed_precision}; expected more than 0 and at most 1, e.g. 0.9")
-    if votes is not None and votes < 1:
-        raise UsageError(f"votes is {votes}; expected at least 1")
-    depth = min(run.depth for run in runs)
-    names = _measures(measures, depth)
+    _check(fixed_precision, votes)
+    names = _measures(measures, min(run.depth for run in runs))
     truth = _truth(runs, label_key)
-    if positive is not None and as_label(positive) not in truth:
-        raise UsageError(f"no query has the label {positive!r}; labels found: {', '.join(sorted(set(truth))[:8])}")
-    positive = as_label(positive)
+    positive = _positive(positive, truth)
     texts = {query: result["text"] for query, result in runs[0].results.items()}
     studies, ballots = [], []
     for run in runs:
@@ -86,11 +80,8 @@ def study_labels(
         study = _run_study(run, labels, cast, truth, names, fixed_precision, resamples, seed)
         if positive is not None:
             chosen = next(one for one in study.classes if one.label == positive)
-            for name, value in (
-                (f"AP({positive})", chosen.average_precision),
-                (f"R@P{fixed_precision:g}({positive})", chosen.recall_at_precision),
-            ):
-                study.intervals[name] = _point(value)
+            study.intervals[f"AP({positive})"] = _point(chosen.average_precision)
+            study.intervals[f"R@P{fixed_precision:g}({positive})"] = _point(chosen.recall_at_precision)
         study.notes += depth_notes(names, run.depth, chosen=True)
         if votes is not None and votes > run.depth:
             study.notes.append(f"{votes} votes were asked for, the results hold at most {run.depth} seeds a query")
@@ -192,6 +183,20 @@ def _measures(measures: str | None, depth: int) -> tuple[str, ...]:
                 f" {', '.join(one + '@k' for one in _WITHOUT_TOTALS)}, or give --qrels"
             )
     return names
+
+
+def _check(fixed_precision: float, votes: int | None) -> None:
+    if not 0 < fixed_precision <= 1:
+        raise UsageError(f"the fixed precision is {fixed_precision}; expected more than 0 and at most 1, e.g. 0.9")
+    if votes is not None and votes < 1:
+        raise UsageError(f"votes is {votes}; expected at least 1")
+
+
+def _positive(given: str | None, truth: Sequence[str]) -> str | None:
+    label = as_label(given)
+    if given is not None and label not in truth:
+        raise UsageError(f"no query has the label {given!r}; labels found: {', '.join(sorted(set(truth))[:8])}")
+    return label
 
 
 def _truth(runs: Sequence[NamedRun], label_key: str) -> list[str]:

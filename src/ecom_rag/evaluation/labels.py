@@ -93,22 +93,35 @@ def vote(labels: Sequence[str], neighbours: Sequence[Sequence[str]], *, k: int |
         neighbours: The labels of each query's neighbours, nearest first.
         k: Ask the nearest k only; by default all.
     """
-    asked = [list(found[:k]) for found in neighbours]
-    classes = tuple(sorted({*labels, *(label for found in asked for label in found)}))
+    asked = [found[:k] for found in neighbours]
+    lengths = np.array([len(found) for found in asked], np.int64)[:, None]
+    places = np.arange(lengths.max(initial=0))
+    rows = np.where(places < lengths, np.cumsum(lengths)[:, None] - lengths + places, _NONE)
+    return vote_of_rows(labels, [label for found in asked for label in found], rows)
+
+
+def vote_of_rows(labels: Sequence[str], seed_labels: Sequence[str], rows: NDArray[np.int64]) -> Votes:
+    """As ``vote``, where the neighbours are rows of seeds.
+
+    Args:
+        labels: Each query's own label.
+        seed_labels: The label of each seed.
+        rows: ``(queries, k)`` rows of the seeds, nearest first, -1 for none.
+    """
+    voting = (seed_labels[row] for row in np.unique(rows[rows >= 0]).tolist())
+    classes = tuple(sorted({*labels, *voting}))
     number = {label: index for index, label in enumerate(classes)}
     truth = np.array([number[label] for label in labels], np.int64)
-    depth = max((len(found) for found in asked), default=0)
-    nearest = np.full((len(asked), depth), _NONE, np.int64)
-    for row, found in enumerate(asked):
-        nearest[row, : len(found)] = [number[label] for label in found]
-    counts = np.zeros((len(asked), len(classes)), np.float64)
+    seeds = np.array([number.get(label, _NONE) for label in seed_labels], np.int64)
+    nearest = np.where(rows >= 0, seeds[np.maximum(rows, 0)], _NONE)
+    counts = np.zeros((len(rows), len(classes)), np.float64)
     query, place = np.nonzero(nearest >= 0)
     np.add.at(counts, (query, nearest[query, place]), 1.0)
-    predicted = np.full(len(asked), _NONE, np.int64)
-    if depth:
+    predicted = np.full(len(rows), _NONE, np.int64)
+    if rows.shape[1]:
         votes_of = np.where(nearest >= 0, np.take_along_axis(counts, np.maximum(nearest, 0), axis=1), -1.0)
         first = votes_of.argmax(axis=1)  # the first of equals is the nearest
-        predicted = nearest[np.arange(len(asked)), first]
+        predicted = nearest[np.arange(len(rows)), first]
     return Votes(classes, truth, predicted, counts / np.maximum(counts.sum(axis=1, keepdims=True), 1))
 
 

@@ -121,14 +121,7 @@ def compare(
             f"first holds {len(first)} figures and second {len(second)}; expected those of one set of"
             " queries, in one order"
         )
-    return comparisons(first[:, None], second[:, None], resamples=resamples, seed=seed)[0]
-
-
-def comparisons(
-    first: NDArray[np.float64], second: NDArray[np.float64], *, resamples: int = RESAMPLES, seed: int = 0
-) -> list[Comparison]:
-    """``compare`` of each column of two ``(queries, measures)``."""
-    return paired([first, second], [(0, 1)], resamples=resamples, seed=seed)[0]
+    return paired([first[:, None], second[:, None]], [(0, 1)], resamples=resamples, seed=seed)[0][0]
 
 
 def paired(
@@ -138,7 +131,7 @@ def paired(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> list[list[Comparison]]:
-    """``comparisons`` of many couples of runs, over one set of draws.
+    """``compare`` of many couples of runs by several measures, over one set of draws.
 
     The sum of a difference is the difference of the sums, so that the draws are multiplied with each run once and not
     with each couple.

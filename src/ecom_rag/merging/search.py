@@ -23,7 +23,7 @@ from ecom_rag.merging.files import Opened
 from ecom_rag.merging.methods import WITH_BASE, Mix
 from ecom_rag.merging.models import Models
 from ecom_rag.merging.optimise import DIGITS, Key, Point, compass_search, line_search
-from ecom_rag.merging.validation import Judged, ValidationSet, measure
+from ecom_rag.merging.validation import Validation, ValidationSet, measure
 from ecom_rag.models import CrossEncoder, Encoder
 
 logger = logging.getLogger(__name__)
@@ -98,7 +98,7 @@ def objective(sets: Sequence[ValidationSet], scores: Mapping[str, float], base: 
 
 def find_weights(
     models: Models,
-    judged: Sequence[Judged],
+    judged: Sequence[Validation],
     mix: Mix,
     *,
     blocks: int = 1,
@@ -219,7 +219,7 @@ class _Evaluator:
     def __init__(
         self,
         models: Models,
-        judged: Sequence[Judged],
+        judged: Sequence[Validation],
         device: str,
         log: Path | None,
         progress: Callable[[int], None] | None,
@@ -229,7 +229,7 @@ class _Evaluator:
         self._models, self._judged, self._device = models, judged, device
         self._log, self._progress = log, progress
         self._known: dict[str, dict[str, float]] = {}
-        sets = [[item.settings.name, item.digest] for item in judged]
+        sets = [[item.settings.name, item.judged.digest] for item in judged]
         base = None if models.base is None else models.base.fingerprint
         settings = {"models": [model.fingerprint for model in models.opened], "base": base, "sets": sets}
         self._settings = json.dumps(settings, sort_keys=True)

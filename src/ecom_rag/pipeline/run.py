@@ -214,7 +214,7 @@ def _search(asked: Asked, *, resume: bool, progress: Progress | None) -> Summary
         },
         read=lambda report: records.read(asked.queries, on_bad_line=asked.on_bad_line, report=report),
         start=start,
-        cut=Cut() if cross_encoder is None else Cut(max_size=Cut().max_size // settings.depth),
+        cut=settings.cut(reranked=cross_encoder is not None),
         tally=lambda block, results: _counted(results, id_key),
         earlier=place.report,
     )

@@ -10,6 +10,7 @@ from ecom_rag import arguments
 from ecom_rag.arguments import PathLike, flag, names_of, path_of, whole
 from ecom_rag.errors import UsageError
 from ecom_rag.files import readers
+from ecom_rag.files.jobs import Cut
 from ecom_rag.files.keys import parse_key
 from ecom_rag.files.values import shown
 from ecom_rag.filters.parse import parse
@@ -164,6 +165,14 @@ class Recall:
             return fitted.fuse(found, k=k)
         method = "minmax" if self.fusion == "weighted" else str(self.fusion)
         return fuse(found, k=k, method=method, weights=self.weights_of(found), rrf_constant=self.rrf_constant)
+
+    def cut(self, *, reranked: bool) -> Cut:
+        """The blocks that queries are searched in.
+
+        Args:
+            reranked: Whether a reranker scores their candidates, each with the whole query.
+        """
+        return Cut(max_size=Cut().max_size // self.depth) if reranked else Cut()
 
     def routes_of_file(self, *, encoder: bool) -> tuple[str, ...]:
         """The routes over seeds that are no bank.

@@ -15,7 +15,7 @@ import pytest
 
 from ecom_rag.cli import guard
 from ecom_rag.files import records
-from ecom_rag.seeds.bank import SeedBank
+from ecom_rag.seeds.bank import BankSettings, build
 
 RECORDS = [{"text": f"wallet {i} case", "metadata": {"id": str(i), "label": "ab"[i % 2]}} for i in range(200)]
 
@@ -30,7 +30,7 @@ def folder(tmp_path_factory):
         ("t.jsonl", [{"query": "q", "pos": ["p"], "neg": ["n"]}]),
     ):
         (target / name).write_bytes(b"".join(map(records.dumps, items)))
-    SeedBank.build(target / "bank", RECORDS, routes=["bm25"]).close()
+    build(target / "bank", RECORDS, BankSettings(routes=["bm25"]))
     (target / "recipe.toml").write_text('model = "nowhere"\noutput = "t"\n[data]\ntrain = "t.jsonl"\n')
     return target
 

@@ -1,23 +1,15 @@
-"""What a bank is asked to be, and the embeddings it is given, checked before anything is written."""
+"""The embeddings that a bank is given, checked before they are written."""
 
 from collections.abc import Sequence
+from pathlib import Path
+from sqlite3 import Connection
 
 import numpy as np
 
-from ecom_rag import arguments
 from ecom_rag.errors import EmbeddingError, UsageError
 from ecom_rag.files.values import type_name
-from ecom_rag.models import Encoder
 from ecom_rag.models.embeddings import Embeddings
-from ecom_rag.retrieval import routes as table
-
-
-def size_of(embeddings: Embeddings, name: str) -> int:
-    """Dimension of ``dense`` and ``multivector``, vocabulary of ``sparse``."""
-    if name == "multivector":
-        assert embeddings.multivector is not None
-        return int(embeddings.multivector.values.shape[1])
-    return int(getattr(embeddings, name).shape[1])
+from ecom_rag.seeds.bank.store import read_meta, write_meta
 
 
 def fitting(embeddings: Embeddings, outputs: Sequence[str], count: int) -> Embeddings:
@@ -42,26 +34,33 @@ def fitting(embeddings: Embeddings, outputs: Sequence[str], count: int) -> Embed
     return Embeddings(dense, embeddings.sparse, embeddings.multivector)
 
 
-def check_names(routes: Sequence[str]) -> list[str]:
-    """The routes among these that need an encoder.
+def check_sizes(db: Connection, embeddings: Embeddings, outputs: Sequence[str], bank: Path) -> None:
+    """Refuse vectors of another dimension than the bank's; the first ones decide which that is.
+
+    Args:
+        db: In a write transaction.
+        embeddings: Of the documents that are written.
+        outputs: Those of the bank.
+        bank: Named in errors.
 
     Raises:
-        UsageError: No route, an unknown one, or one twice.
+        EmbeddingError: Another dimension.
     """
-    table.check_routes(routes)
-    return [route for route in routes if route in table.ENCODED_ROUTES]
+    known: dict[str, int] = read_meta(db)["sizes"]
+    sizes = {name: _size_of(embeddings, name) for name in outputs}
+    for name, size in sizes.items():
+        if known.get(name, size) != size:
+            raise EmbeddingError(
+                f"{bank}: its {name} vectors are of size {known[name]}, these of {size};"
+                " encode both with the same checkpoint"
+            )
+    if known != sizes:
+        write_meta(db, "sizes", sizes)
 
 
-def check_routes(routes: Sequence[str], encoder: Encoder | None) -> None:
-    """Whether there can be such a bank.
-
-    Raises:
-        UsageError: As ``check_names``, or a route needs an encoder and there is none.
-        ModelError: The encoder cannot give what a route needs.
-    """
-    outputs = check_names(routes)
-    if outputs:
-        if encoder is None:
-            raise UsageError(f"the routes {', '.join(outputs)} need an encoder; give one (--model MODEL)")
-        arguments.model(encoder, "encoder", "check_outputs", "Encoder")
-        encoder.check_outputs(outputs)
+def _size_of(embeddings: Embeddings, name: str) -> int:
+    """Dimension of ``dense`` and ``multivector``, vocabulary of ``sparse``."""
+    if name == "multivector":
+        assert embeddings.multivector is not None
+        return int(embeddings.multivector.values.shape[1])
+    return int(getattr(embeddings, name).shape[1])

@@ -1,4 +1,4 @@
-"""bank build, add, delete, info, snapshot, restore."""
+"""bank build, add, delete, info, snapshot, restore; list, get and export are in ``documents``."""
 
 import json
 import time
@@ -6,7 +6,9 @@ from typing import Annotated, Any
 
 import typer
 
+from ecom_rag.cli import documents
 from ecom_rag.cli.console import tell, write_bytes
+from ecom_rag.cli.documents import Bank
 from ecom_rag.cli.idle import Command
 from ecom_rag.cli.options import (
     BadLine,
@@ -26,8 +28,6 @@ from ecom_rag.errors import UsageError
 from ecom_rag.text.printing import printable
 
 _LABELS = 20  # that info shows
-
-Bank = Annotated[str, typer.Argument(help="Folder of the bank.", metavar="BANK", show_default=False)]
 
 app = typer.Typer(
     name="bank",
@@ -272,3 +272,7 @@ def restore(
 
     note = copies.restore(snapshot, bank)
     tell(f"restored {note['documents']} documents -> {bank}")
+
+
+for name, command in (("list", documents.list_documents), ("get", documents.get), ("export", documents.export)):
+    app.command(name, cls=Command)(command)

@@ -78,14 +78,13 @@ def peak() -> str:
 
 
 def build(bank: Path, data: str, rows: int, routes: str) -> None:
-    from ecom_rag.seeds.bank import SeedBank
+    from ecom_rag.seeds import bank as banks
 
     seeds, encoder = documents(data, rows), Timed()
     before = peak()
     start = time.perf_counter()
-    SeedBank.build(
-        bank, seeds, encoder=encoder, model="starter", routes=routes.split(","), index_keys=["label", "price", "brand"]
-    ).close()
+    settings = banks.BankSettings(routes.split(","), index_keys=("label", "price", "brand"))
+    banks.build(bank, seeds, settings, encoder=encoder, model="starter")
     total = time.perf_counter() - start
     parts = {
         name: sum(f.stat().st_size for f in bank.glob(p)) / 1e6

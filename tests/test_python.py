@@ -14,6 +14,7 @@ import pytest
 
 import ecom_rag
 from ecom_rag import errors
+from helpers.small_banks import built
 
 PUBLIC = {
     "BankError",
@@ -47,7 +48,7 @@ DOCUMENTED = [  # what the guides show beside the names of the package
     ("ecom_rag.evaluation", ("bootstrap", "compare", "evaluate_run", "fit_fusion", "judge", "judge_labels")),
     ("ecom_rag.pipeline", ("Pipeline", "read_settings")),
     ("ecom_rag.files.records", ("read",)),
-    ("ecom_rag.seeds.bank", ("View", "add", "build", "restore", "snapshot")),
+    ("ecom_rag.seeds.bank", ("BankSettings", "View", "add", "build", "create", "restore", "snapshot", "stats")),
     ("ecom_rag.retrieval.fusion", ("fuse",)),
     ("ecom_rag.retrieval.learned_fusion", ("load_fusion",)),
     ("ecom_rag.merging", ("Mix", "merge")),
@@ -189,7 +190,7 @@ def test_a_repr_is_one_line_that_says_what_matters(tmp_path, m3_folder, bert_rer
     cross_encoder = ecom_rag.CrossEncoder.from_pretrained(bert_reranker, runtime="torch", precision="fp32")
     seeds = ecom_rag.Seeds([{"text": "a b"}], encoder=encoder)
     pipeline = ecom_rag.Pipeline(seeds, encoder=encoder, cross_encoder=cross_encoder)
-    bank = ecom_rag.SeedBank.build(tmp_path / "bank", [{"text": "a b"}], encoder=encoder)
+    bank = built(tmp_path / "bank", [{"text": "a b"}], encoder=encoder)
     embeddings = encoder.encode(["a", "b"], outputs=encoder.outputs)
     shown = {
         encoder: ("bge-m3", "dense+sparse+multivector", "32", "512", "fp32", "cpu"),

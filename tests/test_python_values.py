@@ -20,6 +20,8 @@ from ecom_rag.files import records
 from ecom_rag.files.values import copied, plain
 from ecom_rag.filters.parse import parse
 from ecom_rag.models import CrossEncoder, Embeddings, Encoder
+from ecom_rag.seeds.bank import BankSettings, build, create, restore, snapshot
+from helpers.small_banks import built
 
 
 class Colour(enum.StrEnum):
@@ -134,7 +136,7 @@ def test_memory_and_bank_agree_on_any_record(seeds, queries):
             for number, seed in enumerate(seeds)
         ]
         in_memory = outcome(lambda: Seeds(unique, routes=["bm25"]))
-        bank = outcome(lambda: SeedBank.build(Path(folder) / "bank", unique, routes=["bm25"]))
+        bank = outcome(lambda: built(Path(folder) / "bank", unique, BankSettings(routes=["bm25"])))
         if isinstance(bank, type):
             assert in_memory is bank
             return
@@ -184,7 +186,7 @@ def test_a_refusal_names_record_key_and_type(value, reason, tmp_path):
     seeds = [{"text": "fine"}, {"text": "x", "metadata": {"a": {"b": [1, value]}}}]
     with pytest.raises(RecordError, match=reason):
         list(records.cleaned(seeds))
-    with SeedBank.create(tmp_path / "bank", routes=["bm25"]) as bank, pytest.raises(RecordError, match=reason):
+    with create(tmp_path / "bank", BankSettings(routes=["bm25"])) as bank, pytest.raises(RecordError, match=reason):
         bank.upsert(seeds)
 
 
@@ -197,7 +199,7 @@ def test_numpy_values_are_pythons_everywhere(tmp_path):
         "both": (1, np.int8(2)),
     }
     seeds = [{"text": np.str_("手机壳"), "metadata": metadata, "other": np.int64(1)}]
-    with SeedBank.build(tmp_path / "bank", seeds, routes=["bm25"]) as bank:
+    with built(tmp_path / "bank", seeds, BankSettings(routes=["bm25"])) as bank:
         for source in (bank, Seeds(seeds, routes=["bm25"])):
             for filter in (
                 "n = 0.5 and ok = true and 2 in both",
@@ -247,7 +249,7 @@ def test_any_iterable_is_read_once(form, encoder, cross_encoder, tmp_path):
     pipeline = Pipeline(Seeds(made(SEEDS), routes=made(["bm25", "dense"]), encoder=encoder), encoder=encoder)
     found = pipeline.recall(made(QUERIES))
     assert rerank(made(found), cross_encoder) == rerank(found, cross_encoder)
-    with SeedBank.build(tmp_path / "bank", made(SEEDS), routes=made(["bm25"]), index_keys=made(["label"])) as bank:
+    with built(tmp_path / "bank", made(SEEDS), BankSettings(routes=made(["bm25"]), index_keys=made(["label"]))) as bank:
         assert len(bank) == 4 and bank.upsert(made(SEEDS)).added == 4
     np.testing.assert_array_equal(encoder.encode(np.array(texts)).dense, encoder.encode(texts).dense)
 
@@ -263,14 +265,14 @@ def test_nothing_in_gives_nothing_of_the_right_shape(encoder, cross_encoder, tmp
     for mode in ("dense", "sparse", "multivector", "hybrid"):
         assert ecom_rag.score([], SEEDS, encoder, mode=mode) == []
     assert Pipeline(Seeds(SEEDS, routes=["bm25"])).recall([]) == []
-    with SeedBank.create(tmp_path / "bank", routes=["bm25"]) as bank:
+    with create(tmp_path / "bank", BankSettings(routes=["bm25"])) as bank:
         assert bank.upsert([]).added == 0 and bank.get([]) == [] and bank.delete([]).removed == 0
     assert ecom_rag.mine([], SEEDS, route="bm25") == [] and ecom_rag.teach([], cross_encoder) == []
 
 
 def test_results_share_nothing_with_seeds_and_queries(encoder, cross_encoder, tmp_path):
     before = json.dumps([SEEDS, QUERIES])
-    with SeedBank.build(tmp_path / "bank", SEEDS, encoder=encoder) as bank:
+    with built(tmp_path / "bank", SEEDS, encoder=encoder) as bank:
         in_memory = Pipeline(Seeds(SEEDS, encoder=encoder), encoder=encoder, cross_encoder=cross_encoder)
         over_bank = Pipeline(bank, encoder=encoder)
         ways = {
@@ -326,9 +328,9 @@ def test_every_path_may_be_a_path(kind, encoder, cross_encoder, tmp_path, m3_fol
     assert len(list(records.read(at["seeds.jsonl"]))) == 4
     done = ecom_rag.score_file(at["queries.jsonl"], at["scored.jsonl"], seeds=at["seeds.jsonl"], model=encoder)
     assert done.records == 2
-    with SeedBank.build(at["bank"], SEEDS, encoder=encoder, model=kind(m3_folder)) as bank:
-        bank.snapshot(at["copy"])
-    SeedBank.restore(at["copy"], at["again"]).close()
+    with built(at["bank"], SEEDS, encoder=encoder, model=kind(m3_folder)) as bank:
+        snapshot(bank, at["copy"])
+    restore(at["copy"], at["again"])
     SeedBank.open(at["again"]).close()
     asked = Recall(routes=("bm25",), top_k=2)
     ecom_rag.recall_file(at["queries.jsonl"], at["recalled.jsonl"], asked, bank=at["bank"])
@@ -382,9 +384,9 @@ def test_embeddings_that_are_none(tmp_path):
         (lambda e, c, b: Recall(routes="bm25"), "routes is the text 'bm25'"),
         (lambda e, c, b: Pipeline(SEEDS), "seeds is of type list; expected Seeds"),
         (lambda e, c, b: Pipeline(Seeds(SEEDS, routes=["bm25"]), {"top_k": 3}), "settings is of type dict"),
-        (lambda e, c, b: SeedBank.create(b.path.parent / "x", routes="bm25"), "routes is the text"),
-        (lambda e, c, b: SeedBank.create(b.path.parent / "x", routes=["bm25"], index_keys="label"), "index_keys"),
-        (lambda e, c, b: SeedBank.create(b.path.parent / "x", routes=["bm25"], analyzer="zh"), "analyzer is of"),
+        (lambda e, c, b: create(b.path.parent / "x", BankSettings(routes="bm25")), "routes is the text"),
+        (lambda e, c, b: create(b.path.parent / "x", BankSettings(routes=["bm25"], index_keys="label")), "index_keys"),
+        (lambda e, c, b: create(b.path.parent / "x", BankSettings(routes=["bm25"], analyzer="zh")), "analyzer is of"),
         (lambda e, c, b: b.delete("abc"), "ids is the text 'abc'; expected a list of ids"),
         (lambda e, c, b: b.get("abc"), "ids is the text"),
         (lambda e, c, b: b.get(7), "ids is of type int"),
@@ -411,7 +413,10 @@ def test_embeddings_that_are_none(tmp_path):
     ],
 )
 def test_a_mistake_is_told_in_one_line(call, reason, encoder, cross_encoder, tmp_path):
-    with SeedBank.create(tmp_path / "bank", routes=["bm25"]) as bank, pytest.raises(UsageError, match=reason) as caught:
+    with (
+        create(tmp_path / "bank", BankSettings(routes=["bm25"])) as bank,
+        pytest.raises(UsageError, match=reason) as caught,
+    ):
         call(encoder, cross_encoder, bank)
     assert "\n" not in str(caught.value)
 
@@ -442,7 +447,7 @@ def test_any_value_for_any_option_is_taken_or_refused(number, encoder, cross_enc
     seeds = Seeds(SEEDS, routes=["bm25", "dense"], encoder=encoder)
     found = Pipeline(seeds, encoder=encoder).recall(QUERIES)
     triples = [{"query": "leather", "pos": ["leather wallet 1"], "neg": ["case"]}]
-    bank = SeedBank.build(tmp_path / "bank", SEEDS, routes=["bm25"])
+    bank = built(tmp_path / "bank", SEEDS, BankSettings(routes=["bm25"]))
     new = tmp_path / "new"
     calls = {
         lambda **o: ecom_rag.score(**{"queries": QUERIES, "seeds": SEEDS, "encoder": encoder, **o}): (
@@ -486,11 +491,18 @@ def test_any_value_for_any_option_is_taken_or_refused(number, encoder, cross_enc
         lambda **o: bank.get(**o): ("ids",),
         lambda **o: bank.delete(**o): ("ids", "filter"),
         lambda **o: bank.count(**o): ("filter",),
-        lambda **o: bank.snapshot(**o): ("path",) if not isinstance(value, str) else (),
+        lambda **o: list(bank.documents(**o)): ("filter",),
+        lambda **o: snapshot(bank, **o): ("path",) if not isinstance(value, str) else (),
         lambda **o: SeedBank.open(**{"path": bank.path, **o}).close(): ("path", "encoder", "timeout", "maintain"),
-        lambda **o: SeedBank.create(**{"path": new, "routes": ["bm25"], **o}): (
-            "routes",
+        lambda **o: create(**{"path": new, "settings": BankSettings(routes=["bm25"]), **o}): ("settings", "encoder"),
+        lambda **o: build(**{"path": new, "items": SEEDS, "settings": BankSettings(routes=["bm25"]), **o}): (
+            "items",
+            "settings",
             "encoder",
+            "resume",
+        ),
+        lambda **o: create(new, BankSettings(**{"routes": ["bm25"], **o})): (
+            "routes",
             "id_key",
             "label_key",
             "index_keys",

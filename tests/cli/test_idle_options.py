@@ -12,7 +12,7 @@ from ecom_rag.cli import app, idle, main
 from ecom_rag.errors import UsageError
 from ecom_rag.files import records
 from ecom_rag.idle import ALWAYS, Needs, refuse_idle
-from ecom_rag.seeds.bank import SeedBank
+from ecom_rag.seeds.bank import BankSettings, create
 
 
 def commands(group=None, name=""):
@@ -55,7 +55,7 @@ def files(tmp_path_factory):
     (folder / "t.jsonl").write_text(json.dumps({"query": "q", "pos": ["p"], "neg": ["n"]}) + "\n")
     (folder / "r.toml").write_text('routes = ["bm25"]\nblend = 1.0\n')
     (folder / "f.toml").write_text('fusion = "rrf"\nrrf_constant = 60\nweights = { bm25 = 1 }\n')
-    with SeedBank.create(folder / "bank", routes=["bm25"]) as bank:
+    with create(folder / "bank", BankSettings(routes=["bm25"])) as bank:
         bank.upsert(seeds)
     return folder
 

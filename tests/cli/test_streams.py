@@ -15,7 +15,7 @@ import pytest
 
 from ecom_rag.cli import guard
 from ecom_rag.files import records
-from ecom_rag.seeds.bank import SeedBank
+from ecom_rag.seeds.bank import BankSettings, build
 
 RECORDS = [{"text": f"wallet {i} case", "metadata": {"id": str(i), "label": "ab"[i % 2]}} for i in range(200)]
 
@@ -30,7 +30,7 @@ def folder(tmp_path_factory):
         ("t.jsonl", [{"query": "q", "pos": ["p"], "neg": ["n"]}]),
     ):
         (target / name).write_bytes(b"".join(map(records.dumps, items)))
-    SeedBank.build(target / "bank", RECORDS, routes=["bm25"]).close()
+    build(target / "bank", RECORDS, BankSettings(routes=["bm25"]))
     (target / "recipe.toml").write_text('model = "nowhere"\noutput = "t"\n[data]\ntrain = "t.jsonl"\n')
     return target
 
@@ -55,6 +55,11 @@ COMMANDS = {
     "bank delete": ["bank", "delete", "bank", "--id", "none"],
     "bank info": ["bank", "info", "bank"],
     "bank info as json": ["bank", "info", "bank", "--json"],
+    "bank list": ["bank", "list", "bank"],
+    "bank list to a file": ["bank", "list", "bank", "-o", "out.parquet"],
+    "bank get": ["bank", "get", "bank", "1", "none"],
+    "bank export": ["bank", "export", "bank", "-o", "-"],
+    "bank export to a file": ["bank", "export", "bank", "-o", "out.json"],
     "bank snapshot": ["bank", "snapshot", "bank", "copy"],
     "bank restore": ["bank", "restore", "none", "restored"],
     "merge": ["merge", "./nowhere", "./no", "-o", "merged"],
@@ -71,6 +76,9 @@ PRINT = {
     "evaluate as json",
     "bank info",
     "bank info as json",
+    "bank list",
+    "bank get",
+    "bank export",
     "demo",
 }
 
@@ -120,7 +128,9 @@ def test_no_file_is_opened_under_the_number_of_a_closed_stream(fresh):
     assert all(json.loads(line) for line in (fresh / "out.jsonl").read_bytes().splitlines())
 
 
-@pytest.mark.parametrize("name", ["help", "recall", "evaluate", "evaluate as json", "bank info"])
+@pytest.mark.parametrize(
+    "name", ["help", "recall", "evaluate", "evaluate as json", "bank info", "bank list", "bank get"]
+)
 def test_a_reader_that_leaves_ends_the_run_quietly(fresh, name):
     process = subprocess.Popen(
         [sys.executable, "-m", "ecom_rag", *COMMANDS[name]],
@@ -145,7 +155,7 @@ def test_nobody_reads_the_messages(fresh, name):
     assert name != "recall to a file" or len((fresh / "out.jsonl").read_bytes().splitlines()) == len(RECORDS)
 
 
-@pytest.mark.parametrize("name", ["recall", "evaluate", "bank info"])
+@pytest.mark.parametrize("name", ["recall", "evaluate", "bank info", "bank list", "bank get"])
 def test_a_full_disk_behind_standard_output(fresh, name):
     with Path("/dev/full").open("wb") as full:
         command = [sys.executable, "-m", "ecom_rag", *COMMANDS[name]]

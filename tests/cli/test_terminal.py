@@ -7,7 +7,7 @@ from typer.testing import CliRunner
 from ecom_rag.cli import app
 from ecom_rag.evaluation import tables
 from ecom_rag.files.keys import written
-from ecom_rag.seeds.bank import SeedBank
+from ecom_rag.seeds.bank import BankSettings, create
 
 ODD = st.text(st.sampled_from("\x1b\x07\x9b\r\u202ea[31mb"), min_size=1)
 
@@ -20,7 +20,7 @@ def obeyed(text):
 @given(label=ODD)
 def test_bank_info_shows_labels_and_keys(tmp_path_factory, label):
     path = tmp_path_factory.mktemp("b") / "bank"
-    with SeedBank.create(path, routes=["bm25"], id_key=written(label)) as bank:
+    with create(path, BankSettings(routes=["bm25"], id_key=written(label))) as bank:
         bank.upsert([{"text": "t", "metadata": {label: "x", "label": label}}])
     done = CliRunner().invoke(app, ["bank", "info", str(path)])
     assert done.exit_code == 0 and not obeyed(done.stdout)

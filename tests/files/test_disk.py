@@ -16,7 +16,7 @@ from ecom_rag.files import disk
 from ecom_rag.merging import Mix, merge
 from ecom_rag.models.checkpoints.quantized import PACKED, pack
 from ecom_rag.models.embeddings import Embeddings
-from ecom_rag.seeds.bank import SeedBank
+from ecom_rag.seeds.bank import BankSettings, build
 from ecom_rag.training.shrinking import shrink
 
 TENSORS = {"a": torch.zeros(1 << 19)}  # 2 MiB
@@ -127,7 +127,7 @@ def test_a_bank_on_a_full_disk(kib, small_disk, tmp_path):
     place = small_disk(tmp_path / "disk", kib=kib)
     seeds = [{"text": f"{'leather wallet ' * 20}{number}", "metadata": {}, "id": number} for number in range(400)]
     with pytest.raises((BankError, OSError)) as caught:
-        SeedBank.build(place / "bank", seeds, routes=["bm25"]).close()
+        build(place / "bank", seeds, BankSettings(routes=["bm25"]))
     message = str(caught.value)
     assert str(place) in message and "\n" not in message
     assert "full" in message or "No space" in message

@@ -15,11 +15,12 @@ from ecom_rag.filters.tree import matches
 from ecom_rag.merging import validation
 from ecom_rag.mining import Rules, mine_file
 from ecom_rag.mining.sources import Source
-from ecom_rag.seeds.bank import SeedBank
+from ecom_rag.seeds.bank import BankSettings, SeedBank, create, stats
 from ecom_rag.training.data import read_data
 from ecom_rag.training.recipe import make_recipe
 from ecom_rag.training.sampling import pk_batches
 from helpers.jsonl import write
+from helpers.small_banks import built
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
 
@@ -170,8 +171,8 @@ def everything(folder, labels, ways):
     data = read_data([path], "train", recipe_of(path))
     batches = list(pk_batches(data.labels, classes_per_batch=2, texts_per_class=2, seed=1))
     by_hand = list(pk_batches([item["metadata"]["label"] for item in items], classes_per_batch=2, texts_per_class=2))
-    with SeedBank.build(folder / "bank", items, routes=["bm25"]) as bank:
-        counted = bank.stats()["labels"]
+    with built(folder / "bank", items, BankSettings(routes=["bm25"])) as bank:
+        counted = stats(bank)["labels"]
     measured = validation.load(validation.ValidationSet("s", labelled=path)).judged
     sets = (data.labels, batches, by_hand, counted, measured.relevance.documents.tolist(), measured.own.tolist())
     return figures, judged, mined.read_bytes(), sets
@@ -202,7 +203,7 @@ def test_several_labels_are_an_error_with_its_place(tmp_path, label):
 def test_the_ids_of_a_bank_are_one_rule(tmp_path):
     items = [{"text": f"t{n}", "metadata": {"a.b": value}} for n, value in enumerate([7, 7.0, "7", np.int64(8)])]
     items[3]["metadata"]["a.b"] = 8
-    with SeedBank.build(tmp_path / "bank", items, routes=["bm25"], id_key='"a.b"') as bank:
+    with built(tmp_path / "bank", items, BankSettings(routes=["bm25"], id_key='"a.b"')) as bank:
         assert len(bank) == 2
         assert [found["text"] for found in bank.get([7.0, "8"])] == ["t2", "t3"]
         with pytest.raises(RecordError, match="expected a string of at least one character"):
@@ -211,7 +212,10 @@ def test_the_ids_of_a_bank_are_one_rule(tmp_path):
 
 def test_a_bank_of_before_keeps_its_id_key(tmp_path):
     """Its key was a name, dots included."""
-    with SeedBank.create(tmp_path / "bank", routes=["bm25"], id_key='"a.b"') as bank, bank._store.writing() as (db, _):
+    with (
+        create(tmp_path / "bank", BankSettings(routes=["bm25"], id_key='"a.b"')) as bank,
+        bank.store.writing() as (db, _),
+    ):
         db.execute("UPDATE meta SET value = '\"a.b\"' WHERE key = 'id_key'")
         db.execute("DELETE FROM meta WHERE key = 'id_key_is_path'")
     with SeedBank.open(tmp_path / "bank") as bank:

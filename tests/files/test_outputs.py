@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 
 from ecom_rag.errors import UsageError
 from ecom_rag.files import jobs, publish, records, workfolders
-from ecom_rag.seeds.bank import SeedBank
+from ecom_rag.seeds.bank import BankSettings, SeedBank, build, snapshot
 
 LABELS = ("fraud", "ad", "medical")
 
@@ -52,9 +52,9 @@ def inputs(tmp_path_factory):
     write(folder / "s.jsonl", [record(i) for i in range(12)])
     write(folder / "results.jsonl", [result(i) for i in range(30)])
     write(folder / "triples.jsonl", [{"query": "wallet 1", "pos": ["wallet 1 case"], "neg": ["tea"]}])
-    SeedBank.build(folder / "bank", [record(i) for i in range(4)], routes=["bm25"]).close()
+    build(folder / "bank", [record(i) for i in range(4)], BankSettings(routes=["bm25"]))
     with SeedBank.open(folder / "bank") as bank:
-        bank.snapshot(folder / "copy")
+        snapshot(bank, folder / "copy")
     return folder
 
 
@@ -299,12 +299,12 @@ def test_no_output_is_an_input(tmp_path, inputs, command, how, bge_folder, xlmr_
 def run_with(command, inputs, output, encoder, reranker):
     """The command over copies of the inputs."""
     from ecom_rag.cli import _call as call
-    from ecom_rag.cli import bank, guard, options
+    from ecom_rag.cli import guard, incoming, options
 
     said = []
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(sys, "argv", ["ecom-rag", *map(str, arguments(command, inputs, output, encoder, reranker))])
-        for module in (guard, options, bank):
+        for module in (guard, options, incoming):
             patched.setattr(module, "tell", said.append)
         return guard.guarded(call), "\n".join(said)
 
@@ -409,8 +409,8 @@ def test_a_bank_built_without_resume_says_what_it_discards(tmp_path, caplog):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        building.build(tmp_path / "bank", cut(), routes=["bm25"])
-    built = building.build(tmp_path / "bank", [record(1)], routes=["bm25"])
+        building.build(tmp_path / "bank", cut(), BankSettings(routes=["bm25"]))
+    built = building.build(tmp_path / "bank", [record(1)], BankSettings(routes=["bm25"]))
     assert built.notes[0].startswith("4096 finished records of an interrupted build were discarded")
     assert built.notes[0] in caplog.text
 

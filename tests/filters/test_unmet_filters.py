@@ -15,7 +15,7 @@ from ecom_rag.filters.parse import parse
 from ecom_rag.filters.tree import matches
 from ecom_rag.filters.unmet import spelled
 from ecom_rag.pipeline import Pipeline, Recall, Seeds
-from ecom_rag.seeds.bank import SeedBank
+from ecom_rag.seeds.bank import BankSettings, create
 
 SEEDS = [
     {"text": f"茶 {i}", "metadata": {"id": f"s{i}", "label": "ab"[i % 2], "level": str(i), "seller": {"vip": i > 3}}}
@@ -37,7 +37,7 @@ FILTERS = st.recursive(
 
 @pytest.fixture(scope="module")
 def bank(tmp_path_factory):
-    made = SeedBank.create(tmp_path_factory.mktemp("bank") / "bank", routes=["bm25"])
+    made = create(tmp_path_factory.mktemp("bank") / "bank", BankSettings(routes=["bm25"]))
     made.upsert([*SEEDS, {"text": "gone", "metadata": {"id": "x", "label": "zz", "lable": "a"}}])
     made.delete(["x"])
     return made
@@ -87,7 +87,7 @@ def test_python_logs_it_once_per_filter_and_counts_too(bank, caplog, source, sai
 def test_the_command_line_says_it_and_writes_the_results(tmp_path, monkeypatch, capfd):
     for name, items in (("seeds", SEEDS), ("queries", SEEDS[:2])):
         (tmp_path / f"{name}.jsonl").write_bytes(b"".join(map(records.dumps, items)))
-    with SeedBank.create(tmp_path / "bank", routes=["bm25"]) as made:
+    with create(tmp_path / "bank", BankSettings(routes=["bm25"])) as made:
         made.upsert(SEEDS)
     for where in (["--seeds", str(tmp_path / "seeds.jsonl"), "--routes", "bm25"], ["--bank", str(tmp_path / "bank")]):
         out = tmp_path / "out.jsonl"
@@ -104,7 +104,7 @@ def test_the_command_line_says_it_and_writes_the_results(tmp_path, monkeypatch, 
 @given(total=st.integers(0, 30), gone=st.integers(0, 30))
 def test_a_filter_removes_most_of_a_bank_only_where_that_is_allowed(tmp_path_factory, total, gone):
     gone = min(gone, total)
-    with SeedBank.create(tmp_path_factory.mktemp("b") / "bank", routes=["bm25"]) as made:
+    with create(tmp_path_factory.mktemp("b") / "bank", BankSettings(routes=["bm25"])) as made:
         made.upsert([{"text": "t", "metadata": {"id": i, "old": i < gone}} for i in range(total)])
         if gone > 10 and gone > total / 2:
             with pytest.raises(UsageError, match=rf"matches {gone} of {total} documents.*--yes"):
@@ -117,7 +117,7 @@ def test_a_filter_removes_most_of_a_bank_only_where_that_is_allowed(tmp_path_fac
 
 
 def test_delete_of_the_command_line_asks_for_yes(tmp_path, monkeypatch, capfd):
-    with SeedBank.create(tmp_path / "bank", routes=["bm25"]) as made:
+    with create(tmp_path / "bank", BankSettings(routes=["bm25"])) as made:
         made.upsert([{"text": "t", "metadata": {"id": i, "label": "spam"}} for i in range(20)])
     for extra, code, said in (
         (["--dry-run"], 0, "would remove 20 of 20"),

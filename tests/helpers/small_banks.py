@@ -10,6 +10,7 @@ from ecom_rag.filters.tree import matches
 from ecom_rag.models.embeddings import Embeddings
 from ecom_rag.retrieval.bm25 import BM25Index
 from ecom_rag.retrieval.dense import DenseIndex
+from ecom_rag.seeds.bank import SeedBank, build
 
 WORDS = ["手机壳", "leather", "wallet", "全国", "销量第一", "微信", "replica", "watch", "茶", "best"]
 
@@ -35,6 +36,12 @@ class Hashing:
 def seed(number, **metadata):
     text = f"{WORDS[number % 10]} {WORDS[number * 7 % 9]} {number}"
     return {"text": text, "metadata": {"id": f"s{number}", "label": "xyz"[number % 3], **metadata}}
+
+
+def built(path, records, settings=None, *, encoder=None, model=None):
+    """A bank of records, open."""
+    build(path, records, settings, encoder=encoder, model=model)
+    return SeedBank.open(path, encoder=encoder)
 
 
 def texts_found(view, found):

@@ -13,7 +13,7 @@ from ecom_rag.merging import validation
 from ecom_rag.models import Encoder
 from ecom_rag.pipeline import Pipeline, Recall, Seeds, read_settings, score
 from ecom_rag.retrieval.routes import Queries
-from ecom_rag.seeds.bank import SeedBank
+from ecom_rag.seeds.bank import BankSettings, create
 from ecom_rag.training import dev
 from ecom_rag.training.recipe import make_recipe
 
@@ -61,7 +61,7 @@ def in_memory(seeds, encoder, embeddings):
 @pytest.fixture(scope="module")
 def bank(tmp_path_factory, seeds, encoder, embeddings):
     path = tmp_path_factory.mktemp("own") / "bank"
-    with SeedBank.create(path, encoder=encoder, routes=ROUTES) as opened:
+    with create(path, BankSettings(routes=ROUTES), encoder=encoder) as opened:
         opened.upsert(seeds, embeddings=embeddings, fingerprint=encoder.fingerprint)
         opened.upsert([{"text": "another", "metadata": {"id": "gone"}}])
         opened.delete(["gone"])

@@ -16,7 +16,8 @@ from ecom_rag.pipeline import Pipeline, Recall, Seeds, read_settings, recall_fil
 from ecom_rag.retrieval.fusion import fuse
 from ecom_rag.retrieval.learned_fusion import LearnedFusion
 from ecom_rag.retrieval.routes import Queries
-from ecom_rag.seeds.bank import SeedBank
+from ecom_rag.seeds.bank import BankSettings, build
+from helpers.small_banks import built
 
 ROUTES = ("bm25", "dense", "sparse", "multivector", "variant")
 WORDS = ("茶", "酒", "药", "减肥", "正品", "刷单", "wallet", "leather", "phone", "iphone15", "pro", "best", "3.5mm")
@@ -52,7 +53,7 @@ def in_memory(seeds, encoder):
 
 @pytest.fixture(scope="module")
 def bank(tmp_path_factory, seeds, encoder):
-    with SeedBank.build(tmp_path_factory.mktemp("bank") / "bank", seeds, encoder=encoder, routes=ROUTES) as opened:
+    with built(tmp_path_factory.mktemp("bank") / "bank", seeds, BankSettings(routes=ROUTES), encoder=encoder) as opened:
         yield opened
 
 
@@ -69,7 +70,7 @@ def test_a_file_and_a_bank_give_the_same(in_memory, bank, encoder, queries, fusi
 
 def test_a_filter_tells_one_from_true(tmp_path):
     seeds = [{"text": "a b", "metadata": {"v": value}} for value in (1, True, 0, False)]
-    with SeedBank.build(tmp_path / "bank", seeds, routes=["bm25"]) as bank:
+    with built(tmp_path / "bank", seeds, BankSettings(routes=["bm25"])) as bank:
         for source in (Seeds(seeds, routes=["bm25"]), bank):
             with source.view() as view:
                 found = {text: view.rows(f"v = {text}").tolist() for text in ("1", "true", "0", "false")}
@@ -131,7 +132,7 @@ def test_a_banks_model_may_lie_elsewhere(tmp_path, monkeypatch, seeds, queries, 
 
     shutil.copytree(bge_folder, tmp_path / "here" / bge_folder.name)
     here = Encoder.from_pretrained(str(tmp_path / "here" / bge_folder.name), truncate_dim=8, max_length=32)
-    SeedBank.build(tmp_path / "bank", seeds, encoder=here, routes=["dense"]).close()
+    build(tmp_path / "bank", seeds, BankSettings(routes=["dense"]), encoder=here)
     shutil.move(tmp_path / "here", tmp_path / "there")
     monkeypatch.chdir(tmp_path)
     (tmp_path / "q.jsonl").write_bytes(b"".join(map(records.dumps, queries)))

@@ -11,7 +11,7 @@ from ecom_rag.files import jobs, records
 from ecom_rag.models import Encoder
 from ecom_rag.models.spec import ModelSpec
 from ecom_rag.pipeline import Pipeline, Recall, Seeds, score, score_file
-from ecom_rag.seeds.bank import SeedBank
+from ecom_rag.seeds.bank import BankSettings, build
 
 WORDS = ("茶", "酒", "药", "减肥", "正品", "wallet", "leather", "phone", "iphone15", "best")
 MODES = ("dense", "sparse", "multivector", "hybrid")
@@ -41,10 +41,7 @@ def places(tmp_path_factory, encoder, m3_folder):
     folder = tmp_path_factory.mktemp("score")
     for name, items in (("seeds", SEEDS), ("queries", QUERIES)):
         (folder / f"{name}.jsonl").write_bytes(b"".join(map(records.dumps, items)))
-    with SeedBank.create(
-        folder / "bank", routes=("dense", "sparse", "multivector"), encoder=encoder, model=m3_folder
-    ) as bank:
-        bank.upsert(SEEDS)
+    build(folder / "bank", SEEDS, BankSettings(routes=MODES[:3]), encoder=encoder, model=m3_folder)
     return folder
 
 

@@ -1,14 +1,14 @@
-"""bank build, add, delete, info, snapshot, restore."""
+"""bank build, add, delete, info, snapshot, restore; list, get and export are in ``documents``."""
 
 import json
-import tempfile
 import time
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from ecom_rag.cli import documents
 from ecom_rag.cli.console import tell, write_bytes
+from ecom_rag.cli.documents import Bank
 from ecom_rag.cli.idle import Command
 from ecom_rag.cli.options import (
     BadLine,
@@ -29,8 +29,6 @@ from ecom_rag.text.printing import printable
 
 _LABELS = 20  # that info shows
 
-Bank = Annotated[str, typer.Argument(help="Folder of the bank.", metavar="BANK", show_default=False)]
-
 app = typer.Typer(
     name="bank",
     help="Keep a seed bank on disk: build it once, change it at any time, search it with recall --bank.",
@@ -43,13 +41,15 @@ def build(
     bank: Bank,
     seeds: Annotated[str, typer.Option(help="Records {text, metadata}; - is stdin.", show_default=False)],
     model: Annotated[
-        str | None, typer.Option(help="Of dense, sparse, multivector: local folder, hub id, or 'starter'.")
+        str | None, typer.Option(help="Encoder of dense, sparse, multivector: local folder, hub id, 'starter'.")
     ] = None,
-    routes: Annotated[str, typer.Option(help="Of bm25, dense, sparse, multivector, variant.")] = "bm25,dense",
+    routes: Annotated[
+        str, typer.Option(help="Indexes to keep, of bm25, dense, sparse, multivector, variant.")
+    ] = "bm25,dense",
     id_key: Annotated[str, typer.Option(help="Key of the metadata that holds a document's id.")] = "id",
-    label_key: Annotated[str, typer.Option(help="Key of the metadata that info counts.")] = "label",
+    label_key: Annotated[str, typer.Option(help="Key of the metadata whose labels bank info counts.")] = "label",
     index_key: Annotated[
-        list[str] | None, typer.Option(help="Key that filters are made fast for, e.g. seller.level; may be repeated.")
+        list[str] | None, typer.Option(help="Key on which filters are made fast, e.g. seller.level; may be repeated.")
     ] = None,
     runtime: Runtime = RuntimeName.auto,
     precision: PrecisionOption = Precision.auto,
@@ -58,7 +58,7 @@ def build(
     pooling: Annotated[str | None, typer.Option(help="cls, mean or last.", show_default="the checkpoint's")] = None,
     truncate_dim: Annotated[int | None, typer.Option(help="Matryoshka: keep the first dimensions.")] = None,
     max_length: Annotated[
-        int | None, typer.Option(help="Tokens a text.", show_default="the checkpoint's, at most 512")
+        int | None, typer.Option(help="Maximum tokens per text.", show_default="the checkpoint's, at most 512")
     ] = None,
     resume: Resume = False,
     on_bad_line: BadLine = OnBadLine.fail,
@@ -72,17 +72,17 @@ def build(
       ecom-rag bank build bank --seeds seeds.jsonl --routes bm25 --index-key label --index-key seller.level
     """
     prepare(verbose)
-    from ecom_rag.retrieval import routes as table
-    from ecom_rag.seeds.bank import building
+    from ecom_rag.cli.incoming import Source, say
+    from ecom_rag.seeds.bank import BankSettings, building
 
     names = tuple(name.strip() for name in routes.split(","))
-    table.check_routes(names, table.INDEXED)
-    needed = table.outputs_of(names)
+    settings = BankSettings(names, id_key=id_key, label_key=label_key, index_keys=tuple(index_key or ()))
+    needed = settings.outputs
     if needed and model is None:
         raise UsageError(f"the routes {', '.join(needed)} need a model; give --model MODEL, or other --routes")
     building.check_target(bank)
     started = time.monotonic()
-    source = _Source(seeds, bank, id_key, on_bad_line)
+    source = Source(seeds, bank, id_key, on_bad_line)
     encoder: Any = None
     if needed:
         from ecom_rag.models import Encoder
@@ -101,16 +101,13 @@ def build(
         built = building.build(
             bank,
             source.records(),
+            settings,
             encoder=encoder,
             model=model,
-            routes=names,
-            id_key=id_key,
-            label_key=label_key,
-            index_keys=index_key or (),
             resume=resume,
             progress=None if progress is None else lambda done: progress("building", done, None),
         )
-    _say(f"built {bank} of {built.records} records", started, built, source)
+    say(f"built {bank} of {built.records} records", started, built, source)
 
 
 @app.command(cls=Command)
@@ -118,7 +115,8 @@ def add(
     bank: Bank,
     file: Annotated[str, typer.Argument(help="Records {text, metadata}; - is stdin.", show_default=False)],
     model: Annotated[
-        str | None, typer.Option(help="Where the bank's model is now.", show_default="where it was")
+        str | None,
+        typer.Option(help="Where the bank's model is now: local folder or hub id.", show_default="where it was"),
     ] = None,
     runtime: Runtime = RuntimeName.auto,
     precision: PrecisionOption = Precision.auto,
@@ -127,7 +125,7 @@ def add(
     on_bad_line: BadLine = OnBadLine.fail,
     verbose: Verbose = False,
 ) -> None:
-    """Add records to a bank; one whose id is there takes the place of the old one.
+    """Add records to a bank; a record whose id exists replaces the old document.
 
     Every block of 4,096 records is on the disk before the next is read: after a kill, run the command again.
 
@@ -137,11 +135,12 @@ def add(
       zcat more.jsonl.gz | ecom-rag bank add bank -
     """
     prepare(verbose)
+    from ecom_rag.cli.incoming import Source, say
     from ecom_rag.seeds.bank import SeedBank, building
 
     started = time.monotonic()
     with SeedBank.open(bank) as opened:
-        source = _Source(file, bank, opened.id_key, on_bad_line)
+        source = Source(file, bank, opened.id_key, on_bad_line)
         if opened.model is not None:
             opened.use(
                 opened.model.load(
@@ -151,18 +150,18 @@ def add(
         with bars() as progress:
             step = None if progress is None else lambda done: progress("adding", done, None)
             built = building.add(opened, source.records(), progress=step)
-    _say(f"added {built.records} records to {bank}", started, built, source)
+    say(f"added {built.records} records to {bank}", started, built, source)
 
 
 @app.command(cls=Command)
 def delete(
     bank: Bank,
-    id: Annotated[list[str] | None, typer.Option("--id", help="Document; may be repeated.")] = None,
+    id: Annotated[list[str] | None, typer.Option("--id", help="Id of a document to remove; may be repeated.")] = None,
     filter: Annotated[
-        str | None, typer.Option("--filter", help="What matches, e.g. 'label = \"spam\" and year < 2020'.")
+        str | None, typer.Option("--filter", help="Remove what matches, e.g. 'label = \"spam\" and year < 2020'.")
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say how many would go, and change nothing.")] = False,
-    yes: Annotated[bool, typer.Option("--yes", help="Remove even what is most of the bank.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Remove even if the filter matches most of the bank.")] = False,
     verbose: Verbose = False,
 ) -> None:
     """Remove documents by id or by a filter over their metadata.
@@ -210,9 +209,10 @@ def info(
     """
     prepare(verbose)
     from ecom_rag.seeds.bank import SeedBank
+    from ecom_rag.seeds.bank.statistics import stats as stats_of
 
     with SeedBank.open(bank) as opened:
-        stats = opened.stats()
+        stats = stats_of(opened)
     if as_json:
         write_bytes(f"{json.dumps(stats, ensure_ascii=False)}\n".encode())
         return
@@ -238,7 +238,7 @@ def info(
 @app.command(cls=Command)
 def snapshot(
     bank: Bank,
-    out: Annotated[str, typer.Argument(help="Folder to make.", show_default=False)],
+    out: Annotated[str, typer.Argument(help="Folder of the snapshot; must not exist.", show_default=False)],
     verbose: Verbose = False,
 ) -> None:
     """Copy one state of a bank, while it may be searched and changed.
@@ -248,16 +248,16 @@ def snapshot(
       ecom-rag bank snapshot bank backup-monday
     """
     prepare(verbose)
-    from ecom_rag.seeds.bank import SeedBank
+    from ecom_rag.seeds.bank import SeedBank, copies
 
     with SeedBank.open(bank) as opened:
-        note = opened.snapshot(out)
+        note = copies.snapshot(opened, out)
     tell(f"copied {note['documents']} documents as of change {note['sequence']} -> {out}")
 
 
 @app.command(cls=Command)
 def restore(
-    snapshot: Annotated[str, typer.Argument(help="What bank snapshot made.", show_default=False)],
+    snapshot: Annotated[str, typer.Argument(help="Folder that bank snapshot made.", show_default=False)],
     bank: Bank,
     verbose: Verbose = False,
 ) -> None:
@@ -274,61 +274,5 @@ def restore(
     tell(f"restored {note['documents']} documents -> {bank}")
 
 
-class _Source:
-    """A file of records on its way into a bank, and the lines that were refused."""
-
-    def __init__(self, path: str, bank: str, id_key: str, on_bad_line: str) -> None:
-        from ecom_rag.files import records
-
-        if path != "-" and not Path(path).is_file():
-            raise UsageError(f"{path}: no such file; check the path, or pass - to read standard input")
-        records.file_format(path)
-        self.path = path
-        self.report = records.ReadReport()
-        self.notes: list[str] = []
-        self._beside = bank.rstrip("/")
-        self._id_key = id_key
-        self._on_bad_line = str(on_bad_line)
-
-    def records(self) -> Any:
-        """The records; what is refused on the way is written down at the end, be it an early one."""
-        from ecom_rag.files import publish, records
-
-        with tempfile.TemporaryDirectory(prefix="ecom-rag-") as folder:
-            refused = Path(folder) / "refused"
-            with refused.open("wb") as sink:
-                try:
-                    for record in records.read(
-                        self.path, on_bad_line=self._on_bad_line, check=self._check, report=self.report
-                    ):
-                        self._drain(sink)
-                        yield record
-                finally:
-                    self._drain(sink)
-                    sink.flush()
-                    self.notes = publish.rejects_notes(refused, self._beside)
-
-    def _check(self, record: Any) -> None:
-        from ecom_rag.files.identity import id_of
-
-        id_of(record["metadata"], self._id_key)
-
-    def _drain(self, sink: Any) -> None:
-        from ecom_rag.files import records
-
-        sink.writelines(map(records.dumps, self.report.rejections))
-        self.report.rejections.clear()
-
-
-def _say(what: str, started: float, built: Any, source: _Source) -> None:
-    seconds = time.monotonic() - started
-    resumed = f", {built.resumed} of them before the interruption" if built.resumed else ""
-    replaced = f", {built.replaced} took another's place" if built.replaced else ""
-    tell(f"{what}{resumed}{replaced} in {seconds:.1f} s")
-    for note in [*built.notes, *source.notes]:
-        tell(f"note: {note}")
-    if source.report.surrogates_replaced:
-        tell(f"note: {source.report.surrogates_replaced} records held lone surrogates, replaced by U+FFFD")
-    if built.records == 0:
-        why = "all lines of the input were refused" if source.report.rejected else "the input held no records"
-        tell(f"note: {why}: the bank is as it was")
+for name, command in (("list", documents.list_documents), ("get", documents.get), ("export", documents.export)):
+    app.command(name, cls=Command)(command)

@@ -218,6 +218,9 @@ TABLES: Mapping[str, Table] = {
         ),
     },
     "bank info": _always("bank as_json"),
+    "bank list": _always("bank output filter limit"),
+    "bank get": _always("bank ids"),
+    "bank export": _always("bank output filter"),
     "bank snapshot": _always("bank out"),
     "bank restore": _always("snapshot bank"),
 }

@@ -85,7 +85,7 @@ def check_new(target: Path, *, error: type[EcomRagError] = UsageError, remedy: s
     if not target.name:
         raise UsageError(f"{target}: is no name for a new folder; name one that does not exist")
     if disk.anything_at(target):
-        raise error(f"{target}: already exists; {remedy}name another folder, or remove this one")
+        raise error(f"{target}: already exists; {remedy}choose another folder or remove this one")
     parent = target.absolute().parent
     if not parent.is_dir():
         raise UsageError(f"{target}: the folder {target.parent} does not exist; create it first")

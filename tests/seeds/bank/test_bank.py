@@ -18,13 +18,13 @@ from ecom_rag.retrieval.dense import DenseIndex
 from ecom_rag.retrieval.multivector import MultiVectorIndex
 from ecom_rag.retrieval.sparse import SparseIndex
 from ecom_rag.retrieval.variant import VariantIndex
-from ecom_rag.seeds.bank import SeedBank
+from ecom_rag.seeds.bank import BankSettings, SeedBank, build, create, stats
 from helpers.small_banks import Hashing, assert_equals_a_file, seed
 
 
 @pytest.fixture
 def bank(tmp_path):
-    with SeedBank.create(tmp_path / "bank", encoder=Hashing(), index_keys=["label"]) as made:
+    with create(tmp_path / "bank", BankSettings(index_keys=["label"]), encoder=Hashing()) as made:
         yield made
 
 
@@ -32,8 +32,7 @@ def test_all_routes_over_a_file_and_over_a_bank_are_identical(m3_folder, tmp_pat
     encoder = Encoder.from_pretrained(str(m3_folder), runtime="torch")
     seeds = [seed(n, price=n) for n in range(60)]
     routes = ("bm25", "dense", "sparse", "multivector", "variant")
-    built = SeedBank.build(tmp_path / "bank", seeds, encoder=encoder, routes=routes)
-    built.close()
+    build(tmp_path / "bank", seeds, BankSettings(routes=routes), encoder=encoder)
     embeddings = encoder.encode([r["text"] for r in seeds], outputs=routes[1:4])
     queries = ["leather wallet", "销量第一 茶", "watch 3", "l3ather w.a.l.l.e.t", "销.量.弟一"]
     asked = encoder.encode(queries, side="query", outputs=routes[1:4])
@@ -79,7 +78,7 @@ STEPS = st.lists(
 @given(STEPS)
 def test_any_sequence_of_changes_leaves_the_bank_equal_to_a_file(tmp_path_factory, steps):
     path = tmp_path_factory.mktemp("banks") / "bank"
-    bank = SeedBank.create(path, encoder=Hashing(), index_keys=["label"])
+    bank = create(path, BankSettings(index_keys=["label"]), encoder=Hashing())
     expected = []  # documents in the order they were written
     for turn, (step, what) in enumerate(steps):
         if step == "upsert":
@@ -107,7 +106,7 @@ def test_any_sequence_of_changes_leaves_the_bank_equal_to_a_file(tmp_path_factor
             bank.save_indexes()
         elif step == "compact":
             bank.compact()
-            assert bank.stats()["removed_rows"] == 0
+            assert stats(bank)["removed_rows"] == 0
         elif step == "other":  # another handle changes the bank behind this one's back
             with SeedBank.open(path, encoder=Hashing()) as other:
                 other.upsert([seed(20, turn=turn)])
@@ -158,7 +157,7 @@ def test_ids(bank):
 
 
 def test_another_key_can_hold_the_id(tmp_path):
-    with SeedBank.create(tmp_path / "b", routes=["bm25"], id_key="sku") as bank:
+    with create(tmp_path / "b", BankSettings(routes=["bm25"], id_key="sku")) as bank:
         bank.upsert(
             [{"text": "a", "metadata": {"sku": "k", "id": 1}}, {"text": "b", "metadata": {"sku": "k", "id": 2}}]
         )
@@ -226,7 +225,7 @@ def test_vectors_of_another_model_are_refused(bank, tmp_path):
 
 def test_the_bank_finds_its_model_again(bge_folder, mean_folder, tmp_path):
     encoder = Encoder.from_pretrained(str(bge_folder), runtime="torch", max_length=64, truncate_dim=16)
-    SeedBank.build(tmp_path / "bank", [seed(n) for n in range(5)], encoder=encoder).close()
+    build(tmp_path / "bank", [seed(n) for n in range(5)], encoder=encoder)
     with SeedBank.open(tmp_path / "bank") as bank:
         assert bank.encoder.fingerprint == encoder.fingerprint
         assert bank.encoder.settings["max_length"] == 64
@@ -243,8 +242,8 @@ def test_wrong_folders_and_settings(tmp_path, bank):
     (tmp_path / "other").mkdir()
     with pytest.raises(BankError, match="not a seed bank"):
         SeedBank.open(tmp_path / "other")
-    with pytest.raises(BankError, match="is there already"):
-        SeedBank.create(bank.path, routes=["bm25"])
+    with pytest.raises(BankError, match="already exists; choose another folder or remove this one"):
+        create(bank.path, BankSettings(routes=["bm25"]))
     for routes, reason in (
         ((), "no routes"),
         (("bm25", "bm25"), "each once"),
@@ -252,16 +251,16 @@ def test_wrong_folders_and_settings(tmp_path, bank):
         (("dense",), "encoder"),
     ):
         with pytest.raises(UsageError, match=reason):
-            SeedBank.create(tmp_path / "new", routes=routes)
+            create(tmp_path / "new", BankSettings(routes=routes))
     with pytest.raises(UsageError, match="cannot be indexed"):
-        SeedBank.create(tmp_path / "new", routes=["bm25"], index_keys=["'a\"b'"])
+        create(tmp_path / "new", BankSettings(routes=["bm25"], index_keys=["'a\"b'"]))
     with bank.view() as view, pytest.raises(UsageError, match="no route 'sparse'; it was built with bm25, dense"):
         view.index("sparse")
     assert not (tmp_path / "new").exists()
 
 
 def test_an_empty_bank_counts_and_says_so_when_searched(bank):
-    assert len(bank) == bank.count("a = 1") == bank.stats()["documents"] == 0
+    assert len(bank) == bank.count("a = 1") == stats(bank)["documents"] == 0
     bank.save_indexes()
     with bank.view() as view, pytest.raises(BankError, match="holds no seeds; add some"):
         view.index("dense")
@@ -276,7 +275,7 @@ def test_an_empty_bank_counts_and_says_so_when_searched(bank):
 
 
 def test_readers_beside_a_writer_in_threads_see_whole_states(tmp_path):
-    bank = SeedBank.create(tmp_path / "bank", routes=["bm25"])
+    bank = create(tmp_path / "bank", BankSettings(routes=["bm25"]))
     bank.upsert([{"text": f"common v0 n{n}", "metadata": {"id": n, "version": 0}} for n in range(5)])
     failures, seen, over = [], set(), threading.Event()
 
@@ -314,7 +313,7 @@ def test_readers_beside_a_writer_in_threads_see_whole_states(tmp_path):
 
 def test_a_second_writer_waits_and_then_says_so(bank):
     with SeedBank.open(bank.path, encoder=Hashing(), timeout=0.1) as other:
-        with bank._store.writing():
+        with bank.store.writing():
             with pytest.raises(BankError, match=r"another process has been writing for 0\.1 s"):
                 other.upsert([seed(1)])
             assert len(other) == 0  # reading goes on

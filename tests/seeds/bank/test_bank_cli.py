@@ -10,7 +10,7 @@ import time
 import pytest
 
 from ecom_rag.files import records
-from ecom_rag.seeds.bank import SeedBank
+from ecom_rag.seeds.bank import BankSettings, SeedBank, build
 
 
 def run(*arguments, stdin=None):
@@ -92,21 +92,21 @@ def test_stdin_and_refused_lines(tmp_path):
 
 
 def test_refused_lines_are_not_held_in_memory_and_an_earlier_run_keeps_its_own(tmp_path):
-    from ecom_rag.cli.bank import _Source
+    from ecom_rag.cli.incoming import Source
 
     file, rejected = tmp_path / "seeds.jsonl", tmp_path / "bank.rejected.jsonl"
     file.write_bytes(b'nope\n{"text": "a"}\nnor this\n{"text": "b"}\n')
-    source = _Source(str(file), str(tmp_path / "bank"), "id", "skip")
+    source = Source(str(file), str(tmp_path / "bank"), "id", "skip")
     for _ in source.records():
         assert not source.report.rejections
     assert source.report.rejected == 2 and source.notes == [f"2 lines were refused and written to {rejected}"]
     earlier = rejected.read_bytes()
     write(file, seeds(2))
-    clean = _Source(str(file), str(tmp_path / "bank"), "id", "skip")
+    clean = Source(str(file), str(tmp_path / "bank"), "id", "skip")
     assert len(list(clean.records())) == 2
     assert clean.notes == [f"{rejected} was there before this run, which refused no line, and is left as it was"]
     file.write_bytes(b"else\n")
-    again = _Source(str(file), str(tmp_path / "bank"), "id", "skip")
+    again = Source(str(file), str(tmp_path / "bank"), "id", "skip")
     assert list(again.records()) == [] and "written to" in again.notes[0] and "rejected-2.jsonl" in again.notes[0]
     assert rejected.read_bytes() == earlier and len((tmp_path / "bank.rejected-2.jsonl").read_bytes().splitlines()) == 1
 
@@ -129,7 +129,7 @@ def test_refused_lines_are_not_held_in_memory_and_an_earlier_run_keeps_its_own(t
 )
 def test_mistakes_are_one_line(here, tmp_path, arguments, message):
     write(tmp_path / "s.jsonl", seeds(3))
-    SeedBank.build(tmp_path / "bank", seeds(3), routes=["bm25"]).close()
+    build(tmp_path / "bank", seeds(3), BankSettings(routes=["bm25"]))
     code, out, err = here(*[argument.replace("{dir}", str(tmp_path)) for argument in arguments])
     assert (code, out) == (2, "") and message in err and err.count("\n") == 1
     assert not (tmp_path / "new").exists() and not list(tmp_path.glob("*.partial"))

@@ -7,14 +7,16 @@ import pytest
 
 from ecom_rag.errors import BankError
 from ecom_rag.pipeline import Pipeline, Recall
-from ecom_rag.seeds.bank import SeedBank, add
-from helpers.small_banks import Hashing, seed
+from ecom_rag.seeds.bank import BankSettings, SeedBank, add, snapshot, stats
+from helpers.small_banks import Hashing, built, seed
 
 QUESTIONS = {
     "len": len,
     "count": lambda bank: bank.count('label = "x"'),
     "get": lambda bank: bank.get(["s1"]),
-    "stats": lambda bank: bank.stats(),
+    "documents": lambda bank: next(bank.documents()),
+    "filter notes": lambda bank: bank.filter_notes(None),
+    "stats": lambda bank: stats(bank),
     "sequence": lambda bank: bank.sequence,
     "note": lambda bank: bank.note,
     "refresh": lambda bank: bank.refresh(),
@@ -26,9 +28,9 @@ QUESTIONS = {
     "delete filter": lambda bank: bank.delete(filter='label = "x"'),
     "compact": lambda bank: bank.compact(),
     "save indexes": lambda bank: bank.save_indexes(),
-    "checkpoint": lambda bank: bank.checkpoint(),
-    "snapshot": lambda bank: bank.snapshot(bank.path.parent / "copy"),
-    "copy record": lambda bank: bank.copy_record(bank.path.parent / "copy.db"),
+    "checkpoint": lambda bank: bank.store.checkpoint(),
+    "snapshot": lambda bank: snapshot(bank, bank.path.parent / "copy"),
+    "copy record": lambda bank: bank.store.copy(bank.path.parent / "copy.db"),
     "enter": lambda bank: bank.__enter__(),
     "recall": lambda bank: Pipeline(bank, Recall(routes=("bm25",))).recall([{"text": "leather"}]),
 }
@@ -36,7 +38,7 @@ QUESTIONS = {
 
 @pytest.fixture
 def bank(tmp_path):
-    return SeedBank.build(tmp_path / "bank", map(seed, range(20)), encoder=Hashing(), routes=["bm25", "dense"])
+    return built(tmp_path / "bank", map(seed, range(20)), BankSettings(routes=["bm25", "dense"]), encoder=Hashing())
 
 
 @pytest.mark.parametrize("question", QUESTIONS)
@@ -104,4 +106,4 @@ def test_closing_while_threads_search_ends_in_answers_or_one_error(bank):
         threading.Event().wait(0.2)
         bank.close()
         assert all(one.result(timeout=60) >= 0 for one in running)
-    assert not bank._store._idle  # every reader has closed its own connection
+    assert not bank.store._idle  # every reader has closed its own connection

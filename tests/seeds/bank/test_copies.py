@@ -7,16 +7,16 @@ import shutil
 import pytest
 
 from ecom_rag.errors import BankError
-from ecom_rag.seeds.bank import SeedBank, saved
-from helpers.small_banks import Hashing, seed
+from ecom_rag.seeds.bank import restore, saved, snapshot
+from helpers.small_banks import Hashing, built, seed
 
 
 @pytest.fixture(scope="module")
 def copied(tmp_path_factory):
     """A snapshot with saved indexes."""
     root = tmp_path_factory.mktemp("copied")
-    with SeedBank.build(root / "bank", [seed(n) for n in range(20)], encoder=Hashing()) as bank:
-        bank.snapshot(root / "snapshot")
+    with built(root / "bank", [seed(n) for n in range(20)], encoder=Hashing()) as bank:
+        snapshot(bank, root / "snapshot")
     return root / "snapshot"
 
 
@@ -55,14 +55,14 @@ def test_restore_follows_no_link_and_opens_no_pipe(replace, copied, tmp_path):
             place = "indexes/more"
         replace(snapshot / place, tmp_path / f"kept{number}")
         with pytest.raises(BankError) as caught:
-            SeedBank.restore(snapshot, tmp_path / "restored")
+            restore(snapshot, tmp_path / "restored")
         assert "\n" not in str(caught.value) and str(snapshot) in str(caught.value)
         assert not list(tmp_path.glob("restored*"))
 
 
 def test_the_snapshot_itself_may_be_named_by_a_link(copied, tmp_path):
     (tmp_path / "latest").symlink_to(copied)
-    SeedBank.restore(tmp_path / "latest", tmp_path / "restored").close()
+    restore(tmp_path / "latest", tmp_path / "restored")
 
 
 @pytest.mark.parametrize(
@@ -89,10 +89,10 @@ def test_garbage_in_a_snapshots_notes(name, content, copied, tmp_path):
     snapshot = shutil.copytree(copied, tmp_path / "snapshot")
     next(snapshot.rglob(name)).write_bytes(content)
     if name == "manifest.json":  # of indexes, which are built anew
-        SeedBank.restore(snapshot, tmp_path / "restored").close()
+        restore(snapshot, tmp_path / "restored")
         return
     with pytest.raises(BankError) as caught:
-        SeedBank.restore(snapshot, tmp_path / "restored")
+        restore(snapshot, tmp_path / "restored")
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 600
 
 
@@ -122,7 +122,7 @@ def _link_to_a_folder(path):
 def test_what_is_in_the_way_of_a_copy_stays(make, copied, tmp_path):
     make(tmp_path / "restored.copying")
     with pytest.raises(BankError, match=r"move (it|the folder) away"):
-        SeedBank.restore(copied, tmp_path / "restored")
+        restore(copied, tmp_path / "restored")
     assert (tmp_path / "restored.copying" / "notes.txt").read_text() == "mine"
 
 
@@ -134,7 +134,7 @@ def test_what_a_killed_copy_left_is_replaced(copied, tmp_path, monkeypatch):
         killed.setattr(workfolders, "discard", lambda _: None)
         killed.setattr(copies.digest, "of_file", lambda _: 1 / 0)
         with pytest.raises(ZeroDivisionError):
-            SeedBank.restore(copied, tmp_path / "restored")
+            restore(copied, tmp_path / "restored")
     assert (tmp_path / "restored.copying").is_dir()
-    SeedBank.restore(copied, tmp_path / "restored").close()
+    restore(copied, tmp_path / "restored")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["restored"]

@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from ecom_rag.errors import BankError
-from ecom_rag.seeds.bank import SeedBank
+from ecom_rag.seeds.bank import SeedBank, build
 from helpers.small_banks import Hashing, assert_equals_a_file, seed
 
 
@@ -14,7 +14,7 @@ from helpers.small_banks import Hashing, assert_equals_a_file, seed
 def closed(tmp_path):
     """A bank with saved indexes, and what is in it."""
     seeds = [seed(n) for n in range(40)]
-    SeedBank.build(tmp_path / "bank", seeds, encoder=Hashing()).close()
+    build(tmp_path / "bank", seeds, encoder=Hashing())
     return tmp_path / "bank", seeds
 
 
@@ -77,7 +77,7 @@ def test_missing_indexes_are_built_without_a_word(closed, caplog):
 def test_indexes_of_another_bank_or_analyzer_are_not_taken(closed, caplog, tmp_path):
     path, _ = closed
     other = [seed(n + 100) for n in range(40)]
-    SeedBank.build(tmp_path / "other", other, encoder=Hashing()).close()
+    build(tmp_path / "other", other, encoder=Hashing())
     shutil.rmtree(tmp_path / "other" / "indexes")
     shutil.copytree(path / "indexes", tmp_path / "other" / "indexes")
     with SeedBank.open(tmp_path / "other") as bank:

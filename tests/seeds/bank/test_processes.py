@@ -13,7 +13,7 @@ import numpy as np
 from ecom_rag.models.embeddings import Embeddings
 from ecom_rag.retrieval.bm25 import BM25Index
 from ecom_rag.retrieval.dense import DenseIndex
-from ecom_rag.seeds.bank import SeedBank
+from ecom_rag.seeds.bank import SeedBank, create
 from helpers import changes
 
 
@@ -53,7 +53,7 @@ def assert_holds(bank, documents):
 
 def kill_rounds(path, rounds):
     """Kill a writer at random moments; returns how many steps it had acknowledged in all."""
-    SeedBank.create(path, encoder=Encoder()).close()
+    create(path, encoder=Encoder()).close()
     state, number, chance = {}, 0, random.Random(rounds)
     for _ in range(rounds):
         writer = start(path, number)
@@ -84,7 +84,7 @@ def test_kill_9_loses_nothing_that_was_acknowledged(tmp_path):
 
 def test_a_reader_beside_a_writing_process_sees_whole_states(tmp_path):
     path = tmp_path / "bank"
-    SeedBank.create(path, encoder=Encoder()).close()
+    create(path, encoder=Encoder()).close()
     states = [{}]
     for number in range(200):
         states.append(changes.apply(states[-1], number))

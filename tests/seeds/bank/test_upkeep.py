@@ -5,30 +5,30 @@ import json
 import pytest
 
 from ecom_rag.errors import BankError, UsageError
-from ecom_rag.seeds.bank import SeedBank
-from helpers.small_banks import Hashing, assert_equals_a_file, seed
+from ecom_rag.seeds.bank import BankSettings, SeedBank, build, create, restore, snapshot, stats
+from helpers.small_banks import Hashing, assert_equals_a_file, built, seed
 
 
 @pytest.fixture
 def bank(tmp_path):
-    with SeedBank.create(tmp_path / "bank", encoder=Hashing(), index_keys=["label"]) as made:
+    with create(tmp_path / "bank", BankSettings(index_keys=["label"]), encoder=Hashing()) as made:
         yield made
 
 
 def test_upkeep_is_done_when_due(bank, monkeypatch):
-    from ecom_rag.seeds.bank import bank as module
+    from ecom_rag.seeds.bank import upkeep as module
 
     monkeypatch.setattr(module, "_MANY", 10)
     for turn in range(4):
         bank.upsert([seed(n, turn=turn) for n in range(8)])
     folders = list((bank.path / "indexes").glob("*-*"))
     assert len(folders) == 1  # older ones are dropped
-    assert bank.stats()["removed_rows"] <= 10
+    assert stats(bank)["removed_rows"] <= 10
     assert_equals_a_file(bank, [seed(n, turn=3) for n in range(8)])
 
 
 def test_failed_upkeep_does_not_hide_a_change(bank, monkeypatch):
-    from ecom_rag.seeds.bank import bank as module
+    from ecom_rag.seeds.bank import upkeep as module
 
     def full(self):
         raise OSError(28, "No space left on device")
@@ -56,57 +56,58 @@ def test_unusable_saved_indexes_are_written_anew(bank):
 def test_labels_are_counted_as_they_are_shown(tmp_path):
     labels = ["1", 1, 1, True, "true", None]
     records = [{"text": f"t{n}", "metadata": {"policy": {"label": label}}} for n, label in enumerate(labels)]
-    with SeedBank.build(tmp_path / "bank", records, routes=["bm25"], label_key="policy.label") as bank:
-        assert bank.stats()["labels"] == {"1": 3, "true": 2}
+    with built(tmp_path / "bank", records, BankSettings(routes=["bm25"], label_key="policy.label")) as bank:
+        assert stats(bank)["labels"] == {"1": 3, "true": 2}
 
 
 def test_stats(bank):
     bank.upsert([seed(n) for n in range(7)] + [{"text": "t", "metadata": {"label": True}}, {"text": "u"}])
     bank.delete(["s0"])
-    stats = bank.stats()
-    assert stats["labels"] == {"y": 2, "z": 2, "x": 2, "true": 1} and stats["documents"] == 8
-    assert stats["removed_rows"] == 1 and stats["sequence"] == 2 and stats["model"]["fingerprint"] == "hashing-cls"
-    assert stats["bytes"] > 8192 and stats["index_keys"] == ["label"]
-    json.dumps(stats)
+    found = stats(bank)
+    assert found["labels"] == {"y": 2, "z": 2, "x": 2, "true": 1} and found["documents"] == 8
+    assert found["removed_rows"] == 1 and found["sequence"] == 2 and found["model"]["fingerprint"] == "hashing-cls"
+    assert found["bytes"] > 8192 and found["index_keys"] == ["label"]
+    json.dumps(found)
 
 
 def test_a_snapshot_is_one_state_and_restores_to_an_equal_bank(bank, tmp_path):
     bank.upsert([seed(n) for n in range(20)])
     bank.delete(["s3"])
     expected = [seed(n) for n in range(20) if n != 3]
-    note = bank.snapshot(tmp_path / "copy")
+    note = snapshot(bank, tmp_path / "copy")
     assert (note["sequence"], note["documents"]) == (2, 19)
     bank.upsert([seed(50)])
-    with SeedBank.restore(tmp_path / "copy", tmp_path / "again") as again:
+    assert restore(tmp_path / "copy", tmp_path / "again") == note
+    with SeedBank.open(tmp_path / "again") as again:
         assert_equals_a_file(again, expected)
         assert list((tmp_path / "again" / "indexes").glob("2-*"))  # they came along
     with pytest.raises(BankError, match="already exists"):
-        bank.snapshot(tmp_path / "copy")
+        snapshot(bank, tmp_path / "copy")
     with pytest.raises(BankError, match="already exists"):
-        SeedBank.restore(tmp_path / "copy", bank.path)
+        restore(tmp_path / "copy", bank.path)
     with pytest.raises(BankError, match="not a snapshot"):
-        SeedBank.restore(bank.path, tmp_path / "third")
+        restore(bank.path, tmp_path / "third")
     content = bytearray((tmp_path / "copy" / "bank.db").read_bytes())
     content[-1] ^= 1
     (tmp_path / "copy" / "bank.db").write_bytes(content)
     with pytest.raises(BankError, match="damaged"):
-        SeedBank.restore(tmp_path / "copy", tmp_path / "third")
+        restore(tmp_path / "copy", tmp_path / "third")
     assert sorted(item.name for item in tmp_path.iterdir()) == ["again", "bank", "copy"]
 
 
 def test_a_copy_leaves_an_unfinished_build_of_its_name_alone(bank, tmp_path):
     bank.upsert([seed(1)])
-    bank.snapshot(tmp_path / "copy")
+    snapshot(bank, tmp_path / "copy")
     unfinished = tmp_path / "third.partial"
     unfinished.mkdir()
     (unfinished / "bank.db").write_bytes(b"blocks that are done")
-    SeedBank.restore(tmp_path / "copy", tmp_path / "third").close()
+    restore(tmp_path / "copy", tmp_path / "third")
     assert (unfinished / "bank.db").read_bytes() == b"blocks that are done"
 
 
 def test_a_build_goes_on_where_it_was_stopped(tmp_path, monkeypatch):
     from ecom_rag.errors import ResumeError
-    from ecom_rag.seeds.bank import build, building
+    from ecom_rag.seeds.bank import building
 
     monkeypatch.setattr(building, "_BLOCK_RECORDS", 8)
     seeds = [seed(n) for n in range(30)]
@@ -126,7 +127,7 @@ def test_a_build_goes_on_where_it_was_stopped(tmp_path, monkeypatch):
         with pytest.raises(ResumeError, match="16 records"):
             build(path, others, encoder=Hashing(), resume=True)
     with pytest.raises(ResumeError, match="id_key: id, now sku"):
-        build(path, seeds, encoder=Hashing(), id_key="sku", resume=True)
+        build(path, seeds, BankSettings(id_key="sku"), encoder=Hashing(), resume=True)
     with pytest.raises(BankError, match="other-cls"):
         build(path, seeds, encoder=Hashing("other-cls"), resume=True)
     built = build(path, seeds, encoder=Hashing(), resume=True)

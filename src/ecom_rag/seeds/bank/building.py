@@ -1,23 +1,26 @@
-"""Many records into a bank, each block acknowledged; a new bank appears under its name when it is complete."""
+"""New banks: empty ones, and ones built of records, which appear under their name when they are complete."""
 
 import contextlib
 import hashlib
 import logging
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+import uuid
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ecom_rag import errors
-from ecom_rag.arguments import PathLike, flag, names_of, path_of
+from ecom_rag.arguments import PathLike, flag, path_of, path_or_none
 from ecom_rag.errors import BankError, ResumeError, UsageError
 from ecom_rag.files import disk, jobs, records, workfolders
+from ecom_rag.files.keys import parse_key
 from ecom_rag.files.records import Record
 from ecom_rag.models import Encoder
-from ecom_rag.seeds.bank import store
 from ecom_rag.seeds.bank.bank import SeedBank
-from ecom_rag.text.analysis import Analyzer
+from ecom_rag.seeds.bank.model import model_for
+from ecom_rag.seeds.bank.settings import BankSettings, settings_of, to_meta
+from ecom_rag.seeds.bank.store import FILE, Store
 
 logger = logging.getLogger(__name__)
 _BLOCK_RECORDS = 4096
@@ -43,6 +46,96 @@ class Built:
     notes: list[str] = field(default_factory=list)
 
 
+def create(
+    path: PathLike,
+    settings: BankSettings | None = None,
+    *,
+    encoder: Encoder | None = None,
+    model: PathLike | None = None,
+) -> SeedBank:
+    """Make an empty bank.
+
+    Args:
+        path: A folder that does not exist, or is empty.
+        settings: What to make; by default ``BankSettings()``.
+        encoder: Needed where a route searches embeddings.
+        model: Where the encoder was found, if it may be loaded from there again; by default its folder.
+
+    Returns:
+        The open bank.
+
+    Raises:
+        UsageError: An argument of the wrong kind, or a route that needs an encoder where there is none.
+        ModelError: The encoder cannot give what a route needs.
+        BankError: ``path`` already exists.
+    """
+    folder, settings, model = Path(path_of(path, "path")), settings_of(settings), path_or_none(model, "model")
+    if folder.exists() and not (folder.is_dir() and {item.name for item in folder.iterdir()} <= {workfolders.LOCK}):
+        raise BankError(f"{folder}: already exists; choose another folder or remove this one")
+    remembered = model_for(settings.outputs, encoder, model)
+    meta = {
+        "bank": uuid.uuid4().hex,
+        "model": asdict(remembered) if remembered else None,
+        "sizes": {},
+        **to_meta(settings),
+    }
+    return SeedBank(Store.create(folder, meta, index_keys=map(parse_key, settings.index_keys)), encoder=encoder)
+
+
+def build(
+    path: PathLike,
+    items: Iterable[Record],
+    settings: BankSettings | None = None,
+    *,
+    encoder: Encoder | None = None,
+    model: PathLike | None = None,
+    resume: bool = False,
+    progress: Callable[[int], None] | None = None,
+) -> Built:
+    """Make a bank of records in ``PATH.partial`` and give it its name at the end; ``SeedBank.open`` opens it then.
+
+    Args:
+        path: The bank's folder; does not exist yet.
+        items: Any iterable of records, ``metadata`` may be left out; with ``resume`` the same as before.
+        settings: What to make; by default ``BankSettings()``.
+        encoder: Needed where a route searches embeddings.
+        model: Where the encoder was found, if it may be loaded from there again; by default its folder.
+        resume: Continue an interrupted build of the same settings, where there is one.
+        progress: Called with the number of records of each block that is done.
+
+    Returns:
+        What was written.
+
+    Raises:
+        BankError: ``path`` already exists, or another run is building it.
+        RecordError: Something that is not a record, or holds what JSON cannot hold; says which and why.
+        ResumeError: The interrupted build had other settings or other records.
+        UsageError: There are no records, an argument of the wrong kind, or a route that needs an encoder.
+        ModelError: The encoder cannot give what a route needs.
+    """
+    target, settings, resume = Path(path_of(path, "path")), settings_of(settings), flag(resume, "resume")
+    partial = workfolders.partial(target)
+    check_target(target)
+    notes: list[str] = []
+    with _alone(partial):
+        if not (resume and (partial / FILE).exists()):
+            notes = _discarded(partial)
+            create(partial, settings, encoder=encoder, model=model).close()
+        with SeedBank.open(partial, encoder=encoder, maintain=False) as bank:
+            _check_same(bank, settings)
+            built = _fill(bank, items, progress)
+            if not built.records:
+                raise UsageError(
+                    f"{target}: the input held no records, so there is nothing to build of; for an empty"
+                    " bank in Python use ecom_rag.seeds.bank.create"
+                )
+            bank.save_indexes()
+            bank.store.checkpoint()
+        _publish(partial, target)
+    built.notes = notes + built.notes
+    return built
+
+
 def add(bank: SeedBank, items: Iterable[Record], *, progress: Callable[[int], None] | None = None) -> Built:
     """Upsert a stream of records, a block at a time; after a kill the blocks before are there.
 
@@ -62,105 +155,35 @@ def add(bank: SeedBank, items: Iterable[Record], *, progress: Callable[[int], No
     return built
 
 
-def build(
-    path: PathLike,
-    items: Iterable[Record],
-    *,
-    encoder: Encoder | None = None,
-    model: PathLike | None = None,
-    routes: Sequence[str] = ("bm25", "dense"),
-    id_key: str = "id",
-    label_key: str = "label",
-    index_keys: Sequence[str] = (),
-    analyzer: Analyzer | None = None,
-    resume: bool = False,
-    progress: Callable[[int], None] | None = None,
-) -> Built:
-    """Make a bank of records in ``PATH.partial`` and give it its name at the end.
-
-    Args:
-        path: The bank's folder; does not exist yet.
-        items: Any iterable of records, ``metadata`` may be left out; with ``resume`` the same as before.
-        encoder: As of ``SeedBank.create``, like the next six.
-        model: See there.
-        routes: See there.
-        id_key: See there.
-        label_key: See there.
-        index_keys: See there.
-        analyzer: See there.
-        resume: Go on with an interrupted build of the same settings, where there is one.
-        progress: Called with the number of records of each block that is done.
-
-    Returns:
-        What was written.
-
-    Raises:
-        BankError: The bank is there already, or another run is building it.
-        ResumeError: The interrupted build had other settings or other records.
-        UsageError: There are no records.
-    """
-    target = Path(path_of(path, "path"))
-    routes, index_keys, resume = names_of(routes, "routes"), names_of(index_keys, "index_keys"), flag(resume, "resume")
-    partial = workfolders.partial(target)
-    check_target(target)
-    asked = {
-        "routes": list(routes),
-        "id_key": id_key,
-        "label_key": label_key,
-        "index_keys": sorted(index_keys),
-        "analyzer": (analyzer or Analyzer()).fingerprint(),
-    }
-    notes: list[str] = []
-    with _alone(partial):
-        if not (resume and (partial / store.FILE).exists()):
-            notes = _discarded(partial)
-            SeedBank.create(
-                partial,
-                encoder=encoder,
-                model=model,
-                routes=routes,
-                id_key=id_key,
-                label_key=label_key,
-                index_keys=index_keys,
-                analyzer=analyzer,
-            ).close()
-        with SeedBank.open(partial, encoder=encoder, maintain=False) as bank:
-            changed = [
-                f"{key}: {bank.settings[key]}, now {value}"
-                for key, value in asked.items()
-                if bank.settings[key] != value
-            ]
-            if changed:
-                raise ResumeError(
-                    f"{partial}: the interrupted build had other settings ({'; '.join(changed)});"
-                    " give the same ones, or build again without --resume"
-                )
-            built = _fill(bank, items, progress)
-            if not built.records:
-                raise UsageError(
-                    f"{target}: the input held no records, so there is nothing to build of; for an empty"
-                    " bank in Python use SeedBank.create"
-                )
-            bank.save_indexes()
-            bank.checkpoint()
-        check_target(target)  # something may have come to be there meanwhile
-        disk.sync_folder(partial)
-        partial.rename(target)
-        (target / workfolders.LOCK).unlink()  # before, another build could have begun in the folder
-        disk.sync_folder(target)
-        disk.sync_folder(target.parent)
-    built.notes = notes + built.notes
-    return built
-
-
 def check_target(path: PathLike) -> None:
     """Raise if a bank could not be built there, before any work is done for it.
 
     Raises:
-        BankError: There is something already.
+        BankError: It already exists.
         UsageError: No folder to put it in.
     """
     workfolders.check_new(Path(path), error=BankError, remedy="add to a bank with ecom-rag bank add, ")
+
+
+def _check_same(bank: SeedBank, settings: BankSettings) -> None:
+    """Raise ``ResumeError`` where an interrupted build had other settings."""
+    before, now = bank.settings.shown(), settings.shown()
+    changed = [f"{key}: {before[key]}, now {now[key]}" for key in now if before[key] != now[key]]
+    if changed:
+        raise ResumeError(
+            f"{bank.path}: the interrupted build had other settings ({'; '.join(changed)});"
+            " give the same ones, or build again without --resume"
+        )
+
+
+def _publish(partial: Path, target: Path) -> None:
+    """Give a finished bank its name."""
+    check_target(target)  # something may have come to be there meanwhile
+    disk.sync_folder(partial)
+    partial.rename(target)
+    (target / workfolders.LOCK).unlink()  # before, another build could have begun in the folder
+    disk.sync_folder(target)
+    disk.sync_folder(target.parent)
 
 
 @contextlib.contextmanager
@@ -181,7 +204,7 @@ def _alone(partial: Path) -> Iterator[None]:
 
 def _finished(partial: Path) -> int | None:
     """How many records an interrupted build wrote; ``None`` where that cannot be told."""
-    if not (partial / store.FILE).exists():
+    if not (partial / FILE).exists():
         return 0
     try:
         with SeedBank.open(partial, maintain=False) as bank:

@@ -10,9 +10,10 @@ from typing import Any
 from ecom_rag.arguments import PathLike, path_of
 from ecom_rag.errors import BankError
 from ecom_rag.files import digest, disk, workfolders
-from ecom_rag.seeds.bank import saved, store
+from ecom_rag.seeds.bank import saved
 from ecom_rag.seeds.bank.bank import SeedBank
 from ecom_rag.seeds.bank.derived import FOLDER
+from ecom_rag.seeds.bank.store import FILE
 
 _NOTE = "snapshot.json"
 _KEYS = {"sequence": int, "documents": int, "sha256": str}
@@ -29,22 +30,22 @@ def snapshot(bank: SeedBank, path: PathLike) -> dict[str, Any]:
         The ``sequence`` and ``documents`` of the copy, and the digest of its database.
 
     Raises:
-        BankError: There is something already.
+        BankError: ``path`` already exists, or the bank is closed.
     """
     target = Path(path_of(path, "path"))
     with _appearing(target) as partial:
-        bank.copy_record(partial / store.FILE)
+        bank.store.copy(partial / FILE)
         bank.save_indexes()  # this state's or a later one's; then it is not taken along, and built anew when opened
         with SeedBank.open(partial, maintain=False) as copy:
             note: dict[str, Any] = {"sequence": copy.sequence, "documents": len(copy)}
-            copy.checkpoint()
+            copy.store.checkpoint()
         for found in saved.newest(bank.path / FOLDER, note["sequence"])[:1]:
             try:
                 (partial / FOLDER).mkdir()
                 disk.copy_tree(found.folder, partial / FOLDER / found.folder.name)
             except (ValueError, FileNotFoundError):  # not ours, or another process has just replaced them
                 shutil.rmtree(partial / FOLDER, ignore_errors=True)
-        note["sha256"] = digest.of_file(partial / store.FILE)
+        note["sha256"] = digest.of_file(partial / FILE)
         (partial / _NOTE).write_text(json.dumps(note, indent=1))
     return note
 
@@ -54,19 +55,19 @@ def restore(source: PathLike, path: PathLike) -> dict[str, Any]:
 
     Args:
         source: What ``snapshot`` made; it stays as it is.
-        path: The bank; not there yet.
+        path: The bank's folder; does not exist yet.
 
     Returns:
-        As ``snapshot``.
+        The ``sequence`` and ``documents`` of the bank, and the digest of its database.
 
     Raises:
-        BankError: No snapshot, a damaged one, or there is something at ``path`` already.
+        BankError: No snapshot, a damaged one, or ``path`` already exists.
     """
     origin, target = Path(path_of(source, "snapshot")), Path(path_of(path, "path"))
     note = _read_note(origin)
     with _appearing(target) as partial:
         try:
-            disk.copy_plain(origin / store.FILE, partial / store.FILE)
+            disk.copy_plain(origin / FILE, partial / FILE)
             if os.path.lexists(origin / FOLDER):
                 disk.copy_tree(origin / FOLDER, partial / FOLDER)
         except FileNotFoundError as error:
@@ -74,9 +75,9 @@ def restore(source: PathLike, path: PathLike) -> dict[str, Any]:
             raise BankError(f"{origin}: is not whole ({lacking} is missing); take another snapshot") from None
         except ValueError as error:
             raise BankError(f"{error}; a snapshot holds files and folders only, take another one") from None
-        if digest.of_file(partial / store.FILE) != note["sha256"]:
+        if digest.of_file(partial / FILE) != note["sha256"]:
             raise BankError(
-                f"{origin / store.FILE}: is damaged (another digest than when it was made); take another snapshot"
+                f"{origin / FILE}: is damaged (another digest than when it was made); take another snapshot"
             ) from None
         SeedBank.open(partial, maintain=False).close()
     return note

@@ -108,15 +108,10 @@ def replay(derived: Derived, db: Connection, state: State, plan: Plan) -> None:
     # By the index: asked for rows in their order, SQLite would read the whole table for them.
     later = "SELECT row FROM documents INDEXED BY removals WHERE removed > ?"
     marks = db.execute(later, (derived.sequence,)).fetchall()
-    if marks:
-        wanted = np.array(marks, np.int64)[:, 0]
-        rows = derived.rows.rows
-        positions = np.searchsorted(rows, wanted)
-        inside = positions < len(rows)
-        inside[inside] = rows[positions[inside]] == wanted[inside]
-        if inside.any():
-            for index in derived.indexes.values():
-                index.remove(positions[inside])
+    gone = _positions(derived.rows.rows, marks)
+    if len(gone):
+        for index in derived.indexes.values():
+            index.remove(gone)
     derived.sequence = state.sequence
 
 
@@ -213,10 +208,14 @@ def positions_mask(derived: Derived, first: int, matched: list[tuple[int]]) -> N
     """Which rows of the indexes, from position ``first`` on, are among the matched rows of the record."""
     rows = derived.rows.rows[first:]
     mask = np.zeros(len(rows), bool)
-    if matched:
-        wanted = np.array(matched, np.int64)[:, 0]
-        positions = np.searchsorted(rows, wanted)
-        inside = positions < len(rows)
-        inside[inside] = rows[positions[inside]] == wanted[inside]
-        mask[positions[inside]] = True
+    mask[_positions(rows, matched)] = True
     return mask
+
+
+def _positions(rows: NDArray[np.int64], wanted: list[tuple[int]]) -> NDArray[np.int64]:
+    """Where wanted rows stand among ascending ones; those that are not among them are left out."""
+    values = np.array(wanted, np.int64).reshape(-1)
+    positions = np.searchsorted(rows, values)
+    inside = positions < len(rows)
+    inside[inside] = rows[positions[inside]] == values[inside]
+    return positions[inside]

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from ecom_rag.arguments import listed
@@ -11,10 +12,20 @@ from ecom_rag.files import records
 from ecom_rag.files.identity import as_id
 from ecom_rag.files.keys import value_at
 from ecom_rag.files.records import Record
-from ecom_rag.seeds.bank.store import Row
 
 CONTENT = "sha256:"
 """How the ids of documents without an id of their own begin."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A document as it is stored: ``metadata`` and ``extra`` (the record's other keys) as JSON."""
+
+    id: str
+    text: str
+    metadata: str
+    extra: str | None
+    blobs: dict[str, bytes]
 
 
 def rows_of(batch: Sequence[Record], id_key: str) -> tuple[list[Row], list[int], list[str]]:

@@ -1,10 +1,12 @@
 """Which model a bank's vectors are from, and the refusal of any other's."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ecom_rag.errors import BankError
+from ecom_rag import arguments
+from ecom_rag.errors import BankError, UsageError
 from ecom_rag.models import Encoder
 
 _SAME = ("max_length", "passage_instruction")  # settings that change the seeds' numbers
@@ -32,23 +34,6 @@ class Model:
     passage_instruction: str | None = None
     truncate_dim: int | None = None
 
-    @classmethod
-    def of(cls, encoder: Encoder, path: str | None = None) -> "Model":
-        """What to remember of a loaded encoder."""
-        folder = Path(path) if path else encoder.checkpoint.folder
-        where = str(folder.resolve()) if folder.is_dir() else str(path)
-        settings = encoder.settings
-        dimension = encoder.fingerprint.rpartition("-")[2]  # its last part where vectors are cut, else the pooling
-        return cls(
-            where,
-            encoder.fingerprint,
-            pooling=encoder.checkpoint.pooling,
-            max_length=settings["max_length"],
-            query_instruction=settings["query_instruction"],
-            passage_instruction=settings["passage_instruction"],
-            truncate_dim=int(dimension) if dimension.isdecimal() else None,
-        )
-
     def load(
         self,
         *,
@@ -62,10 +47,10 @@ class Model:
 
         Args:
             path: Where the checkpoint is now, if it has moved.
-            runtime: As of ``Encoder.from_pretrained``.
-            precision: As above.
-            device: As above.
-            batch_tokens: As above.
+            runtime: What runs the network, as of ``Encoder.from_pretrained``.
+            precision: How exactly it computes: ``auto``, ``fp32``, ``bf16``, ``fp16`` or ``int8``.
+            device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+            batch_tokens: Padded tokens per batch; by default as the device likes it.
 
         Raises:
             ModelError: It is not there.
@@ -110,6 +95,37 @@ class Model:
                 f"{bank}: holds vectors of the model {self.fingerprint} ({self.path}), these are of"
                 f" {fingerprint}; use that model, or build another bank with this one"
             )
+
+
+def model_for(outputs: Sequence[str], encoder: Encoder | None, path: str | None) -> Model | None:
+    """What a new bank remembers of its encoder; ``None`` where no route needs one.
+
+    Args:
+        outputs: What the routes search of its outputs.
+        encoder: Loaded.
+        path: Where it was found.
+
+    Raises:
+        UsageError: There is no encoder, and a route needs one.
+        ModelError: The encoder cannot give what a route needs.
+    """
+    if not outputs:
+        return None
+    if encoder is None:
+        raise UsageError(f"the routes {', '.join(outputs)} need an encoder; give one (--model MODEL)")
+    arguments.model(encoder, "encoder", "check_outputs", "Encoder")
+    encoder.check_outputs(outputs)
+    folder = Path(path) if path else encoder.checkpoint.folder
+    dimension = encoder.fingerprint.rpartition("-")[2]  # its last part where vectors are cut, else the pooling
+    return Model(
+        path=str(folder.resolve()) if folder.is_dir() else str(path),
+        fingerprint=encoder.fingerprint,
+        pooling=encoder.checkpoint.pooling,
+        max_length=encoder.settings["max_length"],
+        query_instruction=encoder.settings["query_instruction"],
+        passage_instruction=encoder.settings["passage_instruction"],
+        truncate_dim=int(dimension) if dimension.isdecimal() else None,
+    )
 
 
 def model_from(meta: dict[str, Any] | None) -> Model | None:

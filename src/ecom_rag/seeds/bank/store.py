@@ -9,7 +9,6 @@ import contextlib
 import json
 import sqlite3
 import threading
-from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,10 +16,8 @@ from typing import Any
 
 from ecom_rag.errors import BankError
 from ecom_rag.files import disk
-from ecom_rag.files.identity import as_label
 from ecom_rag.files.keys import Path as KeyPath
-from ecom_rag.files.keys import parse_key
-from ecom_rag.filters.sql import extraction, index_columns
+from ecom_rag.filters.sql import index_columns
 
 FILE = "bank.db"
 FORMAT = 1
@@ -39,17 +36,6 @@ CREATE TABLE dense (row INTEGER PRIMARY KEY, value BLOB NOT NULL);
 CREATE TABLE sparse (row INTEGER PRIMARY KEY, value BLOB NOT NULL);
 CREATE TABLE multivector (row INTEGER PRIMARY KEY, value BLOB NOT NULL);
 """
-_KINDS = {
-    "text": "string",
-    "integer": "number",
-    "real": "number",
-    "true": "bool",
-    "false": "bool",
-    "null": "null",
-    "array": "other",
-    "object": "other",
-}
-EMBEDDINGS = ("dense", "sparse", "multivector")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,17 +55,6 @@ class State:
     live: int
     removed: int
     purged: int
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """A document as it is stored: ``metadata`` and ``extra`` (the record's other keys) as JSON."""
-
-    id: str
-    text: str
-    metadata: str
-    extra: str | None
-    blobs: dict[str, bytes]
 
 
 class Store:
@@ -286,104 +261,3 @@ def read_meta(db: sqlite3.Connection) -> dict[str, Any]:
 def write_meta(db: sqlite3.Connection, key: str, value: Any) -> None:
     """Note something, within the write transaction."""
     db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, json.dumps(value)))
-
-
-def label_counts(db: sqlite3.Connection, key: str) -> dict[str, int]:
-    """How many documents have each label, the most frequent first; an array or object counts as its JSON."""
-    json_type, of_type, value, of_value = extraction(parse_key(key))
-    counts = db.execute(
-        f"SELECT {json_type} AS kind, {value} AS value, count(*) FROM documents"
-        " WHERE removed IS NULL AND kind IS NOT NULL GROUP BY kind, value ORDER BY 3 DESC, 2",
-        [*of_type, *of_value],
-    )
-    found: Counter[str] = Counter()
-    for kind, value, count in counts:
-        if kind in ("true", "false"):  # SQLite gives 1 and 0
-            value = kind
-        label = value if kind in ("array", "object") else as_label(value)
-        if label is not None:
-            found[label] += count
-    return dict(found.most_common())
-
-
-def kinds_at(db: sqlite3.Connection, path: KeyPath) -> set[str]:
-    """The kinds of value, as ``filters.kind`` names them, that documents have at a path of their metadata."""
-    json_type, of_type, _, _ = extraction(path)
-    query = f"SELECT DISTINCT {json_type} AS kind FROM documents WHERE removed IS NULL AND kind IS NOT NULL"
-    return {_KINDS[kind] for (kind,) in db.execute(query, of_type)}
-
-
-def some_metadata(db: sqlite3.Connection, limit: int) -> Iterator[dict[str, Any]]:
-    """Metadata of the first documents."""
-    for (text,) in db.execute("SELECT metadata FROM documents WHERE removed IS NULL LIMIT ?", (limit,)):
-        yield json.loads(text)
-
-
-def count_where(db: sqlite3.Connection, where: str, parameters: list[Any]) -> int:
-    """How many live documents an SQL condition holds for."""
-    query = f"SELECT count(*) FROM documents WHERE removed IS NULL AND {where}"
-    return int(db.execute(query, parameters).fetchone()[0])
-
-
-def append(db: sqlite3.Connection, state: State, rows: list[Row]) -> int:
-    """Append documents, each in place of a live one of the same id.
-
-    Args:
-        db: In a write transaction.
-        state: As it was when the transaction began.
-        rows: Of distinct ids.
-
-    Returns:
-        How many live documents were replaced.
-    """
-    sequence = state.sequence + 1
-    replaced = _mark_removed(db, sequence, [row.id for row in rows])
-    first = state.next_row
-    db.executemany(
-        "INSERT INTO documents VALUES (?, ?, ?, ?, ?, ?, NULL)",
-        [(n, row.id, row.text, row.metadata, row.extra, sequence) for n, row in enumerate(rows, start=first)],
-    )
-    for name in EMBEDDINGS:
-        values = [(n, row.blobs[name]) for n, row in enumerate(rows, start=first) if name in row.blobs]
-        if values:
-            db.executemany(f"INSERT INTO {name} VALUES (?, ?)", values)
-    db.execute(
-        "UPDATE state SET sequence = ?, next_row = ?, live = live + ?, removed = removed + ?",
-        (sequence, first + len(rows), len(rows) - replaced, replaced),
-    )
-    return replaced
-
-
-def remove_ids(db: sqlite3.Connection, state: State, ids: list[str]) -> int:
-    """Remove documents by id; returns how many there were."""
-    return _note_removed(db, state, _mark_removed(db, state.sequence + 1, ids))
-
-
-def remove_where(db: sqlite3.Connection, state: State, where: str, parameters: list[Any]) -> int:
-    """Remove the live documents that an SQL condition holds for; returns how many there were."""
-    marked = db.execute(
-        f"UPDATE documents SET removed = ? WHERE removed IS NULL AND {where}", [state.sequence + 1, *parameters]
-    )
-    return _note_removed(db, state, marked.rowcount)
-
-
-def purge(db: sqlite3.Connection, state: State) -> int:
-    """Drop the removed rows for good; returns how many there were."""
-    for name in EMBEDDINGS:
-        db.execute(f"DELETE FROM {name} WHERE row IN (SELECT row FROM documents WHERE removed IS NOT NULL)")
-    gone = db.execute("DELETE FROM documents WHERE removed IS NOT NULL").rowcount
-    db.execute("UPDATE state SET sequence = ?, purged = ?, removed = 0", (state.sequence + 1, state.sequence + 1))
-    return gone
-
-
-def _mark_removed(db: sqlite3.Connection, sequence: int, ids: list[str]) -> int:
-    marks = [(sequence, id_) for id_ in ids]
-    return db.executemany("UPDATE documents SET removed = ? WHERE id = ? AND removed IS NULL", marks).rowcount
-
-
-def _note_removed(db: sqlite3.Connection, state: State, count: int) -> int:
-    if count:
-        db.execute(
-            "UPDATE state SET sequence = ?, live = live - ?, removed = removed + ?", (state.sequence + 1, count, count)
-        )
-    return count

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ecom_rag.errors import EcomRagError, RecordError, UsageError
-from ecom_rag.files import readers, records
+from ecom_rag.files import json_text, readers, records
 from ecom_rag.merging.validation import read_spec
 from ecom_rag.pipeline.recalling import read_settings
 from ecom_rag.retrieval.learned_fusion import load_fusion
@@ -145,6 +145,6 @@ def test_the_levels_are_counted_right(levels, of):
     try:
         records.loads(raw)
     except ValueError as error:
-        assert levels > LEVELS and str(error) == records.TOO_DEEP
+        assert levels > LEVELS and str(error) == json_text.TOO_DEEP
     else:
         assert levels <= LEVELS

@@ -11,7 +11,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from ecom_rag.errors import RecordError, UsageError
-from ecom_rag.files import records
+from ecom_rag.files import json_files, records
 from ecom_rag.files.records import ReadReport
 
 GOOD = b'{"text": "a", "metadata": {"id": 1}}\n'
@@ -134,7 +134,7 @@ def test_bad_arrays(tmp_path, data, message):
 
 
 def test_arrays_are_read_across_chunks(tmp_path, monkeypatch):
-    monkeypatch.setattr(records, "_CHUNK", 7)
+    monkeypatch.setattr(json_files, "_CHUNK", 7)
     items = [{"text": f'文本 {i} \\ " ] , [', "metadata": {"i": i}} for i in range(20)]
     path = write(tmp_path / "q.json", b"\xef\xbb\xbf \n" + json.dumps(items, indent=2, ensure_ascii=False).encode())
     assert list(records.read(path)) == items
@@ -256,5 +256,5 @@ def test_a_number_that_json_does_not_know_is_a_bad_line_in_every_format(tmp_path
         report = ReadReport()
         assert list(records.read(str(folder / name), on_bad_line="skip", report=report)) == []
         assert report.rejected == 1, name
-    with pytest.raises(ValueError, match=r"nan|inf"):
-        records.check_numbers(bad)
+    with pytest.raises(RecordError, match=r"nan|inf"):
+        list(records.cleaned([bad]))

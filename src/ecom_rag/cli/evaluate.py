@@ -127,7 +127,7 @@ def evaluate(
         "seed": seed,
     }
     from ecom_rag.evaluation import files, tables
-    from ecom_rag.files import formats
+    from ecom_rag.files import trec
 
     if labels:
         study, runs, judged = files.evaluate_labels(
@@ -143,9 +143,9 @@ def evaluate(
     else:
         study, runs, judged = files.evaluate_files(results or [], qrels=qrels, beir=beir, split=split, **common)
     if write_run:
-        formats.write_run(_scored(runs[0]), write_run, tag=runs[0].name.replace(" ", "_"))
+        trec.write_run(_scored(runs[0]), write_run, tag=runs[0].name.replace(" ", "_"))
     if write_qrels:
-        formats.write_qrels(judged, write_qrels)
+        trec.write_qrels(judged, write_qrels)
     if per_query:
         files.write_per_query(study, per_query)
     if report:
@@ -241,12 +241,12 @@ def _search(
 
 def _export(beir: str | None, split: str, queries: str | None, seeds: str | None) -> None:
     assert beir is not None  # without it the options would be idle
-    from ecom_rag.files import formats
+    from ecom_rag.files.beir import read_beir, write_records
 
-    folder = formats.read_beir(beir, split)
+    folder = read_beir(beir, split)
     for path, items, what in ((queries, iter(folder.queries), "queries"), (seeds, folder.documents(), "seeds")):
         if path:
-            tell(f"wrote {formats.write_records(items, path)} {what} -> {path}")
+            tell(f"wrote {write_records(items, path)} {what} -> {path}")
 
 
 def _scored(run: Any) -> Any:

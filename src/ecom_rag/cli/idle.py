@@ -296,7 +296,7 @@ def _recalled(values: Mapping[str, Any]) -> dict[str, Any] | None:
 
 def _evaluated(values: Mapping[str, Any]) -> dict[str, Any]:
     """The routes of a search of a BEIR folder, whether there is one, and whether any RESULTS are no TREC run."""
-    from ecom_rag.files.formats import RUN_ENDINGS
+    from ecom_rag.files.trec import RUN_ENDINGS
     from ecom_rag.pipeline import Recall
 
     routes = _named(values["routes"]) if values["routes"] else Recall().routes_of_file(encoder=bool(values["model"]))

@@ -350,7 +350,7 @@ def _read_state(folder: Path, *, damaged_is_none: bool) -> tuple[str, _Journal] 
 
 def _format_of(target: publish.Target) -> str:
     """The record format of an output; a pipe or a device needs no ending to be JSON lines."""
-    if target.stream and not target.name.endswith(records.FORMATS):
+    if target.stream and not target.name.endswith(records.ENDINGS):
         return ".jsonl"
     return records.file_format(target.name)
 

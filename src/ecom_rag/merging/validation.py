@@ -16,7 +16,7 @@ from scipy.sparse import csr_matrix
 
 from ecom_rag.errors import UsageError
 from ecom_rag.files import readers, records
-from ecom_rag.files.formats import read_beir
+from ecom_rag.files.beir import read_beir
 from ecom_rag.files.identity import required_label
 from ecom_rag.mining.triples import KnownPositives, read_examples
 from ecom_rag.models import CrossEncoder, Encoder

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from ecom_rag.errors import RecordError, UsageError
 from ecom_rag.files import records
-from ecom_rag.files.formats import read_beir
+from ecom_rag.files.beir import read_beir
 from ecom_rag.files.identity import label_of
 from ecom_rag.mining.triples import JSON_LINES, KnownPositives, check_triple
 from ecom_rag.text.normalization import canonical

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from ecom_rag.errors import UsageError
 from ecom_rag.evaluation.labels import macro_f1, vote
 from ecom_rag.evaluation.measures import cutoff, evaluate_run, parse_measures
-from ecom_rag.files.formats import Qrels, read_beir
+from ecom_rag.files.beir import read_beir
 from ecom_rag.files.records import Record
+from ecom_rag.files.trec import Qrels
 from ecom_rag.models.tokens import Tokenizer
 from ecom_rag.retrieval import DenseIndex
 from ecom_rag.retrieval.itself import search_others

@@ -15,6 +15,7 @@ from ecom_rag.cli.options import (
     Output,
     Precision,
     PrecisionOption,
+    Queries,
     Resume,
     Runtime,
     RuntimeName,
@@ -28,7 +29,7 @@ from ecom_rag.cli.options import (
 
 
 def score(
-    queries: Annotated[str, typer.Argument(help="Records {text, metadata}; - is stdin.", show_default=False)],
+    queries: Queries,
     seeds: Annotated[str, typer.Option(help="The seeds: a file of records {text, metadata}.", show_default=False)],
     model: Model,
     output: Output,

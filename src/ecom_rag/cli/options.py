@@ -48,7 +48,13 @@ class OnBadLine(StrEnum):
     skip = "skip"
 
 
-Output = Annotated[str, typer.Option("--output", "-o", help=".jsonl, .jsonl.gz, .json or .parquet; - is stdout.")]
+Queries = Annotated[
+    str,
+    typer.Argument(help="Records {text, metadata}: .jsonl, .csv, .json, .parquet; - is stdin.", show_default=False),
+]
+Output = Annotated[
+    str, typer.Option("--output", "-o", help=".jsonl, .csv (both also with .gz), .json or .parquet; - is stdout.")
+]
 Model = Annotated[str, typer.Option(help="Local folder, hub id, or 'starter' (small, English, needs no hub).")]
 Runtime = Annotated[RuntimeName, typer.Option(help="auto: CUDA if there is one, else what is fastest on this CPU.")]
 PrecisionOption = Annotated[

@@ -15,7 +15,7 @@ from typing import IO, Any
 
 from ecom_rag.arguments import PathLike, path_of
 from ecom_rag.errors import RecordError, UsageError
-from ecom_rag.files import json_files, parquet
+from ecom_rag.files import csv_files, json_files, parquet
 
 DAMAGED_GZIP = (gzip.BadGzipFile, EOFError, zlib.error)
 
@@ -39,7 +39,8 @@ class Format:
 FORMATS = (
     Format((".jsonl", ".jsonl.gz"), json_files.lines, json_files.write_lines),
     Format((".json",), json_files.array, json_files.write_array),
-    Format((".parquet",), parquet.items, parquet.write),
+    Format((".csv", ".csv.gz"), csv_files.read, csv_files.write),
+    Format((".parquet",), parquet.read, parquet.write),
 )
 ENDINGS = tuple(ending for one in FORMATS for ending in one.endings)
 _BY_ENDING = {ending: one for one in FORMATS for ending in one.endings}

@@ -16,7 +16,7 @@ _EXACT = 2**53  # the integers up to it are floats too
 _ROWS = 4096  # a row group, and what is held in memory at a time
 
 
-def items(name: str, source: IO[bytes]) -> Iterator[tuple[str, dict[str, Any] | Refused]]:
+def read(name: str, source: IO[bytes]) -> Iterator[tuple[str, dict[str, Any] | Refused]]:
     """Place and object of each row, streamed by row group; columns that ``write`` marked come back as objects.
 
     Raises:

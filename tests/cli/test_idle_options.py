@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ecom_rag.cli import app, idle, main
+from ecom_rag.cli.command import Command
 from ecom_rag.errors import UsageError
 from ecom_rag.files import records
 from ecom_rag.idle import ALWAYS, Needs, refuse_idle
@@ -28,7 +29,7 @@ def test_every_option_of_every_command_is_in_a_table():
     found = dict(commands())
     assert set(found) == set(idle.TABLES)
     for name, command in found.items():
-        assert isinstance(command, idle.Command), name
+        assert isinstance(command, Command), name
         settings_of_toml = {"rrf_constant"} if name == "recall" else set()
         assert {parameter.name for parameter in command.params} | settings_of_toml == set(idle.TABLES[name]), name
 

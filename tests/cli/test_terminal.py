@@ -1,11 +1,15 @@
-"""What data hold is shown on a terminal, never obeyed: labels, keys, names of runs and classes."""
+"""What a terminal shows: data are shown and never obeyed, and who asks for quiet is told of errors alone."""
 
+import sys
+
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from ecom_rag.cli import app
+from ecom_rag.cli import app, main
 from ecom_rag.evaluation import tables
+from ecom_rag.files import records
 from ecom_rag.files.keys import written
 from ecom_rag.seeds.bank import SeedBank
 
@@ -31,3 +35,40 @@ def test_bank_info_shows_labels_and_keys(tmp_path_factory, label):
 def test_tables_are_aligned_whatever_is_in_a_cell(body):
     shown = tables.table(["label", "figure"], body)
     assert not obeyed(shown) and len(shown.split("\n")) == 1 + len(body)
+
+
+@pytest.fixture
+def told(tmp_path, monkeypatch, capfd):
+    """A function that runs a command line in a folder with seeds; its exit code and what it told."""
+    lines = [{"text": f"wallet {i}", "metadata": {"id": str(i % 3)}} for i in range(6)]
+    (tmp_path / "s.jsonl").write_bytes(b"".join(map(records.dumps, lines)))
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["ecom-rag", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        return ended.value.code, capfd.readouterr().err
+
+    return run
+
+
+RECALL = ("recall", "s.jsonl", "--seeds", "s.jsonl", "-o", "o.jsonl")
+
+
+@pytest.mark.parametrize("option", ["--quiet", "-q"])
+def test_quiet_tells_nothing_but_errors(told, monkeypatch, option):
+    assert "recalled for 6 records" in told(*RECALL)[1] and "note: " in told(*RECALL)[1]
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    assert told(*RECALL, option) == (0, "")
+    assert told("bank", "build", "b", "--seeds", "s.jsonl", "--routes", "bm25", "--id-key", "no", option) == (0, "")
+    code, shown = told("recall", "none.jsonl", *RECALL[2:], option)
+    assert code == 2 and "none.jsonl: no such file" in shown and shown.count("\n") == 1
+    assert "recalled for 6 records" in told(*RECALL)[1]  # the next command is not quiet
+
+
+def test_quiet_and_verbose_contradict_each_other(told):
+    assert told(*RECALL, "-q", "-v") == (
+        2,
+        "ecom-rag: --verbose and --quiet contradict each other; leave one of them out\n",
+    )

@@ -10,9 +10,8 @@ import typer
 
 from ecom_rag._version import __version__
 from ecom_rag.cli import bank, evaluate, everyday, merge, mining, recall, train
+from ecom_rag.cli.command import Command
 from ecom_rag.cli.guard import guarded
-from ecom_rag.cli.idle import Command
-from ecom_rag.cli.options import names_told_last
 
 app = typer.Typer(
     name="ecom-rag",
@@ -55,5 +54,5 @@ def main() -> None:
 def _call() -> None:
     """The command that the arguments name; typer's own way would end it with exit 1 where a pipe is closed."""
     command = typer.main.get_command(app)
-    with names_told_last(), command.make_context("ecom-rag", sys.argv[1:]) as context:
+    with command.make_context("ecom-rag", sys.argv[1:]) as context:
         command.invoke(context)

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ecom_rag.cli.console import Log, tell
+from ecom_rag.cli.console import Log, shows_progress, tell
 from ecom_rag.errors import UsageError
 
 
@@ -84,7 +84,7 @@ def prepare(verbose: bool) -> None:
     logging.getLogger("ecom_rag").setLevel(logging.INFO if verbose else logging.WARNING)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "0" if sys.stderr.isatty() else "1")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "0" if shows_progress() else "1")
     warnings.simplefilter("ignore")
 
 
@@ -124,8 +124,8 @@ def numbers(text: str) -> list[float]:
 
 @contextlib.contextmanager
 def bars() -> Iterator[Callable[[str, int, int | None], None] | None]:
-    """Progress bars on stderr, one a stage, where it is a terminal."""
-    if not sys.stderr.isatty():
+    """Progress bars on stderr, one a stage, where somebody watches."""
+    if not shows_progress():
         yield None
         return
     from tqdm import tqdm

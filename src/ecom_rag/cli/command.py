@@ -7,11 +7,27 @@ import typer
 from typer.core import TyperCommand
 
 from ecom_rag.cli.console import silenced
-from ecom_rag.cli.idle import MORE, TABLES
+from ecom_rag.cli.idle import AMBIENT, MORE, TABLES
 from ecom_rag.cli.options import names_told_last
 from ecom_rag.errors import UsageError
-from ecom_rag.idle import refuse_idle
+from ecom_rag.idle import missing, refuse_idle
 
+_VARIABLES = {
+    "runtime": "ECOM_RAG_RUNTIME",
+    "precision": "ECOM_RAG_PRECISION",
+    "device": "ECOM_RAG_DEVICE",
+    "batch_tokens": "ECOM_RAG_BATCH_TOKENS",
+}
+# Where the model is the encoder or the reranker that searches. Not of bank add, whose bank names its own; nor of
+# evaluate, which a model makes search; nor of teach, train and merge, whose models are what is worked on.
+_MODELS = {
+    ("score", "model"): "ECOM_RAG_MODEL",
+    ("recall", "model"): "ECOM_RAG_MODEL",
+    ("mine", "model"): "ECOM_RAG_MODEL",
+    ("build", "model"): "ECOM_RAG_MODEL",
+    ("recall", "rerank"): "ECOM_RAG_RERANK",
+    ("rerank", "model"): "ECOM_RAG_RERANK",
+}
 _template = typer.Typer(add_completion=False)
 
 
@@ -32,6 +48,9 @@ class Command(TyperCommand):
 
     def __init__(self, name: str | None, *, params: Sequence[Any] | None = None, **settings: Any) -> None:
         super().__init__(name, params=[*(params or ()), _QUIET], **settings)
+        for parameter in self.params:
+            own = str(parameter.name)
+            parameter.envvar = _MODELS.get((str(name), own)) or _VARIABLES.get(own)
 
     def invoke(self, ctx: typer.Context) -> Any:  # type: ignore[override,unused-ignore]
         """Check the options, then run.
@@ -48,7 +67,9 @@ class Command(TyperCommand):
 
 
 def check(context: typer.Context) -> None:
-    """Refuse the options of a command line that would change nothing.
+    """Refuse the options of a command line that would change nothing, and forget such values of the environment.
+
+    Nobody gave the latter for this very command. What ``--config`` says goes before them too.
 
     Raises:
         UsageError: There is one.
@@ -68,6 +89,11 @@ def check(context: typer.Context) -> None:
         if found is None:  # what is wrong there the command itself tells better
             return
         values |= found
+    for key in parameters:
+        if _source(context, key) == "ENVIRONMENT":
+            table = AMBIENT.get(name, TABLES[name])
+            if key in config or missing(key, values, table) is not None:
+                context.params[key] = parameters[key].get_default(context)
 
     def spelled(key: str) -> str:
         if key in config:

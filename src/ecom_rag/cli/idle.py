@@ -215,6 +215,10 @@ TABLES: Mapping[str, Table] = {
 }
 
 
+AMBIENT: Mapping[str, Table] = {"recall": {**_RECALL, "model": (_FILE, _ENCODER)}}
+"""Where values of the environment have an effect, if otherwise than given ones: a bank keeps its own model."""
+
+
 def _named(routes: Any) -> tuple[str, ...]:
     parts = routes.split(",") if isinstance(routes, str) else routes
     return tuple(str(part).strip() for part in parts)

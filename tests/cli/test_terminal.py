@@ -1,5 +1,7 @@
 """What a terminal shows: data are shown and never obeyed, and who asks for quiet is told of errors alone."""
 
+import os
+import subprocess
 import sys
 
 import pytest
@@ -72,3 +74,22 @@ def test_quiet_and_verbose_contradict_each_other(told):
         2,
         "ecom-rag: --verbose and --quiet contradict each other; leave one of them out\n",
     )
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("ecom-rag re", {"rerank", "recall"}),
+        ("ecom-rag score --prec", {"--precision"}),
+        ("ecom-rag score --mode ", {"dense", "sparse", "multivector", "hybrid"}),
+        ("ecom-rag bank rest", {"restore"}),
+    ],
+)
+def test_a_shell_is_told_what_may_follow_without_loading_models(words, expected):
+    code = (
+        "import atexit, sys; atexit.register(lambda: print(*{'torch', 'numba'} & set(sys.modules), file=sys.stderr));"
+    )
+    asked = {"COMP_WORDS": words, "COMP_CWORD": str(words.count(" ")), "_ECOM_RAG_COMPLETE": "complete_bash"}
+    command = [sys.executable, "-c", f"{code} from ecom_rag.__main__ import main; main()"]
+    done = subprocess.run(command, env={**os.environ, **asked}, capture_output=True, text=True)
+    assert (done.returncode, set(done.stdout.split()), done.stderr.strip()) == (0, expected, "")

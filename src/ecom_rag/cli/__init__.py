@@ -3,6 +3,7 @@
 A module holds the commands of one subject; this one puts them together. How a command ends is in ``guard``.
 """
 
+import os
 import sys
 from typing import Annotated
 
@@ -17,7 +18,6 @@ app = typer.Typer(
     name="ecom-rag",
     help="Governance retrieval for e-commerce: score listings against a bank of judged seed texts, and rerank them.",
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
@@ -54,5 +54,7 @@ def main() -> None:
 def _call() -> None:
     """The command that the arguments name; typer's own way would end it with exit 1 where a pipe is closed."""
     command = typer.main.get_command(app)
+    if os.environ.get("_ECOM_RAG_COMPLETE"):  # a shell asks what may follow
+        command.main(prog_name="ecom-rag")
     with command.make_context("ecom-rag", sys.argv[1:]) as context:
         command.invoke(context)

@@ -1,6 +1,7 @@
 """What a terminal shows: data are shown and never obeyed, and who asks for quiet is told of errors alone."""
 
 import os
+import re
 import subprocess
 import sys
 
@@ -10,9 +11,11 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from ecom_rag.cli import app, main
+from ecom_rag.cli.options import bars
 from ecom_rag.evaluation import tables
 from ecom_rag.files import records
 from ecom_rag.files.keys import written
+from ecom_rag.files.progress import stage
 from ecom_rag.seeds.bank import SeedBank
 
 ODD = st.text(st.sampled_from("\x1b\x07\x9b\r\u202ea[31mb"), min_size=1)
@@ -93,3 +96,26 @@ def test_a_shell_is_told_what_may_follow_without_loading_models(words, expected)
     command = [sys.executable, "-c", f"{code} from ecom_rag.__main__ import main; main()"]
     done = subprocess.run(command, env={**os.environ, **asked}, capture_output=True, text=True)
     assert (done.returncode, set(done.stdout.split()), done.stderr.strip()) == (0, expected, "")
+
+
+def test_every_bar_has_the_clock_of_its_own_stage(monkeypatch, capsys):
+    now = 100.0
+    monkeypatch.setattr("tqdm.std.time", lambda: now)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    with bars() as progress:
+        step = stage(progress, "encoding", 4)
+        now += 7
+        step(4)
+        other = stage(progress, "scoring", None)
+        now += 20
+        other(3)
+        step = stage(progress, "encoding", 9)  # comes back
+        now += 5
+        step(5)
+        now += 1
+    lines = [line.split("\r")[-1] for line in capsys.readouterr().err.rstrip("\n").split("\n")]
+    assert [re.findall(r"^(\w+): .*?(\d+)(?:/\d+)? \[(\d\d:\d\d)", line) for line in lines] == [
+        [("encoding", "4", "00:07")],
+        [("scoring", "3", "00:20")],
+        [("encoding", "9", "00:13")],
+    ]

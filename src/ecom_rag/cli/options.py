@@ -4,7 +4,7 @@ import contextlib
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from enum import StrEnum
 from typing import Annotated, Any
 
@@ -12,6 +12,7 @@ import typer
 
 from ecom_rag.cli.console import Log, shows_progress, tell
 from ecom_rag.errors import UsageError
+from ecom_rag.files.progress import Progress
 
 
 class Mode(StrEnum):
@@ -123,25 +124,40 @@ def numbers(text: str) -> list[float]:
 
 
 @contextlib.contextmanager
-def bars() -> Iterator[Callable[[str, int, int | None], None] | None]:
-    """Progress bars on stderr, one a stage, where somebody watches."""
+def bars() -> Iterator[Progress | None]:
+    """Progress bars on stderr where somebody watches: one at a time, each with the clock of its own stage.
+
+    A stage that comes back goes on from its count and its time.
+    """
     if not shows_progress():
         yield None
         return
     from tqdm import tqdm
 
-    bars: dict[str, Any] = {}
+    bar: Any = None
+    shown = ""
+    before: dict[str, tuple[int, float]] = {}  # how many and how many seconds, of each stage that has a bar
+
+    def close() -> None:
+        if bar is not None:
+            before[shown] = bar.n, bar.format_dict["elapsed"]
+            bar.close()
 
     def progress(stage: str, done: int, total: int | None) -> None:
-        if stage not in bars:
-            bars[stage] = tqdm(desc=stage, total=total, unit="", file=sys.stderr, dynamic_ncols=True)
-        bars[stage].update(done)
+        nonlocal bar, shown
+        if bar is None or stage != shown:
+            close()
+            count, seconds = before.get(stage, (0, 0.0))
+            bar = tqdm(desc=stage, total=total, unit="", file=sys.stderr, dynamic_ncols=True)
+            bar.n = bar.last_print_n = count
+            bar.start_t -= seconds
+            shown = stage
+        bar.update(done)
 
     try:
         yield progress
     finally:
-        for bar in bars.values():
-            bar.close()
+        close()
 
 
 def report(what: str, summary: Any, output: str) -> None:

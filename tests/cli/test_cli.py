@@ -215,7 +215,12 @@ def test_hybrid_brings_evidence(folder, m3_folder, tmp_path):
         (["--no-such"], "No such option: --no-such"),
         (["--topk", "3"], "--top-k"),
         (["--top-k", "0"], "--top-k is 0; expected at least 1"),
-        (["--mode", "dens"], "'dens' is not one of"),
+        (
+            ["--mode", "dens"],
+            "--mode 'dens' is unknown; expected dense, sparse, multivector or hybrid (did you mean dense?); see"
+            " ecom-rag score --help",
+        ),
+        (["--on-bad-line", "x"], "--on-bad-line 'x' is unknown; expected fail or skip; see ecom-rag score --help"),
         (["--mode", "sparse"], "sparse_linear.pt is missing"),
         (["--mode", "hybrid", "--weights", "1,2"], "expected three numbers"),
         (["--mode", "hybrid", "--weights", "a,b,c"], "are not numbers"),

@@ -233,6 +233,12 @@ def test_the_environment_names_the_models_of_a_search(told, monkeypatch):
     assert "./reranker: no such folder" in told("rerank", "s.jsonl", "-o", "o.jsonl")[1]
 
 
+def test_an_unknown_choice_in_the_environment_is_told_by_its_name(told, monkeypatch):
+    monkeypatch.setenv("ECOM_RAG_PRECISION", "fp36")
+    expected = "expected auto, fp32, bf16, fp16 or int8 (did you mean fp32?); see ecom-rag recall --help"
+    assert f"ECOM_RAG_PRECISION 'fp36' is unknown; {expected}" in told(*RECALL)[1]
+
+
 def test_a_configuration_goes_before_the_environment(told, files, monkeypatch):
     (files / "m.toml").write_text('model = "./configured"\n')
     monkeypatch.setenv("ECOM_RAG_MODEL", "./nowhere")

@@ -290,6 +290,23 @@ def test_csv_files_that_cannot_be_read_on(tmp_path, data, message):
         list(records.read(path, on_bad_line="skip", report=ReadReport()))
 
 
+@settings(max_examples=300, deadline=None)
+@given(
+    st.lists(st.sampled_from([b'"', b",", b"\r", b"\n", b"\0", b"a", b"{}", b"\xff", "茶".encode(), b" "])).map(
+        b"".join
+    )
+)
+def test_any_bytes_are_rows_or_one_line(tmp_path_factory, data):
+    path = write(tmp_path_factory.mktemp("any") / "q.csv", b"text,metadata\n" + data)
+    report = ReadReport()
+    try:
+        found = list(records.read(path, on_bad_line="skip", report=report))
+    except RecordError as error:
+        assert "never closed" in str(error) and "\n" not in str(error)
+    else:
+        assert len(found) == report.accepted and all(record["text"].strip() for record in found)
+
+
 def test_parquet_of_other_tools(tmp_path):
     path = tmp_path / "other.parquet"
     pq.write_table(pa.table({"text": ["a", "b"], "metadata": [{"id": 1}, {"id": 2}], "extra": [1, None]}), path)

@@ -60,7 +60,7 @@ class Command(TyperCommand):
         """
         check(ctx)
         quiet = ctx.params.pop("quiet")
-        if quiet and ctx.params["verbose"]:
+        if quiet and ctx.params.get("verbose"):
             raise UsageError("--verbose and --quiet contradict each other; leave one of them out")
         with silenced(quiet), names_told_last():
             return super().invoke(ctx)

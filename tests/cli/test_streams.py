@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from ecom_rag.cli import guard, main
@@ -288,6 +288,7 @@ def test_an_interruption_at_the_start_is_quiet(fresh, after):
     assert process.returncode == 130 and b"Traceback" not in said and len(said.splitlines()) <= 1
 
 
+@settings(deadline=None)
 @given(st.text().filter(lambda value: value not in ("dense", "sparse", "multivector", "hybrid", "-h", "--help")))
 @example("a' is not one of 'b'")
 @example("\"'")

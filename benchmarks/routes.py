@@ -27,7 +27,7 @@ class Searched:
 
     def __init__(self, folder: str, split: str, seeds, names: list[str], encoder) -> None:
         from ecom_rag import Embeddings
-        from ecom_rag.files.formats import read_beir
+        from ecom_rag.files.beir import read_beir
         from ecom_rag.pipeline import Pipeline, Recall
         from ecom_rag.retrieval.routes import Queries
 
@@ -69,7 +69,7 @@ def main() -> None:
     heading("Routes and fusions")
     from ecom_rag import Encoder, Seeds
     from ecom_rag.evaluation.significance import bootstrap, compare
-    from ecom_rag.files.formats import read_beir
+    from ecom_rag.files.beir import read_beir
     from ecom_rag.retrieval.fusion import METHODS, fuse
     from ecom_rag.retrieval.routes import default_weights
 

@@ -28,6 +28,11 @@ Table = Mapping[str, tuple[Needs, ...]]
 ALWAYS: tuple[Needs, ...] = ()
 
 
+def missing(name: str, values: Mapping[str, Any], table: Table) -> Needs | None:
+    """The first need of an option that is not met; ``None`` where it has an effect."""
+    return next((needs for needs in table[name] if not needs.when(values)), None)
+
+
 def refuse_idle(
     given: Iterable[str], values: Mapping[str, Any], table: Table, *, spelled: Callable[[str], str] = str
 ) -> None:
@@ -43,7 +48,7 @@ def refuse_idle(
         UsageError: An option without effect.
     """
     for name in given:
-        for needs in table[name]:
-            if not needs.when(values):
-                without = needs.without.format_map(values)
-                raise UsageError(f"{spelled(name)} has no effect {without}; leave it out, or {needs.remedy}")
+        needs = missing(name, values, table)
+        if needs is not None:
+            without = needs.without.format_map(values)
+            raise UsageError(f"{spelled(name)} has no effect {without}; leave it out, or {needs.remedy}")

@@ -87,7 +87,7 @@ def test_score_equals_the_library_and_brute_force(folder, bge_folder, score):
             assert seeds[metadata["id"]]["text"] == text
 
 
-@pytest.mark.parametrize("suffix", [".jsonl.gz", ".json", ".parquet"])
+@pytest.mark.parametrize("suffix", [".jsonl.gz", ".json", ".csv", ".parquet"])
 def test_formats_and_pipes_agree(folder, score, suffix):
     piped = score("--output", "-")
     assert piped.returncode == 0
@@ -215,7 +215,12 @@ def test_hybrid_brings_evidence(folder, m3_folder, tmp_path):
         (["--no-such"], "No such option: --no-such"),
         (["--topk", "3"], "--top-k"),
         (["--top-k", "0"], "--top-k is 0; expected at least 1"),
-        (["--mode", "dens"], "'dens' is not one of"),
+        (
+            ["--mode", "dens"],
+            "--mode 'dens' is unknown; expected dense, sparse, multivector or hybrid (did you mean dense?); see"
+            " ecom-rag score --help",
+        ),
+        (["--on-bad-line", "x"], "--on-bad-line 'x' is unknown; expected fail or skip; see ecom-rag score --help"),
         (["--mode", "sparse"], "sparse_linear.pt is missing"),
         (["--mode", "hybrid", "--weights", "1,2"], "expected three numbers"),
         (["--mode", "hybrid", "--weights", "a,b,c"], "are not numbers"),
@@ -227,7 +232,7 @@ def test_hybrid_brings_evidence(folder, m3_folder, tmp_path):
         (["--device", "cuda"], "no CUDA GPU"),
         (["--device", "tpu"], "device 'tpu' is unknown"),
         (["--output", "no/such/folder/o.jsonl"], "does not exist; create it first"),
-        (["--output", "o.csv"], "unknown file type"),
+        (["--output", "o.tsv"], "unknown file type"),
         (["--output", "-", "--resume"], "--resume needs a file"),
         (["--output", "-", "--on-bad-line", "skip"], "give --output a path"),
         (["--seeds", "-"], "give the seeds as a file"),
@@ -351,14 +356,15 @@ def uninterrupted(folder, bge_folder, tmp_path_factory):
         "--on-bad-line",
         "skip",
     ]
-    for suffix in (".jsonl", ".parquet"):
+    for suffix in (".jsonl", ".csv", ".parquet"):
         assert killable("never", 0, *arguments, "-o", target / f"whole{suffix}").returncode == 0
     return target, arguments
 
 
 @pytest.mark.parametrize(
     ("point", "count", "suffix"),
-    [(p, c, ".jsonl") for p, c in KILL_POINTS] + [(p, c, ".parquet") for p, c in KILL_POINTS[-4:]],
+    [(p, c, ".jsonl") for p, c in KILL_POINTS]
+    + [(p, c, suffix) for p, c in KILL_POINTS[-4:] for suffix in (".csv", ".parquet")],
 )
 def test_kill_and_resume_gives_the_same_bytes(uninterrupted, tmp_path, point, count, suffix):
     target, arguments = uninterrupted

@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ecom_rag.cli import app, idle, main
+from ecom_rag.cli.command import Command
 from ecom_rag.errors import UsageError
 from ecom_rag.files import records
 from ecom_rag.idle import ALWAYS, Needs, refuse_idle
@@ -28,7 +29,7 @@ def test_every_option_of_every_command_is_in_a_table():
     found = dict(commands())
     assert set(found) == set(idle.TABLES)
     for name, command in found.items():
-        assert isinstance(command, idle.Command), name
+        assert isinstance(command, Command), name
         settings_of_toml = {"rrf_constant"} if name == "recall" else set()
         assert {parameter.name for parameter in command.params} | settings_of_toml == set(idle.TABLES[name]), name
 
@@ -178,3 +179,77 @@ def test_any_options_either_change_something_or_are_refused(files, tmp_path_fact
     refused = [option[0] for option in options if not has_effect[option[0]]]
     assert (ended.value.code == 2) is bool(refused) is ("has no effect" in shown), shown
     assert out.exists() is not bool(refused)
+
+
+VARIABLES = {
+    "ECOM_RAG_MODEL": "nowhere/model",
+    "ECOM_RAG_PRECISION": "fp32",
+    "ECOM_RAG_RUNTIME": "torch",
+    "ECOM_RAG_DEVICE": "cuda:9",
+    "ECOM_RAG_BATCH_TOKENS": "64",
+}
+
+
+@pytest.fixture
+def told(files, tmp_path, monkeypatch, capfd):
+    """A function that runs a command line; its exit code, what it told, and the bytes that it wrote."""
+    monkeypatch.chdir(files)
+
+    def run(*arguments):
+        out = tmp_path / "o.jsonl"
+        out.unlink(missing_ok=True)
+        words = [str(out) if word == "o.jsonl" else word for word in arguments]
+        with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as ended:
+            patch.setattr("sys.argv", ["ecom-rag", *words])
+            main()
+        return ended.value.code, capfd.readouterr().err, out.read_bytes() if out.exists() else b""
+
+    return run
+
+
+@pytest.mark.parametrize("command", [[*RECALL, "--routes", "bm25"], BANK], ids=["file", "bank"])
+def test_a_value_of_the_environment_that_would_change_nothing_is_no_mistake(told, monkeypatch, command):
+    plain = told(*command)
+    assert plain[0] == 0
+    for name, value in VARIABLES.items():
+        monkeypatch.setenv(name, value)
+    assert told(*command)[2] == plain[2]
+    code, shown, _ = told(*command, "--device", "cpu")
+    assert code == 2 and "--device has no effect" in shown
+
+
+def test_the_environment_names_the_models_of_a_search(told, monkeypatch):
+    for command, name in ((RECALL, "ECOM_RAG_MODEL"), (RECALL, "ECOM_RAG_RERANK"), (MINE, "ECOM_RAG_MODEL")):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv(name, "./nowhere")
+            code, shown, _ = told(*command)
+            assert code == 2 and "./nowhere: no such folder" in shown, shown
+    monkeypatch.setenv("ECOM_RAG_MODEL", "./nowhere")
+    required = [word for word in SCORE if word not in ("--model", "none")]
+    assert "./nowhere: no such folder" in told(*required)[1]
+    assert "./given: no such folder" in told(*required, "--model", "./given")[1]
+    assert "Missing option '--model'" in told("teach", "t.jsonl", "-o", "o.jsonl")[1]
+    monkeypatch.setenv("ECOM_RAG_RERANK", "./reranker")
+    assert "./reranker: no such folder" in told("rerank", "s.jsonl", "-o", "o.jsonl")[1]
+
+
+def test_an_unknown_choice_in_the_environment_is_told_by_its_name(told, monkeypatch):
+    monkeypatch.setenv("ECOM_RAG_PRECISION", "fp36")
+    expected = "expected auto, fp32, bf16, fp16 or int8 (did you mean fp32?); see ecom-rag recall --help"
+    assert f"ECOM_RAG_PRECISION 'fp36' is unknown; {expected}" in told(*RECALL)[1]
+
+
+def test_a_configuration_goes_before_the_environment(told, files, monkeypatch):
+    (files / "m.toml").write_text('model = "./configured"\n')
+    monkeypatch.setenv("ECOM_RAG_MODEL", "./nowhere")
+    assert "./configured: no such folder" in told(*RECALL, "--config", "m.toml")[1]
+
+
+def test_help_names_the_variables():
+    taking = {}
+    for name, command in commands():
+        for parameter in command.params:
+            taking.setdefault(parameter.envvar, set()).add(f"{name} {parameter.name}")
+    assert taking["ECOM_RAG_MODEL"] == {"score model", "recall model", "mine model", "bank build model"}
+    assert taking["ECOM_RAG_RERANK"] == {"recall rerank", "rerank model"}
+    assert taking["ECOM_RAG_DEVICE"] >= {f"{name} device" for name in ("score", "rerank", "merge", "teach", "bank add")}

@@ -3,6 +3,8 @@
 A process for each closed descriptor and command.
 """
 
+import io
+import itertools
 import json
 import os
 import resource
@@ -12,8 +14,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
-from ecom_rag.cli import guard
+from ecom_rag.cli import guard, main
 from ecom_rag.files import records
 from ecom_rag.seeds.bank import BankSettings, build
 
@@ -292,3 +296,20 @@ def test_an_interruption_at_the_start_is_quiet(fresh, after):
         process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 130 and b"Traceback" not in said and len(said.splitlines()) <= 1
+
+
+@settings(deadline=None)
+@given(st.text().filter(lambda value: value not in ("dense", "sparse", "multivector", "hybrid", "-h", "--help")))
+@example("a' is not one of 'b'")
+@example("\"'")
+def test_whatever_is_given_for_a_choice_is_one_line_with_the_choices(value):
+    context = {"q": "q", "--seeds": "s", "--model": "m", "-o": "o"}
+    words = [*itertools.chain(*context.items())][1:]
+    heard = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["ecom-rag", "score", *words, f"--mode={value}"])
+        patch.setattr(sys, "stderr", heard)
+        with pytest.raises(SystemExit) as ended:
+            main()
+    assert ended.value.code == 2 and heard.getvalue().count("\n") == 1
+    assert " is unknown; expected dense, sparse, multivector or hybrid" in heard.getvalue()

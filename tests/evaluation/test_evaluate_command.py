@@ -11,7 +11,7 @@ import pytest
 
 from ecom_rag.evaluation import evaluate_run
 from ecom_rag.files import records
-from ecom_rag.files.formats import read_qrels, read_run
+from ecom_rag.files.trec import read_qrels, read_run
 from ecom_rag.pipeline import Recall, recall_file
 from ecom_rag.retrieval.learned_fusion import load_fusion
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ecom_rag.errors import EcomRagError, RecordError, UsageError
-from ecom_rag.files import readers, records
+from ecom_rag.files import json_text, readers, records
 from ecom_rag.merging.validation import read_spec
 from ecom_rag.pipeline import read_settings
 from ecom_rag.retrieval.learned_fusion import load_fusion
@@ -86,7 +86,7 @@ def test_every_number_of_settings_is_finite(tmp_path, key, value):
 
 @pytest.mark.parametrize("of", [list, dict])
 @pytest.mark.parametrize("levels", [LEVELS - 3, 230, 300, 900, 3000])
-@pytest.mark.parametrize("suffix", [".jsonl", ".jsonl.gz", ".json", ".parquet", "string.parquet"])
+@pytest.mark.parametrize("suffix", [".jsonl", ".jsonl.gz", ".json", ".csv", ".parquet", "string.parquet"])
 def test_what_is_read_can_be_written_and_deeper_is_a_bad_line(tmp_path, of, levels, suffix):
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -105,6 +105,9 @@ def test_what_is_read_can_be_written_and_deeper_is_a_bad_line(tmp_path, of, leve
             return  # such a file cannot be written by us
         column = pa.field("metadata", pa.string(), metadata=None)
         pq.write_table(pa.table([["a"], [text]], schema=pa.schema([pa.field("text", pa.string()), column])), path)
+    elif suffix == ".csv":
+        cell = text.replace('"', '""')
+        path.write_text(f'text,metadata\na,"{cell}"\n')
     else:
         records.convert(lines, path, suffix) if suffix != ".jsonl" else path.write_bytes(lines.read_bytes())
     if suffix == ".json" and levels > 900:  # its end cannot be found, and so not the next item
@@ -145,6 +148,6 @@ def test_the_levels_are_counted_right(levels, of):
     try:
         records.loads(raw)
     except ValueError as error:
-        assert levels > LEVELS and str(error) == records.TOO_DEEP
+        assert levels > LEVELS and str(error) == json_text.TOO_DEEP
     else:
         assert levels <= LEVELS

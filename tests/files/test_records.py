@@ -11,7 +11,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from ecom_rag.errors import RecordError, UsageError
-from ecom_rag.files import records
+from ecom_rag.files import json_files, records
 from ecom_rag.files.records import ReadReport
 
 GOOD = b'{"text": "a", "metadata": {"id": 1}}\n'
@@ -88,7 +88,7 @@ def test_metadata_may_be_left_out(tmp_path):
 
 
 def test_missing_files_folders_and_unknown_extensions(tmp_path):
-    for path, message in [("no.jsonl", "no such file"), ("x.csv", "unknown file type"), ("d.jsonl", "is a folder")]:
+    for path, message in [("no.jsonl", "no such file"), ("x.tsv", "unknown file type"), ("d.jsonl", "is a folder")]:
         if path.startswith("d"):
             (tmp_path / path).mkdir()
         with pytest.raises(UsageError, match=message):
@@ -134,7 +134,7 @@ def test_bad_arrays(tmp_path, data, message):
 
 
 def test_arrays_are_read_across_chunks(tmp_path, monkeypatch):
-    monkeypatch.setattr(records, "_CHUNK", 7)
+    monkeypatch.setattr(json_files, "_CHUNK", 7)
     items = [{"text": f'文本 {i} \\ " ] , [', "metadata": {"i": i}} for i in range(20)]
     path = write(tmp_path / "q.json", b"\xef\xbb\xbf \n" + json.dumps(items, indent=2, ensure_ascii=False).encode())
     assert list(records.read(path)) == items
@@ -158,11 +158,40 @@ some_records = st.fixed_dictionaries(
         "topk_sim": st.lists(st.floats(-1, 1), max_size=3),
     }
 )
+ODD_CELLS = [
+    "=1+1",
+    "007",
+    "1",
+    "",
+    " ",
+    'a "b", c',
+    "a\r\nb",
+    "\r",
+    "\n",
+    "\ufeff",
+    "\x00",
+    "null",
+    "[1]",
+    "茶",
+    "'",
+    "true",
+]
+some_keys = st.sampled_from(["", "a:json", "metadata.a", "price", "a,b", "\n", "\ufeff", "text:json", "茶"]) | st.text(
+    st.characters(exclude_characters="\x00", exclude_categories=["Cs"]), max_size=4
+)
+odd_records = st.builds(
+    lambda more, record: {**more, **record},
+    st.dictionaries(some_keys, st.sampled_from(ODD_CELLS) | json_values, max_size=4),
+    st.fixed_dictionaries(
+        {"text": st.sampled_from(ODD_CELLS).filter(str.strip) | st.text(min_size=1).filter(str.strip)},
+        optional={"metadata": st.dictionaries(st.text(max_size=3), json_values, max_size=2), "shop": st.text()},
+    ),
+)
 
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(some_records, max_size=5))
-@pytest.mark.parametrize("suffix", [".jsonl.gz", ".json", ".parquet"])
+@pytest.mark.parametrize("suffix", [".jsonl.gz", ".json", ".csv", ".csv.gz", ".parquet"])
 def test_every_format_gives_back_what_was_written(tmp_path_factory, suffix, items):
     folder = tmp_path_factory.mktemp("r")
     source, target, again = folder / "a.jsonl", folder / f"b{suffix}", folder / f"c{suffix}"
@@ -171,6 +200,111 @@ def test_every_format_gives_back_what_was_written(tmp_path_factory, suffix, item
     records.convert(source, again, suffix)
     assert target.read_bytes() == again.read_bytes()
     assert list(records.read(str(target))) == items
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(odd_records, max_size=5))
+def test_csv_gives_back_whatever_the_keys_and_values(tmp_path_factory, items):
+    folder = tmp_path_factory.mktemp("csv")
+    (folder / "a.jsonl").write_bytes(b"".join(map(records.dumps, items)))
+    expected = list(records.read(str(folder / "a.jsonl")))
+    records.convert(folder / "a.jsonl", folder / "b.csv", ".csv")
+    assert list(records.read(str(folder / "b.csv"))) == expected
+    assert (folder / "b.csv").read_bytes().startswith(b"\xef\xbb\xbf") and b"\0" not in (folder / "b.csv").read_bytes()
+
+
+@pytest.mark.parametrize("bom", [b"", b"\xef\xbb\xbf"])
+@pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\r"])
+def test_csv_of_other_tools(tmp_path, bom, end):
+    rows = [
+        "text,metadata.id,metadata.seller.level,metadata,price,",
+        '"a ""b"", c",007,3,"{""label"": [1]}",1.50,',
+        '"line one\nline two",,,,,',
+        ",,,,,",
+        "",
+        f'{"茶" * 200_000},1,,,"",',
+    ]
+    path = write(tmp_path / "q.csv", bom + end.join(row.encode() for row in rows))
+    assert list(records.placed(path)) == [
+        (
+            f"{path}:2",
+            {"text": 'a "b", c', "metadata": {"label": [1], "id": "007", "seller": {"level": "3"}}, "price": "1.50"},
+        ),
+        (f"{path}:3", {"text": "line one\nline two", "metadata": {}}),
+        (f"{path}:7", {"text": "茶" * 200_000, "metadata": {"id": "1"}}),
+    ]
+    assert list(records.read(write(tmp_path / "e.csv", bom))) == list(records.read(write(tmp_path / "e.csv", b"text")))
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        (b"a", "found 1 fields; expected 3 as in the header; put cells that hold commas"),
+        (b"a,b,{},c", "found 4 fields; expected 3"),
+        (b"a\0,b,{}", 'the column "text" holds a NUL character; remove it'),
+        (b"\xb2\xe8,b,{}", r'the column "text" is not UTF-8; save the file as UTF-8 \(in Excel: CSV UTF-8\)'),
+        (b"a,b,{1}", r'the column "metadata" is not valid JSON \(.* at column 2\); expected JSON'),
+        (b"a,b,[1]", '"metadata" is an array; expected an object'),
+        (b"a,b,NaN", "NaN is not JSON"),
+        (b'"a"b,c,{}', "is not a row of CSV"),
+        (b",b,{}", '"text" is missing'),
+        (b'" ",b,{}', '"text" is empty'),
+        (b'a,b,"{""label"": 1}"', 'the column "metadata.label" gives a key that another column gives too'),
+    ],
+)
+def test_bad_rows_are_named_in_one_line(tmp_path, row, message):
+    path = write(tmp_path / "q.csv", b'text,metadata.label,metadata\n"a\n\nb",,{}\n' + row + b"\nz,,\n")
+    with pytest.raises(RecordError, match=message) as error:
+        list(records.read(path))
+    assert str(error.value).startswith(f"{path}:5: ") and "\n" not in str(error.value)
+    report = ReadReport()
+    assert [record["text"] for record in records.read(path, on_bad_line="skip", report=report)] == ["a\n\nb", "z"]
+    assert report.rejected == 1 and report.rejections[0]["where"] == f"{path}:5"
+
+
+def test_the_refused_row_is_kept_as_it_lay_in_the_file(tmp_path):
+    path = write(tmp_path / "q.csv", b'text,shop\n"a\nb",c,d\nz,\n')
+    report = ReadReport()
+    list(records.read(path, on_bad_line="skip", report=report))
+    assert report.rejections[0]["raw"] == '"a\nb",c,d\n'
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"title,label\na,b\n", r":1: the column \"text\" is missing \(found: 'title', 'label'\)"),
+        (
+            b"text;label\na;b\n",
+            r":1: the column \"text\" is missing \(found: 'text;label'\); expected names with commas between",
+        ),
+        ("text,label\n".encode("utf-16"), ":1: the header row is not UTF-8"),
+        (b"text,a,a\n", ':1: the column "a" stands twice'),
+        (b"text,a,a:json\n", ':1: the column "a" stands twice'),
+        (b"text,metadata.a.\n", r':1: the column "metadata\.a\.", character 3: found the end; expected a key'),
+        (b'\ntext\na\nb\n"c\nd\n', ":5: a quote that opens here is never closed"),
+    ],
+)
+def test_csv_files_that_cannot_be_read_on(tmp_path, data, message):
+    path = write(tmp_path / "q.csv", data)
+    with pytest.raises(RecordError, match=message):
+        list(records.read(path, on_bad_line="skip", report=ReadReport()))
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.lists(st.sampled_from([b'"', b",", b"\r", b"\n", b"\0", b"a", b"{}", b"\xff", "茶".encode(), b" "])).map(
+        b"".join
+    )
+)
+def test_any_bytes_are_rows_or_one_line(tmp_path_factory, data):
+    path = write(tmp_path_factory.mktemp("any") / "q.csv", b"text,metadata\n" + data)
+    report = ReadReport()
+    try:
+        found = list(records.read(path, on_bad_line="skip", report=report))
+    except RecordError as error:
+        assert "never closed" in str(error) and "\n" not in str(error)
+    else:
+        assert len(found) == report.accepted and all(record["text"].strip() for record in found)
 
 
 def test_parquet_of_other_tools(tmp_path):
@@ -256,5 +390,5 @@ def test_a_number_that_json_does_not_know_is_a_bad_line_in_every_format(tmp_path
         report = ReadReport()
         assert list(records.read(str(folder / name), on_bad_line="skip", report=report)) == []
         assert report.rejected == 1, name
-    with pytest.raises(ValueError, match=r"nan|inf"):
-        records.check_numbers(bad)
+    with pytest.raises(RecordError, match=r"nan|inf"):
+        list(records.cleaned([bad]))

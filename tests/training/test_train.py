@@ -294,7 +294,7 @@ def test_a_beir_folder_trains_and_validates(mean_folder, tmp_path):
         train(hard)
 
 
-@pytest.mark.parametrize("suffix", [".jsonl", ".jsonl.gz", ".json", ".parquet"])
+@pytest.mark.parametrize("suffix", [".jsonl", ".jsonl.gz", ".json", ".csv", ".parquet"])
 def test_labelled_records_of_every_format_and_nested_labels(tmp_path, suffix):
     from ecom_rag.files import records
 
@@ -307,7 +307,7 @@ def test_labelled_records_of_every_format_and_nested_labels(tmp_path, suffix):
     recipe = recipe_of("m", path, "o", data_table={"label": "policy.id", "parent": "policy.group"})
     data = read_data(recipe.data.train, "train", recipe)
     assert (data.texts, data.labels, data.parents) == (["t0", "t1", "t2", "t3"], ["p0", "p1"] * 2, ["7"] * 4)
-    place = {".json": ": item 5", ".parquet": ": row 5"}.get(suffix, ":5")
+    place = {".json": ": item 5", ".csv": ":6", ".parquet": ": row 5"}.get(suffix, ":5")
     with pytest.raises(RecordError, match=f'bad{suffix}{place}: "metadata.policy.group" is missing'):
         read_data([bad], "train", recipe)
 

@@ -3,6 +3,7 @@
 A module holds the commands of one subject; this one puts them together. How a command ends is in ``guard``.
 """
 
+import os
 import sys
 from typing import Annotated
 
@@ -10,15 +11,13 @@ import typer
 
 from ecom_rag._version import __version__
 from ecom_rag.cli import bank, evaluate, everyday, merge, mining, recall, train
+from ecom_rag.cli.command import Command
 from ecom_rag.cli.guard import guarded
-from ecom_rag.cli.idle import Command
-from ecom_rag.cli.options import names_told_last
 
 app = typer.Typer(
     name="ecom-rag",
     help="Governance retrieval for e-commerce: score listings against a bank of judged seed texts, and rerank them.",
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
@@ -55,5 +54,7 @@ def main() -> None:
 def _call() -> None:
     """The command that the arguments name; typer's own way would end it with exit 1 where a pipe is closed."""
     command = typer.main.get_command(app)
-    with names_told_last(), command.make_context("ecom-rag", sys.argv[1:]) as context:
+    if os.environ.get("_ECOM_RAG_COMPLETE"):  # a shell asks what may follow
+        command.main(prog_name="ecom-rag")
+    with command.make_context("ecom-rag", sys.argv[1:]) as context:
         command.invoke(context)

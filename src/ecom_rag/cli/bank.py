@@ -7,9 +7,9 @@ from typing import Annotated, Any
 import typer
 
 from ecom_rag.cli import documents
+from ecom_rag.cli.command import Command
 from ecom_rag.cli.console import tell, write_bytes
 from ecom_rag.cli.documents import Bank
-from ecom_rag.cli.idle import Command
 from ecom_rag.cli.options import (
     BadLine,
     BatchTokens,

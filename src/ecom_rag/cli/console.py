@@ -11,12 +11,14 @@ import logging
 import os
 import select
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 from ecom_rag.errors import UsageError
 from ecom_rag.text.printing import one_line
 
 _NAMES = ("stdin", "stdout", "stderr")
+_silent = False
 
 
 class _Closed(io.RawIOBase):
@@ -50,8 +52,26 @@ def repair_streams() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
+@contextlib.contextmanager
+def silenced(on: bool) -> Iterator[None]:
+    """A block in which nothing is told, where ``on``: what ``--quiet`` asks for. An error that leaves it is told."""
+    global _silent
+    before, _silent = _silent, on
+    try:
+        yield
+    finally:
+        _silent = before
+
+
+def shows_progress() -> bool:
+    """Whether somebody watches how far a run is: standard error is a terminal, and ``--quiet`` was not given."""
+    return sys.stderr.isatty() and not _silent
+
+
 def tell(message: Any) -> None:
     """One line on standard error, which may be closed or have lost its reader: then nobody is told."""
+    if _silent:
+        return
     try:
         print(f"ecom-rag: {one_line(message)}", file=sys.stderr, flush=True)
     except (OSError, ValueError):
@@ -101,8 +121,9 @@ class Log(logging.Handler):
     """Our own log on standard error."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """One line a record."""
-        tell(record.getMessage())
+        """One line a record; errors are told to who wants quiet too."""
+        with silenced(_silent and record.levelno < logging.ERROR):
+            tell(record.getMessage())
 
 
 def _fill(number: int) -> None:

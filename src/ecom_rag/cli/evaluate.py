@@ -213,12 +213,12 @@ def _searched(beir: str, split: str, search: dict[str, str], exclude_self: bool,
 def _write(outputs: _Outputs, study: Any, runs: list[Any], judged: Any) -> None:
     """Figures on standard output, and what else is asked for in its file."""
     from ecom_rag.evaluation import files, tables
-    from ecom_rag.files import formats, records
+    from ecom_rag.files import records, trec
 
     if outputs.write_run:
-        formats.write_run(_scored(runs[0]), outputs.write_run, tag=runs[0].name.replace(" ", "_"))
+        trec.write_run(_scored(runs[0]), outputs.write_run, tag=runs[0].name.replace(" ", "_"))
     if outputs.write_qrels:
-        formats.write_qrels(judged, outputs.write_qrels)
+        trec.write_qrels(judged, outputs.write_qrels)
     if outputs.per_query:
         files.write_per_query(study, outputs.per_query)
     if outputs.report:
@@ -233,12 +233,12 @@ def _write(outputs: _Outputs, study: Any, runs: list[Any], judged: Any) -> None:
 
 def _export(beir: str | None, split: str, queries: str | None, seeds: str | None) -> None:
     assert beir is not None  # without it the options would be idle
-    from ecom_rag.files import formats
+    from ecom_rag.files.beir import read_beir, write_records
 
-    folder = formats.read_beir(beir, split)
+    folder = read_beir(beir, split)
     for path, items, what in ((queries, iter(folder.queries), "queries"), (seeds, folder.documents(), "seeds")):
         if path:
-            tell(f"wrote {formats.write_records(items, path)} {what} -> {path}")
+            tell(f"wrote {write_records(items, path)} {what} -> {path}")
 
 
 def _scored(run: Any) -> Any:

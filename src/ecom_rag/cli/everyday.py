@@ -16,6 +16,7 @@ from ecom_rag.cli.options import (
     Output,
     Precision,
     PrecisionOption,
+    Queries,
     Resume,
     Runtime,
     RuntimeName,
@@ -30,7 +31,7 @@ from ecom_rag.cli.options import (
 
 
 def score(
-    queries: Annotated[str, typer.Argument(help="Records {text, metadata}; - is stdin.", show_default=False)],
+    queries: Queries,
     output: Output,
     seeds: Annotated[str | None, typer.Option(help="The seeds: records {text, metadata}.", show_default=False)] = None,
     bank: Annotated[str | None, typer.Option(help="Or a bank of ecom-rag bank build.", show_default=False)] = None,

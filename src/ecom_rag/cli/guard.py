@@ -3,7 +3,10 @@
 ``ECOM_RAG_TRACEBACK=1`` prints the traceback too.
 """
 
+import ast
+import difflib
 import os
+import re
 import sqlite3
 import sys
 import traceback
@@ -18,6 +21,9 @@ from ecom_rag.files.publish import ReaderGoneError
 
 # typer carries its own copy of click, whose error classes it does not export by name.
 _ClickError: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
+
+# How typer words a value that is none of an option's choices.
+_CHOICE = re.compile(r"(?:Value error, )?(?P<value>['\"].*['\"]) is not one of (?P<choices>'.*')\.?", re.DOTALL)
 
 _FAILED = 2
 _INTERRUPTED = 130
@@ -91,8 +97,23 @@ def _misused(error: Any) -> int:
         return _FAILED
     context = getattr(error, "ctx", None)
     path = context.command_path if context is not None else "ecom-rag"
-    tell(f"{error.format_message().rstrip('.')}; see {path} --help")
+    told = _unknown_choice(error) or error.format_message().replace("Value error, ", "").rstrip(".")
+    tell(f"{told}; see {path} --help")
     return _FAILED
+
+
+def _unknown_choice(error: Any) -> str | None:
+    """The sentence for a value that is none of an option's choices; ``None`` for other errors."""
+    found = _CHOICE.fullmatch(getattr(error, "message", ""))
+    if found is None or error.param is None:
+        return None
+    value, choices = ast.literal_eval(found["value"]), ast.literal_eval(f"[{found['choices']}]")
+    source = getattr(error.ctx and error.ctx.get_parameter_source(error.param.name), "name", "")
+    name = error.param.envvar if source == "ENVIRONMENT" else max(error.param.opts, key=len)
+    expected = " or ".join(filter(None, (", ".join(choices[:-1]), choices[-1])))
+    near = difflib.get_close_matches(value, choices, n=1)
+    hint = f" (did you mean {near[0]}?)" if near else ""
+    return f"{name} {value!r} is unknown; expected {expected}{hint}"
 
 
 def _sentence(error: BaseException) -> str:

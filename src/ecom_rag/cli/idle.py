@@ -1,24 +1,20 @@
-"""When each option of each command has an effect; every command is checked against it before it runs.
+"""When each option of each command has an effect; ``command`` holds every command line against these tables.
 
 An option that is in no table is an error of the program, which a test finds. What the conditions look at are the
-values of the command's options, and what the functions of ``_MORE`` add to them.
+values of the command's options, and what the functions of ``MORE`` add to them.
 """
 
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import typer
-from typer.core import TyperCommand
-
-from ecom_rag.idle import ALWAYS, Needs, Table, refuse_idle
+from ecom_rag.idle import ALWAYS, Needs, Table
 
 ENCODED = frozenset(("dense", "sparse", "multivector", "hybrid"))
-_GIVEN = ("COMMANDLINE", "ENVIRONMENT")
 
 
 def _always(names: str) -> dict[str, tuple[Needs, ...]]:
-    """These options of a command, and ``--verbose``, have an effect whatever the others are."""
-    return dict.fromkeys((*names.split(), "verbose"), ALWAYS)
+    """These options of a command, and those of all commands, have an effect whatever the others are."""
+    return dict.fromkeys((*names.split(), "verbose", "quiet"), ALWAYS)
 
 
 def _each(names: str, *needs: Needs) -> dict[str, tuple[Needs, ...]]:
@@ -226,55 +222,11 @@ TABLES: Mapping[str, Table] = {
 }
 
 
-class Command(TyperCommand):
-    """A command that refuses options without effect before it runs."""
-
-    def invoke(self, ctx: typer.Context) -> Any:  # type: ignore[override,unused-ignore]
-        """See ``check``."""
-        check(ctx)
-        return super().invoke(ctx)
-
-
-def check(context: typer.Context) -> None:
-    """Refuse the options of a command line that would change nothing.
-
-    Raises:
-        UsageError: There is one.
-    """
-    name = _name(context)
-    parameters = {str(parameter.name): parameter for parameter in context.command.params}
-    given = [key for key in parameters if getattr(context.get_parameter_source(key), "name", "") in _GIVEN]
-    values, config = dict(context.params), {}
-    if values.get("config") is not None:
-        from ecom_rag.pipeline.settings import read_toml
-
-        config = {key: value for key, value in read_toml(values["config"]).items() if key not in given}
-        values |= config
-    more = _MORE.get(name)
-    if more is not None:
-        found = more(values)
-        if found is None:  # what is wrong there the command itself tells better
-            return
-        values |= found
-
-    def spelled(key: str) -> str:
-        if key in config:
-            return f"{context.params['config']}: {key}"
-        parameter = parameters[key]
-        off = values[key] is False and parameter.secondary_opts
-        return str(max(off or parameter.opts, key=len))
-
-    refuse_idle([*given, *config], values, TABLES[name], spelled=spelled)
-
-
-def _name(context: typer.Context) -> str:
-    """The command without the program's own name, e.g. ``bank build``."""
-    names: list[str] = []
-    at: Any = context
-    while at.parent is not None:
-        names.insert(0, at.info_name)
-        at = at.parent
-    return " ".join(names)
+AMBIENT: Mapping[str, Table] = {
+    "score": {**_SCORE, "model": (_FILE,)},
+    "recall": {**_RECALL, "model": (_FILE, _ENCODER)},
+}
+"""Where values of the environment have an effect, if otherwise than given ones: a bank keeps its own model."""
 
 
 def _named(routes: Any) -> tuple[str, ...]:
@@ -303,7 +255,7 @@ def _recalled(values: Mapping[str, Any]) -> dict[str, Any] | None:
 
 def _evaluated(values: Mapping[str, Any]) -> dict[str, Any]:
     """The routes of a search of a BEIR folder, whether there is one, and whether any RESULTS are no TREC run."""
-    from ecom_rag.files.formats import RUN_ENDINGS
+    from ecom_rag.files.trec import RUN_ENDINGS
     from ecom_rag.pipeline import Recall
 
     routes = _named(values["routes"]) if values["routes"] else Recall().routes_of_file(encoder=bool(values["model"]))
@@ -330,7 +282,7 @@ def _opened(path: str) -> Any:
         return bank
 
 
-_MORE: Mapping[str, Callable[[Mapping[str, Any]], dict[str, Any] | None]] = {
+MORE: Mapping[str, Callable[[Mapping[str, Any]], dict[str, Any] | None]] = {
     "recall": _recalled,
     "evaluate": _evaluated,
     "mine": _mined,

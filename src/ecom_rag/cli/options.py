@@ -4,14 +4,15 @@ import contextlib
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from enum import StrEnum
 from typing import Annotated, Any
 
 import typer
 
-from ecom_rag.cli.console import Log, tell
+from ecom_rag.cli.console import Log, shows_progress, tell
 from ecom_rag.errors import UsageError
+from ecom_rag.files.progress import Progress
 
 
 class Mode(StrEnum):
@@ -48,7 +49,13 @@ class OnBadLine(StrEnum):
     skip = "skip"
 
 
-Output = Annotated[str, typer.Option("--output", "-o", help=".jsonl, .jsonl.gz, .json or .parquet; - is stdout.")]
+Queries = Annotated[
+    str,
+    typer.Argument(help="Records {text, metadata}: .jsonl, .csv, .json, .parquet; - is stdin.", show_default=False),
+]
+Output = Annotated[
+    str, typer.Option("--output", "-o", help=".jsonl, .csv (both also with .gz), .json or .parquet; - is stdout.")
+]
 Filter = Annotated[
     str | None,
     typer.Option(help="Over seed metadata, e.g. 'label = \"fraud\" and price < 9'.", show_default="none"),
@@ -89,7 +96,7 @@ def prepare(verbose: bool) -> None:
     logging.getLogger("ecom_rag").setLevel(logging.INFO if verbose else logging.WARNING)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "0" if sys.stderr.isatty() else "1")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "0" if shows_progress() else "1")
     warnings.simplefilter("ignore")
 
 
@@ -128,25 +135,40 @@ def numbers(text: str, option: str = "--weights") -> list[float]:
 
 
 @contextlib.contextmanager
-def bars() -> Iterator[Callable[[str, int, int | None], None] | None]:
-    """Progress bars on stderr, one a stage, where it is a terminal."""
-    if not sys.stderr.isatty():
+def bars() -> Iterator[Progress | None]:
+    """Progress bars on stderr where somebody watches: one at a time, each with the clock of its own stage.
+
+    A stage that comes back goes on from its count and its time.
+    """
+    if not shows_progress():
         yield None
         return
     from tqdm import tqdm
 
-    bars: dict[str, Any] = {}
+    bar: Any = None
+    shown = ""
+    before: dict[str, tuple[int, float]] = {}  # how many and how many seconds, of each stage that has a bar
+
+    def close() -> None:
+        if bar is not None:
+            before[shown] = bar.n, bar.format_dict["elapsed"]
+            bar.close()
 
     def progress(stage: str, done: int, total: int | None) -> None:
-        if stage not in bars:
-            bars[stage] = tqdm(desc=stage, total=total, unit="", file=sys.stderr, dynamic_ncols=True)
-        bars[stage].update(done)
+        nonlocal bar, shown
+        if bar is None or stage != shown:
+            close()
+            count, seconds = before.get(stage, (0, 0.0))
+            bar = tqdm(desc=stage, total=total, unit="", file=sys.stderr, dynamic_ncols=True)
+            bar.n = bar.last_print_n = count
+            bar.start_t -= seconds
+            shown = stage
+        bar.update(done)
 
     try:
         yield progress
     finally:
-        for bar in bars.values():
-            bar.close()
+        close()
 
 
 def report(what: str, summary: Any, output: str) -> None:

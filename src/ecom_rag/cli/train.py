@@ -9,8 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
-from ecom_rag.cli.console import tell
-from ecom_rag.cli.idle import Command
+from ecom_rag.cli.command import Command
+from ecom_rag.cli.console import shows_progress, tell
 from ecom_rag.cli.options import Verbose, prepare
 
 RecipePath = Annotated[str, typer.Argument(help="The recipe, a TOML file.", metavar="RECIPE.toml", show_default=False)]
@@ -87,7 +87,7 @@ def _bar() -> Iterator[Any]:
     """A bar with loss and dev measure on a terminal; elsewhere a line a minute and at each validation."""
     from tqdm import tqdm
 
-    terminal = sys.stderr.isatty()
+    terminal = shows_progress()
     bar = tqdm(desc="training", unit="step", file=sys.stderr, dynamic_ncols=True, disable=not terminal)
     told = time.monotonic()
 

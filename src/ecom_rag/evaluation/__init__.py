@@ -8,7 +8,7 @@ training and merging: judged sets in memory (``sets``) and nDCG over arrays (``r
 from ecom_rag.evaluation.fit_fusion import fit_fusion, judge, judge_labels
 from ecom_rag.evaluation.measures import PerQuery, evaluate_run, parse_measures
 from ecom_rag.evaluation.significance import Comparison, Interval, bootstrap, compare
-from ecom_rag.files.formats import Qrels, Run
+from ecom_rag.files.trec import Qrels, Run
 
 __all__ = [
     "Comparison",

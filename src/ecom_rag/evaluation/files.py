@@ -18,8 +18,9 @@ from ecom_rag.evaluation.runs import NamedRun, load_labelled, load_runs
 from ecom_rag.evaluation.significance import RESAMPLES
 from ecom_rag.evaluation.study import Study, study_retrieval
 from ecom_rag.files import records
-from ecom_rag.files.formats import Beir, Qrels, read_beir, read_qrels, writing
+from ecom_rag.files.beir import Beir, read_beir
 from ecom_rag.files.identity import label_of
+from ecom_rag.files.trec import Qrels, read_qrels, writing
 from ecom_rag.retrieval.learned_fusion import LearnedFusion
 
 logger = logging.getLogger(__name__)

@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ecom_rag.errors import RecordError, UsageError
-from ecom_rag.files.formats import RUN_ENDINGS, Run, placed_results, read_run
 from ecom_rag.files.identity import known_id, required_id, required_label
 from ecom_rag.files.records import Record
+from ecom_rag.files.trec import RUN_ENDINGS, Run, placed_results, read_run
 
 
 @dataclass(frozen=True)

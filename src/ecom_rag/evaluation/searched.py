@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from ecom_rag.errors import UsageError
 from ecom_rag.evaluation.runs import NamedRun
-from ecom_rag.files.formats import read_beir
+from ecom_rag.files.beir import read_beir
 from ecom_rag.files.jobs import blocks_of
 from ecom_rag.files.progress import Progress, stage
 from ecom_rag.models.kept import encode_kept
@@ -25,7 +25,7 @@ def search_beir(
     """What recall finds for the queries of a split in the corpus of its folder.
 
     Args:
-        folder: See ``formats.read_beir``.
+        folder: See ``beir.read_beir``.
         split: Whose queries are asked.
         settings: See ``Recall``.
         model: The encoder, where a route needs one.

@@ -16,7 +16,7 @@ from ecom_rag.errors import UsageError
 from ecom_rag.evaluation.measures import PerQuery, evaluate_run
 from ecom_rag.evaluation.relevance import Grades, Relevance, same_class
 from ecom_rag.files import records
-from ecom_rag.files.formats import read_beir
+from ecom_rag.files.beir import read_beir
 from ecom_rag.files.identity import required_label
 from ecom_rag.retrieval import DenseIndex
 from ecom_rag.retrieval.itself import search_others
@@ -132,7 +132,7 @@ def read_beir_set(folder: str, split: str, *, max_documents: int | None = None) 
     """The queries of a split, its judgements and the corpus.
 
     Args:
-        folder: See ``formats.read_beir``.
+        folder: See ``beir.read_beir``.
         split: The split whose judgements are taken.
         max_documents: See ``sampled``.
 

@@ -25,8 +25,8 @@ from ecom_rag.evaluation.measures import (
 )
 from ecom_rag.evaluation.runs import NamedRun
 from ecom_rag.evaluation.significance import RESAMPLES, Comparison, Interval, holm, intervals, paired
-from ecom_rag.files.formats import Qrels
 from ecom_rag.files.records import Record
+from ecom_rag.files.trec import Qrels
 
 WORST = 20
 _SHOWN = 3  # candidates of a worst query

@@ -1,313 +1,119 @@
-"""Judgements and runs as files: TREC, BEIR folders, and results of this toolkit.
+"""The file formats of records, one line each. To add one, write its two functions and its line.
 
-A file is read whole: an evaluation needs all of it. Every line that does not fit is an error with its place.
+A reader gives what lies in the file, in order and with its place; ``records`` checks it. What is written are finished
+JSON lines, as ``json_text.dumps`` makes them.
 """
 
 import contextlib
 import gzip
-import re
-from collections.abc import Callable, Iterable, Iterator
+import sys
+import zlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-import numpy as np
-
-from ecom_rag.arguments import PathLike, path_of, text_of
+from ecom_rag.arguments import PathLike, path_of
 from ecom_rag.errors import RecordError, UsageError
-from ecom_rag.files import publish, records
-from ecom_rag.files.identity import as_id
-from ecom_rag.files.records import Record
-from ecom_rag.files.results import check_result
+from ecom_rag.files import csv_files, json_files, parquet
 
-Run = dict[str, list[str]]
-"""Query id -> ids of the documents found, best first."""
-
-Qrels = dict[str, dict[str, int]]
-"""Query id -> document id -> grade; 1 and above is relevant."""
-
-_HIGHEST = 100_000  # grade; trec_eval's code takes memory in proportion
-RUN_ENDINGS = (".trec", ".run", ".txt", ".trec.gz", ".run.gz", ".txt.gz")
+DAMAGED_GZIP = (gzip.BadGzipFile, EOFError, zlib.error)
 
 
-@dataclass(frozen=True)
-class Beir:
-    """One split of a BEIR folder.
+@dataclass(frozen=True, slots=True)
+class Format:
+    """A file format.
 
     Args:
-        queries: ``{"text", "metadata": {"id", ...}}`` of the split's judged queries, in file order.
-        qrels: The split's judgements.
-        corpus: File with the documents.
+        endings: Of file names; what ends in ``.gz`` is unpacked before reading and packed after writing.
+        read: From a name for errors and an open file to places and items, one at a time. An item is bytes of JSON, an
+            object, or ``values.Refused``. A place is e.g. ``seeds.jsonl:7``.
+        write: From a file of JSON lines to an open file; the same lines give the same bytes.
     """
 
-    queries: list[Record]
-    qrels: Qrels
-    corpus: Path
-
-    def documents(self) -> Iterator[Record]:
-        """The corpus as seeds: title and text, and ``metadata.id``; other keys go into the metadata."""
-        for where, item in records.objects(str(self.corpus)):
-            yield _beir_record(where, item, title=True)
+    endings: tuple[str, ...]
+    read: Callable[[str, IO[bytes]], Iterator[tuple[str, Any]]]
+    write: Callable[[Path, IO[bytes]], None]
 
 
-def read_beir(folder: PathLike, split: str = "test") -> Beir:
-    """Open a BEIR folder: ``corpus.jsonl[.gz]``, ``queries.jsonl[.gz]``, ``qrels/<split>.tsv``.
-
-    Raises:
-        UsageError: A part of it is missing.
-        RecordError: A line that does not fit.
-    """
-    folder, split = path_of(folder, "folder"), text_of(split, "split")
-    if not Path(folder).is_dir():
-        raise UsageError(
-            f"{folder}: no such folder; expected a BEIR folder with corpus.jsonl, queries.jsonl and qrels/"
-        )
-    corpus, queries = (_either(folder, name) for name in ("corpus.jsonl", "queries.jsonl"))
-    judged = Path(folder) / "qrels" / f"{split}.tsv"
-    if not judged.is_file():
-        there = ", ".join(sorted(path.stem for path in judged.parent.glob("*.tsv"))) or "none"
-        raise UsageError(f"{judged}: no such file; splits found: {there}; name one with --split")
-    qrels = read_qrels(str(judged))
-    asked: dict[str, Record] = {}
-    for where, item in records.objects(str(queries)):
-        if "_id" not in item or _beir_id(where, item) not in qrels:
-            continue
-        query = _beir_record(where, item)
-        known = asked.setdefault(query["metadata"]["id"], query)
-        if known != query:
-            raise RecordError(
-                where,
-                f"the query id {query['metadata']['id']!r} stands on an earlier line with another"
-                " text; remove one line",
-            )
-    lost = next((query for query in qrels if query not in asked), None)
-    if lost is not None:
-        raise UsageError(f"{judged}: judges query {lost!r}, which {queries.name} does not hold; are they of one set?")
-    return Beir(list(asked.values()), qrels, corpus)
+FORMATS = (
+    Format((".jsonl", ".jsonl.gz"), json_files.lines, json_files.write_lines),
+    Format((".json",), json_files.array, json_files.write_array),
+    Format((".csv", ".csv.gz"), csv_files.read, csv_files.write),
+    Format((".parquet",), parquet.read, parquet.write),
+)
+ENDINGS = tuple(ending for one in FORMATS for ending in one.endings)
+_BY_ENDING = {ending: one for one in FORMATS for ending in one.endings}
 
 
-def write_records(items: Iterable[Record], path: str) -> int:
-    """Write records as JSON lines, plain or ``.gz``; returns how many."""
-    if not path.endswith((".jsonl", ".jsonl.gz")):
-        raise UsageError(f"{path}: unknown file type; expected .jsonl or .jsonl.gz")
-    count = 0
-    with writing(path) as sink:
-        for item in items:
-            sink.write(records.dumps(item))
-            count += 1
-    return count
-
-
-def read_qrels(path: PathLike) -> Qrels:
-    """Judgements: TREC (query, iteration, document, grade) or BEIR (header, then query, document, grade).
-
-    A judgement that stands twice with one grade is one judgement. Grades are whole numbers, also written ``2.0``.
+def file_format(path: PathLike) -> str:
+    """The format of a path, as the ending that names it; ``-`` (a pipe) is ``.jsonl``.
 
     Raises:
-        UsageError: No such file, or it judges nothing.
-        RecordError: A line that does not fit, or that judges otherwise than an earlier one.
+        UsageError: The ending is none of the known ones.
     """
     path = path_of(path, "path")
-    qrels: Qrels = {}
-    lines: dict[tuple[str, str], int] = {}
-    for number, where, line in _text_lines(path):
-        fields = line.split("\t") if line.count("\t") == 2 else line.split()
-        if number == 1 and len(fields) == 3 and not _is_number(fields[2]):
-            continue  # BEIR's header
-        if len(fields) not in (3, 4):
-            raise RecordError(
-                where,
-                f"{len(fields)} fields; expected query, document, grade (BEIR) or query, 0, document, grade (TREC)",
-            )
-        query, document, grade = fields[0].strip(), fields[-2].strip(), _grade(where, fields[-1].strip())
-        first = lines.setdefault((query, document), number)
-        known = qrels.setdefault(query, {}).setdefault(document, grade)
-        if known != grade:
-            raise RecordError(
-                where,
-                f"query {query!r} and document {document!r} are judged twice, {known} on line"
-                f" {first} and {grade} here; remove one line",
-            )
-    if not qrels:
-        raise UsageError(f"{path}: holds no judgements; expected lines of query, document, grade")
-    return qrels
+    if path == "-":
+        return ".jsonl"
+    ending = max((ending for ending in ENDINGS if path.endswith(ending)), key=len, default=None)
+    if ending is None:
+        raise UsageError(f"{path}: unknown file type; expected one of {', '.join(ENDINGS)}, or - for a pipe")
+    return ending
 
 
-def write_qrels(qrels: Qrels, path: str) -> None:
-    """Write judgements in TREC's form; ids must hold no white space.
-
-    Raises:
-        UsageError: An id that the form cannot hold.
-    """
-    with writing(path) as sink:
-        for query, judged in qrels.items():
-            for document, grade in judged.items():
-                sink.write(f"{_plain(query, path)} 0 {_plain(document, path)} {grade}\n".encode())
-
-
-def read_run(path: PathLike) -> Run:
-    """A TREC run: query, Q0, document, rank, score, tag. As for trec_eval the score decides, not the rank.
-
-    Equal scores are ordered by document id, descending, as trec_eval does.
-
-    Raises:
-        UsageError: No such file, or it holds nothing.
-        RecordError: A line that does not fit.
-    """
-    path = path_of(path, "path")
-    found: dict[str, dict[str, float]] = {}
-    for _, where, line in _text_lines(path):
-        fields = line.split()
-        if len(fields) != 6:
-            raise RecordError(where, f"{len(fields)} fields; expected query, Q0, document, rank, score, tag")
-        query, _, document, _, text, _ = fields
-        try:
-            score = float(text)
-        except ValueError:
-            score = float("nan")
-        if not np.isfinite(score):
-            raise RecordError(where, f"the score is {text!r}; expected a number")
-        if document in found.setdefault(query, {}):
-            raise RecordError(where, f"document {document!r} stands twice under query {query!r}; remove one line")
-        found[query][document] = score
-    if not found:
-        raise UsageError(f"{path}: the run is empty; expected lines of query, Q0, document, rank, score, tag")
-    return {
-        query: [
-            document for document, _ in sorted(scored.items(), key=lambda d: (np.float32(d[1]), d[0]), reverse=True)
-        ]
-        for query, scored in found.items()
-    }
-
-
-def write_run(results: Iterable[tuple[str, list[str], list[float]]], path: str, *, tag: str = "ecom_rag") -> None:
-    """Write a TREC run that trec_eval ranks as the results stand.
-
-    trec_eval sorts by score in float32 and breaks ties by id, so equal scores are written a float32 step apart.
+def output_format(name: str, *, stream: bool) -> str:
+    """The format of an output, as the ending that names it.
 
     Args:
-        results: Query id, document ids best first, and their scores.
-        path: File to write; ``.gz`` is compressed.
-        tag: The run's name, last in each line.
+        name: Of the output.
+        stream: Whether it is a pipe or a device: these need no known ending to be JSON lines.
 
     Raises:
-        UsageError: An id that the form cannot hold.
+        UsageError: The ending is none of the known ones.
     """
-    with writing(path) as sink:
-        for query, documents, scores in results:
-            last = np.float32(np.inf)
-            for rank, (document, score) in enumerate(zip(documents, scores, strict=True), start=1):
-                last = min(np.float32(score), np.nextafter(last, np.float32(-np.inf)))
-                line = f"{_plain(query, path)} Q0 {_plain(document, path)} {rank} {last!s} {_plain(tag, path)}\n"
-                sink.write(line.encode())
+    return ".jsonl" if stream and not name.endswith(ENDINGS) else file_format(name)
 
 
-def read_results(path: PathLike, *, check: Callable[[Record], None] | None = None) -> list[Record]:
-    """Results of ``ecom-rag score``, ``recall`` or ``rerank``.
+def items(path: str, ending: str) -> Iterator[tuple[str, Any]]:
+    """Place and item of everything that a file holds, as its format reads it.
 
     Args:
-        path: File of records with ``topk_sim``, ``topk_seed``, ``topk_metadata``; ``-`` is standard input.
-        check: A further check; raises ``ValueError`` with the reason, which becomes an error with the line's place.
+        path: The file; ``-`` is standard input.
+        ending: Of its format.
 
     Raises:
-        UsageError: No such file, or it holds nothing.
-        RecordError: A line that does not fit.
+        RecordError: It is damaged, so that nothing behind the place can be read.
+        UsageError: It is not there, or may not be read.
     """
-    return [result for _, result in placed_results(path, check=check)]
-
-
-def placed_results(path: PathLike, *, check: Callable[[Record], None] | None = None) -> Iterator[tuple[str, Record]]:
-    """As ``read_results``, one at a time, each with its place."""
-
-    def whole(record: Record) -> None:
-        check_result(record)
-        if check is not None:
-            check(record)
-
-    where = None
-    for where, result in records.placed(path, check=whole):
-        yield where, result
-    if where is None:
-        raise UsageError(f"{path}: the run is empty; expected results of ecom-rag score, recall or rerank")
-
-
-# --- files ------------------------------------------------------------------------------------------------------------
-
-
-def _beir_record(where: str, item: dict[str, Any], *, title: bool = False) -> Record:
-    if "_id" not in item or not isinstance(item.get("text"), str):
-        raise RecordError(where, f'found keys {", ".join(list(item)[:8])}; expected "_id" and a string "text"')
-    parts = [item.get("title") or "", item["text"]] if title else [item["text"]]
-    text = " ".join(part.strip() for part in parts if part.strip())
-    inside = item.get("metadata")
-    extra = {key: item[key] for key in item if key not in ("_id", "text", "title", "metadata")}
-    own = {"id": _beir_id(where, item)}
-    return {"text": text, "metadata": {**extra, **(inside if isinstance(inside, dict) else {}), **own}}
-
-
-def _beir_id(where: str, item: dict[str, Any]) -> str:
+    name = "stdin" if path == "-" else path
     try:
-        return as_id(item["_id"])
-    except ValueError as error:
-        raise RecordError(where, f'"_id" {error}') from None
+        with contextlib.ExitStack() as stack:
+            source = sys.stdin.buffer if path == "-" else stack.enter_context(Path(path).open("rb"))
+            unpacked: Any = gzip.open(source) if ending.endswith(".gz") else source
+            yield from _BY_ENDING[ending].read(name, unpacked)
+    except FileNotFoundError:
+        raise UsageError(f"{path}: no such file; check the path, or pass - to read standard input") from None
+    except IsADirectoryError:
+        raise UsageError(f"{path}: is a folder; expected a file ({', '.join(ENDINGS)})") from None
+    except PermissionError:
+        raise UsageError(f"{path}: may not be read; check its permissions") from None
+    except DAMAGED_GZIP as error:
+        raise RecordError(path, f"damaged gzip file ({error}); expected a complete {ending}, copy it again") from None
+    except OSError as error:  # a disk that fails, a descriptor that is not for reading
+        raise UsageError(f"{name}: cannot be read ({error.strerror or error}); check the file and its disk") from None
 
 
-def _either(folder: str, name: str) -> Path:
-    for path in (Path(folder) / name, Path(folder) / f"{name}.gz"):
-        if path.is_file():
-            return path
-    raise UsageError(f"{Path(folder) / name}[.gz]: no such file; expected a BEIR folder")
+def convert(jsonl: Path, target: Path, ending: str) -> None:
+    """Write finished JSON lines as another format, with the same bytes for the same input.
 
-
-def _text_lines(path: str) -> Iterator[tuple[int, str, str]]:
-    """Number, place and text of the lines that hold something."""
-    if not Path(path).is_file():
-        raise UsageError(f"{path}: {'is a folder' if Path(path).is_dir() else 'no such file'}; expected a file")
-    try:
-        with gzip.open(path) if path.endswith(".gz") else Path(path).open("rb") as source:
-            for number, line in enumerate(source, start=1):
-                text = (line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line).decode().strip("\r\n ")
-                if text:
-                    yield number, f"{path}:{number}", text
-    except records.DAMAGED_GZIP as error:
-        raise RecordError(path, f"damaged gzip file ({error}); copy it again") from None
-    except UnicodeDecodeError as error:
-        raise RecordError(path, f"not UTF-8 ({error.reason}); convert the file to UTF-8") from None
-
-
-@contextlib.contextmanager
-def writing(path: str) -> Iterator[IO[bytes]]:
-    """A file that appears under its name only when it is complete; ``.gz`` is compressed.
-
-    Raises:
-        UsageError: It cannot be written.
+    Args:
+        jsonl: File of JSON lines that this toolkit wrote.
+        target: File to write.
+        ending: Of its format; ``.gz`` is compressed.
     """
-    with publish.writing(path) as sink:
-        if path.endswith(".gz"):
-            with gzip.GzipFile(filename="", mode="wb", fileobj=sink, mtime=0) as zipped:
-                yield zipped  # type: ignore[misc]
-        else:
-            yield sink
-
-
-def _plain(name: str, path: str) -> str:
-    if not name or any(character.isspace() for character in name):
-        raise UsageError(f"{path}: the id {name!r} holds white space or nothing, which TREC's form cannot hold")
-    return name
-
-
-def _grade(where: str, text: str) -> int:
-    whole = re.fullmatch(r"([+-]?[0-9]{1,300})(?:\.0*)?", text)
-    if whole is None or abs(int(whole[1])) > _HIGHEST:
-        raise RecordError(
-            where, f"the grade is {text!r:.40}; expected a whole number of at most {_HIGHEST}, 0 for not relevant"
-        )
-    return int(whole[1])
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
+    with contextlib.ExitStack() as stack:
+        sink: Any = stack.enter_context(target.open("wb"))
+        if ending.endswith(".gz"):
+            zipped = gzip.GzipFile(filename="", mode="wb", fileobj=sink, mtime=0, compresslevel=6)
+            sink = stack.enter_context(zipped)
+        _BY_ENDING[ending].write(jsonl, sink)

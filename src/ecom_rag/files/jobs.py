@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from ecom_rag.arguments import whole_or_none
 from ecom_rag.errors import UsageError
 from ecom_rag.files import publish, records
+from ecom_rag.files.formats import output_format
 from ecom_rag.files.records import ReadReport, Record
 from ecom_rag.files.resumable import ResumableOutput
 from ecom_rag.files.streamed import StreamOutput
@@ -142,11 +143,12 @@ def open_output(output: str, *, settings: Mapping[str, Any], resume: bool = Fals
         ResumeError: The unfinished run had other settings.
     """
     target = publish.target_of(output)
+    kind = output_format(output, stream=target.stream)
     if not target.stream:
-        return ResumableOutput(target, _format_of(target), settings=settings, resume=resume)
+        return ResumableOutput(target, kind, settings=settings, resume=resume)
     if resume:
         raise UsageError(f"--resume needs a file to continue; give --output a path instead of {output}")
-    return StreamOutput(target, _format_of(target))
+    return StreamOutput(target, kind)
 
 
 def _notes(sink: ResumableOutput | StreamOutput, report: ReadReport, earlier: ReadReport) -> list[str]:
@@ -202,7 +204,8 @@ def check_files(inputs: str, seeds: str | None, output: str, *, on_bad_line: str
 
 def check_output(output: str) -> None:
     """Raise ``UsageError`` if ``output`` could not be written, before any work is done for it."""
-    _format_of(publish.target_of(output))
+    target = publish.target_of(output)
+    output_format(output, stream=target.stream)
 
 
 def check_not_read(output: str, inputs: Iterable[str | Path | None]) -> None:
@@ -221,10 +224,3 @@ def line_count(path: str) -> int | None:
         return None
     with Path(path).open("rb") as handle:
         return sum(chunk.count(b"\n") for chunk in iter(lambda: handle.read(1 << 20), b""))
-
-
-def _format_of(target: publish.Target) -> str:
-    """The record format of an output; a pipe or a device needs no ending to be JSON lines."""
-    if target.stream and not target.name.endswith(records.FORMATS):
-        return ".jsonl"
-    return records.file_format(target.name)

@@ -1,51 +1,84 @@
 """Records as parquet: scalars and lists of scalars stay typed, objects are JSON strings in columns marked as such."""
 
-from collections.abc import Callable, Iterable, Iterator
+import math
+from collections.abc import Iterator
+from datetime import timedelta
+from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from ecom_rag.errors import RecordError
+from ecom_rag.files.json_text import dumps, loads, loads_lines
+from ecom_rag.files.values import Refused
 
 _JSON_COLUMN = {b"ecom_rag": b"json"}
 _EXACT = 2**53  # the integers up to it are floats too
 _ROWS = 4096  # a row group, and what is held in memory at a time
 
 
-def rows(path: str, loads: Callable[[bytes], Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Pairs of place and row, streamed by row group; columns that ``write`` marked come back as objects.
+def read(name: str, source: IO[bytes]) -> Iterator[tuple[str, dict[str, Any] | Refused]]:
+    """Place and object of each row, streamed by row group; columns that ``write`` marked come back as objects.
 
-    One that is not JSON comes back as the ``ValueError``.
+    Raises:
+        RecordError: Not a parquet file, or one that cannot be read on.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
-        file = pq.ParquetFile(path)
+        file = pq.ParquetFile(source)
     except pa.ArrowInvalid as error:
-        raise RecordError(path, f"not a parquet file ({str(error).splitlines()[0]}); check the extension") from None
-    schema = file.schema_arrow
-    encoded = [f.name for f in schema if (f.metadata or {}).get(b"ecom_rag") == b"json"]
+        raise RecordError(name, f"not a parquet file ({str(error).splitlines()[0]}); check the extension") from None
+    encoded = [f.name for f in file.schema_arrow if (f.metadata or {}).get(b"ecom_rag") == b"json"]
     number = 0
-    for batch in _batches(path, file):
+    for batch in _batches(name, file):
         for row in batch:
             number += 1
-            for name in encoded:
-                if row[name] is None:
-                    del row[name]
-                else:
-                    row[name] = _decoded(row[name], loads)
-            yield f"{path}: row {number}", row
+            yield f"{name}: row {number}", _item(row, encoded)
 
 
-def _decoded(value: Any, loads: Callable[[bytes], Any]) -> Any:
-    """The objects of JSON strings, or the error in their place: the row is a bad line, the file is not."""
+def _item(row: dict[str, Any], encoded: list[str]) -> dict[str, Any] | Refused:
+    """A row as JSON knows it, or why it is none: the row is a bad line, the file is not."""
+    found = {}
+    try:
+        for column, value in row.items():
+            if column not in encoded:
+                found[column] = _plain(value, column)
+            elif value is not None:
+                found[column] = _decoded(value, column)
+    except ValueError as error:
+        return Refused(str(error), row)
+    return found
+
+
+def _decoded(value: Any, column: str) -> Any:
+    """The objects of JSON strings."""
     try:
         return loads(value.encode()) if isinstance(value, str) else [loads(item.encode()) for item in value]
     except ValueError as error:
-        return error
+        raise ValueError(f'the column "{column}" holds {error}') from None
 
 
-def _batches(path: str, file: Any) -> Iterator[list[dict[str, Any]]]:
+def _plain(value: Any, column: str) -> Any:
+    """A value with decimals as floats; bytes, spans of time, NaN and infinity have no place in JSON."""
+    if isinstance(value, dict):
+        return {key: _plain(item, column) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_plain(item, column) for item in value]
+    if isinstance(value, bytes | timedelta):
+        raise ValueError(
+            f'the column "{column}" holds {type(value).__name__}, which JSON cannot hold; leave the column out'
+        )
+    if isinstance(value, Decimal | float):
+        number = float(value)
+        if not math.isfinite(number):
+            told = "which is not a number of JSON; use null or leave it out"
+            raise ValueError(f'"{column}" holds {number}, {told}')
+        return number
+    return value
+
+
+def _batches(name: str, file: Any) -> Iterator[list[dict[str, Any]]]:
     """Rows as Python objects; nanoseconds, which Python's times do not have, are cut off."""
     import pyarrow as pa
 
@@ -57,7 +90,7 @@ def _batches(path: str, file: Any) -> Iterator[list[dict[str, Any]]]:
         for batch in file.iter_batches(batch_size=_ROWS):
             yield pa.Table.from_batches([batch]).cast(pa.schema(plain), safe=False).to_pylist()
     except (pa.ArrowException, ValueError) as error:
-        raise RecordError(path, f"cannot be read ({str(error).splitlines()[0]}); write the file again") from None
+        raise RecordError(name, f"cannot be read ({str(error).splitlines()[0]}); write the file again") from None
 
 
 def _in_nanoseconds(kind: Any) -> bool:
@@ -66,19 +99,13 @@ def _in_nanoseconds(kind: Any) -> bool:
     return bool(pa.types.is_timestamp(kind) and kind.unit == "ns")
 
 
-def write(items: Callable[[], Iterable[dict[str, Any]]], target: Path, dumps: Callable[[Any], bytes]) -> None:
-    """Write records in two passes: the first finds the columns and their types.
-
-    Args:
-        items: Gives a fresh pass over the records.
-        target: File to write.
-        dumps: Encodes an object as JSON.
-    """
+def write(jsonl: Path, sink: IO[bytes]) -> None:
+    """Finished JSON lines as a table, in two passes: the first finds the columns and their types."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     kinds: dict[str, set[str]] = {}
-    for item in items():
+    for item in loads_lines(jsonl):
         for key, value in item.items():
             kinds.setdefault(key, set()).add(_column_kind(value))
     columns = {key: _column_type(key, found - {"null"}) for key, found in kinds.items()} or {"text": "string"}
@@ -89,10 +116,10 @@ def write(items: Callable[[], Iterable[dict[str, Any]]], target: Path, dumps: Ca
         column = pa.list_(arrow[base]) if kind.startswith("list:") else arrow[base]
         fields.append(pa.field(key, column, metadata=_JSON_COLUMN if base == "json" else None))
     schema = pa.schema(fields)
-    with pq.ParquetWriter(target, schema, compression="zstd") as writer:
+    with pq.ParquetWriter(sink, schema, compression="zstd") as writer:
         rows: list[dict[str, Any]] = []
-        for item in items():
-            rows.append(_to_row(item, columns, dumps))
+        for item in loads_lines(jsonl):
+            rows.append(_to_row(item, columns))
             if len(rows) == _ROWS:
                 writer.write_table(pa.Table.from_pylist(rows, schema=schema))
                 rows.clear()
@@ -144,7 +171,7 @@ def _scalar_type(found: set[str]) -> str:
     return next(iter(found)) if len(found) == 1 and found <= {"string", "bool"} else "json"
 
 
-def _to_row(record: dict[str, Any], columns: dict[str, str], dumps: Callable[[Any], bytes]) -> dict[str, Any]:
+def _to_row(record: dict[str, Any], columns: dict[str, str]) -> dict[str, Any]:
     row: dict[str, Any] = {}
     for key, kind in columns.items():
         if key not in record:

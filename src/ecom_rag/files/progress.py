@@ -7,5 +7,8 @@ Progress = Callable[[str, int, int | None], None]
 
 
 def stage(progress: Progress | None, name: str, total: int | None) -> Callable[[int], None]:
-    """``progress`` bound to one stage; does nothing where there is none."""
-    return (lambda done: None) if progress is None else (lambda done: progress(name, done, total))
+    """``progress`` bound to one stage, which begins here; does nothing where there is none."""
+    if progress is None:
+        return lambda done: None
+    progress(name, 0, total)
+    return lambda done: progress(name, done, total)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ecom_rag.errors import UsageError
-from ecom_rag.files import records
+from ecom_rag.files import json_text
 
 
 def read_toml(path: str | Path, *, remedy: str) -> dict[str, Any]:
@@ -23,7 +23,7 @@ def read_toml(path: str | Path, *, remedy: str) -> dict[str, Any]:
     try:
         found = tomllib.loads(text)
     except RecursionError:
-        raise UsageError(f"{path}: {records.TOO_DEEP}") from None
+        raise UsageError(f"{path}: {json_text.TOO_DEEP}") from None
     except ValueError as error:  # not TOML, or an integer of thousands of digits
         raise UsageError(f"{path}: not valid TOML ({error}); {remedy}") from None
     check_finite(found, str(path))
@@ -41,7 +41,7 @@ def read_json(path: str | Path, *, remedy: str) -> Any:
         UsageError: It cannot be read, is not JSON, or is nested too deep.
     """
     try:
-        return records.loads_file(_text(path, remedy).encode())
+        return json_text.loads_file(_text(path, remedy).encode())
     except ValueError as error:
         raise UsageError(f"{path}: {error}; {remedy}") from None
 

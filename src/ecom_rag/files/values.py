@@ -8,14 +8,14 @@ else has no place in JSON and is a ``ValueError`` that names the key and the typ
 import math
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 MAX_LEVELS = 200
 MAX_BITS = 14_000  # about 4,200 digits; Python writes and reads no more than 4,300
 _SHOWN = 60  # characters
-_SURROGATE = re.compile("[\ud800-\udfff]")
+SURROGATE = re.compile("[\ud800-\udfff]")
 _BY_KIND: dict[str, Any] = {"b": bool, "i": int, "u": int, "f": float, "U": str}  # dtype.kind of NumPy scalars
 _REMEDIES = {
     "ndarray": "make it a list with .tolist()",
@@ -28,6 +28,18 @@ _REMEDIES = {
     "frozenset": "make it a sorted list",
     "bytes": "decode it to text",
 }
+
+
+class Refused(NamedTuple):
+    """What a reader gives in place of a record that it cannot make: the file goes on behind it.
+
+    Args:
+        reason: What was found, what was expected and what to do.
+        raw: The record as it lies in the file.
+    """
+
+    reason: str
+    raw: Any
 
 
 class _UnfitError(Exception):
@@ -99,7 +111,7 @@ def shown_key(key: Any) -> str:
 
 def has_surrogate(text: str) -> bool:
     """Whether a text holds half of a surrogate pair, which UTF-8 cannot write."""
-    return not text.isascii() and _SURROGATE.search(text) is not None
+    return not text.isascii() and SURROGATE.search(text) is not None
 
 
 def _plain(value: Any, level: int) -> Any:

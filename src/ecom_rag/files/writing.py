@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from ecom_rag.files import disk, publish, records
+from ecom_rag.files import disk, formats, publish, records
 from ecom_rag.files.records import Record
 
 
@@ -27,8 +27,7 @@ def write(output: str, items: Iterable[Record]) -> int:
         UsageError: The output cannot be written, or its extension is not a known one.
     """
     target = publish.target_of(output)
-    known = not target.stream or output.endswith(records.FORMATS)
-    kind = records.file_format(output) if known else ".jsonl"
+    kind = formats.output_format(output, stream=target.stream)
     if kind == ".jsonl":
         with _sink(output) as sink:
             return _write_lines(sink, items)

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from ecom_rag.errors import RecordError, UsageError
 from ecom_rag.files import records
-from ecom_rag.files.formats import Beir, read_beir
+from ecom_rag.files.beir import Beir, read_beir
 from ecom_rag.files.identity import label_of
 from ecom_rag.files.records import Record
 from ecom_rag.mining.rules import random_of

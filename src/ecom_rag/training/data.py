@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from ecom_rag.errors import RecordError, UsageError
 from ecom_rag.files import records
-from ecom_rag.files.formats import read_beir
+from ecom_rag.files.beir import read_beir
 from ecom_rag.files.identity import label_of
 from ecom_rag.mining.sources import KINDS, kind_of
 from ecom_rag.mining.triples import KnownPositives, check_triple

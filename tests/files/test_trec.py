@@ -12,7 +12,8 @@ from ecom_rag.errors import RecordError, UsageError
 from ecom_rag.evaluation import evaluate_run
 from ecom_rag.evaluation.contributions import evidence_of
 from ecom_rag.files import records
-from ecom_rag.files.formats import read_beir, read_qrels, read_results, read_run, write_qrels, write_records, write_run
+from ecom_rag.files.beir import read_beir, write_records
+from ecom_rag.files.trec import read_qrels, read_results, read_run, write_qrels, write_run
 
 
 def test_trec_there_and_back(tmp_path):

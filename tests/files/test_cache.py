@@ -182,6 +182,15 @@ def test_an_install_that_can_be_written_keeps_its_kernels_itself(monkeypatch, tm
     assert cache.kernels_folder(tmp_path) is None
 
 
+def test_kernels_lie_beside_their_source_at_any_depth(monkeypatch, tmp_path):
+    monkeypatch.delenv("NUMBA_CACHE_DIR", raising=False)
+    monkeypatch.setenv("ECOM_RAG_CACHE", str(tmp_path / "cache"))
+    room = tmp_path / "ecom_rag" / "models" / "networks"
+    room.mkdir(parents=True)
+    (room / "__pycache__").write_text("")  # nothing can be made in it
+    assert cache.kernels_folder(tmp_path / "ecom_rag") == tmp_path / "cache" / "kernels"
+
+
 def test_kernels_compile_where_neither_package_nor_cache_can_be_written(tmp_path):
     (tmp_path / "file").write_text("")
     code = (

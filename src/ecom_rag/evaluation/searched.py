@@ -10,6 +10,7 @@ from ecom_rag.files.progress import Progress, stage
 from ecom_rag.models.kept import encode_kept
 from ecom_rag.models.spec import AnyCrossEncoder, AnyEncoder, cross_encoder_of, encoder_of
 from ecom_rag.pipeline import Pipeline, Recall, Seeds
+from ecom_rag.pipeline.settings import cut_of
 from ecom_rag.seeds.source import check_routes
 
 
@@ -55,7 +56,7 @@ def search_beir(
     pipeline = Pipeline(seeds, settings, encoder=encoder, cross_encoder=cross_encoder)
     step = stage(progress, "recalling", len(beir.queries))
     found = {}
-    for block in blocks_of(beir.queries, settings.cut(reranked=cross_encoder is not None)):
+    for block in blocks_of(beir.queries, cut_of(settings, reranked=cross_encoder is not None)):
         found.update({result["metadata"]["id"]: result for result in pipeline.recall(block, progress=step)})
     own = len(found.keys() & {document["metadata"]["id"] for document in documents}) if settings.exclude_self else 0
     note = f"{own} queries are documents of the corpus themselves (by id); each is left out of its own results"

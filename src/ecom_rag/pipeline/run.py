@@ -21,7 +21,7 @@ from ecom_rag.models.spec import AnyCrossEncoder, AnyEncoder, check_cross_encode
 from ecom_rag.pipeline.places import Asked, OfBank, OfFile, Place
 from ecom_rag.pipeline.reranking import check_options, rerank
 from ecom_rag.pipeline.search import Pipeline, score_settings
-from ecom_rag.pipeline.settings import Recall
+from ecom_rag.pipeline.settings import Recall, cut_of
 from ecom_rag.retrieval import hybrid
 from ecom_rag.retrieval.routes import outputs_of
 from ecom_rag.seeds.source import check_routes
@@ -214,7 +214,7 @@ def _search(asked: Asked, *, resume: bool, progress: Progress | None) -> Summary
         },
         read=lambda report: records.read(asked.queries, on_bad_line=asked.on_bad_line, report=report),
         start=start,
-        cut=settings.cut(reranked=cross_encoder is not None),
+        cut=cut_of(settings, reranked=cross_encoder is not None),
         tally=lambda block, results: _counted(results, id_key),
         earlier=place.report,
     )

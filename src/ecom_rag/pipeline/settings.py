@@ -166,14 +166,6 @@ class Recall:
         method = "minmax" if self.fusion == "weighted" else str(self.fusion)
         return fuse(found, k=k, method=method, weights=self.weights_of(found), rrf_constant=self.rrf_constant)
 
-    def cut(self, *, reranked: bool) -> Cut:
-        """The blocks that queries are searched in.
-
-        Args:
-            reranked: Whether a reranker scores their candidates, each with the whole query.
-        """
-        return Cut(max_size=Cut().max_size // self.depth) if reranked else Cut()
-
     def routes_of_file(self, *, encoder: bool) -> tuple[str, ...]:
         """The routes over seeds that are no bank.
 
@@ -196,6 +188,11 @@ class Recall:
         given = [name for name, default in defaults.items() if getattr(self, name) != default]
         refuse_idle(given, {"rerank": reranker or None, "routes": routes, "routes_shown": ",".join(routes)}, _IDLE)
         self._check_depth(reranker or len(routes) > 1)  # a route alone is searched to the results asked for
+
+
+def cut_of(settings: Recall, *, reranked: bool) -> Cut:
+    """The blocks that queries are searched in; a reranker reads each query once per candidate."""
+    return Cut(max_size=Cut().max_size // settings.depth) if reranked else Cut()
 
 
 _RERANKER = Needs(lambda values: values["rerank"] is not None, "without a reranker", "name one with --rerank")

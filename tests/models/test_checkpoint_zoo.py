@@ -445,9 +445,8 @@ def test_the_fingerprint_changes_with_all_that_is_honoured(make):
     "name", ["do_lower_case", "two dense layers", "truncate_dim", "T5", "0_Transformer", "prompts"]
 )
 def test_training_starts_from_and_saves_the_same_vectors(make, name, tmp_path):
-    from training.small_runs import recipe_of
-
     from ecom_rag.training import checkpoints
+    from helpers.small_runs import recipe_of
 
     folder = make(HONOURED[name])
     recipe = recipe_of(folder, "none.jsonl", tmp_path / "out", data_table={"max_length": 128})
@@ -462,9 +461,8 @@ def test_training_starts_from_and_saves_the_same_vectors(make, name, tmp_path):
 
 @pytest.mark.parametrize("build", [zoo.evil("pytorch_model.bin"), zoo.evil("pytorch_model.bin", zipped=False)])
 def test_training_runs_no_pickle(make, build, tmp_path):
-    from training.small_runs import recipe_of
-
     from ecom_rag.training import checkpoints
+    from helpers.small_runs import recipe_of
 
     folder = make(changed(build, head="ForSequenceClassification", num_labels=1))
     recipe = recipe_of(folder, "none.jsonl", tmp_path / "out", task="reranker")

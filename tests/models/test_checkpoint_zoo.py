@@ -450,9 +450,10 @@ def test_training_starts_from_and_saves_the_same_vectors(make, name, tmp_path):
 
     folder = make(HONOURED[name])
     recipe = recipe_of(folder, "none.jsonl", tmp_path / "out", data_table={"max_length": 128})
-    model = checkpoints.load_embedder(recipe, checkpoints.base_checkpoint(recipe))
+    start = checkpoints.find_start(recipe)
+    model = checkpoints.load(recipe, start)
     (tmp_path / "saved").mkdir()
-    checkpoints.save_embedder(model.eval(), tmp_path / "saved", recipe)
+    checkpoints.save(model.eval(), tmp_path / "saved", start)
     expected = ours(folder)
     assert (expected * ours(tmp_path / "saved")).sum(axis=1).min() > 1 - 1e-4
     options = {"normalize_embeddings": True, "show_progress_bar": False}
@@ -467,7 +468,7 @@ def test_training_runs_no_pickle(make, build, tmp_path):
     folder = make(changed(build, head="ForSequenceClassification", num_labels=1))
     recipe = recipe_of(folder, "none.jsonl", tmp_path / "out", task="reranker")
     with pytest.raises(ModelError, match="never run"):
-        checkpoints.load_reranker(recipe, 64)
+        checkpoints.load(recipe, checkpoints.find_start(recipe))
     with pytest.raises(ModelError, match="never run"):
         CrossEncoder.from_pretrained(str(folder), max_length=64)
     assert not (folder / "ran").exists()

@@ -7,7 +7,8 @@ import stat
 import pytest
 
 from ecom_rag import cli
-from ecom_rag.training.fit import _arguments, train
+from ecom_rag.training.fit import train
+from ecom_rag.training.trainer import _arguments
 from helpers.small_runs import labelled, recipe_of, weights
 
 

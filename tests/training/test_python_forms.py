@@ -10,8 +10,8 @@ import ecom_rag
 from ecom_rag import ModelError, RecordError, UsageError
 from ecom_rag.files import records
 from ecom_rag.mining import Rules, Source
-from ecom_rag.training import checkpoints
 from ecom_rag.training.recipe import make_recipe, read_recipe
+from ecom_rag.training.start import INSTALL
 from helpers.small_runs import labelled, recipe_of, weights
 
 TRIPLES = [
@@ -141,7 +141,7 @@ def test_without_the_packages_of_training_it_says_what_to_install(monkeypatch, t
     recipe = recipe_of(mean_folder, labelled(tmp_path / "train.jsonl"), tmp_path / "out")
     with pytest.raises(UsageError, match=r"not installed \(peft\).*pip install") as caught:
         ecom_rag.train(recipe)
-    assert str(caught.value) == checkpoints.INSTALL.format("peft") and not (tmp_path / "out").exists()
+    assert str(caught.value) == INSTALL.format("peft") and not (tmp_path / "out").exists()
 
 
 def test_a_model_that_is_none_is_our_error(tmp_path):

@@ -98,11 +98,11 @@ def test_every_key_is_documented():
 def test_without_the_extra_the_message_says_what_to_install(monkeypatch, tmp_path):
     import importlib.util
 
-    from ecom_rag.training import checkpoints
+    from ecom_rag.training.start import require_extra
 
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "peft" else object())
     with pytest.raises(UsageError, match=r"\(peft\); install them in the checkout with pip install .*\[train\]"):
-        checkpoints.require_extra()
+        require_extra()
 
 
 def test_the_command_trains(mean_folder, tmp_path, monkeypatch):

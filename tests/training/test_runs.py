@@ -243,7 +243,7 @@ def test_adapters_keep_their_dropout_and_need_a_head(mean_folder, tmp_path):
     data = grouped(tmp_path / "train.jsonl")
     options = {"lora": {"rank": 2, "dropout": 0.25}, "schedule": {"dropout": 0.0}}
     recipe = recipe_of(mean_folder, data, tmp_path / "out", **options)
-    model = checkpoints.load_embedder(recipe, checkpoints.base_checkpoint(recipe))
+    model = checkpoints.load(recipe, checkpoints.find_start(recipe))
     rates = {module.p for module in model.modules() if isinstance(module, torch.nn.Dropout)}
     assert rates == {0.0, 0.25}
     with pytest.raises(ModelError, match="its new classification head has no adapter"):
@@ -257,7 +257,7 @@ def test_prompts_are_no_part_of_a_rerankers_pairs(bert_reranker, tmp_path):
     ]
     tokenizer = Tokenizer(bert_reranker)
     batches = row_batches(16, batch_size=4)
-    options = {"positives": 1, "negatives": 1, "max_length": 32, "query_instruction": "", "passage_instruction": ""}
+    options = {"positives": 1, "negatives": 1, "max_length": 32, "instructions": ("", "")}
 
     def inputs(groups, task):
         collate = GroupCollator(groups, tokenizer, batches, task=task, seed=0, **options)

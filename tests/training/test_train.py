@@ -12,7 +12,8 @@ from safetensors.torch import load_file
 
 from ecom_rag import CrossEncoder, Encoder
 from ecom_rag.errors import EcomRagError, RecordError, ResumeError
-from ecom_rag.training import fit
+from ecom_rag.training import plan
+from ecom_rag.training import report as reports
 from ecom_rag.training.data import Labelled, read_data
 from ecom_rag.training.fit import train
 from ecom_rag.training.recipe import make_recipe
@@ -232,8 +233,8 @@ def test_gradient_caching_gives_the_same_gradients(mean_folder, bert_reranker, t
     from ecom_rag.training import checkpoints
     from ecom_rag.training.collate import GroupCollator
     from ecom_rag.training.data import read_data
-    from ecom_rag.training.fit import make_batches
     from ecom_rag.training.modules import EmbedderLoss, RerankerLoss
+    from ecom_rag.training.plan import make_batches
 
     folder = mean_folder if task == "embedder" else bert_reranker
     path = grouped(tmp_path / "train.jsonl")
@@ -247,14 +248,10 @@ def test_gradient_caching_gives_the_same_gradients(mean_folder, bert_reranker, t
         positives=1,
         negatives=2,
         max_length=32,
-        query_instruction="",
-        passage_instruction="",
+        instructions=("", ""),
         seed=0,
     )
-    if task == "embedder":
-        model = checkpoints.load_embedder(recipe, checkpoints.base_checkpoint(recipe))
-    else:
-        model = checkpoints.load_reranker(recipe, 32)
+    model = checkpoints.load(recipe, checkpoints.find_start(recipe))
     model.eval()  # without dropout, whose masks would depend on how the batch is cut
     found = []
     for mini_batch in (None, 5):
@@ -398,12 +395,11 @@ def test_parts_of_like_length_give_what_the_whole_batch_gives(mean_folder, bert_
     folder = mean_folder if task == "embedder" else bert_reranker
     recipe = recipe_of(folder, grouped(tmp_path / "train.jsonl"), tmp_path / "out", task=task)
     texts = ["leather wallet card " * n for n in (5, 1, 3, 1, 4, 2, 8)]
+    model = checkpoints.load(recipe, checkpoints.find_start(recipe))
     if task == "embedder":
-        model, output = checkpoints.load_embedder(recipe, checkpoints.base_checkpoint(recipe)), "sentence_embedding"
-        feature = single_inputs(Tokenizer(folder), texts, 32)
+        output, feature = "sentence_embedding", single_inputs(Tokenizer(folder), texts, 32)
     else:
-        model, output = checkpoints.load_reranker(recipe, 32), "scores"
-        feature = pair_inputs(Tokenizer(folder), ["watch"] * len(texts), texts, 32)
+        output, feature = "scores", pair_inputs(Tokenizer(folder), ["watch"] * len(texts), texts, 32)
     model.eval()
     whole = model(dict(feature))[output]
     widths = []
@@ -418,7 +414,7 @@ def test_dropout_of_the_recipe(mean_folder, tmp_path):
 
     def rates(**schedule):
         recipe = recipe_of(mean_folder, grouped(tmp_path / "train.jsonl"), tmp_path / "out", schedule=schedule)
-        model = checkpoints.load_embedder(recipe, checkpoints.base_checkpoint(recipe))
+        model = checkpoints.load(recipe, checkpoints.find_start(recipe))
         return {module.p for module in model.modules() if isinstance(module, torch.nn.Dropout)}
 
     assert rates() == {0.1} and rates(dropout=0) == {0.0}
@@ -435,17 +431,17 @@ def test_the_report_shows_the_epochs_that_were(tmp_path):
         def report(self, epoch, batches=10):
             return SimpleNamespace(as_dict=lambda: (epoch, batches))
 
-    assert fit._shown(Ten(), 9, 4) == [(0, 10), (1, 10), (2, 10)]
-    assert fit._shown(Ten(), 4, 4) == [(0, 10), (1, 4)]
-    assert fit._shown(Ten(), 7, 1) == [(0, 7)]
+    assert reports.epochs_shown(Ten(), 9, 4) == [(0, 10), (1, 10), (2, 10)]
+    assert reports.epochs_shown(Ten(), 4, 4) == [(0, 10), (1, 4)]
+    assert reports.epochs_shown(Ten(), 7, 1) == [(0, 7)]
 
 
 def test_resuming_looks_at_policy_groups_and_dev_data(tmp_path):
     data = [Labelled(["a", "b"], ["x", "y"], parents, ["f", "f"], []) for parents in (None, ["p", "p"], ["p", "q"])]
-    assert len({fit._digest(one) for one in data}) == 3
+    assert len({plan.digest_of(one) for one in data}) == 3
     folder = tmp_path / "dev"
     folder.mkdir()
     (folder / "corpus.jsonl").write_text("1")
-    before = fit._files_digest(str(folder))
+    before = plan.files_digest(str(folder))
     (folder / "corpus.jsonl").write_text("2")
-    assert fit._files_digest(str(folder)) != before and fit._files_digest(None) is None
+    assert plan.files_digest(str(folder)) != before and plan.files_digest(None) is None

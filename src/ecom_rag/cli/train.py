@@ -53,8 +53,8 @@ def reranker(recipe: RecipePath, resume: Resume = False, verbose: Verbose = Fals
 
 def _run(path: str, task: Any, resume: bool, verbose: bool) -> None:
     prepare(verbose)
-    from ecom_rag.training.checkpoints import require_extra
     from ecom_rag.training.recipe import read_recipe
+    from ecom_rag.training.start import require_extra
 
     recipe = read_recipe(path, task)
     require_extra()

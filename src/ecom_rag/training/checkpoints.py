@@ -1,16 +1,17 @@
-"""The model that is trained, loaded from any checkpoint we know, and its folder when it is done.
+"""The checkpoint that a training starts from, the model that is made of it, and its folder when it is done.
 
 A finished folder is complete for ecom_rag, for sentence-transformers (modules, pooling, prompts) and for FlagEmbedding
 (transformer and tokenizer at its root, bge-m3's heads beside them).
 """
 
 import logging
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from ecom_rag.errors import ModelError, UsageError
+from ecom_rag.errors import ModelError
 from ecom_rag.models.checkpoints.checkpoint import (
     Checkpoint,
     check_no_prompt,
@@ -27,31 +28,40 @@ logger = logging.getLogger(__name__)
 
 _SHORT = 128  # tokens; beyond it the (heads, length, length) arrays of plain attention take too much memory
 _PAIR_LENGTH = 512  # tokens of a pair, bge-reranker's own
-INSTALL = (
-    "training needs packages that are not installed ({}); install them in the checkout with"
-    ' pip install -c constraints.txt -e ".[train]"'
-)
 
 
-def require_extra() -> None:
-    """Raise ``UsageError`` where the ``train`` extra is not installed."""
-    import importlib.util
+@dataclass(frozen=True, slots=True)
+class Start:
+    """The checkpoint that a training starts from: found, checked and read once.
 
-    missing = [
-        name
-        for name in ("sentence_transformers", "datasets", "accelerate", "peft", "matplotlib")
-        if importlib.util.find_spec(name) is None
-    ]
-    if missing:
-        raise UsageError(INSTALL.format(", ".join(missing)))
+    Args:
+        folder: Where it lies.
+        max_length: Tokens of a text, or of a pair, in training.
+        final_length: Tokens that the finished checkpoint reads; that of training is often less, to save time.
+        encoder: Pooling, instructions and layers of an embedder; ``None`` for a reranker.
+    """
+
+    folder: Path
+    max_length: int
+    final_length: int
+    encoder: Checkpoint | None
+
+    @property
+    def instructions(self) -> tuple[str, str]:
+        """What is put before queries and before passages; rerankers have no instructions."""
+        return (self.encoder.query_instruction, self.encoder.passage_instruction) if self.encoder else ("", "")
 
 
-def base_checkpoint(recipe: Recipe) -> Checkpoint:
-    """What the model to start from says of itself, with the recipe's length and instructions.
+def find_start(recipe: Recipe) -> Start:
+    """Find and check the checkpoint that a recipe starts from, with the recipe's length and instructions.
 
     Raises:
-        ModelError: No such checkpoint, a length it cannot read, or heads that loss m3 needs are missing.
+        ModelError: No such checkpoint, a length that it cannot read, or one that cannot be trained as the recipe asks.
     """
+    return _embedder_start(recipe) if recipe.task == "embedder" else _reranker_start(recipe)
+
+
+def _embedder_start(recipe: Recipe) -> Start:
     found = encoder_checkpoint(
         locate(recipe.model),
         name=hub_name(recipe.model),
@@ -64,10 +74,47 @@ def base_checkpoint(recipe: Recipe) -> Checkpoint:
             f'{recipe.model}: has no sparse_linear.pt and colbert_linear.pt, which loss "m3" trains;'
             " start from a bge-m3 checkpoint"
         )
-    return found
+    return Start(found.folder, found.max_length, own_length(found.folder), found)
 
 
-def load_embedder(recipe: Recipe, checkpoint: Checkpoint) -> Any:
+def _reranker_start(recipe: Recipe) -> Start:
+    folder = locate(recipe.model, reranker=True)
+    config = read_config(folder)
+    limit = position_limit(config)
+    own = min(_PAIR_LENGTH, limit)
+    length = recipe.data.max_length or own
+    if not 32 <= length <= limit:
+        raise ModelError(
+            f"{recipe.model}: max length {length} is outside what this checkpoint can read; expected 32 to {limit}"
+        )
+    check_no_prompt(folder)
+    if not any("SequenceClassification" in name for name in config.get("architectures") or []):
+        if recipe.lora.rank:
+            raise ModelError(
+                f"{recipe.model}: is no reranker yet, and its new classification head has no adapter;"
+                " leave out lora, or start from a reranker"
+            )
+        logger.warning("%s: is no reranker yet; its classification head starts from random weights", recipe.model)
+    elif (labels := len(config.get("id2label") or "01")) != 1:
+        raise ModelError(
+            f"{recipe.model}: gives {labels} numbers for a pair, a reranker gives one; start from a"
+            " reranker or an encoder"
+        )
+    return Start(folder, length, own, None)
+
+
+def load(recipe: Recipe, start: Start) -> Any:
+    """The model to train: a ``SentenceTransformer``, or for a reranker a ``CrossEncoder`` of sentence-transformers.
+
+    Raises:
+        ModelError: The weights cannot be read.
+    """
+    if start.encoder is None:
+        return _prepared(_load_reranker(recipe, start), recipe, "SEQ_CLS")
+    return _prepared(_load_embedder(recipe, start.encoder), recipe, "FEATURE_EXTRACTION")
+
+
+def _load_embedder(recipe: Recipe, checkpoint: Checkpoint) -> Any:
     """A ``SentenceTransformer`` with our pooling, normalising, with bge-m3's heads for loss m3."""
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.base.modules import Dense, Normalize, Transformer
@@ -91,95 +138,54 @@ def load_embedder(recipe: Recipe, checkpoint: Checkpoint) -> Any:
         modules += [Dense.load(str(path), trust_remote_code=False) for path in checkpoint.dense_layers]
     modules.append(Normalize())
     if recipe.loss.name == "m3":
-        modules.append(M3Heads.of(checkpoint.folder))
+        modules.append(M3Heads.of(folder))
     prompts = {"query": checkpoint.query_instruction, "document": checkpoint.passage_instruction}
-    model = SentenceTransformer(
+    return SentenceTransformer(
         modules=modules,
         prompts=prompts,
         device=_device(recipe),
         truncate_dim=checkpoint.truncate_dim,
         trust_remote_code=False,
     )
-    return _prepared(model, recipe, "FEATURE_EXTRACTION")
 
 
-def load_reranker(recipe: Recipe, max_length: int) -> Any:
-    """A ``CrossEncoder`` of sentence-transformers with one logit; an encoder gets a new head, and says so."""
+def _load_reranker(recipe: Recipe, start: Start) -> Any:
+    """A ``CrossEncoder`` of sentence-transformers with one logit; an encoder gets a new head."""
     from sentence_transformers import CrossEncoder
 
-    folder = locate(recipe.model, reranker=True)
-    check_no_prompt(folder)
-    config = read_config(folder)
-    if not any("SequenceClassification" in name for name in config.get("architectures") or []):
-        if recipe.lora.rank:
-            raise ModelError(
-                f"{recipe.model}: is no reranker yet, and its new classification head has no adapter;"
-                " leave out lora, or start from a reranker"
-            )
-        logger.warning("%s: is no reranker yet; its classification head starts from random weights", recipe.model)
-    elif (labels := len(config.get("id2label") or "01")) != 1:
-        raise ModelError(
-            f"{recipe.model}: gives {labels} numbers for a pair, a reranker gives one; start from a"
-            " reranker or an encoder"
-        )
     torch.manual_seed(recipe.seed)  # of that head
-    with loading(folder, "CrossEncoder"):
-        model = CrossEncoder(
-            str(network_folder(folder)),
+    with loading(start.folder, "CrossEncoder"):
+        return CrossEncoder(
+            str(network_folder(start.folder)),
             num_labels=1,
-            max_length=max_length,
+            max_length=start.max_length,
             device=_device(recipe),
-            model_kwargs=_loading(recipe, max_length),
+            model_kwargs=_loading(recipe, start.max_length),
             trust_remote_code=False,
             local_files_only=True,
             **_nothing_of_its_own(),
         )
-    return _prepared(model, recipe, "SEQ_CLS")
 
 
-def reranker_length(recipe: Recipe) -> int:
-    """Tokens of a pair: the recipe's, else 512 or what the checkpoint can read.
-
-    Raises:
-        ModelError: The recipe's is more than the checkpoint can read.
-    """
-    limit = _pair_limit(recipe)
-    length = recipe.data.max_length or min(_PAIR_LENGTH, limit)
-    if not 32 <= length <= limit:
-        raise ModelError(
-            f"{recipe.model}: max length {length} is outside what this checkpoint can read; expected 32 to {limit}"
-        )
-    return length
-
-
-def save_embedder(model: Any, folder: Path, recipe: Recipe) -> None:
-    """Write a finished embedder; the heads go to the root, where FlagEmbedding and ecom_rag look for them.
-
-    It reads texts of the length that the model it began from reads: that of training is often less, to save time.
-    """
-    from sentence_transformers import SentenceTransformer
-
+def save(model: Any, folder: Path, start: Start) -> None:
+    """Write a finished model; bge-m3's heads go to the root, where FlagEmbedding and ecom_rag look for them."""
     from ecom_rag.training.m3 import M3Heads
 
-    modules = [module for module in model if not isinstance(module, M3Heads)]
-    plain = SentenceTransformer(
-        modules=modules,
-        prompts=model.prompts,
-        device=str(model.device),
-        truncate_dim=model.truncate_dim,
-        trust_remote_code=False,
-    )
-    plain.max_seq_length = own_length(locate(recipe.model))
-    plain.save_pretrained(str(folder), create_model_card=False)
-    for module in model:
-        if isinstance(module, M3Heads):
-            module.save(str(folder))
+    heads = [module for module in model if isinstance(module, M3Heads)]
+    if start.encoder is not None:
+        from sentence_transformers import SentenceTransformer
 
-
-def save_reranker(model: Any, folder: Path, recipe: Recipe) -> None:
-    """Write a finished reranker, for pairs of the length that it can read, whatever that of training was."""
-    model.max_seq_length = min(_PAIR_LENGTH, _pair_limit(recipe))
+        model = SentenceTransformer(
+            modules=[module for module in model if not isinstance(module, M3Heads)],
+            prompts=model.prompts,
+            device=str(model.device),
+            truncate_dim=model.truncate_dim,
+            trust_remote_code=False,
+        )
+    model.max_seq_length = start.final_length
     model.save_pretrained(str(folder), create_model_card=False)
+    for module in heads:
+        module.save(str(folder))
 
 
 def merge_lora(model: Any) -> None:
@@ -223,8 +229,7 @@ def _loading(recipe: Recipe, max_length: int) -> dict[str, Any]:
 
     On a CPU plain products are twice as fast for short texts as torch's attention kernel, forward and backward.
     """
-    on_cpu = recipe.schedule.device == "cpu" or not torch.cuda.is_available()
-    attention = {"attn_implementation": "eager"} if on_cpu and max_length <= _SHORT else {}
+    attention = {"attn_implementation": "eager"} if on_cpu(recipe) and max_length <= _SHORT else {}
     return {"dtype": torch.float32, **attention, **LOCAL}
 
 
@@ -234,8 +239,9 @@ def _nothing_of_its_own() -> dict[str, dict[str, Any]]:
     return {"processor_kwargs": dict(local), "config_kwargs": dict(local)}
 
 
-def _pair_limit(recipe: Recipe) -> int:
-    return position_limit(read_config(locate(recipe.model, reranker=True)))
+def on_cpu(recipe: Recipe) -> bool:
+    """Whether a recipe is trained on the CPU."""
+    return recipe.schedule.device == "cpu" or not torch.cuda.is_available()
 
 
 def _device(recipe: Recipe) -> str | None:

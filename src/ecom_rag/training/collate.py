@@ -100,8 +100,7 @@ class GroupCollator:
         positives: Positives of a query a batch.
         negatives: Negatives of a query a batch.
         max_length: Tokens.
-        query_instruction: Put before an embedder's queries that have no prompt of their own.
-        passage_instruction: Put before its documents.
+        instructions: Put before an embedder's queries that have no prompt of their own, and before its documents.
         seed: Orders each query's documents.
     """
 
@@ -117,13 +116,12 @@ class GroupCollator:
         positives: int,
         negatives: int,
         max_length: int,
-        query_instruction: str,
-        passage_instruction: str,
+        instructions: tuple[str, str],
         seed: int,
     ) -> None:
         self._items, self._tokenizer, self._batches, self._task = data.items, tokenizer, batches, task
         self._positives, self._negatives, self._max_length, self._seed = positives, negatives, max_length, seed
-        self._query_instruction, self._passage_instruction = query_instruction, passage_instruction
+        self._instructions = instructions
         known = KnownPositives(data.items)
         self._ids = {text: _number(form) for text, form in known.forms.items()}
         self._known = {
@@ -143,8 +141,9 @@ class GroupCollator:
         if self._task == "reranker":
             asked = [item.query for item in items for _ in range(group)]
             return {"pairs": pair_inputs(self._tokenizer, asked, documents, self._max_length), "label": label}
-        queries = [(self._query_instruction if item.prompt is None else item.prompt) + item.query for item in items]
-        passages = [self._passage_instruction + text for text in documents]
+        query_instruction, passage_instruction = self._instructions
+        queries = [(query_instruction if item.prompt is None else item.prompt) + item.query for item in items]
+        passages = [passage_instruction + text for text in documents]
         return {
             **_prefixed("queries", single_inputs(self._tokenizer, queries, self._max_length)),
             **_prefixed("documents", single_inputs(self._tokenizer, passages, self._max_length)),

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from ecom_rag._version import __version__
+from ecom_rag.training.batches import Batches
+from ecom_rag.training.data import Groups, Labelled
 
 _PACKAGES = ("torch", "transformers", "sentence-transformers", "datasets", "accelerate", "peft", "numpy")
 
@@ -22,6 +24,35 @@ def versions() -> dict[str, str]:
             found[name] = version(name)
         except PackageNotFoundError:
             found[name] = "not installed"
+    return found
+
+
+def described(data: Labelled | Groups, digest: str) -> dict[str, Any]:
+    """Counts of training data, without any text of them."""
+    sources = data.sources if isinstance(data, Labelled) else [item.source for item in data.items]
+    found: dict[str, Any] = {
+        "rows": len(data),
+        "digest": digest,
+        "notes": data.notes,
+        "sources": {name: sources.count(name) for name in dict.fromkeys(sources)},
+    }
+    if isinstance(data, Labelled):
+        found["classes"] = len(set(data.labels))
+    else:
+        found["positives"] = sum(len(item.positives) for item in data.items)
+        found["negatives"] = sum(len(item.negatives) for item in data.items)
+    return found
+
+
+def epochs_shown(batches: Batches, steps: int, accumulation: int) -> list[dict[str, Any]]:
+    """A report of every epoch, the last one as far as it went."""
+    found = []
+    epochs, rest = divmod(steps, -(-batches.batches // accumulation))  # the last step of an epoch may be a shorter one
+    rest = min(rest * accumulation, batches.batches)
+    for epoch in range(epochs):
+        found.append(batches.report(epoch).as_dict())
+    if rest:
+        found.append(batches.report(epochs, batches=rest).as_dict())
     return found
 
 

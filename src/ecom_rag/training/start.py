@@ -1,11 +1,19 @@
 """Training from Python: a recipe in any of its forms, and the packages that training needs."""
 
+import importlib.util
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from ecom_rag import arguments
 from ecom_rag.arguments import PathLike, flag
+from ecom_rag.errors import UsageError
 from ecom_rag.training.recipe import Recipe, make_recipe, read_recipe
+
+_PACKAGES = ("sentence_transformers", "datasets", "accelerate", "peft", "matplotlib")
+INSTALL = (
+    "training needs packages that are not installed ({}); install them in the checkout with"
+    ' pip install -c constraints.txt -e ".[train]"'
+)
 
 
 def train(
@@ -35,12 +43,17 @@ def train(
     asked = _checked(recipe)
     flag(resume, "resume")
     arguments.function(progress, "progress", "nothing", optional=True)
-    from ecom_rag.training.checkpoints import require_extra
-
     require_extra()
     from ecom_rag.training import fit
 
     return fit.train(asked, resume=resume, progress=progress)
+
+
+def require_extra() -> None:
+    """Raise ``UsageError`` where the ``train`` extra is not installed."""
+    missing = [name for name in _PACKAGES if importlib.util.find_spec(name) is None]
+    if missing:
+        raise UsageError(INSTALL.format(", ".join(missing)))
 
 
 def _checked(recipe: Recipe | Mapping[str, Any] | PathLike) -> Recipe:

@@ -28,6 +28,7 @@ from ecom_rag.mining.rules import random_of
 from ecom_rag.mining.triples import JSON_LINES, read_triples
 from ecom_rag.text.normalization import canonical
 
+KINDS = {"labelled": "labelled records", "triples": "queries with pos and neg", "beir": "BEIR folder"}
 _BLOCK = 1024  # queries whose forms are made at once
 _REPLACED = ("query", "pos", "neg", "pos_scores", "neg_scores")
 
@@ -84,7 +85,7 @@ class Source:
 
     Args:
         path: File or folder.
-        kind: ``beir``, ``triples`` or ``labelled``.
+        kind: A key of ``KINDS``.
         split: Of a BEIR folder.
         min_grade: From which a judged document is a positive; a lower one above 0 is neither positive nor negative.
         label: Key of the label in the metadata of records.
@@ -109,29 +110,33 @@ class Source:
     items: Sequence[Record] | None = None
 
 
-def kind_of(path: str) -> str:
-    """What a path holds.
+def kind_of(path: str, *, use: str = "mine for") -> str:
+    """What a path holds: ``beir``, ``triples`` or ``labelled``, told by the first line of a file.
+
+    Args:
+        path: File or folder.
+        use: What its texts are wanted for, for the message about a file that has none.
 
     Raises:
-        UsageError: Nothing that can be mined for.
+        UsageError: None of the three.
     """
     if Path(path).is_dir():
         return "beir"
     if not Path(path).is_file():
         raise UsageError(
-            f"{path}: no such file or folder; expected queries with pos, labelled records or a BEIR folder"
+            f"{path}: no such file or folder; expected labelled records, queries with pos and neg, or a BEIR folder"
         )
     if not path.endswith(JSON_LINES):
         return "labelled"
     where, first = next(records.objects(path), ("", None))
     if first is None:
-        raise UsageError(f"{path}: is empty; there is nothing to mine for")
+        raise UsageError(f"{path}: is empty; there is nothing to {use}")
     if "query" in first:
         return "triples"
     if "text" in first:
         return "labelled"
     raise UsageError(
-        f"{where}: found keys {', '.join(list(first)[:8])}; expected a query with pos, or a record with text"
+        f"{where}: found keys {', '.join(list(first)[:8])}; expected a query with pos and neg, or a record with text"
     )
 
 

@@ -15,7 +15,8 @@ from ecom_rag.errors import RecordError, UsageError
 from ecom_rag.files import records
 from ecom_rag.files.formats import read_beir
 from ecom_rag.files.identity import label_of
-from ecom_rag.mining.triples import JSON_LINES, KnownPositives, check_triple
+from ecom_rag.mining.sources import KINDS, kind_of
+from ecom_rag.mining.triples import KnownPositives, check_triple
 from ecom_rag.text.normalization import canonical
 from ecom_rag.training.recipe import Recipe
 
@@ -81,25 +82,29 @@ def read_data(
         UsageError: No such file, different kinds, too few classes.
         RecordError: The first line that cannot be trained on.
     """
-    kinds = [_kind_of(path) for path in paths]
+    kinds = [kind_of(path, use="train on") for path in paths]
     if len(set(kinds)) > 1:
-        found = ", ".join(f"{path} ({kind})" for path, kind in zip(paths, kinds, strict=True))
+        found = ", ".join(f"{path} ({KINDS[kind]})" for path, kind in zip(paths, kinds, strict=True))
         raise UsageError(f"data.train mixes kinds: {found}; train on one kind at a time")
-    if kinds[0] == "labelled records":
-        if recipe.task == "reranker":
-            raise UsageError(
-                f"{paths[0]}: holds labelled records; a reranker needs queries with pos and neg, which"
-                " ecom-rag mine makes of them"
-            )
-        return _labelled(paths, recipe, use)
-    reranker = recipe.task == "reranker"
-    needs_negatives = reranker or (use == "train" and recipe.data.negatives > 0)
+    if kinds[0] != "labelled":
+        return _groups(paths, split, recipe, use)
+    if recipe.task == "reranker":
+        raise UsageError(
+            f"{paths[0]}: holds labelled records; a reranker needs queries with pos and neg, which ecom-rag mine makes"
+            " of them"
+        )
+    return _labelled(paths, recipe, use)
+
+
+def _groups(paths: Sequence[str], split: str, recipe: Recipe, use: str) -> Groups:
+    """BEIR folders, or files of queries with pos and neg."""
+    needs_negatives = recipe.task == "reranker" or (use == "train" and recipe.data.negatives > 0)
     needs_scores = use == "train" and recipe.loss.distillation != "none"
     items: list[Group] = []
     places: list[str] = []
     notes: list[str] = []
-    for path, kind in zip(paths, kinds, strict=True):
-        if kind == "BEIR folder":
+    for path in paths:
+        if Path(path).is_dir():
             if needs_negatives:
                 raise UsageError(
                     f"{path}: a BEIR folder has no hard negatives; mine them with ecom-rag mine, or set"
@@ -119,26 +124,9 @@ def read_data(
         for where, item in zip(places, items, strict=True):
             _check_negatives(where, item, known)
     notes += _group_notes(items, known)
-    if reranker:  # an embedder's losses mask such negatives by themselves
+    if recipe.task == "reranker":  # an embedder's losses mask such negatives by themselves
         items = [_consistent(where, item, known) for where, item in zip(places, items, strict=True)]
     return Groups(items, notes)
-
-
-def _kind_of(path: str) -> str:
-    if Path(path).is_dir():
-        return "BEIR folder"
-    if not Path(path).exists():
-        raise UsageError(f"{path}: no such file or folder; check data.train and data.dev")
-    if records.file_format(path) not in JSON_LINES:
-        return "labelled records"
-    where, first = next(records.objects(path), ("", None))
-    if first is None:
-        raise UsageError(f"{path}: is empty; there is nothing to train on")
-    if "query" in first:
-        return "queries with pos and neg"
-    if "text" in first:
-        return "labelled records"
-    raise RecordError(where, f"found keys {', '.join(first)}; expected a query with pos and neg, or a record with text")
 
 
 def _labelled(paths: Sequence[str], recipe: Recipe, use: str) -> Labelled:

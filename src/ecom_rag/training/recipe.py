@@ -4,22 +4,20 @@ A key that is not known is an error that names the file, the key and the nearest
 every key; the defaults are below, with what they rest on.
 """
 
-import difflib
-import os
-import types
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import MISSING, Field, asdict, dataclass, field, fields, is_dataclass, replace
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from operator import attrgetter
+from typing import Any, Literal, get_args
 
 from ecom_rag.arguments import PathLike, one_of, path_of
 from ecom_rag.errors import UsageError
 from ecom_rag.files import readers
-from ecom_rag.files.values import scalar, shown, type_name
+from ecom_rag.files.values import type_name
 from ecom_rag.training.idle import check_keys
+from ecom_rag.training.tables import build
 
 Task = Literal["embedder", "reranker"]
 _NO_KEYS = ("given", "where")
-_LARGEST = 1e30  # what is computed with it in float32 stays a number
 OVER_LABELS = ("circle", "supervised_contrastive", "info_nce")
 OVER_GROUPS = ("info_nce", "circle", "m3", "none")
 RERANKER_LOSSES = ("listwise", "binary", "none")
@@ -151,6 +149,30 @@ class Recipe:
         return {key: value for key, value in asdict(self).items() if key not in _NO_KEYS}
 
 
+_RANGES: tuple[tuple[str, Callable[[Any], bool], str], ...] = (  # keys, whether a value holds, what is expected
+    ("data.train", lambda value: len(value) > 0, "at least one file"),
+    ("seed", lambda value: 0 <= value < 2**32, "from 0 to 4294967295"),
+    ("data.negatives lora.rank", lambda value: value >= 0, "0 or more"),
+    ("loss.margin schedule.dropout averaging.ema_decay lora.dropout", lambda v: 0 <= v < 1, "from 0 to below 1"),
+    ("schedule.warmup", lambda value: 0 <= value < 1, "a share of the steps, from 0 to below 1"),
+    ("schedule.keep", lambda v: v >= 2, "at least 2, so that a kill while one is written leaves another"),
+    (
+        "sampling.texts_per_class",
+        lambda value: value >= 2,
+        "at least 2: a text learns from the others of its class in the batch",
+    ),
+    (
+        "data.positives data.max_length loss.temperature loss.gamma loss.positive_weight loss.teacher_temperature"
+        " sampling.batch_size sampling.parents_per_batch sampling.duplicate_cap sampling.batches_per_epoch"
+        " schedule.epochs schedule.max_steps schedule.learning_rate schedule.max_grad_norm"
+        " schedule.gradient_accumulation schedule.mini_batch schedule.save_every schedule.patience schedule.log_every"
+        " evaluation.batch_size evaluation.max_documents averaging.best_checkpoints",
+        lambda value: value > 0,
+        "above 0",
+    ),
+)
+
+
 def read_recipe(path: PathLike, task: Task | None = None) -> Recipe:
     """Read and check a recipe.
 
@@ -191,14 +213,11 @@ def make_recipe(
     if table.get("task", task) != task:
         raise UsageError(f'{where}: task is "{table["task"]}", but the command trains a {task}; use the other command')
     readers.check_finite(table, where)
-    recipe: Recipe = _build(Recipe, {**table, "task": task}, where, "")
+    recipe: Recipe = build(Recipe, {**table, "task": task}, where, not_keys=_NO_KEYS)
     recipe = replace(recipe, given=tuple(_names(table) if given is None else given), where=where)
-    for holds, key, expected in _rules(recipe):
+    for holds, key, expected in (*_in_range(recipe), *_related(recipe)):
         if not holds:
-            value = recipe
-            for part in key.split("."):
-                value = getattr(value, part)
-            raise UsageError(f"{where}: {key} is {value!r}; expected {expected}")
+            raise UsageError(f"{where}: {key} is {attrgetter(key)(recipe)!r}; expected {expected}")
     check_keys(recipe)
     return recipe
 
@@ -212,134 +231,37 @@ def _names(table: Mapping[str, Any]) -> Iterator[str]:
             yield key
 
 
-def _rules(recipe: Recipe) -> list[tuple[bool, str, str]]:
-    """What types do not say: whether it holds, the key, what is expected."""
-    data, loss, schedule = recipe.data, recipe.loss, recipe.schedule
-    names = RERANKER_LOSSES if recipe.task == "reranker" else tuple(dict.fromkeys(OVER_LABELS + OVER_GROUPS))
-    rules = [
-        (len(data.train) > 0, "data.train", "at least one file"),
-        (0 <= recipe.seed < 2**32, "seed", "from 0 to 4294967295"),
+def _in_range(recipe: Recipe) -> Iterator[tuple[bool, str, str]]:
+    """What types do not say of single keys: whether it holds, the key, what is expected."""
+    for keys, holds, expected in _RANGES:
+        for key in keys.split():
+            value = attrgetter(key)(recipe)
+            yield value is None or holds(value), key, expected
+
+
+def _related(recipe: Recipe) -> list[tuple[bool, str, str]]:
+    """As ``_in_range``: what one key asks of another."""
+    data, loss, schedule, averaging = recipe.data, recipe.loss, recipe.schedule, recipe.averaging
+    reranker, m3 = recipe.task == "reranker", recipe.loss.name == "m3"
+    names = RERANKER_LOSSES if reranker else tuple(dict.fromkeys(OVER_LABELS + OVER_GROUPS))
+    one_of_two = "1 beside averaging.ema_decay: take one of the two"
+    differences = "at least 1 with loss.distillation: a query with one document has no differences to learn"
+    distilled = loss.distillation != "none"
+    return [
         (loss.name in ("", *names), "loss.name", f"one of {', '.join(names)}"),
-        (loss.name != "none" or loss.distillation != "none", "loss.distillation", 'kl or margin_mse with loss "none"'),
-        (loss.temperature is None or loss.temperature > 0, "loss.temperature", "above 0"),
-        (0 <= loss.margin < 1, "loss.margin", "from 0 to below 1"),
-        (recipe.evaluation.batch_size > 0, "evaluation.batch_size", "above 0"),
-        (0 <= schedule.warmup < 1, "schedule.warmup", "a share of the steps, from 0 to below 1"),
-        (schedule.dropout is None or 0 <= schedule.dropout < 1, "schedule.dropout", "from 0 to below 1"),
-        (schedule.keep >= 2, "schedule.keep", "at least 2, so that a kill while one is written leaves another"),
-        (recipe.averaging.best_checkpoints <= schedule.keep, "averaging.best_checkpoints", "at most schedule.keep"),
-        (
-            recipe.averaging.best_checkpoints == 1 or not recipe.averaging.ema_decay,
-            "averaging.best_checkpoints",
-            "1 beside averaging.ema_decay: take one of the two",
-        ),
-        (0 <= recipe.averaging.ema_decay < 1, "averaging.ema_decay", "from 0 to below 1"),
-        (0 <= recipe.lora.dropout < 1, "lora.dropout", "from 0 to below 1"),
-        (data.negatives >= 0, "data.negatives", "0 or more"),
-        (recipe.lora.rank >= 0, "lora.rank", "0 or more"),
-        (
-            recipe.sampling.texts_per_class >= 2,
-            "sampling.texts_per_class",
-            "at least 2: a text learns from the others of its class in the batch",
-        ),
+        (loss.name != "none" or distilled, "loss.distillation", 'kl or margin_mse with loss "none"'),
+        (averaging.best_checkpoints <= schedule.keep, "averaging.best_checkpoints", "at most schedule.keep"),
+        (averaging.best_checkpoints == 1 or not averaging.ema_decay, "averaging.best_checkpoints", one_of_two),
         (loss.in_batch or data.negatives > 0, "data.negatives", "at least 1 where loss.in_batch is false"),
         (
             recipe.sampling.batch_size > 1 or data.negatives > 0,
             "sampling.batch_size",
             "at least 2 where data.negatives is 0",
         ),
-        (
-            loss.distillation == "none" or data.positives + data.negatives > 1,
-            "data.negatives",
-            "at least 1 with loss.distillation: a query with one document has no differences to learn",
-        ),
-        (loss.name != "m3" or schedule.mini_batch is None, "schedule.mini_batch", 'none with loss "m3"'),
-        (loss.name != "m3" or recipe.lora.rank == 0, "lora.rank", '0 with loss "m3"'),
+        (not distilled or data.positives + data.negatives > 1, "data.negatives", differences),
+        (not m3 or schedule.mini_batch is None, "schedule.mini_batch", 'none with loss "m3"'),
+        (not m3 or recipe.lora.rank == 0, "lora.rank", '0 with loss "m3"'),
+        # Neither rerankers nor whoever calls them know of instructions.
+        (not reranker or data.query_instruction is None, "data.query_instruction", "none for a reranker"),
+        (not reranker or data.passage_instruction is None, "data.passage_instruction", "none for a reranker"),
     ]
-    above_zero = {
-        "loss": ("gamma", "positive_weight", "teacher_temperature"),
-        "data": ("positives", "max_length"),
-        "sampling": ("batch_size", "texts_per_class", "parents_per_batch", "duplicate_cap", "batches_per_epoch"),
-        "schedule": (
-            "epochs",
-            "max_steps",
-            "learning_rate",
-            "max_grad_norm",
-            "gradient_accumulation",
-            "mini_batch",
-            "save_every",
-            "patience",
-            "log_every",
-        ),
-        "evaluation": ("max_documents",),
-        "averaging": ("best_checkpoints",),
-    }
-    if recipe.task == "reranker":  # neither rerankers nor whoever calls them know of instructions
-        rules += [
-            (data.query_instruction is None, "data.query_instruction", "none for a reranker"),
-            (data.passage_instruction is None, "data.passage_instruction", "none for a reranker"),
-        ]
-    for table, keys in above_zero.items():
-        for key in keys:
-            value = getattr(getattr(recipe, table), key)
-            rules.append((value is None or value > 0, f"{table}.{key}", "above 0"))
-    return rules
-
-
-def _build(kind: Any, table: dict[str, Any], where: str, prefix: str) -> Any:
-    """A dataclass of a table, recursively, refusing what it does not know."""
-    hints = get_type_hints(kind)
-    known = {item.name: item for item in fields(kind) if item.name not in _NO_KEYS}
-    values: dict[str, Any] = {}
-    for key, value in table.items():
-        if key not in known:
-            raise UsageError(_unknown(where, prefix, str(key), [name for name in known if name != "task"]))
-        hint = hints[key]
-        if is_dataclass(hint):
-            if not isinstance(value, dict):
-                raise UsageError(f"{where}: {prefix}{key} is {value!r}; expected a table [{prefix}{key}]")
-            values[key] = _build(hint, value, where, f"{prefix}{key}.")
-        else:
-            values[key] = _value(hint, value, f"{where}: {prefix}{key}")
-    for name, item in known.items():
-        if name not in values and _required(item):
-            what = f"table [{prefix}{name}]" if is_dataclass(hints[name]) else f"key {prefix}{name}"
-            raise UsageError(f"{where}: the {what} is missing; see docs/training.md for a recipe")
-    return kind(**values)
-
-
-def _required(item: "Field[Any]") -> bool:
-    return item.default is MISSING and item.default_factory is MISSING
-
-
-def _unknown(where: str, prefix: str, key: str, known: list[str]) -> str:
-    near = difflib.get_close_matches(key, known, n=1)
-    hint = f"did you mean {prefix}{near[0]}?" if near else f"known are {', '.join(prefix + name for name in known)}"
-    return f"{where}: unknown key {prefix}{key}; {hint}"
-
-
-def _value(hint: Any, value: Any, where: str) -> Any:
-    """A value of the annotated kind; an integer is a number too, a boolean is neither."""
-    origin = get_origin(hint)
-    if origin in (Union, types.UnionType):  # only "X | None" is used; TOML has no null, Python has
-        if value is None:
-            return None
-        return _value(next(arg for arg in get_args(hint) if arg is not type(None)), value, where)
-    if origin is Literal:
-        if value not in get_args(hint):
-            raise UsageError(f"{where} is {value!r}; expected one of {', '.join(map(str, get_args(hint)))}")
-        return value
-    if origin is tuple:
-        items = [value] if isinstance(value, str | os.PathLike) else value
-        if not isinstance(items, list | tuple) or not all(isinstance(item, str | os.PathLike) for item in items):
-            raise UsageError(f"{where} is {shown(value)}; expected a string or a list of strings")
-        return tuple(os.fspath(item) for item in items)
-    value = os.fspath(value) if isinstance(value, os.PathLike) else scalar(value)
-    if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
-        if not abs(value) <= _LARGEST:
-            raise UsageError(f"{where} is {shown(value)}; expected a number of at most {_LARGEST:g}")
-        return float(value)
-    if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
-        names = {int: "a whole number", float: "a number", str: "a string", bool: "true or false"}
-        raise UsageError(f"{where} is {value!r}; expected {names[hint]}")
-    return value

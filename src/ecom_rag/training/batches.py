@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ecom_rag.errors import UsageError
-from ecom_rag.training.schedule import Integers
+from ecom_rag.training.schedule import Cycles, Integers
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,15 +55,24 @@ class EpochReport:
         return found
 
 
-Planner = Callable[[np.random.Generator], Integers]  # one epoch's (batches, batch size) row numbers
-
-
 class Batches:
     """A batch sampler over planned epochs; made by ``sampling.pk_batches`` and ``row_batches``.
 
     Iterating yields this rank's share of each batch of the current epoch, from ``position`` on, and then moves to the
     next epoch. ``state_dict`` is all that a resumed run needs; epochs before it are planned again, which takes what
     planning them took.
+
+    Args:
+        cycles: Makes the rows of each class in an endless order, from the start.
+        plan: Takes the rows of the next epoch from it; gives its ``(batches, batch size)`` row numbers.
+        classes: ``(rows,)`` class of each row.
+        class_names: Of the classes.
+        sources: ``(rows,)`` source of each row.
+        source_names: Of the sources.
+        batches: Global batches of an epoch.
+        seed: Equal seeds give equal batches.
+        rank: This process; ``None`` yields all ranks' shares in turn.
+        world: Number of processes.
 
     Attributes:
         epoch: The current epoch, from 0.
@@ -73,7 +82,8 @@ class Batches:
 
     def __init__(
         self,
-        new_planner: Callable[[], Planner],
+        cycles: Callable[[], Cycles],
+        plan: Callable[[Cycles, np.random.Generator], Integers],
         classes: Integers,
         class_names: Sequence[str],
         sources: Integers,
@@ -88,11 +98,11 @@ class Batches:
             raise UsageError(f"rank {rank} of {world} processes makes no sense; expected 0 to {world - 1}")
         self.epoch = 0
         self.position = 0
-        self._new_planner = new_planner
+        self._cycles, self._plan_next = cycles, plan
         self._classes, self._class_names = classes, class_names
         self._sources, self._source_names = sources, source_names
         self.batches, self._seed, self._rank, self._world = batches, seed, rank, world
-        self._planner: Planner | None = None
+        self._texts = cycles()
         self._planned = -1
         self._plan: Integers = np.empty((0, 0), np.int64)
         self._shown = (0, 0)
@@ -114,11 +124,11 @@ class Batches:
 
     def plan(self, epoch: int) -> Integers:
         """``(batches, batch size)`` row numbers of an epoch, for all ranks."""
-        if self._planner is None or epoch < self._planned:
-            self._planner, self._planned = self._new_planner(), -1
+        if epoch < self._planned:
+            self._texts, self._planned = self._cycles(), -1
         while self._planned < epoch:
             self._planned += 1
-            self._plan = self._planner(np.random.default_rng([self._seed, self._planned]))
+            self._plan = self._plan_next(self._texts, np.random.default_rng([self._seed, self._planned]))
         return self._plan
 
     def set_epoch(self, epoch: int) -> None:

@@ -5,14 +5,15 @@ resumed run draws what an uninterrupted one would have drawn. In: labels, source
 row. Out: ``Batches``, which yields lists of row numbers.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ecom_rag.errors import UsageError
-from ecom_rag.files.identity import as_label
-from ecom_rag.training.batches import Batches, Planner
+from ecom_rag.training.batches import Batches
+from ecom_rag.training.cells import Cells, cells_of, check, parents_of
 from ecom_rag.training.schedule import Cycles, Integers, apportion, spread, spread_by_parent
 
 
@@ -62,61 +63,27 @@ def pk_batches(
         UsageError: Too few classes or batches, or arrays that do not fit each other.
     """
     p, k = classes_per_batch, texts_per_class
-    _check(
-        p >= 2 and k >= 1 and duplicate_cap >= 1,
-        f"classes_per_batch {p}, texts_per_class {k}, duplicate_cap {duplicate_cap}; expected at least 2, 1, 1",
-    )
-    _check(p % world == 0, f"classes_per_batch {p} cannot be shared by {world} processes; take a multiple of {world}")
-    label, label_names = _classes(labels, "labels")
-    source, source_names = _numbers(np.zeros(len(label)) if sources is None else sources, "sources", len(label))
-    keys, classes = np.unique(source * len(label_names) + label, return_inverse=True)
-    class_source = keys // len(label_names)
-    names = [label_names[key % len(label_names)] for key in keys]
-    if sources is not None:
-        names = [f"{source_names[s]}/{name}" for s, name in zip(class_source, names, strict=True)]
-    pools = [np.flatnonzero(class_source == number) for number in range(len(source_names))]
-    for pool, name in zip(pools, source_names, strict=True):
-        where = f"source {name}" if sources is not None else "the data"
-        _check(len(pool) >= p, f"{where}: {len(pool)} classes cannot fill batches of {p}; lower classes_per_batch")
-    class_parents = None if parents is None else _parents(parents, classes, names)
-
-    def cycles() -> Cycles:
-        random = np.random.default_rng([seed, 2**32 - 1])
-        return Cycles(classes, block=k, duplicates=duplicates, cap=duplicate_cap, random=random)
-
+    found = f"classes_per_batch {p}, texts_per_class {k}, duplicate_cap {duplicate_cap}"
+    check(p >= 2 and k >= 1 and duplicate_cap >= 1, f"{found}; expected at least 2, 1, 1")
+    _check_shared("classes_per_batch", p, world)
+    cells = cells_of(labels, sources)
+    _check_filled(cells, p, by_source=sources is not None)
+    group = None if parents is None else parents_of(parents, cells.of_row, cells.names)
+    cycles = partial(Cycles, cells.of_row, block=k, duplicates=duplicates, cap=duplicate_cap, seed=seed)
     sizes = cycles().sizes
-    least = np.array([-(-len(pool) // p) for pool in pools])
-    wanted = batches if batches is not None else max(-(-int(sizes.sum()) // (p * k)), int(least.sum()))
-    _check(
-        wanted >= least.sum(),
-        f"{wanted} batches of {p} classes cannot show each of {len(sizes)} classes; expected"
-        f" at least {least.sum()} batches an epoch",
-    )
-    pool_weights = np.array([float(sizes[pool].sum()) ** source_alpha for pool in pools])
+    weights = np.array([float(sizes[pool].sum()) ** source_alpha for pool in cells.by_source])
+    shares = _shares(cells.by_source, weights, sizes, batches, draws=p, texts=k, what="classes")
 
-    def new_planner() -> Planner:
-        texts = cycles()
-
-        def table(pool: Integers, count: int, random: np.random.Generator) -> Integers:
+    def plan(texts: Cycles, random: np.random.Generator) -> Integers:
+        tables = []
+        for pool, count in shares.dealt(random):
             draws = apportion(sizes[pool].astype(np.float64) ** alpha, count * p, random=random, most=count)
-            if class_parents is None:
-                return pool[spread(draws, count, p, random)]
-            _, own = np.unique(class_parents[pool], return_inverse=True)
-            return pool[spread_by_parent(draws, own, count, p, parents_per_batch, random)]
+            near = None if group is None else np.unique(group[pool], return_inverse=True)[1]
+            tables.append(pool[_spread(draws, near, count, p, parents_per_batch, random)])
+        return _with_texts(np.concatenate(tables)[random.permutation(shares.batches)], k, texts, random)
 
-        def planner(random: np.random.Generator) -> Integers:
-            counts = apportion(pool_weights, wanted, random=random, least=least)
-            tables = [table(pool, int(count), random) for pool, count in zip(pools, counts, strict=True)]
-            drawn = np.concatenate(tables)[random.permutation(wanted)].ravel()  # classes, slot after slot
-            times = np.bincount(drawn, minlength=len(sizes))
-            blocks = [texts.take(number, int(count) * k, random) for number, count in enumerate(times)]
-            rows = np.empty((len(drawn), k), np.int64)
-            rows[np.argsort(drawn, kind="stable")] = np.concatenate(blocks).reshape(-1, k)
-            return rows.reshape(wanted, p * k)
-
-        return planner
-
-    return Batches(new_planner, classes, names, source, source_names, batches=wanted, seed=seed, rank=rank, world=world)
+    named = (cells.of_row, cells.names, cells.source, cells.source_names)
+    return Batches(cycles, plan, *named, batches=shares.batches, seed=seed, rank=rank, world=world)
 
 
 def row_batches(
@@ -159,93 +126,99 @@ def row_batches(
     Raises:
         UsageError: Too few batches, or arrays that do not fit each other.
     """
-    _check(rows >= 1, "there are no rows to draw batches from")
-    _check(
-        batch_size >= 1 and duplicate_cap >= 1,
-        f"batch_size {batch_size}, duplicate_cap {duplicate_cap}; expected at least 1",
-    )
-    _check(
-        batch_size % world == 0,
-        f"batch_size {batch_size} cannot be shared by {world} processes; take a multiple of {world}",
-    )
-    label, label_names = _classes(np.zeros(rows) if labels is None else labels, "labels", rows)
-    source, source_names = _numbers(np.zeros(rows) if sources is None else sources, "sources", rows)
-    keys, cells = np.unique(source * len(label_names) + label, return_inverse=True)
-    cell_source = keys // len(label_names)
-
-    def cycles() -> Cycles:
-        random = np.random.default_rng([seed, 2**32 - 1])
-        return Cycles(cells, block=1, duplicates=duplicates, cap=duplicate_cap, random=random)
-
+    check(rows >= 1, "there are no rows to draw batches from")
+    size = batch_size
+    check(size >= 1 and duplicate_cap >= 1, f"batch_size {size}, duplicate_cap {duplicate_cap}; expected at least 1")
+    _check_shared("batch_size", size, world)
+    cells = cells_of(np.zeros(rows) if labels is None else labels, sources, rows)
+    cycles = partial(Cycles, cells.of_row, block=1, duplicates=duplicates, cap=duplicate_cap, seed=seed)
     sizes = cycles().sizes
-    by_source = [np.flatnonzero(cell_source == number) for number in range(len(source_names))]
     weights: NDArray[np.float64] = sizes.astype(np.float64) ** alpha
-    for cell in by_source:  # a source's share of the draws is its own, whatever its classes
+    for cell in cells.by_source:  # a source's share of the draws is its own, whatever its classes
         weights[cell] *= float(sizes[cell].sum()) ** source_alpha / weights[cell].sum()
-    pools = by_source if one_source else [np.arange(len(sizes))]
-    least = np.array([-(-len(pool) // batch_size) for pool in pools])
-    wanted = batches if batches is not None else max(-(-int(sizes.sum()) // batch_size), int(least.sum()))
-    _check(
+    pools = cells.by_source if one_source else [np.arange(len(sizes))]
+    pool_weights = np.array([weights[pool].sum() for pool in pools])
+    shares = _shares(pools, pool_weights, sizes, batches, draws=size, texts=1, what="rows")
+
+    def plan(texts: Cycles, random: np.random.Generator) -> Integers:
+        tables = []
+        for pool, count in shares.dealt(random):
+            draws = apportion(weights[pool], count * size, random=random)
+            shown = [texts.take(int(cell), int(n), random) for cell, n in zip(pool, draws, strict=True)]
+            tables.append(random.permutation(np.concatenate(shown)).reshape(count, size))
+        return np.concatenate(tables)[random.permutation(shares.batches)]
+
+    named = (cells.label, cells.label_names, cells.source, cells.source_names)
+    return Batches(cycles, plan, *named, batches=shares.batches, seed=seed, rank=rank, world=world)
+
+
+@dataclass(frozen=True, slots=True)
+class _Shares:
+    """How the batches of an epoch are dealt to pools of cells; a batch is of one pool.
+
+    Args:
+        pools: The cells of each pool.
+        weights: ``(pools,)`` in proportion to which batches are dealt.
+        least: ``(pools,)`` batches that show each cell of a pool once.
+        batches: Of an epoch.
+    """
+
+    pools: Sequence[Integers]
+    weights: NDArray[np.float64]
+    least: Integers
+    batches: int
+
+    def dealt(self, random: np.random.Generator) -> Iterable[tuple[Integers, int]]:
+        """Each pool with its number of batches in an epoch."""
+        counts = apportion(self.weights, self.batches, random=random, least=self.least)
+        return zip(self.pools, counts.tolist(), strict=True)
+
+
+def _shares(
+    pools: Sequence[Integers],
+    weights: NDArray[np.float64],
+    sizes: Integers,
+    batches: int | None,
+    *,
+    draws: int,
+    texts: int,
+    what: str,
+) -> _Shares:
+    """The shares of pools where a batch has so many ``draws`` (of ``what``), and a draw so many ``texts``."""
+    least = np.array([-(-len(pool) // draws) for pool in pools])
+    wanted = batches if batches is not None else max(-(-int(sizes.sum()) // (draws * texts)), int(least.sum()))
+    check(
         wanted >= least.sum(),
-        f"{wanted} batches of {batch_size} rows cannot show each of {len(sizes)} classes;"
+        f"{wanted} batches of {draws} {what} cannot show each of {len(sizes)} classes;"
         f" expected at least {least.sum()} batches an epoch",
     )
-    pool_weights = np.array([weights[pool].sum() for pool in pools])
-
-    def new_planner() -> Planner:
-        texts = cycles()
-
-        def planner(random: np.random.Generator) -> Integers:
-            tables = []
-            counts = apportion(pool_weights, wanted, random=random, least=least)
-            for pool, count in zip(pools, counts, strict=True):
-                draws = apportion(weights[pool], count * batch_size, random=random)
-                shown = [texts.take(int(cell), int(n), random) for cell, n in zip(pool, draws, strict=True)]
-                tables.append(random.permutation(np.concatenate(shown)).reshape(count, batch_size))
-            return np.concatenate(tables)[random.permutation(wanted)]
-
-        return planner
-
-    return Batches(
-        new_planner, label, label_names, source, source_names, batches=wanted, seed=seed, rank=rank, world=world
-    )
+    return _Shares(pools, weights, least, wanted)
 
 
-def _check(holds: bool, message: str) -> None:
-    if not holds:
-        raise UsageError(message)
+def _spread(
+    draws: Integers, parents: Integers | None, batches: int, p: int, parents_per_batch: int, random: np.random.Generator
+) -> Integers:
+    if parents is None:
+        return spread(draws, batches, p, random)
+    return spread_by_parent(draws, parents, batches, p, parents_per_batch, random)
 
 
-def _numbers(values: ArrayLike, name: str, length: int | None = None) -> tuple[Integers, list[str]]:
-    """Values as numbers from 0 in sorted order, and their names."""
-    array = np.asarray(values)
-    _check(array.ndim == 1 and len(array) > 0, f"{name}: found shape {array.shape}; expected one entry a row")
-    _check(length is None or len(array) == length, f"{name}: {len(array)} entries for {length} rows")
-    names, numbers = np.unique(array, return_inverse=True)
-    return numbers.astype(np.int64), [str(name) for name in names]
+def _with_texts(classes: Integers, k: int, texts: Cycles, random: np.random.Generator) -> Integers:
+    """``(batches, P)`` classes to ``(batches, P * K)`` rows of theirs."""
+    drawn = classes.ravel()
+    times = np.bincount(drawn, minlength=len(texts.sizes))
+    blocks = [texts.take(number, int(count) * k, random) for number, count in enumerate(times)]
+    rows = np.empty((len(drawn), k), np.int64)
+    rows[np.argsort(drawn, kind="stable")] = np.concatenate(blocks).reshape(-1, k)
+    return rows.reshape(len(classes), -1)
 
 
-def _classes(values: ArrayLike, name: str, length: int | None = None) -> tuple[Integers, list[str]]:
-    """As ``_numbers`` for labels: ``1``, ``1.0`` and ``"1"`` are one."""
-    numbers, names = _numbers(values, name, length)
-    labels = [as_label(one) or "" for one in names]
-    _check("" not in labels, f"{name}: an entry is blank; expected a label for every row")
-    if len(set(labels)) == len(labels):
-        return numbers, labels  # in the order of the values: numbers by size
-    distinct, places = np.unique(labels, return_inverse=True)
-    return places.astype(np.int64)[numbers], [str(label) for label in distinct]
+def _check_shared(name: str, size: int, world: int) -> None:
+    check(size % world == 0, f"{name} {size} cannot be shared by {world} processes; take a multiple of {world}")
 
 
-def _parents(parents: ArrayLike, classes: Integers, names: Sequence[str]) -> Integers:
-    """The one parent of each class."""
-    numbers, parent_names = _classes(parents, "parents", len(classes))
-    found = np.zeros(len(names), np.int64)
-    found[classes] = numbers
-    odd = np.flatnonzero(found[classes] != numbers)
-    if len(odd):
-        row = odd[0]
-        raise UsageError(
-            f"row {row}: class {names[classes[row]]} is in group {parent_names[numbers[row]]} here and in"
-            f" {parent_names[found[classes[row]]]} elsewhere; a class has one policy group"
-        )
-    return found
+def _check_filled(cells: Cells, p: int, *, by_source: bool) -> None:
+    """Refuse a source with fewer classes than a batch takes."""
+    for pool, name in zip(cells.by_source, cells.source_names, strict=True):
+        where = f"source {name}" if by_source else "the data"
+        check(len(pool) >= p, f"{where}: {len(pool)} classes cannot fill batches of {p}; lower classes_per_batch")

@@ -138,21 +138,14 @@ class Cycles:
         block: Texts drawn together.
         duplicates: ``(rows,)`` near-duplicate group of each row; by default every row is alone.
         cap: Rows of a group that one pass over its class shows.
-        random: Decides which rows of a group share a turn.
+        seed: Decides which rows of a group share a turn.
 
     Attributes:
         sizes: ``(classes,)`` texts of one pass.
     """
 
-    def __init__(
-        self,
-        classes: Integers,
-        *,
-        block: int,
-        duplicates: Integers | None,
-        cap: int,
-        random: np.random.Generator,
-    ) -> None:
+    def __init__(self, classes: Integers, *, block: int, duplicates: Integers | None, cap: int, seed: int) -> None:
+        random = np.random.default_rng([seed, 2**32 - 1])
         groups = np.arange(len(classes)) if duplicates is None else duplicates
         rows = random.permutation(len(classes))
         rows = rows[np.lexsort((groups[rows], classes[rows]))]

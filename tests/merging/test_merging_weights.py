@@ -16,6 +16,7 @@ from ecom_rag import CrossEncoder, Encoder
 from ecom_rag.errors import ModelError, RecordError, UsageError
 from ecom_rag.evaluation.measures import evaluate_run
 from ecom_rag.merging import Mix, Models, cocktail, optimise, search, validation
+from ecom_rag.merging.files import open_model
 from ecom_rag.mining.triples import Example, read_examples, read_triples
 
 EXAMPLES = [
@@ -87,7 +88,7 @@ def test_reranker_loss_is_listwise_cross_entropy(bert_reranker):
         scores = cross_encoder.score([(e.query, text) for text in [e.positives[0], e.negatives[0]]])
         losses.append(-torch.log_softmax(torch.from_numpy(scores), 0)[0].item())
     assert cocktail.reranker_loss(cross_encoder, EXAMPLES, negatives=1) == pytest.approx(np.mean(losses), abs=1e-5)
-    assert cocktail.model_losses([str(bert_reranker)], EXAMPLES) == pytest.approx(
+    assert cocktail.model_losses([open_model(str(bert_reranker))], EXAMPLES) == pytest.approx(
         [cocktail.reranker_loss(CrossEncoder.from_pretrained(str(bert_reranker), runtime="torch"), EXAMPLES)]
     )
 

@@ -85,7 +85,7 @@ def merge(
         opened = Models(names, base=base)
         details: dict[str, Any] = {}
         if examples is not None:
-            mix, details = _by_examples(mix, names, examples, temperature, device)
+            mix, details = _by_examples(mix, opened, examples, temperature, device)
         if validate is not None:
             mix, details = _by_validation(mix, opened, validate, output, blocks, budget, device, progress)
         opened.write(output, mix, details=details, progress=progress and (lambda done: progress("merging", done, None)))
@@ -112,7 +112,7 @@ def _names_and_weights(models: list[str]) -> tuple[list[str], tuple[float, ...] 
     return names, tuple(weights) if weights else None
 
 
-def _by_examples(mix: Any, names: list[str], path: str, temperature: float, device: str) -> tuple[Any, dict[str, Any]]:
+def _by_examples(mix: Any, opened: Any, path: str, temperature: float, device: str) -> tuple[Any, dict[str, Any]]:
     from dataclasses import replace
 
     from ecom_rag.merging.cocktail import model_losses, weights_of
@@ -120,7 +120,7 @@ def _by_examples(mix: Any, names: list[str], path: str, temperature: float, devi
 
     few = read_examples(path)
     weights_of([0.0], temperature=temperature)
-    losses = model_losses(names, few, device=device)
+    losses = model_losses(opened.opened, few, device=device)
     weights = weights_of(losses, temperature=temperature)
     found = {"examples": path, "count": len(few), "losses": losses, "temperature": temperature}
     return replace(mix, weights=(weights,)), {"weights_from": found}

@@ -10,10 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ecom_rag.errors import UsageError
+from ecom_rag.merging.files import Opened
 from ecom_rag.mining.triples import Example
 from ecom_rag.models import CrossEncoder, Encoder
-from ecom_rag.models.checkpoints.folder import read_json
-from ecom_rag.models.checkpoints.locate import locate
 
 _INFO_NCE_TEMPERATURE = 0.05
 
@@ -36,32 +35,31 @@ def weights_of(losses: Sequence[float], *, temperature: float = 5.0) -> tuple[fl
 
 
 def model_losses(
-    names: Sequence[str], examples: Sequence[Example], *, batch_size: int = 2, negatives: int = 7, device: str = "auto"
+    models: Sequence[Opened],
+    examples: Sequence[Example],
+    *,
+    batch_size: int = 2,
+    negatives: int = 7,
+    device: str = "auto",
 ) -> list[float]:
     """The loss of each model on the examples, as ``embedder_loss`` or ``reranker_loss`` says.
 
     Args:
-        names: Models of one kind, loaded one after the other.
+        models: Of one kind, loaded one after the other.
         examples: A few of the task that the merged model is for.
         batch_size: Queries whose documents are each other's negatives.
         negatives: Used of each example.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
     """
     losses = []
-    for name in names:
-        if is_reranker(name):
-            cross_encoder = CrossEncoder.from_pretrained(name, runtime="torch", device=device)
+    for model in models:
+        if model.is_reranker:
+            cross_encoder = CrossEncoder.from_pretrained(model.name, runtime="torch", device=device)
             losses.append(reranker_loss(cross_encoder, examples, negatives=negatives))
         else:
-            encoder = Encoder.from_pretrained(name, runtime="torch", device=device)
+            encoder = Encoder.from_pretrained(model.name, runtime="torch", device=device)
             losses.append(embedder_loss(encoder, examples, batch_size=batch_size, negatives=negatives))
     return losses
-
-
-def is_reranker(name: str) -> bool:
-    """Whether a checkpoint is a sequence classifier."""
-    architectures = read_json(locate(name) / "config.json").get("architectures") or []
-    return any("SequenceClassification" in kind for kind in architectures)
 
 
 def embedder_loss(encoder: Encoder, examples: Sequence[Example], *, batch_size: int = 2, negatives: int = 7) -> float:

@@ -9,6 +9,8 @@ import json
 import shutil
 import struct
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,9 @@ from torch import Tensor
 
 from ecom_rag.errors import ModelError
 from ecom_rag.files import disk
+from ecom_rag.models.checkpoints.fingerprint import fingerprint
 from ecom_rag.models.checkpoints.folder import read_json
+from ecom_rag.models.checkpoints.locate import locate
 from ecom_rag.models.checkpoints.weights import plain_name, read_tensors
 
 NETWORK = "model.safetensors"
@@ -118,6 +122,45 @@ class Part:
         reader, name = self._readers[key], self._stored[key]
         tensor: Tensor = reader[name] if isinstance(reader, dict) else reader.get_tensor(name)
         return tensor
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A checkpoint open for merging.
+
+    Args:
+        name: As the user names it.
+        folder: Where it lies.
+        parts: Its tensors.
+    """
+
+    name: str
+    folder: Path
+    parts: dict[str, Part]
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Digest of its files."""
+        return fingerprint(self.folder)
+
+    @cached_property
+    def is_reranker(self) -> bool:
+        """Whether it is a sequence classifier, which uses its pooler."""
+        kinds = read_json(self.folder / "config.json").get("architectures") or []
+        return any("SequenceClassification" in kind for kind in kinds)
+
+
+def open_model(name: str) -> Opened:
+    """Find a checkpoint and open its parts.
+
+    Args:
+        name: Local folder, hub id or ``starter``.
+
+    Raises:
+        ModelError: It cannot be found, has no weights, or has files that cannot be read.
+    """
+    folder = locate(name)
+    return Opened(name, folder, parts_of(folder))
 
 
 def parts_of(folder: Path) -> dict[str, Part]:

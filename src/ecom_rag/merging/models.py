@@ -15,10 +15,8 @@ from ecom_rag.errors import ModelError, UsageError
 from ecom_rag.files import workfolders
 from ecom_rag.files.values import type_name
 from ecom_rag.merging import files
-from ecom_rag.merging.compatible import Opened, check_alike, is_shared
+from ecom_rag.merging.compatible import check_alike, is_shared
 from ecom_rag.merging.methods import WITH_BASE, Mix, apply, check_mix
-from ecom_rag.models.checkpoints.fingerprint import fingerprint
-from ecom_rag.models.checkpoints.locate import locate
 
 _LAYER = re.compile(r"(?:^|\.)(?:layer|layers|h|block)\.(\d+)\.")
 
@@ -39,22 +37,17 @@ class Models:
     """
 
     def __init__(self, names: Sequence[str], *, base: str | None = None) -> None:
-        self.names = list(names)
-        self.base = base
-        self.folders = folders = [locate(name) for name in names]
-        self.folder = folders[0] if base is None else locate(base)
-        self._parts = [files.parts_of(folder) for folder in folders]
-        self._reference = self._parts[0] if base is None else files.parts_of(self.folder)
-        for name, folder, parts in zip(names, folders, self._parts, strict=True):
-            if parts is not self._reference:
-                check_alike(Opened(base or names[0], self.folder, self._reference), Opened(name, folder, parts))
-        self.fingerprints = [fingerprint(folder) for folder in folders]
-        self.base_fingerprint = None if base is None else fingerprint(self.folder)
-        network = self._reference[files.NETWORK].keys()
+        self.opened = [files.open_model(name) for name in names]
+        self.base = None if base is None else files.open_model(base)
+        self.reference = self.base or self.opened[0]
+        for model in self.opened:
+            if model is not self.reference:
+                check_alike(self.reference, model)
+        network = self.reference.parts[files.NETWORK].keys()
         self.layers = 1 + max((int(found[1]) for key in network if (found := _LAYER.search(key))), default=0)
 
     def __len__(self) -> int:
-        return len(self.names)
+        return len(self.opened)
 
     def merged(self, mix: Mix) -> Iterator[tuple[str, str, Tensor]]:
         """The merged tensors, one at a time: name of the part, name of the tensor, tensor.
@@ -66,7 +59,7 @@ class Models:
             UsageError: The mix does not fit the models.
         """
         mix = self.checked(mix)
-        for part, key in files.all_tensors(self._reference):
+        for part, key in files.all_tensors(self.reference.parts):
             yield part, key, self._merge(mix, part, key)
 
     def checked(self, mix: Mix) -> Mix:
@@ -80,8 +73,8 @@ class Models:
         return check_mix(mix, len(self), has_base=self.base is not None)
 
     def _merge(self, mix: Mix, part: str, key: str) -> Tensor:
-        reference = self._reference[part]
-        own = [parts[part] for parts in self._parts]
+        reference = self.reference.parts[part]
+        own = [model.parts[part] for model in self.opened]
         if not reference.dtype(key).is_floating_point or not is_shared(key, [reference, *own]):
             return reference.tensor(key)  # positions, an unused pooler and the like: nothing to average
         block = block_of(key, self.layers, len(mix.weights), whole=part == files.NETWORK)
@@ -114,8 +107,8 @@ class Models:
         """
         mix = self.checked(mix)
         with workfolders.new_folder(Path(output), kind="merge") as fresh:
-            files.copy_settings(self.folder, fresh)
-            for part, like in self._reference.items():
+            files.copy_settings(self.reference.folder, fresh)
+            for part, like in self.reference.parts.items():
                 files.write_part(fresh / part, like, self._checked(mix, part, like, progress))
             report = {**self._report(mix), **(details or {})}
             text = json.dumps(report, indent=1, ensure_ascii=False)
@@ -140,12 +133,12 @@ class Models:
         report: dict[str, Any] = {
             "method": mix.method,
             "models": [
-                {"model": name, "fingerprint": found, "weight": [row[position] for row in mix.weights]}
-                for position, (name, found) in enumerate(zip(self.names, self.fingerprints, strict=True))
+                {"model": one.name, "fingerprint": one.fingerprint, "weight": [row[position] for row in mix.weights]}
+                for position, one in enumerate(self.opened)
             ],
         }
         if self.base is not None:
-            report["base"] = {"model": self.base, "fingerprint": self.base_fingerprint}
+            report["base"] = {"model": self.base.name, "fingerprint": self.base.fingerprint}
         if len(mix.weights) > 1:
             report["blocks"] = len(mix.weights)
         if mix.method in WITH_BASE:

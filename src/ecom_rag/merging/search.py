@@ -19,13 +19,12 @@ import numpy as np
 
 from ecom_rag.errors import UsageError
 from ecom_rag.files import disk, records
-from ecom_rag.merging.cocktail import is_reranker
+from ecom_rag.merging.files import Opened
 from ecom_rag.merging.methods import WITH_BASE, Mix
 from ecom_rag.merging.models import Models
 from ecom_rag.merging.optimise import DIGITS, Key, Point, compass_search, line_search
 from ecom_rag.merging.validation import Judged, ValidationSet, measure
 from ecom_rag.models import CrossEncoder, Encoder
-from ecom_rag.models.checkpoints.fingerprint import fingerprint
 
 logger = logging.getLogger(__name__)
 _LARGEST_SCALE = 1.5
@@ -123,16 +122,11 @@ def find_weights(
     Raises:
         UsageError: The method cannot be searched as asked.
     """
+    _check_search(models, mix, blocks, budget)
     space = Space.of(mix, len(models))
-    if blocks > 1 and mix.method == "ties":
-        raise UsageError("the lambda of ties is one for all layers; use --blocks with another method")
-    if not 1 <= blocks <= models.layers:
-        raise UsageError(f"--blocks is {blocks}; expected 1 to {models.layers}, the models' layers")
-    if budget < 3:
-        raise UsageError(f"--budget is {budget}; expected at least 3 evaluations")
     sets = [item.settings for item in judged]
     evaluator = _Evaluator(models, judged, device, log, progress)
-    base = evaluator.of_folder(models.folder)
+    base = evaluator.as_it_is(models.reference)
     best: list[tuple[Key, Mix]] = []
 
     def evaluate(point: Point) -> Key:
@@ -153,6 +147,15 @@ def find_weights(
             compass_search(evaluate, space.point(best[0][1]) * blocks, step=0.2, smallest=0.05, upper=space.upper)
     key, chosen = best[0]
     return Found(chosen, evaluator(chosen), base, key[0] == 0, evaluator.done)
+
+
+def _check_search(models: Models, mix: Mix, blocks: int, budget: int) -> None:
+    if blocks > 1 and mix.method == "ties":
+        raise UsageError("the lambda of ties is one for all layers; use --blocks with another method")
+    if not 1 <= blocks <= models.layers:
+        raise UsageError(f"--blocks is {blocks}; expected 1 to {models.layers}, the models' layers")
+    if budget < 3:
+        raise UsageError(f"--budget is {budget}; expected at least 3 evaluations")
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,9 +229,9 @@ class _Evaluator:
         self._models, self._judged, self._device = models, judged, device
         self._log, self._progress = log, progress
         self._known: dict[str, dict[str, float]] = {}
-        self._reranker = is_reranker(str(models.folder))
         sets = [[item.settings.name, item.digest] for item in judged]
-        settings = {"models": models.fingerprints, "base": models.base_fingerprint, "sets": sets}
+        base = None if models.base is None else models.base.fingerprint
+        settings = {"models": [model.fingerprint for model in models.opened], "base": base, "sets": sets}
         self._settings = json.dumps(settings, sort_keys=True)
         if log is not None:
             check_log(log)
@@ -244,9 +247,9 @@ class _Evaluator:
             kept = [json.dumps({"mix": mix, "scores": scores}) for mix, scores in self._known.items()]
             log.write_text("\n".join([self._settings, *kept, ""]))
 
-    def of_folder(self, folder: Path) -> dict[str, float]:
+    def as_it_is(self, model: Opened) -> dict[str, float]:
         """Scores of a checkpoint as it is."""
-        return self._remember(f"as it is: {fingerprint(folder)}", lambda: self._measure(folder))
+        return self._remember(f"as it is: {model.fingerprint}", lambda: self._measure(model.folder))
 
     def __call__(self, mix: Mix) -> dict[str, float]:
         """Scores of a merge.
@@ -261,7 +264,7 @@ class _Evaluator:
             raise BudgetSpent
         alone = [i for i, weight in enumerate(mix.weights[0]) if weight == 1]
         if mix.method not in WITH_BASE and len(mix.weights) == 1 and alone:
-            scores = self._known[name] = self.of_folder(self._models.folders[alone[0]])
+            scores = self._known[name] = self.as_it_is(self._models.opened[alone[0]])
         else:
             scores = self._remember(name, lambda: self._merged(mix))
         self.done.append({"mix": name, "scores": {key: round(value, 6) for key, value in scores.items()}})
@@ -280,11 +283,11 @@ class _Evaluator:
     def _merged(self, mix: Mix) -> dict[str, float]:
         with tempfile.TemporaryDirectory(prefix="ecom-rag-merge-") as folder:
             # The folder's name may tell the family, and so pooling and instructions.
-            target = Path(folder) / self._models.folder.name
+            target = Path(folder) / self._models.reference.folder.name
             self._models.write(str(target), mix)
             return self._measure(target)
 
     def _measure(self, folder: Path) -> dict[str, float]:
-        kind: Any = CrossEncoder if self._reranker else Encoder
+        kind: Any = CrossEncoder if self._models.reference.is_reranker else Encoder
         model = kind.from_pretrained(str(folder), runtime="torch", device=self._device)
         return {item.settings.name: measure(item, model) for item in self._judged}

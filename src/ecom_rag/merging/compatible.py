@@ -13,7 +13,6 @@ from typing import Any
 from ecom_rag.errors import ModelError
 from ecom_rag.merging import settings
 from ecom_rag.merging.files import NETWORK, Opened, Part
-from ecom_rag.models.checkpoints.folder import read_json
 from ecom_rag.models.checkpoints.tokens import Tokenizer
 
 _PROBES = (
@@ -117,10 +116,9 @@ def _tokenizers(first: Path, other: Path) -> Iterator[str]:
 def _readings(folder: Path, backend: Any, texts: Sequence[str]) -> Iterator[list[list[int]]]:
     """The ids of texts: by ``tokenizer.json`` alone, as other programs may read it; as we encode; and cut short."""
     yield [encoding.ids for encoding in backend.encode_batch(list(texts), add_special_tokens=False)]
-    lowered = [text.lower() if _lowers(folder) else text for text in texts]
     tokenizer = Tokenizer(folder)
     for limit in (512, 2):
-        found = tokenizer.ids(lowered, limit)
+        found = tokenizer.ids(texts, limit)
         yield [found[row].tolist() for row in range(len(texts))]
 
 
@@ -140,12 +138,6 @@ def _layout(tokenizer: Tokenizer) -> dict[str, Any]:
         "token types": tokenizer.uses_token_types,
         "the tokens without a weight": tokenizer.unweighted_ids.tolist(),
     }
-
-
-def _lowers(folder: Path) -> bool:
-    """Whether sentence-transformers lower-cases texts before the tokenizer sees them."""
-    files = [*folder.glob("sentence_*_config.json"), *folder.glob("0_*/sentence_*_config.json")]
-    return any(read_json(path).get("do_lower_case") for path in files)
 
 
 def _backend(folder: Path) -> Any:

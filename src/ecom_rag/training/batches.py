@@ -59,20 +59,8 @@ class Batches:
     """A batch sampler over planned epochs; made by ``sampling.pk_batches`` and ``row_batches``.
 
     Iterating yields this rank's share of each batch of the current epoch, from ``position`` on, and then moves to the
-    next epoch. ``state_dict`` is all that a resumed run needs; epochs before it are planned again, which takes what
-    planning them took.
-
-    Args:
-        cycles: Makes the rows of each class in an endless order, from the start.
-        plan: Takes the rows of the next epoch from it; gives its ``(batches, batch size)`` row numbers.
-        classes: ``(rows,)`` class of each row.
-        class_names: Of the classes.
-        sources: ``(rows,)`` source of each row.
-        source_names: Of the sources.
-        batches: Global batches of an epoch.
-        seed: Equal seeds give equal batches.
-        rank: This process; ``None`` yields all ranks' shares in turn.
-        world: Number of processes.
+    next epoch, whose rows ``plan`` takes from ``cycles``. ``state_dict`` is all that a resumed run needs; epochs before
+    it are planned again, which takes what planning them took.
 
     Attributes:
         epoch: The current epoch, from 0.

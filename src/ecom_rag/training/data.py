@@ -185,13 +185,8 @@ def _without_singles(data: Labelled, places: Sequence[str], *, drop: bool, by_so
         keep = sorted(set(range(len(data))) - set(single))
         forms = [forms[i] for i in keep]
         notes.append(f"{len(single)} texts were left out: their classes have no second text")
-        data = Labelled(
-            [data.texts[i] for i in keep],
-            [data.labels[i] for i in keep],
-            [data.parents[i] for i in keep] if data.parents is not None else None,
-            [data.sources[i] for i in keep],
-            [],
-        )
+        texts, labels, sources = ([column[i] for i in keep] for column in (data.texts, data.labels, data.sources))
+        data = Labelled(texts, labels, data.parents and [data.parents[i] for i in keep], sources, [])
     torn = Counter(form for form, _ in set(zip(forms, data.labels, strict=True)))
     several = sum(1 for count in torn.values() if count > 1)
     if several:
@@ -199,7 +194,7 @@ def _without_singles(data: Labelled, places: Sequence[str], *, drop: bool, by_so
     if len(set(data.labels)) < 2:
         source = data.sources[0] if data.sources else "data.train"
         raise UsageError(f"{source}: {len(set(data.labels))} classes to train on; expected at least 2")
-    return Labelled(data.texts, data.labels, data.parents, data.sources, notes)
+    return replace(data, notes=notes)
 
 
 def _group(where: str, item: dict[str, Any], source: str, *, needs_negatives: bool, needs_scores: bool) -> Group:

@@ -12,55 +12,35 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from ecom_rag.mining.triples import KnownPositives
 from ecom_rag.models.checkpoints.tokens import Tokenizer
+from ecom_rag.models.runtimes.batching import padded
+from ecom_rag.models.token_ids import TokenIds, of_pairs, of_texts
 from ecom_rag.training.batches import Batches
 from ecom_rag.training.data import Group, Groups, Labelled
 from ecom_rag.training.losses.distributed import rank
 
+_MODEL = "in training"  # it changes with every step, so that it has no fingerprint
+
 
 def single_inputs(tokenizer: Tokenizer, texts: Sequence[str], max_length: int) -> dict[str, Tensor]:
     """``input_ids`` and ``attention_mask`` ``(texts, longest)`` of texts with their special tokens."""
-    layout = tokenizer.single
-    ids = tokenizer.ids(texts, max_length - layout.special)
-    return _padded([np.concatenate([layout.prefix, ids[i], layout.suffix]) for i in range(len(ids))], tokenizer.pad_id)
+    return _inputs(tokenizer, of_texts(tokenizer, texts, max_length, prefix="", model=_MODEL))
 
 
 def pair_inputs(
     tokenizer: Tokenizer, queries: Sequence[str], documents: Sequence[str], max_length: int
 ) -> dict[str, Tensor]:
-    """Inputs of a cross-encoder: the query cut to 3/4 of the length, the document to what is left."""
-    layout, single = tokenizer.pair, tokenizer.single
-    room = max_length - layout.special
-    query_ids, document_ids = tokenizer.ids(queries, max_length * 3 // 4), tokenizer.ids(documents, max_length)
-    rows, seconds = [], []
-    for number in range(len(queries)):
-        query, document = query_ids[number][:room], document_ids[number]
-        if len(document) == 0:
-            rows.append(np.concatenate([single.prefix, query, single.suffix]))
-            seconds.append(len(rows[-1]))
-            continue
-        rows.append(np.concatenate([layout.prefix, query, layout.middle, document[: room - len(query)], layout.suffix]))
-        seconds.append(len(layout.prefix) + len(query) + len(layout.middle))
-    inputs = _padded(rows, tokenizer.pad_id)
-    if tokenizer.uses_token_types:
-        columns = torch.arange(inputs["input_ids"].shape[1])
-        second = (columns[None, :] >= torch.tensor(seconds)[:, None]) & (inputs["attention_mask"] > 0)
-        inputs["token_type_ids"] = second.long() * layout.document_type
-    return inputs
+    """Inputs of a cross-encoder, as ``single_inputs``, with ``token_type_ids`` where the model has them."""
+    return _inputs(tokenizer, of_pairs(tokenizer, zip(queries, documents, strict=True), max_length, model=_MODEL))
 
 
-def _padded(rows: Sequence[NDArray[np.int32]], pad_id: int) -> dict[str, Tensor]:
-    longest = max(len(row) for row in rows)
-    ids = np.full((len(rows), longest), pad_id, np.int64)
-    mask = np.zeros((len(rows), longest), np.int64)
-    for number, row in enumerate(rows):
-        ids[number, : len(row)] = row
-        mask[number, : len(row)] = 1
-    return {"input_ids": torch.from_numpy(ids), "attention_mask": torch.from_numpy(mask)}
+def _inputs(tokenizer: Tokenizer, found: TokenIds) -> dict[str, Tensor]:
+    batch = padded(found.ids, found.rows, pad_id=tokenizer.pad_id, second_starts=found.second_starts)
+    names = ("input_ids", "attention_mask", "token_type_ids")
+    return {name: torch.from_numpy(array) for name, array in zip(names, batch.inputs, strict=False)}
 
 
 class LabelledCollator:
@@ -152,9 +132,9 @@ class GroupCollator:
 
     def _label(self, numbers: list[int], items: list[Group], documents: list[str], group: int) -> dict[str, Tensor]:
         known = [self._known[self._ids[item.query]] for item in items]
-        padded = np.full((len(known), max(map(len, known))), -1, np.int64)
+        filled = np.full((len(known), max(map(len, known))), -1, np.int64)
         for row, ids in enumerate(known):
-            padded[row, : len(ids)] = ids
+            filled[row, : len(ids)] = ids
         first = rank() * len(documents)
         return {
             "queries": torch.tensor(numbers),
@@ -162,7 +142,7 @@ class GroupCollator:
             "is_positive": (torch.arange(group) < self._positives).repeat(len(numbers)),
             "query_texts": torch.tensor([self._ids[item.query] for item in items]),
             "document_texts": torch.tensor([self._ids[text] for text in documents]),
-            "known_positives": torch.from_numpy(padded),
+            "known_positives": torch.from_numpy(filled),
             "groups": first + torch.arange(len(documents)).reshape(len(numbers), group),
         }
 

@@ -62,14 +62,28 @@ def batches(
     order = np.argsort(-lengths, kind="stable")
     start = 0
     while start < len(order):
-        length = int(lengths[order[start]])
-        rows = order[start : start + max(1, token_budget // length)]
+        rows = order[start : start + max(1, token_budget // int(lengths[order[start]]))]
         start += len(rows)
-        columns = np.arange(length)
-        mask = columns < lengths[rows][:, None]  # (batch, length)
-        padded = np.full((len(rows), length), pad_id, np.int64)
-        padded[mask] = ids.take(rows).values
-        types = None
-        if second_starts is not None:
-            types = ((columns >= second_starts[rows][:, None]) & mask).astype(np.int64)
-        yield Batch(rows, padded, mask.astype(np.int64), types)
+        yield padded(ids, rows, pad_id=pad_id, second_starts=second_starts)
+
+
+def padded(
+    ids: Ragged, rows: NDArray[np.int64], *, pad_id: int, second_starts: NDArray[np.int64] | None = None
+) -> Batch:
+    """Some rows as one batch, in the order given.
+
+    Args:
+        ids: Token ids with their special tokens.
+        rows: ``(batch,)`` at least one row number.
+        pad_id: Id to pad with.
+        second_starts: As in ``batches``.
+    """
+    lengths = ids.lengths[rows]
+    columns = np.arange(lengths.max())
+    mask = columns < lengths[:, None]  # (batch, length)
+    values = np.full(mask.shape, pad_id, np.int64)
+    values[mask] = ids.take(rows).values
+    types = None
+    if second_starts is not None:
+        types = ((columns >= second_starts[rows][:, None]) & mask).astype(np.int64)
+    return Batch(rows, values, mask.astype(np.int64), types)

@@ -46,14 +46,10 @@ def described(data: Labelled | Groups, digest: str) -> dict[str, Any]:
 
 def epochs_shown(batches: Batches, steps: int, accumulation: int) -> list[dict[str, Any]]:
     """A report of every epoch, the last one as far as it went."""
-    found = []
     epochs, rest = divmod(steps, -(-batches.batches // accumulation))  # the last step of an epoch may be a shorter one
+    whole = [batches.report(epoch).as_dict() for epoch in range(epochs)]
     rest = min(rest * accumulation, batches.batches)
-    for epoch in range(epochs):
-        found.append(batches.report(epoch).as_dict())
-    if rest:
-        found.append(batches.report(epochs, batches=rest).as_dict())
-    return found
+    return [*whole, batches.report(epochs, batches=rest).as_dict()] if rest else whole
 
 
 def write_report(folder: Path, report: dict[str, Any]) -> None:

@@ -5,8 +5,7 @@ resumed run draws what an uninterrupted one would have drawn. In: labels, source
 row. Out: ``Batches``, which yields lists of row numbers.
 """
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from functools import partial
 
 import numpy as np
@@ -71,19 +70,20 @@ def pk_batches(
     group = None if parents is None else parents_of(parents, cells.of_row, cells.names)
     cycles = partial(Cycles, cells.of_row, block=k, duplicates=duplicates, cap=duplicate_cap, seed=seed)
     sizes = cycles().sizes
-    weights = np.array([float(sizes[pool].sum()) ** source_alpha for pool in cells.by_source])
-    shares = _shares(cells.by_source, weights, sizes, batches, draws=p, texts=k, what="classes")
+    shares = np.array([float(sizes[pool].sum()) ** source_alpha for pool in cells.by_source])
+    least, wanted = _needed(cells.by_source, sizes, batches, draws=p, texts=k, what="classes")
 
     def plan(texts: Cycles, random: np.random.Generator) -> Integers:
         tables = []
-        for pool, count in shares.dealt(random):
+        counts = apportion(shares, wanted, random=random, least=least)
+        for pool, count in zip(cells.by_source, counts.tolist(), strict=True):
             draws = apportion(sizes[pool].astype(np.float64) ** alpha, count * p, random=random, most=count)
             near = None if group is None else np.unique(group[pool], return_inverse=True)[1]
             tables.append(pool[_spread(draws, near, count, p, parents_per_batch, random)])
-        return _with_texts(np.concatenate(tables)[random.permutation(shares.batches)], k, texts, random)
+        return _with_texts(np.concatenate(tables)[random.permutation(wanted)], k, texts, random)
 
     named = (cells.of_row, cells.names, cells.source, cells.source_names)
-    return Batches(cycles, plan, *named, batches=shares.batches, seed=seed, rank=rank, world=world)
+    return Batches(cycles, plan, *named, batches=wanted, seed=seed, rank=rank, world=world)
 
 
 def row_batches(
@@ -137,54 +137,28 @@ def row_batches(
     for cell in cells.by_source:  # a source's share of the draws is its own, whatever its classes
         weights[cell] *= float(sizes[cell].sum()) ** source_alpha / weights[cell].sum()
     pools = cells.by_source if one_source else [np.arange(len(sizes))]
-    pool_weights = np.array([weights[pool].sum() for pool in pools])
-    shares = _shares(pools, pool_weights, sizes, batches, draws=size, texts=1, what="rows")
+    shares = np.array([weights[pool].sum() for pool in pools])
+    least, wanted = _needed(pools, sizes, batches, draws=size, texts=1, what="rows")
 
     def plan(texts: Cycles, random: np.random.Generator) -> Integers:
         tables = []
-        for pool, count in shares.dealt(random):
+        for pool, count in zip(pools, apportion(shares, wanted, random=random, least=least).tolist(), strict=True):
             draws = apportion(weights[pool], count * size, random=random)
             shown = [texts.take(int(cell), int(n), random) for cell, n in zip(pool, draws, strict=True)]
             tables.append(random.permutation(np.concatenate(shown)).reshape(count, size))
-        return np.concatenate(tables)[random.permutation(shares.batches)]
+        return np.concatenate(tables)[random.permutation(wanted)]
 
     named = (cells.label, cells.label_names, cells.source, cells.source_names)
-    return Batches(cycles, plan, *named, batches=shares.batches, seed=seed, rank=rank, world=world)
+    return Batches(cycles, plan, *named, batches=wanted, seed=seed, rank=rank, world=world)
 
 
-@dataclass(frozen=True, slots=True)
-class _Shares:
-    """How the batches of an epoch are dealt to pools of cells; a batch is of one pool.
+def _needed(
+    pools: Sequence[Integers], sizes: Integers, batches: int | None, *, draws: int, texts: int, what: str
+) -> tuple[Integers, int]:
+    """Batches of each pool that show all its cells once, and batches of an epoch.
 
-    Args:
-        pools: The cells of each pool.
-        weights: ``(pools,)`` in proportion to which batches are dealt.
-        least: ``(pools,)`` batches that show each cell of a pool once.
-        batches: Of an epoch.
+    A batch has so many ``draws`` (of ``what``) from one pool, and a draw so many ``texts`` of a cell.
     """
-
-    pools: Sequence[Integers]
-    weights: NDArray[np.float64]
-    least: Integers
-    batches: int
-
-    def dealt(self, random: np.random.Generator) -> Iterable[tuple[Integers, int]]:
-        """Each pool with its number of batches in an epoch."""
-        counts = apportion(self.weights, self.batches, random=random, least=self.least)
-        return zip(self.pools, counts.tolist(), strict=True)
-
-
-def _shares(
-    pools: Sequence[Integers],
-    weights: NDArray[np.float64],
-    sizes: Integers,
-    batches: int | None,
-    *,
-    draws: int,
-    texts: int,
-    what: str,
-) -> _Shares:
-    """The shares of pools where a batch has so many ``draws`` (of ``what``), and a draw so many ``texts``."""
     least = np.array([-(-len(pool) // draws) for pool in pools])
     wanted = batches if batches is not None else max(-(-int(sizes.sum()) // (draws * texts)), int(least.sum()))
     check(
@@ -192,7 +166,7 @@ def _shares(
         f"{wanted} batches of {draws} {what} cannot show each of {len(sizes)} classes;"
         f" expected at least {least.sum()} batches an epoch",
     )
-    return _Shares(pools, weights, least, wanted)
+    return least, wanted
 
 
 def _spread(

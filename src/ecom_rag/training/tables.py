@@ -4,7 +4,7 @@ import difflib
 import os
 import types
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, Field, fields, is_dataclass
+from dataclasses import MISSING, fields, is_dataclass
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from ecom_rag.errors import UsageError
@@ -40,14 +40,10 @@ def build(kind: Any, table: Mapping[str, Any], where: str, *, not_keys: Sequence
         else:
             values[key] = _value(hint, value, f"{where}: {prefix}{key}")
     for name, item in known.items():
-        if name not in values and _required(item):
+        if name not in values and item.default is MISSING and item.default_factory is MISSING:
             what = f"table [{prefix}{name}]" if is_dataclass(hints[name]) else f"key {prefix}{name}"
             raise UsageError(f"{where}: the {what} is missing; see docs/training.md for a recipe")
     return kind(**values)
-
-
-def _required(item: "Field[Any]") -> bool:
-    return item.default is MISSING and item.default_factory is MISSING
 
 
 def _unknown(where: str, prefix: str, key: str, known: list[str]) -> str:

@@ -29,6 +29,9 @@ def prepare() -> None:
     hub = sys.modules.get("huggingface_hub.constants")
     if hub is not None and "HF_HUB_DISABLE_TELEMETRY" not in asked:
         hub.HF_HUB_DISABLE_TELEMETRY = True  # type: ignore[attr-defined]
+    threads = os.environ.get("OMP_NUM_THREADS", "")
+    if threads.isdecimal() and int(threads):  # compiled loops keep to it too, and do not change it for torch
+        os.environ.setdefault("NUMBA_NUM_THREADS", threads)
     kernels = kernels_folder(Path(__file__).parent)
     if kernels is not None:
         os.environ["NUMBA_CACHE_DIR"] = str(kernels)

@@ -12,7 +12,7 @@ from ecom_rag.files.writing import write
 ITEMS = [{"text": f"茶 {n}", "metadata": {"id": n, "big": 2**80}, "tags": ["a", "b"]} for n in range(7)]
 
 
-@pytest.mark.parametrize("ending", records.FORMATS)
+@pytest.mark.parametrize("ending", records.ENDINGS)
 def test_every_format_is_read_again_and_the_same_records_give_the_same_bytes(tmp_path, ending):
     one, other = tmp_path / f"one{ending}", tmp_path / f"other{ending}"
     assert write(str(one), iter(ITEMS)) == write(str(other), ITEMS) == 7

@@ -29,8 +29,10 @@ def multiplies_int8() -> bool:
 
 
 def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Cores that this process may use; fewer where ``OMP_NUM_THREADS`` says so."""
+    found = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    asked = os.environ.get("OMP_NUM_THREADS", "")
+    return max(1, min(found, int(asked))) if asked.isdecimal() else found
 
 
 def streams() -> int:

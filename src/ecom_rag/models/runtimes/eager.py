@@ -24,6 +24,7 @@ class TorchRuntime:
         dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[placement.precision]
         self._module = module.to(device=placement.device, dtype=dtype).eval()
         self._device = torch.device(placement.device)
+        self._threads = torch.get_num_threads()
         self._fits: int | None = None  # padded tokens, known after the first batch that did not
 
     def run(self, batches: Iterable[Batch], outputs: Sequence[int]) -> Iterator[tuple[Batch, Outputs]]:
@@ -50,6 +51,8 @@ class TorchRuntime:
                     waiting = [*part.halves(), *waiting]
 
     def _forward(self, batch: Batch, outputs: Sequence[int]) -> Outputs:
+        if self._torch.get_num_threads() != self._threads:  # compiled loops change it, and the last bits depend on it
+            self._torch.set_num_threads(self._threads)
         with self._torch.inference_mode():
             tensors = [self._torch.from_numpy(array).to(self._device) for array in batch.inputs]
             results = self._module(*tensors, outputs=tuple(outputs))

@@ -1,7 +1,8 @@
 """Fused layers in torch on a CPU, with a batch to each core at a time."""
 
+import contextlib
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from functools import partial
 from typing import TYPE_CHECKING
@@ -22,7 +23,8 @@ class FusedRuntime:
 
         self._torch = torch
         self._module = module.eval()
-        self._workers = Workers(cpu.streams())
+        self._threads = max(1, cpu.cores() // cpu.streams())  # of a batch: the last bits of its numbers depend on it
+        self._workers = Workers(cpu.streams(), self._entering)
 
     def run(self, batches: Iterable[Batch], outputs: Sequence[int]) -> Iterator[tuple[Batch, Outputs]]:
         """See ``Runtime.run``."""
@@ -49,11 +51,20 @@ class FusedRuntime:
         Returns:
             The arrays; what the batch raises reaches this future alone.
         """
-        return self._workers.submit(partial(self._forward, batch, tuple(outputs), self._torch.get_num_threads()))
+        return self._workers.submit(partial(self._forward, batch, tuple(outputs)))
 
-    def _forward(self, batch: Batch, outputs: tuple[int, ...], threads: int) -> Outputs:
-        if self._torch.get_num_threads() != threads:  # the numbers depend on it: the caller's, not the worker's
-            self._torch.set_num_threads(threads)
+    @contextlib.contextmanager
+    def _entering(self) -> Iterator[Callable[[], None]]:
+        """While workers start: what each does first. What torch gives to other threads stays as it was."""
+        before = self._torch.get_num_threads()
+        yield self._enter
+        self._torch.set_num_threads(before)
+
+    def _enter(self) -> None:
+        self._torch.get_num_threads()  # torch sets up a thread when it is first asked something, and would undo this:
+        self._torch.set_num_threads(self._threads)
+
+    def _forward(self, batch: Batch, outputs: tuple[int, ...]) -> Outputs:
         with self._torch.inference_mode():
             results = self._module(*(self._torch.from_numpy(array) for array in batch.inputs), outputs=outputs)
         return tuple(result.float().numpy() for result in results)

@@ -5,14 +5,16 @@ from typing import Annotated, Any
 import typer
 
 from ecom_rag.cli.console import tell, write_bytes
-from ecom_rag.cli.options import Verbose, bars, prepare
+from ecom_rag.cli.options import Verbose, bars, command_line, prepare
 from ecom_rag.errors import UsageError
 
 _TREC = "TREC file to write"
+_WRITTEN = ("output", "per_query", "report", "write_run", "write_qrels")  # options that change no figure
 _DEPTH = 100  # results a query where evaluate itself searches
 
 
 def evaluate(
+    context: typer.Context,
     results: Annotated[
         list[str] | None,
         typer.Argument(
@@ -149,7 +151,9 @@ def evaluate(
     if per_query:
         files.write_per_query(study, per_query)
     if report:
-        files.write_report(study, report, title=" / ".join(run.name for run in runs))
+        files.write_report(
+            study, report, title=" / ".join(run.name for run in runs), made_by=command_line(context, without=_WRITTEN)
+        )
     if output == "-":
         from ecom_rag.files import records
 

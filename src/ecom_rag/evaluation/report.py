@@ -21,7 +21,7 @@ from ecom_rag.evaluation.tables import (
     pair_cells,
     shown_pairs,
 )
-from ecom_rag.evaluation.verdict import RULE, verdict
+from ecom_rag.evaluation.verdict import RULE, significant, verdict
 
 _TEXT = 240  # characters of a text
 _PACKAGES = ("numpy", "scipy", "ir-measures")  # that the figures depend on
@@ -111,12 +111,12 @@ def _comparison(study: Study) -> Iterator[Section]:
     corrected = len(study.runs) > 2
     pairs = shown_pairs(study)
     head = ["runs", "measure", "second minus first", "p", *(["p (Holm)"] if corrected else []), "better/equal/worse"]
-    sure = [pair.comparison.low > 0 or pair.comparison.high < 0 for pair in pairs]
+    sure = [significant(pair.comparison, pair.p_holm) for pair in pairs]
     body = _table(head, [pair_cells(pair, corrected=corrected) for pair in pairs], texts=2, sure=sure)
     after = ", after Holm's correction for the number of pairs" if corrected else ""
     note = (
         "Paired over the same queries: 95% bootstrap interval of the difference, p of a two-sided randomisation test."
-        f" Bold: the interval excludes zero. {RULE}{after}."
+        f" {RULE}{after}."
     )
     yield Section(2, "comparison", "Comparison", f'{body}<p class="note">{note}</p>')
     measure = study.runs[0].per_query.measures[0]
@@ -155,7 +155,7 @@ def _run(run: RunStudy, study: Study, anchor: str) -> Iterator[Section]:
     if run.contributions:
         head, cells = contribution_cells(run.contributions)
         tests = [one.against_all for one in run.contributions]
-        sure = [test is not None and (test.low > 0 or test.high < 0) for test in tests]
+        sure = [test is not None and significant(test, test.p) for test in tests]
         body = _table(head, cells, sure=sure) + (
             '<p class="note">Fused anew from the ranks in topk_evidence by unweighted reciprocal rank, over'
             " the candidates that the results hold; what a route found beyond them is not seen.</p>"

@@ -8,7 +8,7 @@ from ecom_rag.evaluation.study import Pair, Study
 from ecom_rag.evaluation.tables import deciding, number, p_text
 
 LEVEL = 0.05
-RULE = f"Significant: the 95% interval of the difference excludes zero and p is below {LEVEL}"
+RULE = f"Bold and significant: the 95% interval of the difference excludes zero and p is below {LEVEL}"
 _NAMED = 3  # runs named one by one; of more their number is said
 _FIGURES = 3  # of a single run
 

@@ -94,6 +94,7 @@ def test_links_lead_somewhere():
 
 
 def test_demo(tmp_path, capsys):
+    """What the demo prints, and that both READMEs show lines of it; scores and ranks differ a little by processor."""
     from ecom_rag.demo import run, vote
     from ecom_rag.files import records
 
@@ -101,6 +102,11 @@ def test_demo(tmp_path, capsys):
     shown = capsys.readouterr().out
     assert "100 listings against 208 judged seeds" in shown and "BAAI/bge-m3" in shown
     assert "variant #1" in shown.split("evasive spellings that", 1)[1]
+    printed = {re.sub(r"[0-9]", "0", line) for line in shown.splitlines()}
+    for name in READMES:
+        [excerpt] = re.findall(r"```text\n(.*?)```", (ROOT / name).read_text(encoding="utf-8"), re.DOTALL)
+        assert len(excerpt.splitlines()) == 8
+        assert {re.sub(r"[0-9]", "0", line) for line in excerpt.splitlines()} <= printed, name
     scored = list(records.read(str(tmp_path / "demo" / "recalled.jsonl")))
     plain = [r for r in scored if r["metadata"]["lang"] == "en" and r["metadata"]["note"] == "plain"]
     assert sum(vote(r) == r["metadata"]["label"] for r in plain) >= 0.9 * len(plain)
@@ -114,6 +120,37 @@ def test_demo(tmp_path, capsys):
     ]
     assert len(reranked) == 60 and right[1] > right[0]
     assert all({"retrieval", "reranker"} <= set(item) for item in reranked[0]["topk_evidence"])
+
+
+@pytest.mark.parametrize("name", ["overview.svg", "overview.zh-CN.svg"])
+def test_the_picture_shows_what_a_search_gives(name):
+    """The routes that need no model are searched again; the rest of its figures depend on the processor a little."""
+    from importlib import resources
+    from xml.etree import ElementTree
+
+    from ecom_rag import Pipeline, Recall, Seeds, records
+
+    said = [
+        "".join(one.itertext())
+        for one in ElementTree.parse(ROOT / "docs" / "static" / name).iter("{http://www.w3.org/2000/svg}text")
+    ]
+    samples = resources.files("ecom_rag") / "sample_data" / "seeds.jsonl"
+    seeds = list(records.read(str(samples)))
+    routes = ("bm25", "variant")
+    pipeline = Pipeline(Seeds(seeds, routes=routes), Recall(routes=routes, top_k=208, depth=208))
+    [found] = pipeline.recall([{"text": next(text for text in said if "薇❤信xxxx" in text)}])
+    evidence = dict(zip(found["topk_seed"], found["topk_evidence"], strict=True))
+    labels = {seed["text"]: seed["metadata"]["label"] for seed in seeds}
+    shown = [place for place, text in enumerate(said) if text in labels]
+    assert len(shown) == 3
+    for place, end in zip(shown, [*shown[1:], None], strict=True):
+        row, own = said[place:end], evidence.get(said[place], {})
+        assert any(text.startswith(labels[row[0]]) for text in row)
+        for route in routes:
+            if route in own:
+                at = row.index(f"{own[route]['score']:.2f}")
+                assert row[at + 1] == f"#{own[route]['rank']}"
+        assert row.count("–") >= len(routes) - len(own)
 
 
 def test_sample_data_is_what_the_docs_say():

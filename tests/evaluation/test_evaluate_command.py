@@ -73,17 +73,22 @@ def folder(tmp_path):
 
 
 class Page(HTMLParser):
-    """Every tag closed, no script, nothing from elsewhere."""
+    """Every tag closed, no script, nothing from elsewhere; a link leads to a place of the page itself."""
 
     def __init__(self, text):
         super().__init__()
-        self.open, self.tags = [], []
+        self.open, self.tags, self.links, self.places = [], [], [], []
         self.feed(text)
         assert not self.open
+        assert len(self.places) == len(set(self.places)) and set(self.links) <= set(self.places)
 
     def handle_starttag(self, tag, attrs):
         self.tags.append(tag)
-        assert not any(name in ("src", "href") or name.startswith("on") for name, _ in attrs)
+        assert not any(name == "src" or name.startswith("on") for name, _ in attrs)
+        links = [value for name, value in attrs if name.endswith("href")]
+        assert all(link.startswith("#") for link in links)
+        self.links += [link[1:] for link in links]
+        self.places += [value for name, value in attrs if name == "id"]
         if tag != "meta":
             self.open.append(tag)
 
@@ -209,7 +214,11 @@ def test_labels(folder, run_here):
     assert {one["label"]: one["support"] for one in old["classes"]} == dict(zip(LABELS, (14, 13, 13), strict=True))
     assert {one["measure"] for one in content["pairs"]} >= {"accuracy", "macro-F1", "P@10"}
     page = report.read_text()
-    Page(page)
+    assert len(Page(page).links) == 13  # figures, comparison and its change, two runs with their parts
+    said = "new is significantly better than old: accuracy 1.0000 against "
+    assert said in page and "new is significantly better than old: macro-F1" in page
+    assert f"<code>ecom-rag evaluate {folder}/old.jsonl {folder}/new.jsonl --labels --votes 3 --positive" in page
+    assert "--resamples 200</code>" in page  # without the options that only write files
     assert "Precision-recall" in page and "&lt;b&gt;off &amp; on&lt;/b&gt;" in page and "<b>off" not in page
     assert re.search(r"^假货 +13 ", shown, re.MULTILINE)
     assert any(one["what"] == "without dense" for one in old["contributions"])
@@ -271,12 +280,14 @@ def test_export_for_score(folder, run_here):
     assert list(records.read(str(folder / "s.jsonl")))[5] == {"text": "seed text 5", "metadata": {"id": "s5"}}
 
 
-def test_same_input_same_bytes(folder, run_here):
+def test_same_input_same_bytes(folder, run_here, monkeypatch):
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1763942400")
     for name in ("one", "two"):
         arguments = ("--labels", "--resamples", 100, "-o", folder / f"{name}.json", "--report", folder / f"{name}.html")
         run_here(folder / "old.jsonl", *arguments)
     for kind in ("json", "html"):
         assert (folder / f"one.{kind}").read_bytes() == (folder / f"two.{kind}").read_bytes()
+    assert "<dd>2025-11-24</dd>" in (folder / "one.html").read_text()
 
 
 def test_mistakes(folder, run_here):

@@ -7,14 +7,16 @@ from typing import Annotated, Any
 import typer
 
 from ecom_rag.cli.console import tell, write_bytes
-from ecom_rag.cli.options import Verbose, bars, prepare
+from ecom_rag.cli.options import Verbose, bars, command_line, prepare
 from ecom_rag.errors import UsageError
 
 _TREC = "TREC file to write"
+_WRITTEN = ("output", "per_query", "report", "write_run", "write_qrels")  # options that change no figure
 _DEPTH = 100  # results a query where evaluate itself searches
 
 
 def evaluate(
+    context: typer.Context,
     results: Annotated[
         list[str] | None,
         typer.Argument(
@@ -114,7 +116,7 @@ def evaluate(
         common |= {"id_key": id_key, "exclude_self": exclude_self}
         found = files.evaluate_files(results, qrels=qrels, beir=beir, split=split, **common)
     study, runs, judged = found
-    _write(outputs, study, runs, judged)
+    _write(outputs, study, runs, judged, made_by=command_line(context, without=_WRITTEN))
     if fit_fusion:
         searched = results[0] if results else study.settings["runs"]
         _fit(runs[0], judged, fit_fusion, seed, {"results": searched, "judgements": qrels or beir or label_key})
@@ -210,7 +212,7 @@ def _searched(beir: str, split: str, search: dict[str, str], exclude_self: bool,
     return found
 
 
-def _write(outputs: _Outputs, study: Any, runs: list[Any], judged: Any) -> None:
+def _write(outputs: _Outputs, study: Any, runs: list[Any], judged: Any, *, made_by: str) -> None:
     """Figures on standard output, and what else is asked for in its file."""
     from ecom_rag.evaluation import files, tables
     from ecom_rag.files import records, trec
@@ -222,7 +224,8 @@ def _write(outputs: _Outputs, study: Any, runs: list[Any], judged: Any) -> None:
     if outputs.per_query:
         files.write_per_query(study, outputs.per_query)
     if outputs.report:
-        files.write_report(study, outputs.report, title=" / ".join(run.name for run in runs))
+        title = " / ".join(run.name for run in runs)
+        files.write_report(study, outputs.report, title=title, made_by=made_by)
     if outputs.figures == "-":
         write_bytes(records.dumps(tables.as_json(study)))
         return

@@ -3,8 +3,9 @@
 import contextlib
 import logging
 import os
+import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from enum import StrEnum
 from typing import Annotated, Any
 
@@ -98,6 +99,20 @@ def prepare(verbose: bool) -> None:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "0" if shows_progress() else "1")
     warnings.simplefilter("ignore")
+
+
+def command_line(context: typer.Context, *, without: Collection[str]) -> str:
+    """The command line of a run as a shell takes it, but for some options."""
+    words = context.command_path.split()
+    for parameter in context.command.params:
+        name, value = str(parameter.name), context.params.get(str(parameter.name))
+        source = getattr(context.get_parameter_source(name), "name", "")
+        if name in without or source != "COMMANDLINE":
+            continue
+        option = max(parameter.secondary_opts if value is False else parameter.opts, key=len, default="")
+        words += [option] if parameter.param_type_name == "option" else []
+        words += [] if isinstance(value, bool) else map(str, value if isinstance(value, list) else [value])
+    return shlex.join(words)
 
 
 def check_apart(output: str, *read: str | None) -> None:

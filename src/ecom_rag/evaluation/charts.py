@@ -1,6 +1,10 @@
-"""Plots as SVG, drawn by hand: no plotting library to install, and text in them stays text."""
+"""Plots as SVG, drawn by hand: no plotting library to install, and text in them stays text.
 
-from collections.abc import Mapping, Sequence
+Colours are classes ``c0`` to ``c7`` of ``report.css``, which has them for light and for dark paper.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from html import escape
 
 import numpy as np
@@ -9,10 +13,13 @@ from numpy.typing import NDArray
 from ecom_rag.evaluation.labels import Curve
 from ecom_rag.evaluation.significance import Interval
 
-# Okabe and Ito's colours, which colour-blind readers can tell apart.
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#999999")
-_WIDTH, _HEIGHT, _LEFT, _BOTTOM, _TOP = 640, 260, 46, 34, 12
-_MOST_BARS = 600
+COLOURS = 8
+_WIDTH, _HEIGHT = 440, 230  # narrow, so that a telephone need not shrink the letters much
+_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 14, 12, 40
+_ROW = 40  # of a run and its interval
+_MOST_BARS = 400
+_MOST_TICKS = 8
+_LETTERS = 24  # of a name in a plot
 
 
 def differences(values: NDArray[np.float64], measure: str) -> str:
@@ -22,113 +29,134 @@ def differences(values: NDArray[np.float64], measure: str) -> str:
     if len(ranked) > _MOST_BARS:  # every bar stands for several queries
         ranked = np.array([part.mean() for part in np.array_split(ranked, _MOST_BARS)])
     limit = max(float(np.abs(ranked).max(initial=0.0)), 1e-6)
-    step = (_WIDTH - _LEFT - 8) / max(len(ranked), 1)
+    step = (_WIDTH - _LEFT - _RIGHT) / max(len(ranked), 1)
+    wide = 0.9 if step > 4 else 1.05  # gaps between thin bars would flicker
     bars = []
     for place, value in enumerate(ranked.tolist()):
         top, bottom = sorted((_y(value, -limit, limit), _y(0, -limit, limit)))
-        bars.append(
-            f'<rect x="{_LEFT + place * step:.2f}" y="{top:.2f}" width="{max(step * 0.9, 0.4):.2f}"'
-            f' height="{bottom - top:.2f}" fill="{COLOURS[2] if value > 0 else COLOURS[1]}"/>'
-        )
-    ticks = [-limit, -limit / 2, 0, limit / 2, limit]
-    caption = f"difference in {measure} of the {len(changed)} of {len(values)} queries that change"
-    return _svg(_y_axis(ticks, -limit, limit) + "".join(bars), caption, f"{caption}, sorted")
+        bars.append(_bar(_LEFT + place * step, top, step * wide, bottom - top, colour=2 if value > 0 else 1))
+    axes = _y_axis(-limit, limit, "difference") + _x_name("queries, from the largest gain to the largest loss", _HEIGHT)
+    caption = f"Difference in {measure} of the {len(changed)} of {len(values)} queries that change"
+    return _figure(axes + "".join(bars), caption)
 
 
 def intervals(figures: Mapping[str, Interval], measure: str) -> str:
-    """One measure of several runs with its interval, one line a run."""
-    height = 26 * len(figures) + 34
+    """One measure of several runs with its interval, one line per run."""
+    height = _ROW * len(figures) + _BOTTOM
     low = min(_end(one.low, one.mean) for one in figures.values())
     high = max(_end(one.high, one.mean) for one in figures.values())
     pad = max(high - low, 1e-3) * 0.08
     low, high = low - pad, high + pad
-    left = 180
 
     def x(value: float) -> float:
-        return left + (value - low) / (high - low) * (_WIDTH - left - 60)
+        return _RIGHT + (value - low) / (high - low) * (_WIDTH - 2 * _RIGHT)
 
-    parts = []
+    parts = [_x_axis(ticks(low, high), x, 4, height - _BOTTOM, measure)]
     for row, (name, one) in enumerate(figures.items()):
-        y, colour = 16 + row * 26, COLOURS[row % len(COLOURS)]
-        ends = (_end(one.low, one.mean), _end(one.high, one.mean))
+        y = 32 + row * _ROW
+        ends = x(_end(one.low, one.mean)), x(_end(one.high, one.mean))
         parts.append(
-            f'<text x="{left - 8}" y="{y + 4}" text-anchor="end">{escape(name[:26])}</text>'
-            f'<line x1="{x(ends[0]):.1f}" x2="{x(ends[1]):.1f}" y1="{y}" y2="{y}" stroke="{colour}" stroke-width="3"/>'
-            f'<circle cx="{x(one.mean):.1f}" cy="{y}" r="5" fill="{colour}"/>'
-            f'<text x="{x(ends[1]) + 8:.1f}" y="{y + 4}">{one.mean:.4f}</text>'
+            f'<text x="{_RIGHT}" y="{y - 13}">{escape(_cut(name))}: {one.mean:.4f}</text>'
+            f'<g class="c{row % COLOURS}"><line x1="{ends[0]:.1f}" x2="{ends[1]:.1f}" y1="{y}" y2="{y}" class="line"/>'
+            f'<circle cx="{x(one.mean):.1f}" cy="{y}" r="5" class="fill"/></g>'
         )
-    for value in np.linspace(low, high, 5).tolist():
-        parts.insert(0, f'<line class="grid" x1="{x(value):.1f}" x2="{x(value):.1f}" y1="4" y2="{height - 22}"/>')
-        parts.append(f'<text class="tick" x="{x(value):.1f}" y="{height - 8}" text-anchor="middle">{value:.3f}</text>')
-    return _svg("".join(parts), f"{measure} with 95 % intervals", f"{measure} of each run", height=height)
+    return _figure("".join(parts), f"Each run's {measure} with its 95% interval", height=height)
 
 
 def pr_curves(curves: Mapping[str, Curve]) -> str:
-    """Precision over recall, one line a class."""
-    side = 300
+    """Precision over recall, one line per class."""
+    height = 300
+
+    def x(value: float) -> float:
+        return _LEFT + value * (_WIDTH - _LEFT - _RIGHT)
+
+    axes = _y_axis(0, 1, "precision", height) + _x_axis(ticks(0, 1), x, _TOP, height - _BOTTOM, "recall")
     parts = []
-    for place, (label, curve) in enumerate(curves.items()):
-        recall = np.concatenate([[0.0], curve.recall])
-        precision = np.concatenate([curve.precision[:1], curve.precision])
-        points = " ".join(
-            f"{_LEFT + r * (side - 20):.1f},{_y(p, 0, 1, side):.1f}"
-            for r, p in zip(recall.tolist(), precision.tolist(), strict=True)
-        )
-        colour, dash = COLOURS[place % len(COLOURS)], ' stroke-dasharray="5 3"' if place >= len(COLOURS) else ""
-        parts.append(f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="1.8"{dash}/>')
-        y = 22 + place * 20
-        parts.append(
-            f'<line x1="{side + 60}" x2="{side + 84}" y1="{y}" y2="{y}" stroke="{colour}" stroke-width="3"{dash}/>'
-            f'<text x="{side + 90}" y="{y + 4}">{escape(label[:28])} (AP {curve.average_precision:.3f})</text>'
-        )
-    for value in (0.0, 0.25, 0.5, 0.75, 1.0):
-        x = _LEFT + value * (side - 20)
-        parts.append(f'<text class="tick" x="{x:.1f}" y="{side - 16}" text-anchor="middle">{value:g}</text>')
-    parts.append(f'<text x="{_LEFT + (side - 20) / 2:.0f}" y="{side - 1}" text-anchor="middle">recall</text>')
-    axis = _y_axis([0, 0.25, 0.5, 0.75, 1], 0, 1, side)
-    return _svg(axis + "".join(parts), "precision over recall", "Precision-recall curves", height=side)
+    for place, curve in enumerate(curves.values()):
+        recall = np.concatenate([[0.0], curve.recall]).tolist()
+        precision = np.concatenate([curve.precision[:1], curve.precision]).tolist()
+        points = " ".join(f"{x(r):.1f},{_y(p, 0, 1, height):.1f}" for r, p in zip(recall, precision, strict=True))
+        dash = ' stroke-dasharray="5 3"' if place >= COLOURS else ""
+        parts.append(f'<polyline points="{points}" class="c{place % COLOURS} line thin"{dash}/>')
+    names = [f"{label} (AP {curve.average_precision:.3f})" for label, curve in curves.items()]
+    return _figure(axes + "".join(parts), "Precision-recall curves of the classes", names, height=height)
 
 
 def histogram(figures: Mapping[str, NDArray[np.float64]], measure: str) -> str:
-    """How many queries have which figure, ten bins over 0..1, one bar a run."""
+    """How many queries have which figure, ten bins over 0..1, one bar per run."""
     counts = [np.histogram(np.clip(values, 0, 1), bins=10, range=(0, 1))[0] for values in figures.values()]
-    most = max(int(count.max()) for count in counts)
-    group = (_WIDTH - _LEFT - 8) / 10
-    bar = group * 0.85 / len(counts)
-    parts = []
+    most = max(*(int(count.max()) for count in counts), 1)
+
+    def x(value: float) -> float:
+        return _LEFT + value * (_WIDTH - _LEFT - _RIGHT)
+
+    width = (x(0.1) - x(0)) * 0.85 / len(counts)
+    parts = [_y_axis(0, most, "queries", whole=True)]
     for run, (name, count) in enumerate(zip(figures, counts, strict=True)):
         for place, value in enumerate(count.tolist()):
-            y = _y(value, 0, max(most, 1))
-            parts.append(
-                f'<rect x="{_LEFT + place * group + run * bar:.1f}" y="{y:.1f}" width="{bar:.1f}"'
-                f' height="{_HEIGHT - _BOTTOM - y:.1f}" fill="{COLOURS[run % len(COLOURS)]}">'
-                f"<title>{escape(name)}: {value}</title></rect>"
-            )
-    for place in range(11):
-        x = _LEFT + place * group
-        parts.append(f'<text class="tick" x="{x:.1f}" y="{_HEIGHT - 16}" text-anchor="middle">{place / 10:g}</text>')
-    axis = _y_axis([0, round(most / 2), most], 0, max(most, 1), form="{:.0f}")
-    return _svg(axis + "".join(parts), f"queries by {measure}; colours as above", f"Number of queries by {measure}")
+            y, left = _y(value, 0, most), x(place / 10) + run * width
+            parts.append(_bar(left, y, width, _HEIGHT - _BOTTOM - y, colour=run, title=f"{name}: {value}"))
+    parts.append(_x_axis(ticks(0, 1), x, _HEIGHT - _BOTTOM, _HEIGHT - _BOTTOM, measure))
+    return _figure("".join(parts), f"Number of queries by {measure}", list(figures))
 
 
-def _svg(body: str, caption: str, title: str, *, height: int = _HEIGHT) -> str:
+def ticks(low: float, high: float, *, whole: bool = False) -> list[tuple[float, str]]:
+    """Round numbers from ``low`` to ``high`` and how they are written: steps of 1, 2 or 5 times a power of ten.
+
+    Args:
+        low: The lower end of an axis.
+        high: The upper end, above ``low``.
+        whole: Whole numbers only.
+    """
+    rough = (high - low) / (_MOST_TICKS - 1)
+    power = math.floor(math.log10(rough))
+    step = next(step for step in (10.0**power * factor for factor in (1, 2, 5, 10)) if step >= rough * (1 - 1e-9))
+    step = max(step, 1.0) if whole else step
+    digits = max(0, -math.floor(math.log10(step) + 1e-9))
+    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+    return [(place * step, f"{place * step:.{digits}f}") for place in range(first, last + 1)]
+
+
+def _figure(body: str, caption: str, legend: Sequence[str] = (), *, height: int = _HEIGHT) -> str:
+    entries = "".join(
+        f'<li><span class="swatch c{place % COLOURS}{" dashed" if place >= COLOURS else ""}"></span>{escape(name)}</li>'
+        for place, name in enumerate(legend)
+    )
+    names = f'<ul class="legend">{entries}</ul>' if entries else ""
     return (
         f'<figure><svg viewBox="0 0 {_WIDTH} {height}" width="{_WIDTH}" height="{height}" role="img"'
-        f' aria-label="{escape(title, quote=True)}"><title>{escape(title)}</title>{body}</svg>'
-        f"<figcaption>{escape(caption)}</figcaption></figure>"
+        f' aria-label="{escape(caption, quote=True)}"><title>{escape(caption)}</title>{body}</svg>'
+        f"{names}<figcaption>{escape(caption)}</figcaption></figure>"
     )
 
 
-def _y_axis(ticks: Sequence[float], low: float, high: float, height: int = _HEIGHT, *, form: str = "{:.2f}") -> str:
+def _y_axis(low: float, high: float, name: str, height: int = _HEIGHT, *, whole: bool = False) -> str:
     parts = []
-    for value in ticks:
+    for value, said in ticks(low, high, whole=whole):
         y = _y(value, low, high, height)
-        right = _WIDTH - 8 if height == _HEIGHT else _LEFT + height - 20
-        parts.append(f'<line x1="{_LEFT}" x2="{right}" y1="{y:.1f}" y2="{y:.1f}" class="grid"/>')
-        parts.append(
-            f'<text class="tick" x="{_LEFT - 5}" y="{y + 4:.1f}" text-anchor="end">{form.format(value)}</text>'
-        )
-    return "".join(parts)
+        parts.append(f'<line x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}" class="grid"/>')
+        parts.append(f'<text class="tick" x="{_LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{said}</text>')
+    middle = (_TOP + height - _BOTTOM) / 2
+    turned = f'x="12" y="{middle:.0f}" transform="rotate(-90 12 {middle:.0f})"'
+    return f'{"".join(parts)}<text class="tick" {turned} text-anchor="middle">{escape(name)}</text>'
+
+
+def _x_axis(at: Iterable[tuple[float, str]], x: Callable[[float], float], top: float, bottom: float, name: str) -> str:
+    parts = []
+    for value, said in at:
+        parts.append(f'<line class="grid" x1="{x(value):.1f}" x2="{x(value):.1f}" y1="{top}" y2="{bottom + 4}"/>')
+        parts.append(f'<text class="tick" x="{x(value):.1f}" y="{bottom + 18}" text-anchor="middle">{said}</text>')
+    return "".join(parts) + _x_name(name, bottom + _BOTTOM)
+
+
+def _x_name(name: str, height: float) -> str:
+    return f'<text class="tick" x="{_WIDTH / 2:.0f}" y="{height - 6}" text-anchor="middle">{escape(name)}</text>'
+
+
+def _bar(x: float, y: float, width: float, height: float, *, colour: int, title: str = "") -> str:
+    told = f"<title>{escape(title)}</title>" if title else ""
+    place = f'x="{x:.2f}" y="{y:.2f}" width="{max(width, 0.4):.2f}" height="{height:.2f}"'
+    return f'<rect {place} class="c{colour % COLOURS} fill">{told}</rect>'
 
 
 def _y(value: float, low: float, high: float, height: int = _HEIGHT) -> float:
@@ -137,3 +165,7 @@ def _y(value: float, low: float, high: float, height: int = _HEIGHT) -> float:
 
 def _end(end: float, mean: float) -> float:
     return mean if np.isnan(end) else end
+
+
+def _cut(name: str) -> str:
+    return name if len(name) <= _LETTERS else name[: _LETTERS - 1] + "…"

@@ -25,6 +25,8 @@ from ecom_rag.retrieval.learned_fusion import LearnedFusion
 
 logger = logging.getLogger(__name__)
 
+_MADE_BY = "ecom_rag.evaluation.files.write_report(study, path)"
+
 
 def evaluate_files(
     results: Sequence[str | NamedRun],
@@ -154,10 +156,10 @@ def write_figures(study: Study, path: str) -> None:
         sink.write(records.dumps(tables.as_json(study)))
 
 
-def write_report(study: Study, path: str, *, title: str = "Evaluation") -> None:
-    """The HTML report."""
+def write_report(study: Study, path: str, *, title: str = "Evaluation", made_by: str = _MADE_BY) -> None:
+    """Write the HTML report; ``made_by`` is the command line or the Python call that it names."""
     with writing(path) as sink:
-        sink.write(as_html(study, title=title).encode())
+        sink.write(as_html(study, title=title, made_by=made_by).encode())
 
 
 def write_per_query(study: Study, path: str) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ecom_rag.errors import UsageError
+from ecom_rag.evaluation.confusion import confusion
 from ecom_rag.evaluation.contributions import ablations, evidence_of
 from ecom_rag.evaluation.labels import (
     Votes,
@@ -119,7 +120,7 @@ def _run_study(
         "macro-AP": _point(float(np.mean([one.average_precision for one in own]))),
         **ends,
     }
-    study = RunStudy(run.name, per_query, figures, list(run.notes), classes=classes)
+    study = RunStudy(run.name, per_query, figures, list(run.notes), classes=classes, confusion=confusion(cast))
     unanswered = int((cast.predicted < 0).sum())
     if unanswered:
         study.notes.append(f"{unanswered} of {len(truth)} queries have no seeds to vote; they count as wrong")

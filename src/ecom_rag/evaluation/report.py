@@ -1,10 +1,17 @@
 """The HTML report: one file with everything in it, no scripts, nothing loaded from elsewhere."""
 
-from collections.abc import Sequence
+import datetime
+import os
+import platform
+from collections.abc import Iterator, Sequence
 from html import escape
+from importlib import resources
+from importlib.metadata import version
+from typing import NamedTuple
 
 from ecom_rag._version import __version__
 from ecom_rag.evaluation import charts
+from ecom_rag.evaluation.confusion import Confusion
 from ecom_rag.evaluation.study import Case, Found, RunStudy, Study
 from ecom_rag.evaluation.tables import (
     CLASS_HEAD,
@@ -14,81 +21,113 @@ from ecom_rag.evaluation.tables import (
     pair_cells,
     shown_pairs,
 )
+from ecom_rag.evaluation.verdict import RULE, significant, verdict
 
 _TEXT = 240  # characters of a text
-_STYLE = """
-body { font: 15px/1.5 system-ui, "Noto Sans CJK SC", "Microsoft YaHei", sans-serif; color: #222; background: #fff;
-  max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
-h1 { font-size: 1.5rem; } h2 { font-size: 1.2rem; margin-top: 2.2rem; border-bottom: 1px solid #ddd; }
-h3 { font-size: 1rem; margin-bottom: .3rem; }
-table { border-collapse: collapse; margin: .6rem 0; display: block; overflow-x: auto; }
-th, td { padding: .25rem .7rem; text-align: right; border-bottom: 1px solid #eee; vertical-align: top; }
-th:first-child, td:first-child { text-align: left; } thead th { border-bottom: 2px solid #999; }
-td.sure { font-weight: 600; } .note, figcaption, .small { color: #666; font-size: .88rem; }
-figure { margin: .8rem 0; } svg { max-width: 100%; height: auto; font: 12px system-ui, sans-serif; }
-svg .tick { fill: #666; font-size: 11px; } svg .grid { stroke: #ddd; stroke-width: 1; }
-ol.cases > li { margin: .8rem 0; } ol.cases ul { margin: .2rem 0; padding-left: 1.2rem; }
-.right { color: #00704e; } .wrong { color: #b34700; }
-"""
+_PACKAGES = ("numpy", "scipy", "ir-measures")  # that the figures depend on
 
 
-def as_html(study: Study, *, title: str = "Evaluation") -> str:
-    """A study as one self-contained page."""
-    parts = [f"<h1>{escape(title)}</h1>", _settings(study), _summary(study), _pairs(study)]
-    for run in study.runs:
-        parts.append(_run(run, study))
+class Section(NamedTuple):
+    """A part of the page: its heading of level 2 or 3, where the table of contents leads, and its content."""
+
+    level: int
+    anchor: str
+    title: str
+    body: str
+
+
+def as_html(study: Study, *, title: str = "Evaluation", made_by: str) -> str:
+    """A study as one self-contained page, readable on a telephone, on paper and on a dark screen.
+
+    Args:
+        study: What is shown.
+        title: The heading.
+        made_by: The command line or the Python call that gives the study.
+
+    Returns:
+        HTML; the same text for the same study on one day, which ``SOURCE_DATE_EPOCH`` can set.
+    """
+    sections = [_figures(study), *_comparison(study)]
+    for number, run in enumerate(study.runs, start=1):
+        sections += _run(run, study, f"run-{number}")
+    said = "".join(f"<p>{escape(sentence)}</p>" for sentence in verdict(study))
+    body = [
+        f'<h1>{escape(title)}</h1>\n<div class="verdict">{said}</div>',
+        _made(study, made_by),
+        _contents(sections),
+        *(f'<h{one.level} id="{one.anchor}">{escape(one.title)}</h{one.level}>\n{one.body}' for one in sections),
+    ]
+    style = resources.files("ecom_rag.evaluation").joinpath("report.css").read_text(encoding="utf-8")
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escape(title)}</title><style>{_STYLE}</style></head>\n<body>\n"
-        + "\n".join(part for part in parts if part)
+        f"<title>{escape(title)}</title><style>\n{style}</style></head>\n<body>\n"
+        + "\n".join(body)
         + "\n</body></html>\n"
     )
 
 
-def _settings(study: Study) -> str:
-    said = "; ".join(f"{key}: {value}" for key, value in study.settings.items() if value is not None)
-    return f'<p class="small">{len(study.queries)} queries; {escape(said)}; ecom_rag {__version__}</p>'
+def _made(study: Study, made_by: str) -> str:
+    """When, from what, how and with which versions the page was made."""
+    epoch = os.environ.get("SOURCE_DATE_EPOCH")
+    now = datetime.datetime.now(datetime.UTC)
+    day = datetime.datetime.fromtimestamp(int(epoch), datetime.UTC) if epoch else now
+    settings = "; ".join(f"{key}: {value}" for key, value in study.settings.items() if value is not None)
+    packages = ", ".join(f"{name} {version(name)}" for name in _PACKAGES)
+    lines = {
+        "Date": f"{day:%Y-%m-%d}",
+        "Data": f"{len(study.queries)} queries; {settings}",
+        "Versions": f"ecom_rag {__version__}, Python {platform.python_version()}, {packages}",
+    }
+    shown = "".join(f"<dt>{name}</dt><dd>{escape(value)}</dd>" for name, value in lines.items())
+    return f'<dl class="made">{shown}<dt>Made by</dt><dd><code>{escape(made_by)}</code></dd></dl>'
 
 
-def _summary(study: Study) -> str:
+def _contents(sections: Sequence[Section]) -> str:
+    lines = ""
+    for one in sections:
+        link = f'<a href="#{one.anchor}">{escape(one.title)}</a>'
+        lines += f"</li><li>{link}" if one.level == 2 else f" · {link}"
+    return f"<nav><ul>{lines.removeprefix('</li>')}</li></ul></nav>"
+
+
+def _figures(study: Study) -> Section:
     measures = list(study.runs[0].intervals)
-    first = measures[0]
     body = [[name, *(interval_text(run.intervals[name]) for run in study.runs)] for name in measures]
     by_query = study.runs[0].per_query.measures[0]
     figures = {run.name: run.per_query.of(by_query) for run in study.runs}
-    return (
-        "<h2>Figures</h2>"
-        + _table(["measure", *(run.name for run in study.runs)], body)
-        + '<p class="note">Mean over queries, with the 95 % interval of a bootstrap over queries. Higher is better.</p>'
-        + charts.intervals({run.name: run.intervals[first] for run in study.runs}, first)
+    content = (
+        _table(["measure", *(run.name for run in study.runs)], body)
+        + '<p class="note">Mean over queries, with the 95% interval of a bootstrap over queries. Higher is better.</p>'
+        + charts.intervals({run.name: run.intervals[measures[0]] for run in study.runs}, measures[0])
         + (charts.histogram(figures, by_query) if study.kind == "retrieval" else "")
     )
+    return Section(2, "figures", "Figures", content)
 
 
-def _pairs(study: Study) -> str:
+def _comparison(study: Study) -> Iterator[Section]:
     if not study.pairs:
-        return ""
+        return
     corrected = len(study.runs) > 2
     pairs = shown_pairs(study)
     head = ["runs", "measure", "second minus first", "p", *(["p (Holm)"] if corrected else []), "better/equal/worse"]
-    sure = [pair.comparison.low > 0 or pair.comparison.high < 0 for pair in pairs]
-    measure = study.runs[0].per_query.measures[0]
-    plots = []
-    base = study.runs[0]
-    for run in study.runs[1:]:
-        change = run.per_query.of(measure) - base.per_query.of(measure)
-        plots.append(f"<h3>{escape(base.name)} → {escape(run.name)}</h3>" + charts.differences(change, measure))
-        plots.append(_changes(study, base, run, measure))
-    return (
-        "<h2>Comparison</h2>"
-        + _table(head, [pair_cells(pair, corrected=corrected) for pair in pairs], sure=sure)
-        + '<p class="note">Paired over the same queries: 95 % bootstrap interval of the difference, p of a two-sided'
-        " randomisation test. Bold: the interval excludes zero.</p>" + "".join(plots)
+    sure = [significant(pair.comparison, pair.p_holm) for pair in pairs]
+    body = _table(head, [pair_cells(pair, corrected=corrected) for pair in pairs], texts=2, sure=sure)
+    after = ", after Holm's correction for the number of pairs" if corrected else ""
+    note = (
+        "Paired over the same queries: 95% bootstrap interval of the difference, p of a two-sided randomisation test."
+        f" {RULE}{after}."
     )
+    yield Section(2, "comparison", "Comparison", f'{body}<p class="note">{note}</p>')
+    measure = study.runs[0].per_query.measures[0]
+    base = study.runs[0]
+    for number, run in enumerate(study.runs[1:], start=2):
+        change = run.per_query.of(measure) - base.per_query.of(measure)
+        content = charts.differences(change, measure) + _losses(study, base, run, measure)
+        yield Section(3, f"change-{number}", f"{base.name} → {run.name}", content)
 
 
-def _changes(study: Study, base: RunStudy, run: RunStudy, measure: str) -> str:
+def _losses(study: Study, base: RunStudy, run: RunStudy, measure: str) -> str:
     """The queries that lose most: what a change breaks is what to read first."""
     before, after = base.per_query.of(measure), run.per_query.of(measure)
     order = sorted(range(len(before)), key=lambda row: after[row] - before[row])[:10]
@@ -99,33 +138,60 @@ def _changes(study: Study, base: RunStudy, run: RunStudy, measure: str) -> str:
         [study.queries[row], _cut(study.texts.get(study.queries[row], "")), f"{before[row]:.3f}", f"{after[row]:.3f}"]
         for row in losses
     ]
-    return '<p class="note">Largest losses:</p>' + _table(["query", "text", base.name, run.name], body)
+    return '<p class="note">Largest losses:</p>' + _table(["query", "text", base.name, run.name], body, texts=2)
 
 
-def _run(run: RunStudy, study: Study) -> str:
-    parts = [f"<h2>{escape(run.name)}</h2>"]
-    parts += [f'<p class="note">Note: {escape(note)}.</p>' for note in run.notes]
+def _run(run: RunStudy, study: Study, anchor: str) -> Iterator[Section]:
+    notes = "".join(f'<p class="note">Note: {escape(note)}.</p>' for note in run.notes)
+    yield Section(2, anchor, run.name, notes)
     if run.classes:
-        parts.append("<h3>Classes</h3>" + _table(list(CLASS_HEAD), [class_cells(one) for one in run.classes]))
-        parts.append('<p class="note">AP and recall at the fixed precision are over the share of votes.</p>')
+        body = _table(list(CLASS_HEAD), [class_cells(one) for one in run.classes])
+        body += '<p class="note">AP and recall at the fixed precision are over the share of votes.</p>'
+        yield Section(3, f"{anchor}-classes", "Classes", body)
+    if run.confusion:
+        yield Section(3, f"{anchor}-confusion", "Confusion matrix", _confusion(run.confusion))
     if run.curves:
-        parts.append(charts.pr_curves(run.curves))
+        yield Section(3, f"{anchor}-curves", "Precision and recall", charts.pr_curves(run.curves))
     if run.contributions:
-        head, body = contribution_cells(run.contributions)
-        sure = [
-            bool(one.against_all) and (one.against_all.low > 0 or one.against_all.high < 0)  # type: ignore[union-attr]
-            for one in run.contributions
-        ]
-        parts.append("<h3>Contribution of each route</h3>" + _table(head, body, sure=sure))
-        parts.append(
+        head, cells = contribution_cells(run.contributions)
+        tests = [one.against_all for one in run.contributions]
+        sure = [test is not None and significant(test, test.p) for test in tests]
+        body = _table(head, cells, sure=sure) + (
             '<p class="note">Fused anew from the ranks in topk_evidence by unweighted reciprocal rank, over'
             " the candidates that the results hold; what a route found beyond them is not seen.</p>"
         )
+        yield Section(3, f"{anchor}-routes", "Contribution of each route", body)
     if run.worst:
-        what = f"lowest {run.per_query.measures[0]}" if study.kind == "retrieval" else "the most confident mistakes"
-        parts.append(f"<h3>Worst queries: {escape(what)}</h3>")
-        parts.append('<ol class="cases">' + "".join(_case(case) for case in run.worst) + "</ol>")
-    return "".join(parts)
+        what = f"Lowest {run.per_query.measures[0]}" if study.kind == "retrieval" else "The most confident mistakes"
+        cases = "".join(_case(case) for case in run.worst)
+        body = f'<p class="note">{escape(what)} first.</p><ol class="cases">{cases}</ol>'
+        yield Section(3, f"{anchor}-worst", "Worst queries", body)
+
+
+def _confusion(found: Confusion) -> str:
+    """Rows are the queries' own classes; a cell is as dark as its share of the row."""
+    head = "".join(f'<th class="class">{escape(name)}</th>' for name in found.predicted)
+    lines = []
+    for name, counts, right in zip(found.gold, found.counts.tolist(), found.right.tolist(), strict=True):
+        names = [one == name for one in found.predicted]
+        cells = "".join(_cell(*one, sum(counts)) for one in zip(counts, right, names, strict=True))
+        lines.append(
+            f'<tr><th class="text"><span>{escape(name)}</span></th><td class="all">{sum(counts)}</td>{cells}</tr>'
+        )
+    return (
+        f'<div class="scroll"><table class="confusion"><thead><tr><th class="text">own class</th><th>all</th>{head}'
+        f"</tr></thead><tbody>{''.join(lines)}</tbody></table></div>"
+        '<p class="note">Rows: the class that the query has. Columns: the class that its seeds vote for. Numbers are'
+        " queries; the darker, the larger the share of the row. Framed: right.</p>"
+    )
+
+
+def _cell(count: int, right: bool, same: bool, total: int) -> str:
+    """A cell; among the rare classes that share a row and a column, right and wrong votes stand in one cell."""
+    if not count:
+        return "<td>·</td>"
+    kind = "hit" if right else "mixed" if same else "miss"
+    return f'<td class="{kind}" style="--share: {0.08 + 0.5 * count / total:.2f}">{count}</td>'
 
 
 def _case(case: Case) -> str:
@@ -149,13 +215,19 @@ def _found(one: Found) -> str:
     )
 
 
-def _table(head: Sequence[str], body: Sequence[Sequence[str]], *, sure: Sequence[bool] | None = None) -> str:
-    lines = []
-    for row, cells in enumerate(body):
-        kind = ' class="sure"' if sure is not None and sure[row] else ""
-        lines.append("<tr>" + "".join(f"<td{kind}>{escape(cell)}</td>" for cell in cells) + "</tr>")
-    top = "".join(f"<th>{escape(cell)}</th>" for cell in head)
-    return f"<table><thead><tr>{top}</tr></thead><tbody>{''.join(lines)}</tbody></table>"
+def _table(
+    head: Sequence[str], body: Sequence[Sequence[str]], *, texts: int = 1, sure: Sequence[bool] | None = None
+) -> str:
+    """A table that scrolls in its own box; the first ``texts`` columns are text, the others numbers."""
+
+    def line(cells: Sequence[str], tag: str) -> str:
+        named = (f'<{tag} class="text"><span>{escape(cell)}</span></{tag}>' for cell in cells[:texts])
+        return "".join([*named, *(f"<{tag}>{escape(cell)}</{tag}>" for cell in cells[texts:])])
+
+    bold = sure or [False] * len(body)
+    kinds = (' class="sure"' if one else "" for one in bold)
+    lines = "".join(f"<tr{kind}>{line(cells, 'td')}</tr>" for kind, cells in zip(kinds, body, strict=True))
+    return f'<div class="scroll"><table><thead><tr>{line(head, "th")}</tr></thead><tbody>{lines}</tbody></table></div>'
 
 
 def _cut(text: str) -> str:

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ecom_rag.errors import UsageError
+from ecom_rag.evaluation.confusion import Confusion
 from ecom_rag.evaluation.contributions import ALL, ablations, evidence_of
 from ecom_rag.evaluation.labels import ClassFigures, Curve
 from ecom_rag.evaluation.measures import (
@@ -91,6 +92,7 @@ class RunStudy:
     worst: list[Case] = field(default_factory=list)
     classes: list[ClassFigures] = field(default_factory=list)
     curves: dict[str, Curve] = field(default_factory=dict)
+    confusion: Confusion | None = None
 
 
 @dataclass

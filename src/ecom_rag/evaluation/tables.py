@@ -79,11 +79,13 @@ def rows(study: Study) -> Iterator[dict[str, Any]]:
 
 def shown_pairs(study: Study) -> list[Pair]:
     """All measures where two runs are compared; of more runs the first measure and what is for the whole set."""
-    first = {
-        study.runs[0].per_query.measures[0],
-        *set(study.runs[0].intervals).difference(study.runs[0].per_query.measures),
-    }
-    return [pair for pair in study.pairs if len(study.runs) == 2 or pair.measure in first]
+    return [pair for pair in study.pairs if len(study.runs) == 2 or pair.measure in deciding(study)]
+
+
+def deciding(study: Study) -> set[str]:
+    """The first measure, and those that no single query has, such as macro-F1."""
+    run = study.runs[0]
+    return {run.per_query.measures[0], *set(run.intervals).difference(run.per_query.measures)}
 
 
 CLASS_HEAD = ("class", "support", "voted", "precision", "recall", "F1", "AP", "R at fixed P")

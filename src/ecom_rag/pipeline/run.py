@@ -17,6 +17,7 @@ from ecom_rag.files.progress import Progress, stage
 from ecom_rag.files.records import Record
 from ecom_rag.files.results import check_result
 from ecom_rag.files.values import shown
+from ecom_rag.models import CrossEncoder, Encoder
 from ecom_rag.models.spec import AnyCrossEncoder, AnyEncoder, check_cross_encoder, cross_encoder_of
 from ecom_rag.pipeline.places import Asked, OfBank, OfFile, Place
 from ecom_rag.pipeline.reranking import check_options, rerank
@@ -188,7 +189,6 @@ def _search(asked: Asked, *, resume: bool, progress: Progress | None) -> Summary
     check_routes(place.routes, encoder)
     id_key = settings.id_key_of(place.id_key)
     cross_encoder = None if asked.reranker is None else cross_encoder_of(asked.reranker)
-    fitted = settings.fitted()
     notes: list[str] = []
 
     def start(cache: Path | None) -> Process:
@@ -200,18 +200,7 @@ def _search(asked: Asked, *, resume: bool, progress: Progress | None) -> Summary
 
     job = Job(
         str(asked.output),
-        {
-            "command": asked.command,
-            "ecom_rag": __version__,
-            "queries": asked.queries,
-            "seeds": place.state,
-            **asdict(settings),
-            "fusion": settings.fusion if fitted is None else asdict(fitted),
-            "model": None if encoder is None else [encoder.fingerprint, encoder.settings],
-            "rerank": None if cross_encoder is None else [cross_encoder.fingerprint, cross_encoder.settings],
-            "analyzer": asked.analyzer.fingerprint(),
-            "on_bad_line": asked.on_bad_line,
-        },
+        _decisive(asked, settings, place.state, encoder, cross_encoder),
         read=lambda report: records.read(asked.queries, on_bad_line=asked.on_bad_line, report=report),
         start=start,
         cut=cut_of(settings, reranked=cross_encoder is not None),
@@ -224,6 +213,25 @@ def _search(asked: Asked, *, resume: bool, progress: Progress | None) -> Summary
     summary.seeds = place.count
     summary.notes = notes + summary.notes + place.notes() + list(_own_notes(summary))
     return summary
+
+
+def _decisive(
+    asked: Asked, settings: Recall, seeds: Any, encoder: Encoder | None, cross_encoder: CrossEncoder | None
+) -> dict[str, Any]:
+    """Everything that decides the bytes of a search's results."""
+    fitted = settings.fitted()
+    return {
+        "command": asked.command,
+        "ecom_rag": __version__,
+        "queries": asked.queries,
+        "seeds": seeds,
+        **asdict(settings),
+        "fusion": settings.fusion if fitted is None else asdict(fitted),
+        "model": encoder and [encoder.fingerprint, encoder.settings],
+        "rerank": cross_encoder and [cross_encoder.fingerprint, cross_encoder.settings],
+        "analyzer": asked.analyzer.fingerprint(),
+        "on_bad_line": asked.on_bad_line,
+    }
 
 
 def _counted(results: Sequence[Record], id_key: str) -> Mapping[str, int]:

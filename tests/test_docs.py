@@ -160,6 +160,20 @@ def test_links_lead_somewhere():
             assert not anchor or anchor in anchors_of(page), f"{document}: {target}#{anchor}"
 
 
+@pytest.mark.parametrize("name", ["architecture.md", "architecture.zh-CN.md"])
+def test_the_architecture_names_real_files_and_names(name):
+    """Each path in it, and each name that stands behind a path."""
+    text = (ROOT / "docs" / name).read_text(encoding="utf-8")
+    paths = set(re.findall(r"`((?:\w+/)+(?:\w+\.\w+)?|\w+\.py)`", text))
+    assert len(paths) > 50
+    for path in paths:
+        assert (ROOT / path).exists() or (ROOT / "src" / "ecom_rag" / path).exists(), path
+    for path, names in re.findall(r"`([\w/]+\.py)`[:：] ?((?:`\w+`[,、]? ?)+)", text):
+        source = next(base / path for base in (ROOT, ROOT / "src" / "ecom_rag") if (base / path).exists())
+        for one in re.findall(r"\w+", names):
+            assert re.search(rf"^(class |def )?{one}\b", source.read_text(encoding="utf-8"), re.MULTILINE), (path, one)
+
+
 def test_demo(tmp_path, capsys):
     """What the demo prints, and that both READMEs show lines of it; scores and ranks differ a little by processor."""
     from ecom_rag.demo import run, vote

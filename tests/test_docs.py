@@ -69,12 +69,13 @@ def commands_of(document):
 
 
 @pytest.fixture(scope="module")
-def what_commands_name(a_users_folder):
+def what_commands_name(tmp_path_factory, a_users_folder):
     """A folder with what the check of a command's options looks into: its records, a bank, a BEIR folder."""
     from ecom_rag.seeds.bank import BankSettings, build
 
-    folder = a_users_folder.parent / "named"
-    shutil.copytree(a_users_folder, folder, ignore=lambda *_: ["tuned"])
+    folder = tmp_path_factory.mktemp("named")
+    for name in ("seeds.jsonl", "train.jsonl", "listings.jsonl"):
+        shutil.copy(a_users_folder / name, folder)
     build(folder / "my-bank", [{"text": "leather wallet"}], BankSettings(routes=("bm25",)))
     (folder / "beir").mkdir()
     return folder

@@ -352,8 +352,7 @@ def test_a_reranker_keeps_false_negatives_out_and_gives_scores(labelled, encoder
     relevance = lambda query, texts: cross_encoder.score([(query, text) for text in texts], normalize=True)  # noqa: E731
     middle = float(np.median(relevance(queries[0]["query"], corpus.texts)))
     rules = Rules(negatives=6, first=1, last=200, reranker_threshold=middle, reranker_margin=0.0)
-    counts: Counter[str] = Counter()
-    mined = mine(queries, corpus, Everything(), rules, cross_encoder=cross_encoder, counts=counts)
+    mined, counts = mine(queries, corpus, Everything(), rules, cross_encoder=cross_encoder)
     assert mined and counts["refused reranker"] > 0
     for item in mined:
         positive = relevance(item["query"], item["pos"])

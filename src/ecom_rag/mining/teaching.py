@@ -18,13 +18,7 @@ from ecom_rag.files.records import Record
 from ecom_rag.mining.triples import JSON_LINES, cleaned_triples, read_triples
 from ecom_rag.models import CrossEncoder, Encoder
 from ecom_rag.models.embeddings import OUTPUTS
-from ecom_rag.models.spec import (
-    AnyCrossEncoder,
-    AnyEncoder,
-    check_cross_encoder,
-    cross_encoder_of,
-    encoder_of,
-)
+from ecom_rag.models.spec import AnyCrossEncoder, AnyEncoder, check_cross_encoder, cross_encoder_of, encoder_of
 from ecom_rag.retrieval import pair_scores
 
 _MODES = ("auto", "hybrid", *OUTPUTS)
@@ -63,25 +57,18 @@ def teach_file(
     """
     started = time.monotonic()
     path, output = path_of(path, "path"), path_of(output, "output")
-    flag(normalize, "normalize")
-    if not isinstance(teacher, Encoder):
-        check_cross_encoder(teacher)
-    for name in (path, output):
-        if not name.endswith(JSON_LINES):
-            raise UsageError(f"{name}: unknown file type; expected .jsonl or .jsonl.gz")
-    one_of(mode, "mode", _MODES)
-    jobs.check_output(output)
-    jobs.check_not_read(output, [path])
-    total = sum(_pairs(item) for item in read_triples(path))
+    _check(path, output, teacher, mode, normalize)
+    total = sum(map(_pairs, read_triples(path)))
     if not total:
         raise UsageError(f"{path}: holds no queries with pos or neg; there is nothing to score")
     loaded = _loaded(teacher, embedder)
     step = stage(progress, "scoring pairs", total)
 
-    def process(block: list[Record]) -> list[Record]:
+    def process(block: list[Record]) -> tuple[list[Record], dict[str, int]]:
         taught = teach(block, loaded, mode=mode, normalize=normalize)
-        step(sum(map(_pairs, block)))
-        return taught
+        pairs = sum(map(_pairs, block))
+        step(pairs)
+        return taught, {"pairs": pairs}
 
     job = Job(
         output,
@@ -96,9 +83,20 @@ def teach_file(
         read=lambda report: read_triples(path),
         start=lambda cache: process,
         cut=Cut(max_size=_BLOCK_PAIRS, size=_pairs),
-        tally=lambda block, taught: {"pairs": sum(map(_pairs, block))},
     )
     return jobs.run(job, started=started, resume=resume)
+
+
+def _check(path: str, output: str, teacher: AnyCrossEncoder | AnyEncoder, mode: str, normalize: bool) -> None:
+    flag(normalize, "normalize")
+    if not isinstance(teacher, Encoder):
+        check_cross_encoder(teacher)
+    for name in (path, output):
+        if not name.endswith(JSON_LINES):
+            raise UsageError(f"{name}: unknown file type; expected .jsonl or .jsonl.gz")
+    one_of(mode, "mode", _MODES)
+    jobs.check_output(output)
+    jobs.check_not_read(output, [path])
 
 
 def _loaded(teacher: AnyCrossEncoder | AnyEncoder, embedder: bool) -> CrossEncoder | Encoder:

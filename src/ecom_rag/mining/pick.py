@@ -53,9 +53,7 @@ def mine(
         if len(rows):
             negatives = [corpus.texts[row] for row in rows.tolist()]
             mined.append({"query": item["query"], "pos": item["pos"], "neg": negatives, **own, **item["rest"]})
-    within: NDArray[np.bool_] = (found.rows[:, rules.first - 1 : rules.last] >= 0).any(
-        axis=1
-    )  # a candidate at the ranks asked for
+    within = [(rows[rules.first - 1 : rules.last] >= 0).any() for rows in found.rows]  # a candidate at the ranks
     rest = list(zip(items, map(len, chosen), within, strict=True))
     counts += _named("none", [item for item, size, some in rest if size == 0 and some])
     counts += _named("short", [item for item, size, some in rest if size == 0 and not some])

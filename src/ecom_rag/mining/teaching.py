@@ -63,9 +63,10 @@ def teach_file(
         raise UsageError(f"{path}: holds no queries with pos or neg; there is nothing to score")
     loaded = _loaded(teacher, embedder)
     step = stage(progress, "scoring pairs", total)
+    options: dict[str, Any] = {"mode": mode, "normalize": normalize}
 
     def process(block: list[Record]) -> tuple[list[Record], dict[str, int]]:
-        taught = teach(block, loaded, mode=mode, normalize=normalize)
+        taught = teach(block, loaded, **options)
         pairs = sum(map(_pairs, block))
         step(pairs)
         return taught, {"pairs": pairs}
@@ -77,8 +78,7 @@ def teach_file(
             "ecom_rag": __version__,
             "path": path,
             "teacher": [type(loaded).__name__, loaded.fingerprint, loaded.settings],
-            "mode": mode,
-            "normalize": normalize,
+            **options,
         },
         read=lambda report: read_triples(path),
         start=lambda cache: process,

@@ -84,7 +84,7 @@ def run(folder: str, *, show_all: bool = False) -> None:
 def _check_folder(target: Path) -> None:
     """Raise ``UsageError`` unless the folder is new, empty, or one that the demo made: it begins with its samples."""
     if disk.anything_at(target) and not target.is_dir():
-        raise UsageError(f"{target}: is not a folder; name one with --folder")
+        raise UsageError(f"{target}: is not a folder; name one with `folder`")
     there = [name for name in (*_SAMPLES, *_RESULTS) if disk.anything_at(target / name)]
     own = [name for name in _SAMPLES if _is_sample(target / name, name)]
     made_here = _SAMPLES[0] in own and (len(own) == len(_SAMPLES) or there == own)
@@ -93,7 +93,7 @@ def _check_folder(target: Path) -> None:
     if target.exists() and any(target.iterdir()):
         raise UsageError(
             f"{target}: holds files that the demo did not make, or made in another version; name a new"
-            " folder with --folder"
+            " folder with `folder`"
         )
 
 

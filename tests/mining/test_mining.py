@@ -283,7 +283,7 @@ def test_grades_and_judged_only(encoder, tmp_path):
     labelled = write(tmp_path / "l.jsonl", [{"text": "a", "metadata": {"label": "x"}}])
     for wrong, more, message in [
         (Source(labelled, "labelled", grades=True), {}, "are for BEIR folders"),
-        (source, {"seeds": labelled}, "leave out --seeds"),
+        (source, {"seeds": labelled}, "leave out `seeds`"),
         (source, {"reranker": "nowhere"}, "take one of them"),
     ]:
         asked = Rules(reranker_margin=0.1) if "reranker" in more else rules

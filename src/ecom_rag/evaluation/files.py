@@ -63,7 +63,7 @@ def evaluate_files(
         EcomRagError: Anything the user can mend.
     """
     if (qrels is None) == (beir is None):
-        raise UsageError("one source of judgements is needed; give --qrels FILE, --beir DIR or --labels")
+        raise UsageError("one source of judgements is needed; give `qrels` FILE, `beir` DIR or `labels`")
     _check_resamples(resamples)
     folder = read_beir(beir, split) if beir is not None else None
     judged = folder.qrels if folder is not None else read_qrels(str(qrels))
@@ -144,7 +144,7 @@ def fit_fusion_on(run: NamedRun, qrels: Qrels, *, seed: int = 0, fitted_on: Mapp
     if candidates is None:
         raise UsageError(
             f"{run.name}: holds no topk_evidence of two routes or more; fit on results of ecom-rag recall"
-            " with several --routes and a large --top-k"
+            " with several `routes` and a large `top_k`"
         )
     judged = judge(candidates, [run.run[query] for query in queries], [qrels[query] for query in queries])
     return fit_fusion(candidates, judged, seed=seed, fitted_on=fitted_on)

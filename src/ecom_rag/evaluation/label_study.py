@@ -181,7 +181,7 @@ def _measures(measures: str | None, depth: int) -> tuple[str, ...]:
         if name.partition("@")[0].partition("(")[0] not in _WITHOUT_TOTALS:
             raise UsageError(
                 f"{name} needs to know all relevant seeds, which results with labels do not say; expected"
-                f" {', '.join(one + '@k' for one in _WITHOUT_TOTALS)}, or give --qrels"
+                f" {', '.join(one + '@k' for one in _WITHOUT_TOTALS)}, or give `qrels`"
             )
     return names
 

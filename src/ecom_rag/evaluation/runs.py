@@ -120,7 +120,7 @@ def _by_query(path: str, id_key: str, check: Callable[[Record], None]) -> tuple[
             raise RecordError(
                 where,
                 f"the query id {query!r} was there before, with another result ({places[query]});"
-                " every query needs its own, and --id-key names their key",
+                " every query needs its own, and `id_key` names their key",
             )
     return found, [f"{copies} results stand in the file twice; each counts once"] if copies else []
 

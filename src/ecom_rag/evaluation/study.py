@@ -209,12 +209,12 @@ def contribution_table(
 def depth_notes(names: Sequence[str], depth: int, *, chosen: bool) -> list[str]:
     """What the depth of a run does to its figures."""
     notes = [
-        f"{name} is over at most {depth} candidates, since the run holds no more; score with --top-k {cutoff(name)}"
+        f"{name} is over at most {depth} candidates, since the run holds no more; score with `top_k` {cutoff(name)}"
         for name in names
         if (cutoff(name) or 0) > depth
     ]
     if not chosen and depth < 100:
-        notes.append(f"R@100 is left out: the run holds at most {depth} candidates a query; score with --top-k 100")
+        notes.append(f"R@100 is left out: the run holds at most {depth} candidates a query; score with `top_k` 100")
     if "AP" in names:
         notes.append(f"AP is over the {depth} candidates that the run holds at most")
     return notes

@@ -32,7 +32,7 @@ def as_text(study: Study) -> str:
         if own:
             shown = own if len(own) <= _CLASSES else own[:_CLASSES]
             more = (
-                f" ({len(own) - len(shown)} rarer ones in the report and in --output)" if len(shown) < len(own) else ""
+                f" ({len(own) - len(shown)} rarer ones in the report and in `output`)" if len(shown) < len(own) else ""
             )
             parts.append(f"{printable(run.name)}: classes{more}")
             parts.append(table(list(CLASS_HEAD), [class_cells(one) for one in shown]))

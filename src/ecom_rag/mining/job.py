@@ -146,11 +146,11 @@ def _finder(of: _Mining, cache: Path | None, progress: Progress | None) -> Finde
 
 def _check_source(source: Source, seeds: str | None, reranker: Any) -> None:
     if source.kind != "beir" and (source.judged_only or source.grades):
-        raise UsageError("--judged-only and --grades are for BEIR folders; leave them out")
+        raise UsageError("`judged_only` and `grades` are for BEIR folders; leave them out")
     if source.judged_only and seeds is not None:
-        raise UsageError("--judged-only chooses among the folder's own documents; leave out --seeds, or it")
+        raise UsageError("`judged_only` chooses among the folder's own documents; leave out `seeds`, or it")
     if source.grades and reranker is not None:
-        raise UsageError("--grades and --reranker both fill pos_scores and neg_scores; take one of them")
+        raise UsageError("`grades` and `reranker` both fill pos_scores and neg_scores; take one of them")
     if source.positives < 1 or source.min_grade < 1:
         raise UsageError(f"positives is {source.positives} and min grade {source.min_grade}; expected at least 1")
 
@@ -167,13 +167,13 @@ def check_ranking(rules: Rules, run: str | None, route: str, encoder: Any, reran
     if route not in ROUTES:
         raise UsageError(f"route {route!r} is unknown; expected one of {', '.join(ROUTES)}")
     if run is None and route != "bm25" and encoder is None:
-        raise UsageError(f"route {route} needs a model; pass --model, or --route bm25, or candidates with --run")
+        raise UsageError(f"route {route} needs a model; pass `model`, or `route` bm25, or candidates with `run`")
     if reranker is None and (rules.reranker_threshold is not None or rules.reranker_margin is not None):
-        raise UsageError("a threshold or margin of the reranker is given, but no reranker; name it with --reranker")
+        raise UsageError("a threshold or margin of the reranker is given, but no reranker; name it with `reranker`")
     if reranker is not None and rules.reranker_threshold is None and rules.reranker_margin is None:
         raise UsageError(
-            "a reranker is given, but not what it should refuse; pass --reranker-threshold (e.g. 0.5) or"
-            " --reranker-margin (e.g. 0.1)"
+            "a reranker is given, but not what it should refuse; pass `reranker_threshold` (e.g. 0.5) or"
+            " `reranker_margin` (e.g. 0.1)"
         )
 
 
@@ -188,7 +188,7 @@ def _account(counts: Counter[str], rules: Rules, texts: int) -> list[str]:
         "no positive": "queries have no positive and are left out",
         "none": "queries have no candidate that may be a negative and are left out",
         "short": f"queries have fewer than {rules.first} candidates, so none at the ranks {rules.first}-{rules.last},"
-        f" and are left out; begin --range earlier (the corpus holds {texts} texts)",
+        f" and are left out; begin `first` earlier (the corpus holds {texts} texts)",
         "few": f"queries have fewer than {rules.negatives} negatives",
     }
     for what, sentence in sentences.items():

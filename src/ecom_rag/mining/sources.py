@@ -275,7 +275,7 @@ def _of_records(source: Source, corpus: Corpus) -> Iterator[Record]:
             raise RecordError(
                 where,
                 f'"metadata.{source.label}" is missing; mining with labels needs that of every record'
-                " (name another key with --label)",
+                " (name another key with `label`)",
             )
         rows = corpus.of_labels([label])
         rows = rows[~np.isin(corpus.groups[rows], corpus.groups_of([item["text"]]))]

@@ -138,7 +138,7 @@ def teach(
         number = int(np.flatnonzero(~np.isfinite(scores))[0])
         raise EmbeddingError(
             f"the teacher gave NaN or infinity for the query {pairs[number][0][:40]!r}; its checkpoint"
-            " is damaged, or needs --precision fp32"
+            " is damaged, or needs `precision` fp32"
         )
     taught, start = [], 0
     for item in items:

@@ -46,14 +46,8 @@ def run(folder: str, *, show_all: bool = False) -> None:
         if not (target / name).exists():
             with publish.writing(target / name) as sink:
                 sink.write(_sample(name))
-    result = target / "recalled.jsonl"
-    summary = recall_file(
-        str(target / "listings.jsonl"),
-        str(result),
-        Recall(routes=_ROUTES, top_k=_CANDIDATES),
-        seeds=str(target / "seeds.jsonl"),
-        model="starter",
-    )
+    seeds, listings, result, reordered = (target / name for name in (*_SAMPLES, *_RESULTS))
+    summary = recall_file(listings, result, Recall(routes=_ROUTES, top_k=_CANDIDATES), seeds=seeds, model="starter")
     scored = list(records.read(str(result)))
     print(
         f"{summary.records} listings against {summary.seeds} judged seeds by the routes {', '.join(_ROUTES)}, starter"
@@ -61,7 +55,7 @@ def run(folder: str, *, show_all: bool = False) -> None:
     )
     english = [record for record in scored if record["metadata"]["lang"] == "en"]
     reranked = rerank(english, CrossEncoder.from_pretrained("starter"), blend=_BLEND)
-    with publish.writing(target / "reranked.jsonl") as sink:
+    with publish.writing(reordered) as sink:
         sink.writelines(map(records.dumps, reranked))
     for record in scored if show_all else english[:: max(1, len(english) // _SHOWN)]:
         _print_listing(record)

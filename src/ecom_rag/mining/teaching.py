@@ -71,15 +71,10 @@ def teach_file(
         step(pairs)
         return taught, {"pairs": pairs}
 
+    told = [type(loaded).__name__, loaded.fingerprint, loaded.settings]
     job = Job(
         output,
-        {
-            "command": "teach",
-            "ecom_rag": __version__,
-            "path": path,
-            "teacher": [type(loaded).__name__, loaded.fingerprint, loaded.settings],
-            **options,
-        },
+        {"command": "teach", "ecom_rag": __version__, "path": path, "teacher": told, **options},
         read=lambda report: read_triples(path),
         start=lambda cache: process,
         cut=Cut(max_size=_BLOCK_PAIRS, size=_pairs),

@@ -128,16 +128,13 @@ class MultiVectorIndex:
     def arrays(self) -> dict[str, NDArray[Any]]:
         """All that ``from_arrays`` needs, as arrays that can be saved and memory-mapped."""
         whole = self._whole()
-        state = {"values": whole.values, "offsets": whole.offsets}
-        if self._live.mask is not None:
-            state["live"] = self._live.mask
-        return state
+        return {"values": whole.values, "offsets": whole.offsets, **self._live.arrays()}
 
     @classmethod
     def from_arrays(cls, arrays: dict[str, NDArray[Any]]) -> Self:
         """The index that gave ``arrays``; they are used as they are, memory-mapped ones too."""
         index = cls(Ragged(arrays["values"], arrays["offsets"]))
-        index._live = LiveRows(np.array(arrays["live"]) if "live" in arrays else None)
+        index._live = LiveRows.of(arrays)
         return index
 
     def _start_tail(self) -> None:

@@ -2,7 +2,7 @@
 
 import logging
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from ecom_rag.evaluation.runs import NamedRun, load_labelled, load_runs
 from ecom_rag.evaluation.significance import RESAMPLES
 from ecom_rag.evaluation.study import Study, study_retrieval
 from ecom_rag.files import records
-from ecom_rag.files.beir import Beir, read_beir
+from ecom_rag.files.beir import read_beir
 from ecom_rag.files.identity import label_of
 from ecom_rag.files.trec import Qrels, read_qrels, writing
 from ecom_rag.retrieval.learned_fusion import LearnedFusion
@@ -77,7 +77,7 @@ def evaluate_files(
         judged,
         measures=measures,
         texts={query["metadata"]["id"]: query["text"] for query in folder.queries} if folder else None,
-        document_text=_document_text(folder) if folder else None,
+        document_text=folder.texts if folder else None,
         resamples=resamples,
         seed=seed,
         settings={
@@ -185,14 +185,6 @@ def _by_label(run: NamedRun, label_key: str) -> Qrels:
         found = enumerate(result["topk_metadata"])
         qrels[query] = {str(place): int(label_of(metadata, label_key) == own) for place, metadata in found}
     return qrels
-
-
-def _document_text(folder: Beir) -> Callable[[set[str]], Mapping[str, str]]:
-    def texts(wanted: set[str]) -> Mapping[str, str]:
-        found = ((record["metadata"]["id"], record["text"]) for record in folder.documents())
-        return {name: text for name, text in found if name in wanted}
-
-    return texts
 
 
 def _check_resamples(resamples: int) -> None:

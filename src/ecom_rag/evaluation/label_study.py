@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 
 from ecom_rag.errors import UsageError
 from ecom_rag.evaluation.confusion import confusion
-from ecom_rag.evaluation.contributions import ablations, evidence_of
 from ecom_rag.evaluation.labels import (
     Votes,
     class_figures,
@@ -31,7 +30,7 @@ from ecom_rag.evaluation.study import (
     Study,
     candidates_of,
     compare_runs,
-    contribution_table,
+    contributions_of,
     depth_notes,
 )
 from ecom_rag.files.identity import as_label, required_label
@@ -149,10 +148,6 @@ def _worst(run: NamedRun, labels: list[list[str]], cast: Votes) -> list[Case]:
 def _contributions(
     run: NamedRun, labels: list[list[str]], truth: list[str], votes: int | None, resamples: int, seed: int
 ) -> list[Contribution]:
-    candidates = evidence_of(list(run.results.values()))
-    if candidates is None:
-        return []
-
     def figures(ranking: NDArray[np.int64]) -> tuple[NDArray[np.float64], Mapping[str, float]]:
         order = [
             [found[place] for place in places if place >= 0]
@@ -161,7 +156,7 @@ def _contributions(
         cast = vote(truth, order, k=votes)
         return cast.correct, {"accuracy": float(cast.correct.mean()), MACRO_F1: macro_f1(cast)}
 
-    return contribution_table(ablations(candidates), figures, resamples, seed)
+    return contributions_of(list(run.results.values()), figures, resamples, seed)
 
 
 def _compare_f1(studies: Sequence[RunStudy], ballots: Sequence[Votes], resamples: int, seed: int) -> list[Pair]:

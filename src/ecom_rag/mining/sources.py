@@ -151,7 +151,7 @@ def read_corpus(source: Source, seeds: str | Sequence[Record] | None) -> Corpus:
         items = _labelled(records.placed(seeds) if isinstance(seeds, str) else _numbered(seeds, "seed"), source.label)
     elif source.kind == "beir":
         beir = read_beir(source.path, source.split)
-        kept = _judged(beir, least=0) if source.judged_only else None
+        kept = beir.judged(least=0) if source.judged_only else None
         items = [(item["text"], None) for item in beir.documents() if kept is None or item["metadata"]["id"] in kept]
     elif source.kind == "labelled":
         items = _labelled(_records(source), source.label)
@@ -231,14 +231,8 @@ class Queries:
                 yield _object(item["query"], item["pos"], rest=rest)
 
 
-def _judged(beir: Beir, *, least: int) -> set[str]:
-    """Ids of the documents that have at least this grade for some query."""
-    return {document for grades in beir.qrels.values() for document, grade in grades.items() if grade >= least}
-
-
 def _of_beir(source: Source, beir: Beir, left_out: Counter[str]) -> Iterator[Record]:
-    wanted = _judged(beir, least=1)
-    texts = {item["metadata"]["id"]: item["text"] for item in beir.documents() if item["metadata"]["id"] in wanted}
+    texts = beir.texts(beir.judged(least=1))
     blank = [key for key, text in texts.items() if not text]
     left_out.update({"relevant documents": len(blank)})
     for key in blank:

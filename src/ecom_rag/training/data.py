@@ -217,12 +217,8 @@ def _group(where: str, item: dict[str, Any], source: str, *, needs_negatives: bo
 def _beir(folder: str, split: str, min_grade: int) -> tuple[list[Group], list[str]]:
     """The queries that can be trained on, and notes on what was left out."""
     beir = read_beir(folder, split)
-    wanted = {document for judged in beir.qrels.values() for document, grade in judged.items() if grade >= min_grade}
-    texts = {
-        document["metadata"]["id"]: document["text"]
-        for document in beir.documents()
-        if document["metadata"]["id"] in wanted
-    }
+    wanted = beir.judged(least=min_grade)
+    texts = beir.texts(wanted)
     found = []
     for query in beir.queries:
         judged = beir.qrels[query["metadata"]["id"]]

@@ -116,11 +116,6 @@ class MultiVectorIndex:
         _score_all(queries, self._tail_rows(), result[:, len(self._base) :])
         return result
 
-    @property
-    def live(self) -> NDArray[np.bool_] | None:
-        """``(n,)``: documents that have not been removed; ``None`` for all."""
-        return self._live.mask
-
     def pair_scores(self, queries: Ragged, pairs: NDArray[np.int64]) -> NDArray[np.float32]:
         """MaxSim of given pairs ``(p, 2)`` of queries and documents: ``(p,)``, each as ``search`` gives it."""
         return max_sim_pairs(queries, self._whole(), pairs)

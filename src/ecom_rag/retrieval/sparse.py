@@ -79,11 +79,6 @@ class SparseIndex:
         self._check(queries, "queries")
         return self._postings.scores(_weights(queries))
 
-    @property
-    def live(self) -> NDArray[np.bool_] | None:
-        """``(n,)``: rows that have not been removed; ``None`` for all."""
-        return self._live.mask
-
     def arrays(self) -> dict[str, NDArray[Any]]:
         """All that ``from_arrays`` needs, as arrays that can be saved and memory-mapped."""
         return {**self._postings.arrays(), "vocabulary": np.array([self._vocabulary]), **self._live.arrays()}

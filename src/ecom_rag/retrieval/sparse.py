@@ -31,11 +31,6 @@ class SparseIndex:
     def __len__(self) -> int:
         return self._postings.rows
 
-    @property
-    def shape(self) -> tuple[int, int]:
-        """Rows, removed ones included, and the size of the vocabulary."""
-        return len(self), self._vocabulary
-
     def extend(self, weights: csr_matrix) -> None:
         """Append rows ``(m, vocabulary)`` CSR float32.
 

@@ -63,7 +63,7 @@ def _train(recipe: Recipe, output: Path, work: Path, *, resume: bool, progress: 
         logger.warning("schedule.bf16 makes training slower on this CPU; on one without AMX leave it out")
     torch.manual_seed(recipe.seed)
     model = checkpoints.load(recipe, plan.start)
-    hooks = Hooks(model, plan.batches, recipe=recipe, measure=plan.measure, progress=progress, resume_from=resume_from)
+    hooks = Hooks(model, plan, progress=progress, resume_from=resume_from)
     trainer = make_trainer(plan, model, hooks, work)
     untrained = health.state_of(model)
     before = baseline(work, plan.dev, model, resume_from)

@@ -79,10 +79,7 @@ def pk_batches(
         for pool, count in zip(cells.by_source, counts.tolist(), strict=True):
             draws = apportion(sizes[pool].astype(np.float64) ** alpha, count * p, random=random, most=count)
             near = None if group is None else np.unique(group[pool], return_inverse=True)[1]
-            if near is None:
-                tables.append(pool[spread(draws, count, p, random)])
-            else:
-                tables.append(pool[spread_by_parent(draws, near, count, p, parents_per_batch, random)])
+            tables.append(pool[_spread(draws, near, count, p, parents_per_batch, random)])
         return _with_texts(np.concatenate(tables)[random.permutation(wanted)], k, texts, random)
 
     return Batches(cycles, plan, cells.cells, cells.sources, batches=wanted, seed=seed, rank=rank, world=world)
@@ -168,6 +165,14 @@ def _needed(
         f" expected at least {least.sum()} batches an epoch",
     )
     return least, wanted
+
+
+def _spread(
+    draws: Integers, parents: Integers | None, batches: int, p: int, parents_per_batch: int, random: np.random.Generator
+) -> Integers:
+    if parents is None:
+        return spread(draws, batches, p, random)
+    return spread_by_parent(draws, parents, batches, p, parents_per_batch, random)
 
 
 def _with_texts(classes: Integers, k: int, texts: Cycles, random: np.random.Generator) -> Integers:

@@ -12,7 +12,7 @@ from ecom_rag.evaluation import tables
 from ecom_rag.evaluation.contributions import evidence_of
 from ecom_rag.evaluation.fit_fusion import fit_fusion, judge
 from ecom_rag.evaluation.itself import noted, without_itself
-from ecom_rag.evaluation.label_study import study_labels
+from ecom_rag.evaluation.label_study import ByLabel, study_labels
 from ecom_rag.evaluation.report import as_html
 from ecom_rag.evaluation.runs import NamedRun, load_labelled, load_runs
 from ecom_rag.evaluation.significance import RESAMPLES
@@ -103,7 +103,7 @@ def evaluate_labels(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> tuple[Study, list[NamedRun], Qrels]:
-    """Evaluate results files by their labels; see ``study_labels`` and ``evaluate_files`` for the options.
+    """Evaluate results files by their labels; see ``ByLabel`` and ``evaluate_files`` for the options.
 
     Returns:
         The study, the runs, and as judgements the places of the right seeds in the first run's results.
@@ -112,24 +112,16 @@ def evaluate_labels(
     runs = load_labelled(results, id_key=id_key, label_key=label_key)
     look = partial(without_itself, labelled=True) if exclude_self else noted
     runs = [look(run, id_key=id_key) for run in runs]
-    study = study_labels(
-        runs,
-        label_key=label_key,
-        votes=votes,
-        fixed_precision=fixed_precision,
-        positive=positive,
-        measures=measures,
-        resamples=resamples,
-        seed=seed,
-        settings={
-            "label key": label_key,
-            "votes": votes or "all",
-            "fixed precision": fixed_precision,
-            "runs": ", ".join(results),
-            "resamples": resamples,
-            "seed": seed,
-        },
-    )
+    settings = {
+        "label key": label_key,
+        "votes": votes or "all",
+        "fixed precision": fixed_precision,
+        "runs": ", ".join(results),
+        "resamples": resamples,
+        "seed": seed,
+    }
+    asked = ByLabel(label_key, votes, fixed_precision, positive, measures, resamples, seed)
+    study = study_labels(runs, asked, settings=settings)
     return study, runs, _by_label(runs[0], label_key)
 
 

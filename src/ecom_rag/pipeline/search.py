@@ -205,7 +205,7 @@ def score(
 def score_settings(
     mode: str, weights: Sequence[float], *, top_k: int, filter: Any = None, exclude_self: bool, id_key: str | None
 ) -> Recall:
-    """Scoring as what it is: recall by one route; see ``score``. Whether they make sense is checked where they are used.
+    """Scoring as what it is: recall by one route; see ``score``. The other settings are checked where they are used.
 
     Raises:
         UsageError: An unknown mode, or weights that make no sense.

@@ -291,6 +291,13 @@ def test_grades_and_judged_only(encoder, tmp_path):
             mine_file(wrong, str(tmp_path / "no.jsonl"), asked, model=encoder(), **more)
 
 
+def test_a_query_whose_label_is_none_is_named_beside_seeds_too(tmp_path):
+    queries = write(tmp_path / "q.jsonl", [{"text": "a", "metadata": {"label": ["x"]}}])
+    seeds = write(tmp_path / "s.jsonl", [{"text": "b", "metadata": {"label": "x"}}])
+    with pytest.raises(RecordError, match=r'q.jsonl:1: metadata "label" is a list of 1; expected one label'):
+        mine_file(queries, str(tmp_path / "o.jsonl"), Rules(first=1), seeds=seeds, route="bm25")
+
+
 def test_what_another_line_of_the_query_has_as_a_positive_is_no_negative(tmp_path):
     asked = [
         {"query": "red shoe", "pos": ["red shoe one"]},

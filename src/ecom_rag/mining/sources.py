@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from ecom_rag.errors import RecordError, UsageError
 from ecom_rag.files import records
 from ecom_rag.files.beir import Beir, read_beir
-from ecom_rag.files.identity import label_of
+from ecom_rag.files.identity import label_at
 from ecom_rag.files.records import Record
 from ecom_rag.mining.rules import random_of
 from ecom_rag.mining.triples import JSON_LINES, read_triples
@@ -171,13 +171,7 @@ def _numbered(items: Iterable[Record], what: str) -> Iterator[tuple[str, Record]
 
 def _labelled(items_by_place: Iterable[tuple[str, Record]], key: str) -> list[tuple[str, str | None]]:
     """Texts with their labels, ``None`` where a record has none."""
-    items: list[tuple[str, str | None]] = []
-    for where, item in items_by_place:
-        try:
-            items.append((item["text"], label_of(item["metadata"], key)))
-        except ValueError as error:
-            raise RecordError(where, str(error)) from None
-    return items
+    return [(item["text"], label_at(where, item["metadata"], key)) for where, item in items_by_place]
 
 
 class Queries:
@@ -264,7 +258,7 @@ def _records(source: Source) -> Iterator[tuple[str, Record]]:
 
 def _of_records(source: Source, corpus: Corpus) -> Iterator[Record]:
     for where, item in _records(source):
-        label = label_of(item["metadata"], source.label)
+        label = label_at(where, item["metadata"], source.label)
         if label is None:
             raise RecordError(
                 where,

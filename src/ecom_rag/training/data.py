@@ -14,7 +14,7 @@ from typing import Any, Literal
 from ecom_rag.errors import RecordError, UsageError
 from ecom_rag.files import records
 from ecom_rag.files.beir import read_beir
-from ecom_rag.files.identity import label_of
+from ecom_rag.files.identity import label_at
 from ecom_rag.mining.sources import KINDS, kind_of
 from ecom_rag.mining.triples import KnownPositives, check_triple
 from ecom_rag.text.normalization import canonical
@@ -151,10 +151,7 @@ def _labelled(paths: Sequence[str], recipe: Recipe, use: str) -> Labelled:
 
 
 def _label(where: str, metadata: Any, key: str, needs: str) -> str:
-    try:
-        label = label_of(metadata, key)
-    except ValueError as error:
-        raise RecordError(where, str(error)) from None
+    label = label_at(where, metadata, key)
     if label is None:
         raise RecordError(where, f'"metadata.{key}" is missing; {needs}')
     return label

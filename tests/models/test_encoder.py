@@ -176,7 +176,7 @@ def test_truncate_dim_and_max_length(bge_folder):
     cut = whole.encode(TEXTS).dense[:, :8]
     np.testing.assert_allclose(short.encode(TEXTS).dense, cut / np.linalg.norm(cut, axis=1, keepdims=True), atol=1e-5)
     assert short.fingerprint != whole.fingerprint
-    with pytest.raises(UsageError, match="truncate_dim is 9999; expected 1 to 32"):
+    with pytest.raises(UsageError, match="`truncate_dim` is 9999; expected 1 to 32"):
         Encoder.from_pretrained(str(bge_folder), truncate_dim=9999)
     eight = Encoder.from_pretrained(str(bge_folder), precision="fp32", max_length=8)
     long = "abcdef" * 20_000  # 120,000 characters

@@ -8,7 +8,7 @@ import typer
 
 from ecom_rag.cli import documents
 from ecom_rag.cli.command import Command
-from ecom_rag.cli.console import tell, write_bytes
+from ecom_rag.cli.console import tell, tell_notes, write_bytes
 from ecom_rag.cli.documents import Bank
 from ecom_rag.cli.options import (
     BadLine,
@@ -190,8 +190,7 @@ def delete(
     missing = len(set(id)) - change.removed if id else 0
     absent = f"; {missing} of the ids were not there" if missing else ""
     tell(f"removed {change.removed} documents from {bank}, {left} are left{absent}")
-    for note in change.notes:
-        tell(f"note: {note}")
+    tell_notes(change.notes)
 
 
 @app.command(cls=Command)

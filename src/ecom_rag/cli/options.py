@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ecom_rag.cli.console import Log, shows_progress, tell
+from ecom_rag.cli.console import Log, shows_progress, tell, tell_notes
 from ecom_rag.errors import UsageError
 from ecom_rag.files.progress import Progress
 
@@ -137,8 +137,7 @@ def names_told_last() -> Iterator[None]:
         yield
     finally:
         decided.removeFilter(hold)
-    for note in dict.fromkeys(held):
-        tell(f"note: {note}")
+    tell_notes(dict.fromkeys(held))
 
 
 def numbers(text: str, option: str = "--weights") -> list[float]:
@@ -193,5 +192,4 @@ def report(what: str, summary: Any, output: str) -> None:
     resumed = f", {summary.resumed} of them before the interruption" if summary.resumed else ""
     target = "stdout" if output == "-" else output
     tell(f"{what}{resumed} in {summary.seconds:.1f} s ({rate}) -> {target}")
-    for note in summary.notes:
-        tell(f"note: {note}")
+    tell_notes(summary.notes)

@@ -80,7 +80,7 @@ def placed(
     """As ``read``, each record with its place, e.g. ``seeds.jsonl:7``, for errors that show only later."""
     path = path_of(path, "path")
     one_of(on_bad_line, "on_bad_line", ("fail", "skip"))
-    hint = "" if report is None else " (or pass --on-bad-line skip)"
+    hint = "" if report is None else " (or pass `on_bad_line` skip)"
     report = report if report is not None else ReadReport()
     for where, raw in formats.items(path, file_format(path)):
         try:

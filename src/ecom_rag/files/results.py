@@ -119,6 +119,6 @@ def _rounded(scores: NDArray[Any], query: Record) -> list[float]:
     if not np.isfinite(scores).all():
         raise EmbeddingError(
             f"the query {query['text'][:40]!r}: a score is NaN or infinity; the checkpoint is damaged,"
-            " or needs --precision fp32"
+            " or needs `precision` fp32"
         )
     return [round(score, 6) for score in scores.tolist()]

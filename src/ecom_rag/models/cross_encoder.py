@@ -153,7 +153,7 @@ class CrossEncoder:
             first = int(np.flatnonzero(~np.isfinite(scores))[0])
             raise EmbeddingError(
                 f"the reranker gave NaN or infinity for pair {first}; the checkpoint is damaged,"
-                " or needs --precision fp32"
+                " or needs `precision` fp32"
             )
         if normalize:
             scores = (1 / (1 + np.exp(-scores.astype(np.float64)))).astype(np.float32)

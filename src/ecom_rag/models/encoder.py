@@ -218,14 +218,14 @@ class Encoder:
         """
         names = names_of(outputs, "outputs")
         if not names:
-            raise UsageError(f"outputs is empty; expected some of {', '.join(OUTPUTS)}")
+            raise UsageError(f"`outputs` is empty; expected some of {', '.join(OUTPUTS)}")
         for name in names:
             if name not in OUTPUTS:
                 raise UsageError(f"output {name!r} is unknown; expected one of {', '.join(OUTPUTS)}")
             if name not in self._positions:
                 raise ModelError(
                     f"{self.checkpoint.folder}: {_REMEDY[name]} is missing, so it cannot give {name};"
-                    " use a bge-m3 checkpoint or --mode dense"
+                    " use a bge-m3 checkpoint, or dense alone"
                 )
 
 
@@ -233,7 +233,7 @@ def _truncated(checkpoint: Checkpoint, asked: int | None, model: str) -> Checkpo
     """The checkpoint with the dimensions that are asked for, else with as many as its files say."""
     found = checkpoint.truncate_dim if asked is None else asked
     if found is not None and not 1 <= found <= checkpoint.dimension:
-        raise UsageError(f"truncate_dim is {found}; expected 1 to {checkpoint.dimension}, as many as {model} has")
+        raise UsageError(f"`truncate_dim` is {found}; expected 1 to {checkpoint.dimension}, as many as {model} has")
     return replace(checkpoint, truncate_dim=found)
 
 

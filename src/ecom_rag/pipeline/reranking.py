@@ -109,7 +109,7 @@ def rerank_rows(
 def _by_relevance(ranking: Ranking, relevance: NDArray[np.float32], *, k: int, blend: float) -> Ranking:
     """A ranking in the order of the relevance of its candidates, given one query after the other."""
     if not np.isfinite(relevance).all():
-        raise EmbeddingError("the reranker gave NaN or infinity; its checkpoint is damaged, or needs --precision fp32")
+        raise EmbeddingError("the reranker gave NaN or infinity; its checkpoint is damaged, or needs `precision` fp32")
     found = ranking.rows >= 0
     scores = np.full(found.shape, -np.inf, np.float32)
     scores[found] = relevance

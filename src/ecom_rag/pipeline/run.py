@@ -75,7 +75,7 @@ def score_file(
     settings = score_settings(mode, weights, top_k=top_k, filter=filter, exclude_self=exclude_self, id_key=id_key)
     asked = Asked("score", queries, output, settings, seeds, bank, model, None, Analyzer(), on_bad_line)
     if bank is None and model is None:
-        raise UsageError("the seeds of a file are searched by an encoder; give --model MODEL")
+        raise UsageError("the seeds of a file are searched by an encoder; give `model`")
     return _search(asked, resume=resume, progress=progress)
 
 
@@ -116,7 +116,7 @@ def recall_file(
         EcomRagError: Anything the user can mend; nothing half-written is left under ``output``.
     """
     if not isinstance(settings, Recall):
-        raise UsageError(f"settings is {shown(settings)}; expected Recall(...)")
+        raise UsageError(f"`settings` is {shown(settings)}; expected Recall(...)")
     asked = Asked(
         "recall", queries, output, settings, seeds, bank, model, reranker, analyzer or Analyzer(), on_bad_line
     )
@@ -254,4 +254,4 @@ def _own_notes(summary: Summary) -> Iterator[str]:
         note = f"{own} of {summary.records} queries have themselves (a seed of their own id) among their results"
         if other:
             note += f", {other} of them with another text: are the ids of queries and seeds one numbering?"
-        yield f"{note}; --exclude-self leaves them out"
+        yield f"{note}; `exclude_self` leaves them out"

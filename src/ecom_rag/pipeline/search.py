@@ -54,9 +54,9 @@ class Pipeline:
         cross_encoder: CrossEncoder | None = None,
     ) -> None:
         if not isinstance(seeds, SeedSource):
-            raise UsageError(f"seeds is of type {type_name(seeds)}; expected Seeds(records, ...) or an open SeedBank")
+            raise UsageError(f"`seeds` is of type {type_name(seeds)}; expected Seeds(records, ...) or an open SeedBank")
         if not isinstance(settings, Recall | None):
-            raise UsageError(f"settings is of type {type_name(settings)}; expected Recall(...)")
+            raise UsageError(f"`settings` is of type {type_name(settings)}; expected Recall(...)")
         arguments.model(encoder, "encoder", "check_outputs", "Encoder", optional=True)
         arguments.model(cross_encoder, "cross_encoder", "score", "CrossEncoder", optional=True)
         self.settings = (settings or Recall()).check()

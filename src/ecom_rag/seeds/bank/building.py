@@ -172,7 +172,7 @@ def _check_same(bank: SeedBank, settings: BankSettings) -> None:
     if changed:
         raise ResumeError(
             f"{bank.path}: the interrupted build had other settings ({'; '.join(changed)});"
-            " give the same ones, or build again without --resume"
+            " give the same ones, or build again without `resume`"
         )
 
 
@@ -219,7 +219,7 @@ def _discarded(partial: Path) -> list[str]:
     workfolders.empty(partial)
     if not finished:
         return []
-    note = f"{finished} finished records of an interrupted build were discarded; --resume would have continued it"
+    note = f"{finished} finished records of an interrupted build were discarded; `resume` would have continued it"
     logger.warning("note: %s", note)
     return [note]
 
@@ -246,7 +246,7 @@ def _fill(bank: SeedBank, items: Iterable[Record], progress: Callable[[int], Non
     if number < done["blocks"] or (number == done["blocks"] and number and done["digest"] != whole.hexdigest()):
         raise ResumeError(
             f"{bank.path}: the interrupted build had read {done['records']} records, and this input does"
-            " not begin with the same; give the same input, or build again without --resume"
+            " not begin with the same; give the same input, or build again without `resume`"
         )
     return built
 

@@ -82,7 +82,7 @@ def test_a_setting_of_a_file_is_named_there(monkeypatch, tmp_path, capsys):
     run(*call, monkeypatch=monkeypatch)
     assert f"ecom-rag: {config}: top_k is 0; expected at least 1\n" == capsys.readouterr().err
     run(*call, "--top-k", "-1", monkeypatch=monkeypatch)
-    assert "ecom-rag: --top-k is -1; expected at least 1\n" == capsys.readouterr().err
+    assert capsys.readouterr().err == "ecom-rag: --top-k is -1; expected at least 1\n"
 
 
 def test_errors_notes_and_the_log_are_reworded(recall, capsys):

@@ -35,7 +35,7 @@ _template = typer.Typer(add_completion=False)
 @_template.command()
 def _shared(
     quiet: Annotated[
-        bool, typer.Option("--quiet", "-q", help="No progress bars, summary or notes; errors are still told.")
+        bool, typer.Option("--quiet", "-q", help="Print no progress bars, summary or notes; errors are still printed.")
     ] = False,
 ) -> None:
     """Options of every command."""

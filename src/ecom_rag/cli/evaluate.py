@@ -10,9 +10,8 @@ from ecom_rag.cli.console import tell, write_bytes
 from ecom_rag.cli.options import Verbose, bars, command_line, prepare
 from ecom_rag.errors import UsageError
 
-_TREC = "TREC file to write"
 _WRITTEN = ("output", "per_query", "report", "write_run", "write_qrels")  # options that change no figure
-_DEPTH = 100  # results a query where evaluate itself searches
+_DEPTH = 100  # results per query where evaluate itself searches
 
 
 def evaluate(
@@ -23,66 +22,97 @@ def evaluate(
             help="Results of score, recall or rerank, or TREC runs (.trec, .run, .txt).", show_default=False
         ),
     ] = None,
-    qrels: Annotated[str | None, typer.Option(help="Judgements: TREC or BEIR's .tsv.", show_default=False)] = None,
-    beir: Annotated[
-        str | None, typer.Option(help="BEIR folder: corpus.jsonl, queries.jsonl, qrels/.", show_default=False)
+    qrels: Annotated[
+        str | None, typer.Option(help="File of judgements: TREC qrels or BEIR's .tsv.", show_default=False)
     ] = None,
-    split: Annotated[str, typer.Option(help="Of the BEIR folder.")] = "test",
-    labels: Annotated[bool, typer.Option("--labels", help="Hold the seeds' labels against the query's own.")] = False,
-    label_key: Annotated[str, typer.Option(help="Metadata key of the label; a.b for nested ones.")] = "label",
+    beir: Annotated[
+        str | None, typer.Option(help="BEIR folder with corpus.jsonl, queries.jsonl and qrels/.", show_default=False)
+    ] = None,
+    split: Annotated[str, typer.Option(help="Split of the BEIR folder.")] = "test",
+    labels: Annotated[
+        bool, typer.Option("--labels", help="Compare the seeds' labels with the query's own label.")
+    ] = False,
+    label_key: Annotated[str, typer.Option(help="Metadata key of the label; a.b for a nested one.")] = "label",
     id_key: Annotated[str, typer.Option(help="Metadata key of query and document ids.")] = "id",
     exclude_self: Annotated[
         bool | None,
         typer.Option(
             "--exclude-self/--keep-self",
-            help="Leave a query out of its own results: a seed of its id or, where ids are missing, of its text.",
+            help="Leave out seeds that are the query itself: its id or, where ids are missing, its text.",
             show_default="with --beir",
         ),
     ] = None,
     measures: Annotated[
         str | None,
-        typer.Option(help="ir-measures names, e.g. nDCG@10,R@100,P@5,RR@10,AP,Success@1.", show_default="the usual"),
+        typer.Option(
+            help="Measures by their ir-measures names, e.g. nDCG@10,R@100,P@5,RR@10,AP,Success@1.",
+            show_default="a standard set",
+        ),
     ] = None,
     votes: Annotated[
-        int | None, typer.Option(help="With --labels: nearest seeds that vote.", show_default="all")
+        int | None, typer.Option(help="With --labels: number of nearest seeds that vote.", show_default="all")
     ] = None,
-    fixed_precision: Annotated[float, typer.Option(help="With --labels: for the recall at a fixed precision.")] = 0.9,
-    positive: Annotated[str | None, typer.Option(help="With --labels: report this class by itself.")] = None,
+    fixed_precision: Annotated[float, typer.Option(help="With --labels: precision at which recall is reported.")] = 0.9,
+    positive: Annotated[str | None, typer.Option(help="With --labels: class to report separately.")] = None,
     output: Annotated[
-        str | None, typer.Option("--output", "-o", help="Figures as JSON; - is stdout.", show_default=False)
+        str | None,
+        typer.Option("--output", "-o", help="File to write the figures to, as JSON; - is stdout.", show_default=False),
     ] = None,
     per_query: Annotated[
-        str | None, typer.Option(help="Figures of each query: .jsonl, .json, .parquet.", show_default=False)
+        str | None,
+        typer.Option(help="File to write each query's figures to: .jsonl, .json or .parquet.", show_default=False),
     ] = None,
-    report: Annotated[str | None, typer.Option(help="HTML report with plots.", show_default=False)] = None,
+    report: Annotated[
+        str | None, typer.Option(help="File to write an HTML report with plots to.", show_default=False)
+    ] = None,
     fit_fusion: Annotated[
-        str | None, typer.Option(help="Fit fusion weights on topk_evidence, save them here.", show_default=False)
+        str | None,
+        typer.Option(help="File to write fusion weights to, fitted on topk_evidence: .json.", show_default=False),
     ] = None,
-    write_run: Annotated[str | None, typer.Option(help=f"{_TREC} the run to.", show_default=False)] = None,
-    write_qrels: Annotated[str | None, typer.Option(help=f"{_TREC} the judgements to.", show_default=False)] = None,
+    write_run: Annotated[
+        str | None, typer.Option(help="File to write the run to, in TREC format.", show_default=False)
+    ] = None,
+    write_qrels: Annotated[
+        str | None, typer.Option(help="File to write the judgements to, in TREC format.", show_default=False)
+    ] = None,
     export_queries: Annotated[
-        str | None, typer.Option(help="With --beir: write the split's queries as records.", show_default=False)
+        str | None,
+        typer.Option(help="With --beir: file to write the split's queries to, as records.", show_default=False),
     ] = None,
     export_seeds: Annotated[
-        str | None, typer.Option(help="With --beir: write the corpus as seed records.", show_default=False)
+        str | None, typer.Option(help="With --beir: file to write the corpus to, as seed records.", show_default=False)
     ] = None,
     model: Annotated[
-        str | None, typer.Option(help="With --beir and no RESULTS: search it with this encoder.", show_default="none")
+        str | None,
+        typer.Option(help="With --beir and no RESULTS: encoder that searches the folder.", show_default="none"),
     ] = None,
     routes: Annotated[
         str | None,
-        typer.Option(help="With --beir and no RESULTS: the routes.", show_default="bm25; with --model dense too"),
+        typer.Option(
+            help="With --beir and no RESULTS: comma-separated routes to search, as in recall.",
+            show_default="bm25; with --model dense too",
+        ),
     ] = None,
-    fusion: Annotated[str | None, typer.Option(help="Of these routes, as in recall.", show_default="weighted")] = None,
-    rerank: Annotated[str | None, typer.Option(help="And a reranker over them.", show_default="none")] = None,
-    resamples: Annotated[int, typer.Option(help="Of bootstrap and randomisation test.")] = 10_000,
-    seed: Annotated[int, typer.Option(help="Of both.", min=0)] = 0,
+    fusion: Annotated[
+        str | None,
+        typer.Option(
+            help="With --beir and no RESULTS: fusion method of the routes, as in recall.", show_default="weighted"
+        ),
+    ] = None,
+    rerank: Annotated[
+        str | None,
+        typer.Option(
+            help="With --beir and no RESULTS: cross-encoder that re-sorts the candidates.", show_default="none"
+        ),
+    ] = None,
+    resamples: Annotated[int, typer.Option(help="Resamples of the bootstrap and the randomisation test.")] = 10_000,
+    seed: Annotated[int, typer.Option(help="Random seed of the bootstrap and the randomisation test.", min=0)] = 0,
     verbose: Verbose = False,
 ) -> None:
-    """Say how good results are, how sure that is, and whether one run is better than another.
+    """Measure result quality with confidence intervals, and compare runs.
 
-    Judgements come from --qrels, from --beir, or with --labels from the metadata of queries and seeds. Several RESULTS
-    are compared, query by query, each two of them.
+    Judgements come from --qrels, from --beir or, with --labels, from the metadata of queries and seeds. Several RESULTS
+    are compared query by query, every two of them.
 
     \b
     Examples:

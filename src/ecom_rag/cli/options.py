@@ -52,36 +52,78 @@ class OnBadLine(StrEnum):
 
 Queries = Annotated[
     str,
-    typer.Argument(help="Records {text, metadata}: .jsonl, .csv, .json, .parquet; - is stdin.", show_default=False),
+    typer.Argument(
+        help="File of queries, records {text, metadata}: .jsonl, .csv, .json or .parquet; - is stdin.",
+        show_default=False,
+    ),
 ]
 Output = Annotated[
-    str, typer.Option("--output", "-o", help=".jsonl, .csv (both also with .gz), .json or .parquet; - is stdout.")
+    str,
+    typer.Option(
+        "--output", "-o", help="File to write: .jsonl, .csv (both also with .gz), .json or .parquet; - is stdout."
+    ),
 ]
 Filter = Annotated[
     str | None,
-    typer.Option(help="Over seed metadata, e.g. 'label = \"fraud\" and price < 9'.", show_default="none"),
+    typer.Option(
+        help="Search only seeds whose metadata match, e.g. 'label = \"fraud\" and price < 9'.", show_default="none"
+    ),
 ]
 IdKey = Annotated[
-    str | None, typer.Option(help="Metadata key of the ids of queries and seeds.", show_default="id, or the bank's")
+    str | None,
+    typer.Option(help="Metadata key that holds the ids of queries and seeds.", show_default="id, or the bank's"),
 ]
-Runtime = Annotated[RuntimeName, typer.Option(help="auto: CUDA if there is one, else what is fastest on this CPU.")]
+Runtime = Annotated[
+    RuntimeName, typer.Option(help="Inference runtime; auto is torch on a GPU, and on a CPU whichever is faster.")
+]
 PrecisionOption = Annotated[
     Precision,
-    typer.Option(help="auto: fp16 on a GPU, bf16 on a CPU with AMX, else fp32; int8 (CPU) is faster and moves scores."),
+    typer.Option(
+        help="Numeric precision; auto: fp16 on GPUs, bf16 on CPUs with AMX, else fp32; int8 (CPU) shifts scores."
+    ),
 ]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
-BatchTokens = Annotated[int | None, typer.Option(help="Padded tokens a batch.", show_default="by device", min=1)]
+Device = Annotated[str, typer.Option(help="Device: auto, cpu, cuda or cuda:N; auto is cuda where a GPU is visible.")]
+BatchTokens = Annotated[
+    int | None, typer.Option(help="Maximum tokens per batch, padding included.", show_default="by device", min=1)
+]
 ExcludeSelf = Annotated[
     bool | None,
     typer.Option(
         "--exclude-self",
-        help="Leave a query out of its own results: a seed of its id or, where ids are missing, of its text.",
+        help="Leave out seeds that are the query itself: its id or, where ids are missing, its text.",
         show_default=False,
     ),
 ]
-Resume = Annotated[bool, typer.Option("--resume", help="Continue an interrupted run of the same command.")]
-BadLine = Annotated[OnBadLine, typer.Option(help="skip: write refused lines to OUT.rejected.jsonl and go on.")]
-Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Say what was chosen and why.")]
+Seeds = Annotated[
+    str | None,
+    typer.Option(
+        help="File of seeds to search, records {text, metadata}; the alternative is --bank.", show_default=False
+    ),
+]
+Bank = Annotated[
+    str | None,
+    typer.Option(
+        help="Seed bank to search, made by ecom-rag bank build; the alternative is --seeds.", show_default=False
+    ),
+]
+QueryInstruction = Annotated[
+    str | None,
+    typer.Option(
+        help="Instruction put before each query; '' for none.", show_default="the checkpoint's or its family's"
+    ),
+]
+MaxLength = Annotated[
+    int | None, typer.Option(help="Maximum tokens per text.", show_default="the checkpoint's, at most 512")
+]
+Pooling = Annotated[
+    str | None, typer.Option(help="Pooling of the token vectors: cls, mean or last.", show_default="the checkpoint's")
+]
+TruncateDim = Annotated[int | None, typer.Option(help="Number of leading dimensions to keep, for Matryoshka models.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Resume an interrupted run of the same command.")]
+BadLine = Annotated[
+    OnBadLine, typer.Option(help="On a bad input line: fail, or skip it, write it to OUT.rejected.jsonl and continue.")
+]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Print what was chosen and why.")]
 
 
 def placed(runtime: str, precision: str, device: str, batch_tokens: int | None) -> dict[str, Any]:

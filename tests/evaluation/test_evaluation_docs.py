@@ -19,7 +19,7 @@ def test_documented(name, capsys):
     lines = re.findall(r"^ecom-rag evaluate (.*)$", text, re.MULTILINE)
     assert lines and {word for line in lines for word in line.split() if word.startswith("--")} <= known
     documented = set(re.findall(r"--[a-z-]+", text))
-    assert {option for option in known if option.startswith("--")} - documented == {"--verbose"}
+    assert {option for option in known if option.startswith("--")} - documented == {"--verbose", "--quiet"}
     block = re.findall(r"```python\n(.*?)```", text, re.DOTALL)[-1]
     exec(compile(block, name, "exec"), {})
     assert "RR@10" in capsys.readouterr().out

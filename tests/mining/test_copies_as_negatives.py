@@ -133,7 +133,7 @@ def test_a_reranker_gets_no_copy_of_a_positive_as_a_negative(asked, bert_reranke
 def test_an_embedders_masks_know_copies(asked, mean_folder):
     data = read_data([asked], "train", recipe_of(mean_folder, asked, "o"))
     batches: Batches = row_batches(2, batch_size=2)
-    options = {"query_instruction": "", "passage_instruction": "", "max_length": 16, "seed": 0}
+    options = {"instructions": ("", ""), "max_length": 16, "seed": 0}
     collate = GroupCollator(data, Tokenizer(mean_folder), batches, task="embedder", positives=1, negatives=3, **options)
     label = collate([{"row": 0}, {"row": 1}])["label"]
     assert label["query_texts"][0] == label["query_texts"][1]

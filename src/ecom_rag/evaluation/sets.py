@@ -4,7 +4,6 @@ In: a BEIR folder, labelled records, or queries with candidates of their own. Ou
 model finds in it, and their figures: any measure of ``ir_measures`` here, nDCG as an array in ``relevance``.
 """
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +16,7 @@ from ecom_rag.evaluation.measures import PerQuery, evaluate_run
 from ecom_rag.evaluation.relevance import Grades, Relevance, same_class
 from ecom_rag.files import records
 from ecom_rag.files.beir import read_beir
+from ecom_rag.files.digest import Digest
 from ecom_rag.files.identity import required_label
 from ecom_rag.retrieval import DenseIndex
 from ecom_rag.retrieval.itself import search_others
@@ -44,13 +44,13 @@ class JudgedSet:
     @property
     def digest(self) -> str:
         """Changes with the texts and the judgements."""
-        found = hashlib.blake2b(digest_size=16)
+        found = Digest()
         for text in (*self.queries, "\0", *self.documents):
-            found.update(text.encode("utf-8", "surrogatepass") + b"\n")
+            found.text(text)
         own = () if self.own is None else (self.own,)
         for array in (*self.relevance.arrays, *own, *(self.candidates or ())):
-            found.update(np.ascontiguousarray(array).tobytes())
-        return found.hexdigest()
+            found.data(np.ascontiguousarray(array).tobytes())
+        return found.value
 
     def search(self, documents: NDArray[np.float32], queries: NDArray[np.float32], k: int) -> NDArray[np.int64]:
         """What exact search finds for each query: of its candidates, or of all documents but itself.

@@ -14,36 +14,44 @@ _SLICES = 64
 _SLICE = 4096  # bytes
 
 
-class Records:
-    """The digest of records, one after the other: BLAKE2b of their JSON lines."""
+class Digest:
+    """BLAKE2b of whatever is added, one after the other."""
 
     def __init__(self) -> None:
         self._found = hashlib.blake2b(digest_size=16)
 
-    def add(self, record: Record) -> None:
-        """One more."""
+    def record(self, record: Record) -> None:
+        """Add a record, as its JSON line."""
         self._found.update(records.dumps(record))
+
+    def text(self, text: str) -> None:
+        """Add a text as a line, lone surrogates too."""
+        self._found.update(text.encode("utf-8", "surrogatepass") + b"\n")
+
+    def data(self, data: bytes) -> None:
+        """Add bytes."""
+        self._found.update(data)
 
     @property
     def value(self) -> str:
-        """Of the records so far: 32 hexadecimal digits."""
+        """Of what was added so far: 32 hexadecimal digits."""
         return self._found.hexdigest()
 
 
 def of_records(items: Iterable[Record]) -> str:
     """Changes with any of the records, and with their order."""
-    found = Records()
+    found = Digest()
     for item in items:
-        found.add(item)
+        found.record(item)
     return found.value
 
 
 def of_texts(texts: Iterable[str]) -> str:
-    """Changes with any of the texts, and with their order: BLAKE2b, 32 hexadecimal digits."""
-    found = hashlib.blake2b(digest_size=16)
+    """Changes with any of the texts, and with their order."""
+    found = Digest()
     for text in texts:
-        found.update(text.encode("utf-8", "surrogatepass") + b"\n")
-    return found.hexdigest()
+        found.text(text)
+    return found.value
 
 
 def of_file(path: Path) -> str:

@@ -70,7 +70,7 @@ class ResumableOutput:
         self.already_complete = False
         self._abandoned = False
         self._journal = _Journal()
-        self._digest = digest.Records()
+        self._digest = digest.Digest()
         self._results: IO[bytes] | None = None
         self._rejected: IO[bytes] | None = None
         self._lock: IO[bytes] | None = None
@@ -107,7 +107,7 @@ class ResumableOutput:
             record = next(items, None)
             if record is None:
                 break
-            self._digest.add(record)
+            self._digest.record(record)
             self.resumed_records += 1
         if self._journal.records and self._digest.value != self._journal.digest:
             raise ResumeError(
@@ -131,7 +131,7 @@ class ResumableOutput:
             counts: Added to ``counts``.
         """
         for record in block:
-            self._digest.add(record)
+            self._digest.record(record)
             self._journal.records += 1
         self._journal.counts = dict(self.counts + Counter(counts))
         assert self._results is not None

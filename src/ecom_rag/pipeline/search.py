@@ -205,18 +205,18 @@ def score(
 def score_settings(
     mode: str, weights: Sequence[float], *, top_k: int, filter: Any = None, exclude_self: bool, id_key: str | None
 ) -> Recall:
-    """Scoring as what it is: recall by one route; see ``score``.
+    """Scoring as what it is: recall by one route; see ``score``. The other settings are checked where they are used.
 
     Raises:
-        UsageError: An argument of the wrong kind.
+        UsageError: An unknown mode, or weights that make no sense.
     """
     arguments.one_of(mode, "mode", MODES)
     weights = tuple(hybrid.weights_of(weights).values())
     return Recall(
         routes=(mode,),
         hybrid_weights=weights if mode == "hybrid" else hybrid.EQUAL,
-        top_k=arguments.whole(top_k, "top_k"),
+        top_k=top_k,
         filter=filter,
         exclude_self=exclude_self,
         id_key=id_key,
-    ).check()
+    )

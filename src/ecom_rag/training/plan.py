@@ -1,6 +1,5 @@
 """From a recipe to all that a run is made of; whatever the user can mend is found here, before a model is loaded."""
 
-import hashlib
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -9,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ecom_rag.errors import UsageError
+from ecom_rag.files.digest import Digest, of_file
 from ecom_rag.models.checkpoints.fingerprint import fingerprint
 from ecom_rag.models.checkpoints.tokens import Tokenizer
 from ecom_rag.text.near_duplicates import near_duplicates
@@ -129,24 +129,23 @@ def _check_loss(recipe: Recipe, data: Labelled | Groups) -> None:
 
 def digest_of(data: Labelled | Groups) -> str:
     """Changes with every text, label and score of training data."""
-    found = hashlib.blake2b(digest_size=16)
+    found = Digest()
     rows: Iterable[Any] = (
         data.items
         if isinstance(data, Groups)
         else (zip(data.texts, data.labels, data.sources, data.parents or repeat(None), strict=False))
     )
     for row in rows:
-        found.update(repr(row).encode("utf-8", "surrogatepass"))
-    return found.hexdigest()
+        found.text(repr(row))
+    return found.value
 
 
 def files_digest(path: str | None) -> str | None:
     """Of a file, or of all files of a folder."""
     if path is None:
         return None
-    found = hashlib.blake2b(digest_size=16)
+    found = Digest()
     files = sorted(item for item in Path(path).rglob("*") if item.is_file()) if Path(path).is_dir() else [Path(path)]
     for item in files:
-        with item.open("rb") as handle:
-            found.update(item.name.encode() + hashlib.file_digest(handle, "blake2b").digest())
-    return found.hexdigest()
+        found.text(f"{item.name} {of_file(item)}")
+    return found.value

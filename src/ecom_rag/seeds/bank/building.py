@@ -1,7 +1,6 @@
 """New banks: empty ones, and ones built of records, which appear under their name when they are complete."""
 
 import contextlib
-import hashlib
 import logging
 import sqlite3
 import uuid
@@ -14,6 +13,7 @@ from ecom_rag import errors
 from ecom_rag.arguments import PathLike, flag, path_of, path_or_none
 from ecom_rag.errors import BankError, ResumeError, UsageError
 from ecom_rag.files import disk, jobs, records, workfolders
+from ecom_rag.files.digest import Digest
 from ecom_rag.files.keys import parse_key
 from ecom_rag.files.records import Record
 from ecom_rag.models import Encoder
@@ -228,22 +228,22 @@ def _fill(bank: SeedBank, items: Iterable[Record], progress: Callable[[int], Non
     """Write the blocks that are not there yet, and with each, in the same transaction, how far that is."""
     built = Built()
     done = bank.note or {"blocks": 0, "records": 0, "digest": ""}
-    whole = hashlib.blake2b(digest_size=16)
+    whole = Digest()
     number = 0
     for number, block in enumerate(_blocks(items), start=1):
         for item in block:
-            whole.update(records.dumps(item))
+            whole.record(item)
         if number <= done["blocks"]:
             built.resumed += len(block)
             built.records += len(block)
-            if number == done["blocks"] and done["digest"] != whole.hexdigest():
+            if number == done["blocks"] and done["digest"] != whole.value:
                 break
         else:
-            so_far = {"blocks": number, "records": built.records + len(block), "digest": whole.hexdigest()}
+            so_far = {"blocks": number, "records": built.records + len(block), "digest": whole.value}
             _write(bank, block, built, so_far)
         if progress is not None:
             progress(len(block))
-    if number < done["blocks"] or (number == done["blocks"] and number and done["digest"] != whole.hexdigest()):
+    if number < done["blocks"] or (number == done["blocks"] and number and done["digest"] != whole.value):
         raise ResumeError(
             f"{bank.path}: the interrupted build had read {done['records']} records, and this input does"
             " not begin with the same; give the same input, or build again without `resume`"

@@ -70,7 +70,7 @@ def test_each_command_has_its_own_names(recall, monkeypatch, tmp_path):
     run("rerank", str(tmp_path / "no.jsonl"), "--model", "m", "--output", "o.jsonl", monkeypatch=monkeypatch)
     assert worded("`cross_encoder` and `fusion` over `results`") == "--model and fusion over RESULTS"
     run("bank", "delete", str(tmp_path), monkeypatch=monkeypatch)
-    assert worded("`bank`: pass `allow_most`") == "BANK: pass --yes"
+    assert worded("`bank`: pass `allow_most`; `top_k` 9") == "BANK: pass --yes; --top-k 9"
     run("mine", str(tmp_path), "--output", "o.jsonl", monkeypatch=monkeypatch)
     assert worded("`cross_encoder`, `seeds`, `first` or `last`") == "--reranker, --seeds, --range or --range"
 

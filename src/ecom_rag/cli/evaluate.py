@@ -8,6 +8,7 @@ import typer
 
 from ecom_rag.cli.console import tell, write_bytes
 from ecom_rag.cli.options import Verbose, bars, command_line, prepare
+from ecom_rag.cli.wording import worded
 from ecom_rag.errors import UsageError
 
 _WRITTEN = ("output", "per_query", "report", "write_run", "write_qrels")  # options that change no figure
@@ -146,6 +147,8 @@ def evaluate(
         common |= {"id_key": id_key, "exclude_self": exclude_self}
         found = files.evaluate_files(results, qrels=qrels, beir=beir, split=split, **common)
     study, runs, judged = found
+    for one in study.runs:
+        one.notes[:] = map(worded, one.notes)
     _write(outputs, study, runs, judged, made_by=command_line(context, without=_WRITTEN))
     if fit_fusion:
         searched = results[0] if results else study.settings["runs"]
@@ -259,7 +262,7 @@ def _write(outputs: _Outputs, study: Any, runs: list[Any], judged: Any, *, made_
     if outputs.figures == "-":
         write_bytes(records.dumps(tables.as_json(study)))
         return
-    typer.echo(tables.as_text(study), nl=False)
+    typer.echo(worded(tables.as_text(study)), nl=False)
     if outputs.figures:
         files.write_figures(study, outputs.figures)
 

@@ -20,6 +20,7 @@ _OTHERWISE: Mapping[str, tuple[tuple[str, ...], str]] = {
     "fit_fusion": (("fit_fusion",), "ecom-rag evaluate --fit-fusion"),
     "last": (("ranks",), "last"),
     "reranker": (("reranker", "rerank", "model"), "reranker"),
+    "top_k": (("top_k",), "--top-k"),  # of score and recall, where evaluate asks for more results
 }
 _options: Mapping[str, str] = {}
 

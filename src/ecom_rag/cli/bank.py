@@ -52,8 +52,7 @@ def build(
     id_key: Annotated[str, typer.Option(help="Metadata key that holds a document's id.")] = "id",
     label_key: Annotated[str, typer.Option(help="Metadata key whose labels bank info counts.")] = "label",
     index_key: Annotated[
-        list[str] | None,
-        typer.Option(help="Metadata key to index for fast filters, e.g. seller.level; may be repeated."),
+        list[str] | None, typer.Option(help="Metadata key to index for fast filters, e.g. seller.level; repeatable.")
     ] = None,
     runtime: Runtime = RuntimeName.auto,
     precision: PrecisionOption = Precision.auto,
@@ -117,10 +116,7 @@ def add(
     bank: Bank,
     file: Annotated[str, typer.Argument(help="File of records {text, metadata}; - is stdin.", show_default=False)],
     model: Annotated[
-        str | None,
-        typer.Option(
-            help="Present place of the bank's model: local folder or hub id.", show_default="the place at the build"
-        ),
+        str | None, typer.Option(help="Present folder or hub id of the bank's model.", show_default="as built")
     ] = None,
     runtime: Runtime = RuntimeName.auto,
     precision: PrecisionOption = Precision.auto,
@@ -160,15 +156,13 @@ def add(
 @app.command(cls=Command)
 def delete(
     bank: Bank,
-    id: Annotated[list[str] | None, typer.Option("--id", help="Id of a document to remove; may be repeated.")] = None,
+    id: Annotated[list[str] | None, typer.Option("--id", help="Id of a document to remove; repeatable.")] = None,
     filter: Annotated[
         str | None,
-        typer.Option(
-            "--filter", help="Remove documents whose metadata match, e.g. 'label = \"spam\" and year < 2020'."
-        ),
+        typer.Option("--filter", help="Remove documents that match, e.g. 'label = \"spam\" and year < 2020'."),
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print how many documents would be removed, and change nothing.")
+        bool, typer.Option("--dry-run", help="Print how many would be removed; change nothing.")
     ] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Remove even if the filter matches most of the bank.")] = False,
     verbose: Verbose = False,
@@ -265,9 +259,7 @@ def snapshot(
 
 @app.command(cls=Command)
 def restore(
-    snapshot: Annotated[
-        str, typer.Argument(help="Snapshot to restore, a folder made by bank snapshot.", show_default=False)
-    ],
+    snapshot: Annotated[str, typer.Argument(help="Snapshot folder made by bank snapshot.", show_default=False)],
     bank: Bank,
     verbose: Verbose = False,
 ) -> None:

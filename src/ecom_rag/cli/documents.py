@@ -13,8 +13,7 @@ _IDS = 20  # named in a message
 
 Bank = Annotated[str, typer.Argument(help="Folder of the bank.", metavar="BANK", show_default=False)]
 Filter = Annotated[
-    str | None,
-    typer.Option("--filter", help="Take only documents whose metadata match, e.g. 'label = \"fraud\" and price < 9'."),
+    str | None, typer.Option("--filter", help="Only documents that match, e.g. 'label = \"fraud\" and price < 9'.")
 ]
 
 

@@ -23,16 +23,12 @@ def evaluate(
             help="Results of score, recall or rerank, or TREC runs (.trec, .run, .txt).", show_default=False
         ),
     ] = None,
-    qrels: Annotated[
-        str | None, typer.Option(help="File of judgements: TREC qrels or BEIR's .tsv.", show_default=False)
-    ] = None,
+    qrels: Annotated[str | None, typer.Option(help="Judgements file: TREC or BEIR's .tsv.", show_default=False)] = None,
     beir: Annotated[
         str | None, typer.Option(help="BEIR folder with corpus.jsonl, queries.jsonl and qrels/.", show_default=False)
     ] = None,
     split: Annotated[str, typer.Option(help="Split of the BEIR folder.")] = "test",
-    labels: Annotated[
-        bool, typer.Option("--labels", help="Compare the seeds' labels with the query's own label.")
-    ] = False,
+    labels: Annotated[bool, typer.Option("--labels", help="Compare the seeds' labels with the query's own.")] = False,
     label_key: Annotated[str, typer.Option(help="Metadata key of the label; a.b for a nested one.")] = "label",
     id_key: Annotated[str, typer.Option(help="Metadata key of query and document ids.")] = "id",
     exclude_self: Annotated[
@@ -46,8 +42,7 @@ def evaluate(
     measures: Annotated[
         str | None,
         typer.Option(
-            help="Measures by their ir-measures names, e.g. nDCG@10,R@100,P@5,RR@10,AP,Success@1.",
-            show_default="a standard set",
+            help="Measures to report, e.g. nDCG@10,R@100,P@5,RR@10,AP,Success@1.", show_default="a standard set"
         ),
     ] = None,
     votes: Annotated[
@@ -56,55 +51,39 @@ def evaluate(
     fixed_precision: Annotated[float, typer.Option(help="With --labels: precision at which recall is reported.")] = 0.9,
     positive: Annotated[str | None, typer.Option(help="With --labels: class to report separately.")] = None,
     output: Annotated[
-        str | None,
-        typer.Option("--output", "-o", help="File to write the figures to, as JSON; - is stdout.", show_default=False),
+        str | None, typer.Option("--output", "-o", help="JSON file of the figures; - is stdout.", show_default=False)
     ] = None,
     per_query: Annotated[
-        str | None,
-        typer.Option(help="File to write each query's figures to: .jsonl, .json or .parquet.", show_default=False),
+        str | None, typer.Option(help="Figures per query to write: .jsonl, .json or .parquet.", show_default=False)
     ] = None,
-    report: Annotated[
-        str | None, typer.Option(help="File to write an HTML report with plots to.", show_default=False)
-    ] = None,
+    report: Annotated[str | None, typer.Option(help="HTML report to write, with plots.", show_default=False)] = None,
     fit_fusion: Annotated[
         str | None,
-        typer.Option(help="File to write fusion weights to, fitted on topk_evidence: .json.", show_default=False),
+        typer.Option(help="Fit fusion weights on topk_evidence and save them to this file.", show_default=False),
     ] = None,
-    write_run: Annotated[
-        str | None, typer.Option(help="File to write the run to, in TREC format.", show_default=False)
-    ] = None,
+    write_run: Annotated[str | None, typer.Option(help="TREC file to write the run to.", show_default=False)] = None,
     write_qrels: Annotated[
-        str | None, typer.Option(help="File to write the judgements to, in TREC format.", show_default=False)
+        str | None, typer.Option(help="TREC file to write judgements to.", show_default=False)
     ] = None,
     export_queries: Annotated[
-        str | None,
-        typer.Option(help="With --beir: file to write the split's queries to, as records.", show_default=False),
+        str | None, typer.Option(help="With --beir: records file to write the split's queries to.", show_default=False)
     ] = None,
     export_seeds: Annotated[
-        str | None, typer.Option(help="With --beir: file to write the corpus to, as seed records.", show_default=False)
+        str | None, typer.Option(help="With --beir: records file to write the corpus to.", show_default=False)
     ] = None,
     model: Annotated[
-        str | None,
-        typer.Option(help="With --beir and no RESULTS: encoder that searches the folder.", show_default="none"),
+        str | None, typer.Option(help="With --beir and no RESULTS: encoder to search with.", show_default="none")
     ] = None,
     routes: Annotated[
         str | None,
-        typer.Option(
-            help="With --beir and no RESULTS: comma-separated routes to search, as in recall.",
-            show_default="bm25; with --model dense too",
-        ),
+        typer.Option(help="With --beir and no RESULTS: routes to search.", show_default="bm25; with --model dense too"),
     ] = None,
     fusion: Annotated[
         str | None,
-        typer.Option(
-            help="With --beir and no RESULTS: fusion method of the routes, as in recall.", show_default="weighted"
-        ),
+        typer.Option(help="With --beir and no RESULTS: fusion of the routes, as in recall.", show_default="weighted"),
     ] = None,
     rerank: Annotated[
-        str | None,
-        typer.Option(
-            help="With --beir and no RESULTS: cross-encoder that re-sorts the candidates.", show_default="none"
-        ),
+        str | None, typer.Option(help="With --beir and no RESULTS: reranker of the candidates.", show_default="none")
     ] = None,
     resamples: Annotated[int, typer.Option(help="Resamples of the bootstrap and the randomisation test.")] = 10_000,
     seed: Annotated[int, typer.Option(help="Random seed of the bootstrap and the randomisation test.", min=0)] = 0,

@@ -48,12 +48,8 @@ def score(
             show_default="the bank's",
         ),
     ] = None,
-    mode: Annotated[
-        Mode, typer.Option(help="Encoder output that scores; sparse, multivector and hybrid need a bge-m3 checkpoint.")
-    ] = Mode.dense,
-    weights: Annotated[
-        str, typer.Option(help="Weights of dense, sparse and multivector under --mode hybrid.")
-    ] = "1,1,1",
+    mode: Annotated[Mode, typer.Option(help="Scoring output; all but dense need a bge-m3 checkpoint.")] = Mode.dense,
+    weights: Annotated[str, typer.Option(help="Weights of dense, sparse, multivector under --mode hybrid.")] = "1,1,1",
     top_k: Annotated[int, typer.Option("--top-k", "-k", help="Results per query.")] = 10,
     filter: Filter = None,
     exclude_self: ExcludeSelf = None,
@@ -125,10 +121,7 @@ def rerank(
     ] = None,
     normalize: Annotated[bool, typer.Option("--normalize", help="Write relevance in 0..1 instead of logits.")] = False,
     blend: Annotated[
-        float,
-        typer.Option(
-            min=0, max=1, help="Share of the relevance in the order, 0 to 1; the rest is the earlier score's."
-        ),
+        float, typer.Option(min=0, max=1, help="Share of the relevance in the order; the rest is the earlier score's.")
     ] = 1.0,
     max_length: Annotated[int, typer.Option(help="Maximum tokens per pair; the query gets at most 3/4 of them.")] = 512,
     runtime: Runtime = RuntimeName.auto,

@@ -35,8 +35,7 @@ def merge(
     base: Annotated[
         str | None,
         typer.Option(
-            help="Checkpoint that the models were tuned from; task-arithmetic and ties need it.",
-            show_default="the first",
+            help="Checkpoint the models were tuned from; task-arithmetic and ties need it.", show_default="the first"
         ),
     ] = None,
     density: Annotated[float, typer.Option(help="With ties: share of each task vector that is kept.")] = 0.2,
@@ -46,16 +45,14 @@ def merge(
     examples: Annotated[
         str | None, typer.Option(help="JSON lines with query, pos and neg, from which LM-Cocktail computes weights.")
     ] = None,
-    temperature: Annotated[
-        float, typer.Option(help="With --examples: temperature of the weights; a low one favours the better model.")
-    ] = 5.0,
+    temperature: Annotated[float, typer.Option(help="With --examples: a low temperature favours the better model.")] = 5.0,
     validate: Annotated[
         str | None, typer.Option(help="TOML file of validation sets, on which weights are searched.")
     ] = None,
     blocks: Annotated[
         int, typer.Option(help="With --validate: number of blocks of layers with separate weights.", min=1)
     ] = 1,
-    budget: Annotated[int, typer.Option(help="With --validate: maximum number of merges to measure.", min=3)] = 24,
+    budget: Annotated[int, typer.Option(help="With --validate: maximum number of merges measured.", min=3)] = 24,
     device: Device = "auto",
     verbose: Verbose = False,
 ) -> None:

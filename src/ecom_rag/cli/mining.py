@@ -51,9 +51,7 @@ class Teacher(StrEnum):
 def mine(
     queries: Annotated[
         str,
-        typer.Argument(
-            help="Queries: JSON lines with query and pos, labelled records, or a BEIR folder.", show_default=False
-        ),
+        typer.Argument(help="JSON lines with query and pos, labelled records, or a BEIR folder.", show_default=False),
     ],
     output: Jsonl,
     seeds: Annotated[
@@ -65,8 +63,7 @@ def mine(
     model: Annotated[str | None, typer.Option(help="Encoder: local folder, hub id, or 'starter'.")] = None,
     route: Annotated[Route, typer.Option(help="Route that ranks the corpus; bm25 needs no model.")] = Route.dense,
     run: Annotated[
-        str | None,
-        typer.Option(help="Results of score, recall or rerank whose candidates are taken instead of a search."),
+        str | None, typer.Option(help="Results of score, recall or rerank to take candidates from, without a search.")
     ] = None,
     negatives: Annotated[int, typer.Option("--negatives", "-n", help="Negatives per query.")] = 7,
     ranks: Annotated[str, typer.Option("--range", help="Ranks that negatives come from.")] = "10-100",
@@ -76,9 +73,7 @@ def mine(
     percentage: Annotated[
         float | None, typer.Option(help="Maximum score of a negative, as a share of the lowest positive's, e.g. 0.95.")
     ] = None,
-    reranker: Annotated[
-        str | None, typer.Option(help="Cross-encoder that finds false negatives: local folder, hub id or 'starter'.")
-    ] = None,
+    reranker: Annotated[str | None, typer.Option(help="Cross-encoder that finds false negatives.")] = None,
     reranker_threshold: Annotated[
         float | None, typer.Option(help="Maximum relevance of a negative by the reranker, 0 to 1, e.g. 0.5.")
     ] = None,
@@ -86,24 +81,17 @@ def mine(
         float | None,
         typer.Option(help="Minimum distance of a negative's relevance below the lowest positive's, e.g. 0.1."),
     ] = None,
-    pick: Annotated[
-        Pick, typer.Option(help="Choice among the remaining candidates: random, or top for the hardest.")
-    ] = Pick.random,
+    pick: Annotated[Pick, typer.Option(help="Which remaining candidates: random, or top (hardest).")] = Pick.random,
     label: Annotated[str, typer.Option(help="Metadata key of the label; a.b for a nested one.")] = "label",
     positives: Annotated[int, typer.Option(help="With labelled records: positives per query, texts of its label.")] = 4,
     split: Annotated[str, typer.Option(help="Split of the BEIR folder.")] = "train",
     min_grade: Annotated[int, typer.Option(help="With a BEIR folder: lowest grade of a positive.")] = 1,
     judged_only: Annotated[
         bool,
-        typer.Option(
-            "--judged-only", help="With a BEIR folder: take negatives only from documents judged in the split."
-        ),
+        typer.Option("--judged-only", help="With a BEIR folder: negatives only from documents judged in the split."),
     ] = False,
     grades: Annotated[
-        bool,
-        typer.Option(
-            "--grades", help="With a BEIR folder: write grades as pos_scores, 0 as neg_scores, for the loss kl."
-        ),
+        bool, typer.Option("--grades", help="With a BEIR folder: grades as pos_scores, 0 as neg_scores, for loss kl.")
     ] = False,
     seed: Annotated[int, typer.Option(help="Random seed of the choices.")] = 42,
     runtime: Runtime = RuntimeName.auto,
@@ -155,22 +143,15 @@ def mine(
 def teach(
     train: Annotated[
         str,
-        typer.Argument(
-            help="Training file: JSON lines with query, pos and neg.", metavar="TRAIN.jsonl", show_default=False
-        ),
+        typer.Argument(help="JSON lines with query, pos and neg to score.", metavar="TRAIN.jsonl", show_default=False),
     ],
     model: Annotated[str, typer.Option(help="Teacher model: local folder or hub id.", show_default=False)],
     output: Jsonl,
     teacher: Annotated[Teacher, typer.Option(help="Kind of the teacher model.")] = Teacher.reranker,
     mode: Annotated[
-        str,
-        typer.Option(
-            help="With an embedder: dense, sparse, multivector, hybrid, or auto (hybrid for a bge-m3, else dense)."
-        ),
+        str, typer.Option(help="Embedder output: dense, sparse, multivector, hybrid; auto: hybrid for a bge-m3.")
     ] = "auto",
-    normalize: Annotated[
-        bool, typer.Option("--normalize", help="With a reranker: write relevance in 0..1 instead of logits.")
-    ] = False,
+    normalize: Annotated[bool, typer.Option("--normalize", help="Reranker scores in 0..1 instead of logits.")] = False,
     max_length: Annotated[int, typer.Option(help="Maximum tokens per pair; with an embedder, per text.")] = 512,
     runtime: Runtime = RuntimeName.auto,
     precision: PrecisionOption = Precision.auto,

@@ -53,15 +53,12 @@ class OnBadLine(StrEnum):
 Queries = Annotated[
     str,
     typer.Argument(
-        help="File of queries, records {text, metadata}: .jsonl, .csv, .json or .parquet; - is stdin.",
-        show_default=False,
+        help="Query records {text, metadata}: .jsonl, .csv, .json, .parquet; - is stdin.", show_default=False
     ),
 ]
 Output = Annotated[
     str,
-    typer.Option(
-        "--output", "-o", help="File to write: .jsonl, .csv (both also with .gz), .json or .parquet; - is stdout."
-    ),
+    typer.Option("--output", "-o", help="Output: .jsonl, .csv (both also with .gz), .json or .parquet; - is stdout."),
 ]
 Filter = Annotated[
     str | None,
@@ -70,22 +67,15 @@ Filter = Annotated[
     ),
 ]
 IdKey = Annotated[
-    str | None,
-    typer.Option(help="Metadata key that holds the ids of queries and seeds.", show_default="id, or the bank's"),
+    str | None, typer.Option(help="Metadata key of the ids of queries and seeds.", show_default="id, or the bank's")
 ]
-Runtime = Annotated[
-    RuntimeName, typer.Option(help="Inference runtime; auto is torch on a GPU, and on a CPU whichever is faster.")
-]
+Runtime = Annotated[RuntimeName, typer.Option(help="Runtime; auto: torch on a GPU, the faster one on a CPU.")]
 PrecisionOption = Annotated[
     Precision,
-    typer.Option(
-        help="Numeric precision; auto: fp16 on GPUs, bf16 on CPUs with AMX, else fp32; int8 (CPU) shifts scores."
-    ),
+    typer.Option(help="Precision; auto: fp16 on GPUs, bf16 on CPUs with AMX, else fp32; int8 (CPU) shifts scores."),
 ]
 Device = Annotated[str, typer.Option(help="Device: auto, cpu, cuda or cuda:N; auto is cuda where a GPU is visible.")]
-BatchTokens = Annotated[
-    int | None, typer.Option(help="Maximum tokens per batch, padding included.", show_default="by device", min=1)
-]
+BatchTokens = Annotated[int | None, typer.Option(help="Maximum tokens per batch.", show_default="by device", min=1)]
 ExcludeSelf = Annotated[
     bool | None,
     typer.Option(
@@ -96,21 +86,14 @@ ExcludeSelf = Annotated[
 ]
 Seeds = Annotated[
     str | None,
-    typer.Option(
-        help="File of seeds to search, records {text, metadata}; the alternative is --bank.", show_default=False
-    ),
+    typer.Option(help="File of seeds to search, records {text, metadata}; or use --bank.", show_default=False),
 ]
 Bank = Annotated[
     str | None,
-    typer.Option(
-        help="Seed bank to search, made by ecom-rag bank build; the alternative is --seeds.", show_default=False
-    ),
+    typer.Option(help="Seed bank to search, made by ecom-rag bank build; or use --seeds.", show_default=False),
 ]
 QueryInstruction = Annotated[
-    str | None,
-    typer.Option(
-        help="Instruction put before each query; '' for none.", show_default="the checkpoint's or its family's"
-    ),
+    str | None, typer.Option(help="Instruction put before each query; '' for none.", show_default="the checkpoint's")
 ]
 MaxLength = Annotated[
     int | None, typer.Option(help="Maximum tokens per text.", show_default="the checkpoint's, at most 512")
@@ -118,11 +101,9 @@ MaxLength = Annotated[
 Pooling = Annotated[
     str | None, typer.Option(help="Pooling of the token vectors: cls, mean or last.", show_default="the checkpoint's")
 ]
-TruncateDim = Annotated[int | None, typer.Option(help="Number of leading dimensions to keep, for Matryoshka models.")]
+TruncateDim = Annotated[int | None, typer.Option(help="Number of leading dimensions to keep (Matryoshka models).")]
 Resume = Annotated[bool, typer.Option("--resume", help="Resume an interrupted run of the same command.")]
-BadLine = Annotated[
-    OnBadLine, typer.Option(help="On a bad input line: fail, or skip it, write it to OUT.rejected.jsonl and continue.")
-]
+BadLine = Annotated[OnBadLine, typer.Option(help="On a bad line: fail, or skip it into OUT.rejected.jsonl.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Print what was chosen and why.")]
 
 

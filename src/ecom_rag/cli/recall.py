@@ -43,8 +43,7 @@ def recall(
     model: Annotated[
         str | None,
         typer.Option(
-            help="Encoder for dense, sparse and multivector: local folder, hub id or 'starter'.",
-            show_default="the bank's",
+            help="Encoder for dense, sparse, multivector: folder, hub id or 'starter'.", show_default="the bank's"
         ),
     ] = None,
     routes: Annotated[
@@ -56,24 +55,17 @@ def recall(
     ] = None,
     fusion: Annotated[
         str | None,
-        typer.Option(
-            help="Fusion method: weighted, rrf, zscore, dbsf, or the path of a fitted .json.", show_default="weighted"
-        ),
+        typer.Option(help="Fusion: weighted, rrf, zscore, dbsf, or a fitted .json.", show_default="weighted"),
     ] = None,
     weights: Annotated[
         str | None,
-        typer.Option(help="Weights of the routes in fusion, e.g. bm25=1,dense=0.5.", show_default="1; variant 0.3"),
+        typer.Option(help="Weights of routes in fusion, e.g. bm25=1,dense=0.5.", show_default="1; variant 0.3"),
     ] = None,
     hybrid_weights: Annotated[
-        str | None,
-        typer.Option(help="Weights of dense, sparse and multivector within the route hybrid.", show_default="1,1,1"),
+        str | None, typer.Option(help="Weights of dense, sparse and multivector within hybrid.", show_default="1,1,1")
     ] = None,
     rerank: Annotated[
-        str | None,
-        typer.Option(
-            help="Cross-encoder that re-sorts the fused candidates: local folder, hub id or 'starter'.",
-            show_default="none",
-        ),
+        str | None, typer.Option(help="Cross-encoder that re-sorts the fused candidates.", show_default="none")
     ] = None,
     depth: Annotated[
         int | None, typer.Option(help="Candidates kept per route and passed to the reranker.", show_default="100")
@@ -84,33 +76,26 @@ def recall(
     id_key: IdKey = None,
     normalize: Annotated[
         bool | None,
-        typer.Option(
-            "--normalize", help="Write the reranker's relevance in 0..1 instead of logits.", show_default=False
-        ),
+        typer.Option("--normalize", help="Reranker relevance in 0..1 instead of logits.", show_default=False),
     ] = None,
     blend: Annotated[
-        float | None,
-        typer.Option(min=0, max=1, help="Share of the reranker's relevance in the order, 0 to 1.", show_default="1"),
+        float | None, typer.Option(min=0, max=1, help="Share of the reranker in the order.", show_default="1")
     ] = None,
     exact_multivector: Annotated[
         bool | None,
         typer.Option(
-            "--exact-multivector",
-            help="Score all seeds by MaxSim, not only the other routes' candidates.",
-            show_default=False,
+            "--exact-multivector", help="Score all seeds by MaxSim, not only the candidates.", show_default=False
         ),
     ] = None,
     config: Annotated[
-        str | None,
-        typer.Option(help="TOML file with these options; the command line takes precedence.", show_default="none"),
+        str | None, typer.Option(help="TOML file with these options; the command line wins.", show_default="none")
     ] = None,
-    stem: Annotated[bool, typer.Option(help="Match English words by their stems, in bm25 over --seeds.")] = True,
+    stem: Annotated[bool, typer.Option(help="Match English words by their stems in bm25 over --seeds.")] = True,
     simplify: Annotated[
-        bool, typer.Option(help="Match traditional Chinese as simplified, in bm25 over --seeds.")
+        bool, typer.Option(help="Match traditional Chinese as simplified in bm25 over --seeds.")
     ] = True,
     words: Annotated[
-        str | None,
-        typer.Option(help="File of words to keep whole, one per line, in bm25 over --seeds.", show_default="none"),
+        str | None, typer.Option(help="File of words that bm25 over --seeds keeps, one per line.", show_default="none")
     ] = None,
     max_length: MaxLength = None,
     query_instruction: QueryInstruction = None,

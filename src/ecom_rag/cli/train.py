@@ -13,9 +13,7 @@ from ecom_rag.cli.command import Command
 from ecom_rag.cli.console import shows_progress, tell, tell_notes
 from ecom_rag.cli.options import Verbose, prepare
 
-RecipePath = Annotated[
-    str, typer.Argument(help="Recipe of the training, a TOML file.", metavar="RECIPE.toml", show_default=False)
-]
+RecipePath = Annotated[str, typer.Argument(help="Recipe: a TOML file.", metavar="RECIPE.toml", show_default=False)]
 Resume = Annotated[bool, typer.Option("--resume", help="Resume an unfinished run of the same recipe.")]
 _MINUTE = 60.0
 

@@ -45,7 +45,7 @@ def merge(
     examples: Annotated[
         str | None, typer.Option(help="JSON lines with query, pos and neg, from which LM-Cocktail computes weights.")
     ] = None,
-    temperature: Annotated[float, typer.Option(help="With --examples: a low temperature favours the better model.")] = 5.0,
+    temperature: Annotated[float, typer.Option(help="With --examples: a low value favours the better model.")] = 5.0,
     validate: Annotated[
         str | None, typer.Option(help="TOML file of validation sets, on which weights are searched.")
     ] = None,

@@ -143,7 +143,7 @@ def objects(path: PathLike) -> Iterator[tuple[str, dict[str, Any]]]:
         except ValueError as error:
             raise RecordError(where, str(error)) from None
         if not isinstance(item, dict):
-            raise RecordError(where, f"is not an object but {kind_name(item)}; expected one object a line")
+            raise RecordError(where, f"is not an object but {kind_name(item)}; expected one object per line")
         yield where, item
 
 

@@ -47,7 +47,7 @@ class Recall:
         id_key: Metadata key of the ids of queries and seeds; by default the bank's, or ``id``.
 
     Raises:
-        UsageError: Routes that are a single text, or a fusion that is no name and no path; ``check`` finds the rest.
+        UsageError: Routes that are a single text, or a fusion that is neither a name nor a path; ``check`` finds the rest.
     """
 
     routes: tuple[str, ...] = ()

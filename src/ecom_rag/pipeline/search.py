@@ -32,9 +32,9 @@ class Pipeline:
 
     Args:
         seeds: ``Seeds`` in memory, or an open ``SeedBank``.
-        settings: See ``Recall``; by default all routes of the seeds.
-        encoder: For routes over embeddings; by default that of the seeds.
-        cross_encoder: Re-sorts the fused candidates.
+        settings: What to search and how; by default all routes of the seeds.
+        encoder: Encoder of the queries, for routes over embeddings; by default that of the seeds.
+        cross_encoder: Reranker of the fused candidates; by default they keep their order.
 
     Raises:
         UsageError: Settings that make no sense, or a route that the seeds do not have.

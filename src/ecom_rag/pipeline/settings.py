@@ -30,24 +30,24 @@ class Recall:
     """What multi-route recall does; the keys of its TOML file are these names.
 
     Args:
-        routes: Of ``retrieval.routes.ROUTES``; none for all that the bank has, or ``bm25`` and ``dense`` over a file.
+        routes: Names from ``retrieval.routes.ROUTES``; empty for all of a bank, or ``bm25`` and ``dense`` over a file.
         fusion: ``rrf``, ``weighted`` (that is ``minmax``), ``minmax``, ``zscore``, ``dbsf``, or the path of a fusion
             fitted by ``evaluation.fit_fusion`` (.json; ``str`` or ``Path``).
-        weights: Of routes, in fusion; by default 1, and 0.3 for ``variant``.
-        hybrid_weights: Of dense, sparse and multivector, within the route ``hybrid``.
-        rrf_constant: Of ``rrf``.
-        depth: Candidates kept of each route, and of the fusion where a reranker follows.
+        weights: Weight of each route in fusion; by default 1, and 0.3 for ``variant``.
+        hybrid_weights: Weights of dense, sparse and multivector within the route ``hybrid``.
+        rrf_constant: Constant that the fusion ``rrf`` adds to each rank.
+        depth: Candidates kept per route, and after fusion where a reranker follows.
         top_k: Results per query, at most ``depth``.
-        filter: Over the seeds' metadata, e.g. ``label = "fraud" and price < 100``, or its dict form.
+        filter: Condition on the seeds' metadata, e.g. ``label = "fraud" and price < 100``, or its dict form.
         exact_multivector: Score every seed by MaxSim, instead of the other routes' candidates.
-        normalize: Relevance of the reranker in 0..1.
-        blend: Its share in the order, 0..1; see ``rerank``.
+        normalize: Give the reranker's relevance in 0..1 instead of logits.
+        blend: Share of the reranker's relevance in the order, 0..1; ``rerank`` says how.
         exclude_self: Leave a seed out of the results of the query that it is: one of the query's id, or where one of
             them has no id, of its very text. The next best take its place, and no rank counts it.
         id_key: Metadata key of the ids of queries and seeds; by default the bank's, or ``id``.
 
     Raises:
-        UsageError: Routes that are a single text, or a fusion that is neither a name nor a path; ``check`` finds the rest.
+        UsageError: Routes that are a single text, or a fusion that is not text; ``check`` finds the rest.
     """
 
     routes: tuple[str, ...] = ()

@@ -136,7 +136,7 @@ def test_texts_that_only_look_different_are_one_group():
         ({"first": 0}, "range is 0-100"),
         ({"first": 9, "last": 8}, "range is 9-8"),
         ({"percentage": 1.5}, "percentage is 1.5"),
-        ({"margin": float("nan")}, "margin is nan"),
+        ({"margin": float("nan")}, "`margin` is nan"),
         ({"pick": "best"}, "`pick` 'best' is unknown; expected random or top"),
         ({"reranker_threshold": 2.0}, "reranker threshold is 2.0"),
         ({"reranker_margin": -1.0}, "reranker margin is -1.0"),

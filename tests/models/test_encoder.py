@@ -64,7 +64,7 @@ def test_own_files_win_over_the_name_and_the_log_says_what_was_chosen(tmp_path, 
     nameless = make_encoder(tmp_path / "nameless", "bert")
     with caplog.at_level(logging.WARNING, "ecom_rag"):
         assert checkpoints.describe(nameless).pooling == "cls"
-    assert "using cls (override with --pooling)" in caplog.text
+    assert "using cls (override with `pooling`)" in caplog.text
 
 
 def test_unsupported_checkpoints_are_refused(tmp_path, bge_folder):
@@ -268,7 +268,7 @@ def test_out_of_memory_halves_the_batch_and_goes_on(bge_folder, caplog):
             raise torch.OutOfMemoryError
 
     encoder._loaded.runtime = TorchRuntime(Full(), Placement("torch", "fp32", "cpu"))
-    with pytest.raises(ModelError, match="lower --max-length"):
+    with pytest.raises(ModelError, match="lower `max_length`"):
         encoder.encode(["text"])
 
 

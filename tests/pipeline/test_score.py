@@ -120,7 +120,7 @@ def test_one_place_to_search_and_a_model(places, tmp_path):
     for options, message in (
         ({}, "one place to search is needed"),
         ({"seeds": places / "seeds.jsonl", "bank": places / "bank"}, "one place to search is needed"),
-        ({"seeds": places / "seeds.jsonl"}, "give --model"),
+        ({"seeds": places / "seeds.jsonl"}, "give `model`"),
         ({"bank": places / "bank", "mode": "bm25"}, "mode 'bm25'"),
     ):
         with pytest.raises(UsageError, match=message):

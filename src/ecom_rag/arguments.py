@@ -17,6 +17,11 @@ PathLike = str | os.PathLike[str]
 _MAX = sys.float_info.max
 
 
+def _told(name: str) -> str:
+    """An argument in a message: in backticks, so that the command line may say its own option there."""
+    return f"`{name}`" if name.isidentifier() else name
+
+
 def path_of(value: Any, name: str) -> str:
     """A path as text.
 
@@ -29,9 +34,9 @@ def path_of(value: Any, name: str) -> str:
     """
     found = os.fspath(value) if isinstance(value, os.PathLike) else value
     if not isinstance(found, str):
-        raise UsageError(f"{name} is of type {type_name(value)}; expected a path (str or pathlib.Path)")
+        raise UsageError(f"{_told(name)} is of type {type_name(value)}; expected a path (str or pathlib.Path)")
     if "\0" in found:
-        raise UsageError(f"{name} is {shown(found)}; a path holds no NUL character")
+        raise UsageError(f"{_told(name)} is {shown(found)}; a path holds no NUL character")
     return str(found)
 
 
@@ -53,7 +58,7 @@ def listed(values: Any, name: str, expected: str) -> list[Any]:
     """
     if isinstance(values, str | bytes | Mapping) or not isinstance(values, Iterable):
         found = f"the text {shown(values)}" if isinstance(values, str) else f"of type {type_name(values)}"
-        raise UsageError(f"{name} is {found}; expected {expected}")
+        raise UsageError(f"{_told(name)} is {found}; expected {expected}")
     return list(values)
 
 
@@ -64,9 +69,9 @@ def text_of(value: Any, name: str) -> str:
         UsageError: Something else, or a text that cannot be written as UTF-8.
     """
     if not isinstance(value, str):
-        raise UsageError(f"{name} is of type {type_name(value)}; expected a text (str)")
+        raise UsageError(f"{_told(name)} is of type {type_name(value)}; expected a text (str)")
     if has_surrogate(value):
-        raise UsageError(f"{name} holds a lone surrogate (half of a cut emoji); replace it by U+FFFD")
+        raise UsageError(f"{_told(name)} holds a lone surrogate (half of a cut emoji); replace it by U+FFFD")
     return value if type(value) is str else str.__str__(value)
 
 
@@ -114,11 +119,11 @@ def whole(value: Any, name: str, *, least: int = 1) -> int:
     except TypeError:
         found = None
     if found is None:
-        raise UsageError(f"{name} is {shown(value)}; expected a whole number of at least {least}")
+        raise UsageError(f"{_told(name)} is {shown(value)}; expected a whole number of at least {least}")
     if found < least:
-        raise UsageError(f"{name} is {shown(found)}; expected at least {least}")
+        raise UsageError(f"{_told(name)} is {shown(found)}; expected at least {least}")
     if found > sys.maxsize:
-        raise UsageError(f"{name} is {shown(found)}; expected at most {sys.maxsize}")
+        raise UsageError(f"{_told(name)} is {shown(found)}; expected at most {sys.maxsize}")
     return found
 
 
@@ -140,7 +145,7 @@ def number(value: Any, name: str, *, low: float = -math.inf, high: float = math.
     """
     found = scalar(value)
     if isinstance(found, bool) or not isinstance(found, int | float) or not low <= found <= high or abs(found) > _MAX:
-        raise UsageError(f"{name} is {shown(value)}; expected {expected}")
+        raise UsageError(f"{_told(name)} is {shown(value)}; expected {expected}")
     return float(found)
 
 
@@ -152,7 +157,7 @@ def flag(value: Any, name: str) -> bool:
     """
     found = scalar(value)
     if not isinstance(found, bool):
-        raise UsageError(f"{name} is {shown(value)}; expected True or False")
+        raise UsageError(f"{_told(name)} is {shown(value)}; expected True or False")
     return found
 
 
@@ -165,7 +170,7 @@ def one_of(value: Any, name: str, known: Iterable[str]) -> str:
     names = tuple(known)
     if not isinstance(value, str) or value not in names:
         expected = " or ".join(names) if len(names) == 2 else f"one of {', '.join(names)}"
-        raise UsageError(f"{name} {shown(value)} is unknown; expected {expected}")
+        raise UsageError(f"{_told(name)} {shown(value)} is unknown; expected {expected}")
     return str(value)
 
 
@@ -182,7 +187,7 @@ def function(value: Any, name: str, gives: str, *, optional: bool = False) -> No
         UsageError: It cannot, e.g. because it is already what it should give.
     """
     if not callable(value) and not (optional and value is None):
-        raise UsageError(f"{name} is of type {type_name(value)}; expected a function that gives {gives}")
+        raise UsageError(f"{_told(name)} is of type {type_name(value)}; expected a function that gives {gives}")
 
 
 def model(value: Any, name: str, method: str, kind: str, *, optional: bool = False) -> None:
@@ -201,4 +206,5 @@ def model(value: Any, name: str, method: str, kind: str, *, optional: bool = Fal
     if optional and value is None:
         return
     if not hasattr(value, method) or isinstance(value, type):
-        raise UsageError(f"{name} is of type {type_name(value)}; expected a loaded one: {kind}.from_pretrained(MODEL)")
+        expected = f"expected a loaded one: {kind}.from_pretrained(MODEL)"
+        raise UsageError(f"{_told(name)} is of type {type_name(value)}; {expected}")

@@ -54,7 +54,7 @@ class ResumeError(EcomRagError):
 
 
 def mark_resumable(error: BaseException) -> None:
-    """Note on an error that what was done before it is kept, and that ``--resume`` goes on from there."""
+    """Note on an error that what was done before it is kept, and that a run with ``resume`` goes on from there."""
     error.__dict__["_ecom_rag_resumable"] = True
 
 

@@ -1,6 +1,6 @@
 """Options that would change nothing are refused: a table says when each has an effect, one loop holds it against them.
 
-The tables lie where the options do: ``cli.idle`` for the command line and ``--config``, ``training.idle`` for recipes.
+The tables lie where the options do: ``cli.idle`` for commands and their TOML files, ``training.idle`` for recipes.
 What counts is that an option is *given*, not its value: a default that is given where it is idle is a mistake too.
 """
 
@@ -34,7 +34,7 @@ def missing(name: str, values: Mapping[str, Any], table: Table) -> Needs | None:
 
 
 def refuse_idle(
-    given: Iterable[str], values: Mapping[str, Any], table: Table, *, spelled: Callable[[str], str] = str
+    given: Iterable[str], values: Mapping[str, Any], table: Table, *, spelled: Callable[[str], str] = "`{}`".format
 ) -> None:
     """Refuse the first given option that would change nothing.
 

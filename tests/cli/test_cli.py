@@ -226,7 +226,7 @@ def test_hybrid_brings_evidence(folder, m3_folder, tmp_path):
         (["--mode", "hybrid", "--weights", "a,b,c"], "are not numbers"),
         (["--weights", "1,1,1"], "--weights has no effect with --mode dense; leave it out, or choose --mode hybrid"),
         (["--model", "no/such-model"], "the hub cannot be reached"),
-        (["--model", "./nowhere"], "no such folder; pass a local folder, or --model starter"),
+        (["--model", "./nowhere"], "no such folder; pass a local folder, or 'starter' for"),
         (["--max-length", "100000"], "expected 8 to 512"),
         (["--precision", "fp16"], "fp16 needs a GPU"),
         (["--device", "cuda"], "no CUDA GPU"),

@@ -53,7 +53,7 @@ def test_a_kill_while_an_old_run_is_cleared_away_leaves_nothing_to_continue(tmp_
 def test_results_that_are_gone_are_not_continued(tmp_path):
     folder = begun(tmp_path / "o.jsonl")
     (folder / "results.jsonl").unlink()
-    with pytest.raises(ResumeError, match="holds 0 bytes instead of 8; run again without --resume"):
+    with pytest.raises(ResumeError, match="holds 0 bytes instead of 8; run again without `resume`"):
         finish(tmp_path / "o.jsonl")
 
 

@@ -393,7 +393,7 @@ def test_a_run_without_resume_says_what_it_discards(tmp_path, caplog):
         with pytest.raises(KeyboardInterrupt), jobs.open_output(output, settings={}) as run:
             run.write_block([{"q": 1}, {"q": 2}], [{"r": 1}], [], {})
             raise KeyboardInterrupt
-    note = "2 finished records of an interrupted run were discarded; --resume would have continued it"
+    note = "2 finished records of an interrupted run were discarded; `resume` would have continued it"
     assert run.notes == [note] and note in caplog.text
     caplog.clear()
     with jobs.open_output(output, settings={}, resume=True) as run:

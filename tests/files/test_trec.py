@@ -155,7 +155,7 @@ def test_beir(beir):
 
 
 def test_bad_beir(beir):
-    with pytest.raises(UsageError, match=r"dev.tsv: no such file; splits found: test; name one with --split"):
+    with pytest.raises(UsageError, match=r"dev.tsv: no such file; splits found: test; name one with `split`"):
         read_beir(str(beir), "dev")
     with pytest.raises(UsageError, match="no such folder"):
         read_beir(str(beir / "none"))

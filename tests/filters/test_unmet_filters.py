@@ -107,7 +107,7 @@ def test_a_filter_removes_most_of_a_bank_only_where_that_is_allowed(tmp_path_fac
     with create(tmp_path_factory.mktemp("b") / "bank", BankSettings(routes=["bm25"])) as made:
         made.upsert([{"text": "t", "metadata": {"id": i, "old": i < gone}} for i in range(total)])
         if gone > 10 and gone > total / 2:
-            with pytest.raises(UsageError, match=rf"matches {gone} of {total} documents.*--yes"):
+            with pytest.raises(UsageError, match=rf"matches {gone} of {total} documents.*`allow_most`"):
                 made.delete(filter="old = true")
             assert len(made) == total
         assert made.delete(filter="old = true", allow_most=True).removed == gone

@@ -64,7 +64,7 @@ def test_own_files_win_over_the_name_and_the_log_says_what_was_chosen(tmp_path, 
     nameless = make_encoder(tmp_path / "nameless", "bert")
     with caplog.at_level(logging.WARNING, "ecom_rag"):
         assert checkpoints.describe(nameless).pooling == "cls"
-    assert "using cls (override with --pooling)" in caplog.text
+    assert "using cls (override with `pooling`)" in caplog.text
 
 
 def test_unsupported_checkpoints_are_refused(tmp_path, bge_folder):
@@ -176,7 +176,7 @@ def test_truncate_dim_and_max_length(bge_folder):
     cut = whole.encode(TEXTS).dense[:, :8]
     np.testing.assert_allclose(short.encode(TEXTS).dense, cut / np.linalg.norm(cut, axis=1, keepdims=True), atol=1e-5)
     assert short.fingerprint != whole.fingerprint
-    with pytest.raises(UsageError, match="truncate_dim is 9999; expected 1 to 32"):
+    with pytest.raises(UsageError, match="`truncate_dim` is 9999; expected 1 to 32"):
         Encoder.from_pretrained(str(bge_folder), truncate_dim=9999)
     eight = Encoder.from_pretrained(str(bge_folder), precision="fp32", max_length=8)
     long = "abcdef" * 20_000  # 120,000 characters
@@ -268,7 +268,7 @@ def test_out_of_memory_halves_the_batch_and_goes_on(bge_folder, caplog):
             raise torch.OutOfMemoryError
 
     encoder._loaded.runtime = TorchRuntime(Full(), Placement("torch", "fp32", "cpu"))
-    with pytest.raises(ModelError, match="lower --max-length"):
+    with pytest.raises(ModelError, match="lower `max_length`"):
         encoder.encode(["text"])
 
 

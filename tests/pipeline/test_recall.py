@@ -308,7 +308,7 @@ def test_settings_that_make_no_sense(tmp_path, toml, message):
         (["--blend", "0.5"], "--blend has no effect without a reranker"),
         (["--normalize"], "--normalize has no effect without a reranker"),
         (["--routes", "bm25,variant", "--fusion", "nowhere.json"], "nowhere.json: no such file"),
-        (["--bank", "nowhere"], "give --seeds FILE or --bank DIR"),
+        (["--bank", "nowhere"], "give --seeds or --bank"),
         (["--weights", "bm25=1"], "--weights has no effect with one route (bm25); leave it out, or name two --routes"),
         (["--config", "nowhere.toml"], "nowhere.toml: no such file"),
         (["--words", "nowhere.txt"], "nowhere.txt: cannot be read"),

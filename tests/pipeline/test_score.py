@@ -76,7 +76,7 @@ def test_hybrid_is_one_route_among_others(places, encoder):
         scores = {item["id"]: sim for item, sim in zip(other["topk_metadata"], other["topk_sim"], strict=True)}
         for item, evidence in zip(one["topk_metadata"], one["topk_evidence"], strict=True):
             assert evidence["hybrid"]["score"] == pytest.approx(scores[item["id"]], abs=2e-6)
-    with pytest.raises(UsageError, match="hybrid_weights has no effect with the routes bm25; leave it out"):
+    with pytest.raises(UsageError, match="`hybrid_weights` has no effect with the routes bm25; leave it out"):
         Pipeline(Seeds(SEEDS, routes=("bm25",)), Recall(routes=("bm25",), hybrid_weights=(1, 2, 3)))
 
 
@@ -120,7 +120,7 @@ def test_one_place_to_search_and_a_model(places, tmp_path):
     for options, message in (
         ({}, "one place to search is needed"),
         ({"seeds": places / "seeds.jsonl", "bank": places / "bank"}, "one place to search is needed"),
-        ({"seeds": places / "seeds.jsonl"}, "give --model"),
+        ({"seeds": places / "seeds.jsonl"}, "give `model`"),
         ({"bank": places / "bank", "mode": "bm25"}, "mode 'bm25'"),
     ):
         with pytest.raises(UsageError, match=message):

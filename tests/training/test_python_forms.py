@@ -85,7 +85,7 @@ def test_teaching_checks_its_items_and_leaves_them_as_they_are(bert_reranker):
     assert len(taught["pos_scores"]) == 2 and taught["neg_scores"] == [] and item == {"query": "a", "pos": ("b", "c")}
     with pytest.raises(RecordError, match="query 0"):
         ecom_rag.teach([{"query": "a"}], cross_encoder)
-    with pytest.raises(UsageError, match="mode 'both' is unknown"):
+    with pytest.raises(UsageError, match="`mode` 'both' is unknown"):
         ecom_rag.teach([], cross_encoder, mode="both")
 
 

@@ -8,18 +8,21 @@ import typer
 
 from ecom_rag.cli import documents
 from ecom_rag.cli.command import Command
-from ecom_rag.cli.console import tell, write_bytes
+from ecom_rag.cli.console import tell, tell_notes, write_bytes
 from ecom_rag.cli.documents import Bank
 from ecom_rag.cli.options import (
     BadLine,
     BatchTokens,
     Device,
+    MaxLength,
     OnBadLine,
+    Pooling,
     Precision,
     PrecisionOption,
     Resume,
     Runtime,
     RuntimeName,
+    TruncateDim,
     Verbose,
     bars,
     prepare,
@@ -39,32 +42,30 @@ app = typer.Typer(
 @app.command(cls=Command)
 def build(
     bank: Bank,
-    seeds: Annotated[str, typer.Option(help="Records {text, metadata}; - is stdin.", show_default=False)],
+    seeds: Annotated[str, typer.Option(help="File of records {text, metadata}; - is stdin.", show_default=False)],
     model: Annotated[
-        str | None, typer.Option(help="Encoder of dense, sparse, multivector: local folder, hub id, 'starter'.")
+        str | None, typer.Option(help="Encoder for dense, sparse and multivector: local folder, hub id or 'starter'.")
     ] = None,
     routes: Annotated[
-        str, typer.Option(help="Indexes to keep, of bm25, dense, sparse, multivector, variant.")
+        str, typer.Option(help="Comma-separated routes to index, some of bm25,dense,sparse,multivector,variant.")
     ] = "bm25,dense",
-    id_key: Annotated[str, typer.Option(help="Key of the metadata that holds a document's id.")] = "id",
-    label_key: Annotated[str, typer.Option(help="Key of the metadata whose labels bank info counts.")] = "label",
+    id_key: Annotated[str, typer.Option(help="Metadata key that holds a document's id.")] = "id",
+    label_key: Annotated[str, typer.Option(help="Metadata key whose labels bank info counts.")] = "label",
     index_key: Annotated[
-        list[str] | None, typer.Option(help="Key on which filters are made fast, e.g. seller.level; may be repeated.")
+        list[str] | None, typer.Option(help="Metadata key to index for fast filters, e.g. seller.level; repeatable.")
     ] = None,
     runtime: Runtime = RuntimeName.auto,
     precision: PrecisionOption = Precision.auto,
     device: Device = "auto",
     batch_tokens: BatchTokens = None,
-    pooling: Annotated[str | None, typer.Option(help="cls, mean or last.", show_default="the checkpoint's")] = None,
-    truncate_dim: Annotated[int | None, typer.Option(help="Matryoshka: keep the first dimensions.")] = None,
-    max_length: Annotated[
-        int | None, typer.Option(help="Maximum tokens per text.", show_default="the checkpoint's, at most 512")
-    ] = None,
+    pooling: Pooling = None,
+    truncate_dim: TruncateDim = None,
+    max_length: MaxLength = None,
     resume: Resume = False,
     on_bad_line: BadLine = OnBadLine.fail,
     verbose: Verbose = False,
 ) -> None:
-    """Make a bank of a file of seeds. It appears under its name when it is complete.
+    """Build a bank from a file of seeds. It appears under its name only when it is complete.
 
     \b
     Examples:
@@ -113,10 +114,9 @@ def build(
 @app.command(cls=Command)
 def add(
     bank: Bank,
-    file: Annotated[str, typer.Argument(help="Records {text, metadata}; - is stdin.", show_default=False)],
+    file: Annotated[str, typer.Argument(help="File of records {text, metadata}; - is stdin.", show_default=False)],
     model: Annotated[
-        str | None,
-        typer.Option(help="Where the bank's model is now: local folder or hub id.", show_default="where it was"),
+        str | None, typer.Option(help="Present folder or hub id of the bank's model.", show_default="as built")
     ] = None,
     runtime: Runtime = RuntimeName.auto,
     precision: PrecisionOption = Precision.auto,
@@ -127,7 +127,7 @@ def add(
 ) -> None:
     """Add records to a bank; a record whose id exists replaces the old document.
 
-    Every block of 4,096 records is on the disk before the next is read: after a kill, run the command again.
+    Each block of 4,096 records is on disk before the next is read. After a kill, run the command again.
 
     \b
     Examples:
@@ -156,11 +156,14 @@ def add(
 @app.command(cls=Command)
 def delete(
     bank: Bank,
-    id: Annotated[list[str] | None, typer.Option("--id", help="Id of a document to remove; may be repeated.")] = None,
+    id: Annotated[list[str] | None, typer.Option("--id", help="Id of a document to remove; repeatable.")] = None,
     filter: Annotated[
-        str | None, typer.Option("--filter", help="Remove what matches, e.g. 'label = \"spam\" and year < 2020'.")
+        str | None,
+        typer.Option("--filter", help="Remove documents that match, e.g. 'label = \"spam\" and year < 2020'."),
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say how many would go, and change nothing.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print how many would be removed; change nothing.")
+    ] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Remove even if the filter matches most of the bank.")] = False,
     verbose: Verbose = False,
 ) -> None:
@@ -188,19 +191,18 @@ def delete(
         change = opened.delete(id or None, filter=filter, allow_most=yes)
         left = len(opened)
     missing = len(set(id)) - change.removed if id else 0
-    absent = f"; {missing} of the ids were not there" if missing else ""
+    absent = f"; ids that do not exist: {missing}" if missing else ""
     tell(f"removed {change.removed} documents from {bank}, {left} are left{absent}")
-    for note in change.notes:
-        tell(f"note: {note}")
+    tell_notes(change.notes)
 
 
 @app.command(cls=Command)
 def info(
     bank: Bank,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")] = False,
     verbose: Verbose = False,
 ) -> None:
-    """Say what a bank holds: documents, labels, routes, model, bytes on disk.
+    """Print what a bank holds: documents, labels, routes, model, bytes on disk.
 
     \b
     Examples:
@@ -238,10 +240,10 @@ def info(
 @app.command(cls=Command)
 def snapshot(
     bank: Bank,
-    out: Annotated[str, typer.Argument(help="Folder of the snapshot; must not exist.", show_default=False)],
+    out: Annotated[str, typer.Argument(help="Folder of the new snapshot; must not exist.", show_default=False)],
     verbose: Verbose = False,
 ) -> None:
-    """Copy one state of a bank, while it may be searched and changed.
+    """Copy the current state of a bank, which may be searched and changed meanwhile.
 
     \b
     Example:
@@ -257,11 +259,11 @@ def snapshot(
 
 @app.command(cls=Command)
 def restore(
-    snapshot: Annotated[str, typer.Argument(help="Folder that bank snapshot made.", show_default=False)],
+    snapshot: Annotated[str, typer.Argument(help="Snapshot folder made by bank snapshot.", show_default=False)],
     bank: Bank,
     verbose: Verbose = False,
 ) -> None:
-    """Make a bank of a snapshot, after checking that it is undamaged.
+    """Restore a bank from a snapshot, after checking that it is undamaged.
 
     \b
     Example:

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
+from ecom_rag.cli import wording
 from ecom_rag.cli.console import silenced
 from ecom_rag.cli.idle import AMBIENT, MORE, TABLES
 from ecom_rag.cli.options import names_told_last
@@ -34,7 +35,7 @@ _template = typer.Typer(add_completion=False)
 @_template.command()
 def _shared(
     quiet: Annotated[
-        bool, typer.Option("--quiet", "-q", help="No progress bars, summary or notes; errors are still told.")
+        bool, typer.Option("--quiet", "-q", help="Print no progress bars, summary or notes; errors are still printed.")
     ] = False,
 ) -> None:
     """Options of every command."""
@@ -78,11 +79,13 @@ def check(context: typer.Context) -> None:
     parameters = {str(parameter.name): parameter for parameter in context.command.params}
     given = [key for key in parameters if _source(context, key) == "COMMANDLINE"]
     values, config = dict(context.params), {}
+    wording.remember(context.command.params)
     if values.get("config") is not None:
         from ecom_rag.pipeline.settings import read_toml
 
         config = {key: value for key, value in read_toml(values["config"]).items() if key not in given}
         values |= config
+        wording.remember(context.command.params, values["config"], config)
     more = MORE.get(name)
     if more is not None:
         found = more(values)

@@ -11,9 +11,10 @@ import logging
 import os
 import select
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
+from ecom_rag.cli.wording import worded
 from ecom_rag.errors import UsageError
 from ecom_rag.text.printing import one_line
 
@@ -78,6 +79,12 @@ def tell(message: Any) -> None:
         silence(2)
 
 
+def tell_notes(notes: Iterable[str]) -> None:
+    """What the library found worth saying after a run that ended well, one line each."""
+    for note in notes:
+        tell(f"note: {worded(note)}")
+
+
 def write_bytes(data: bytes) -> None:
     """Bytes on standard output, in order with what is printed there."""
     sys.stdout.flush()
@@ -123,7 +130,7 @@ class Log(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """One line a record; errors are told to who wants quiet too."""
         with silenced(_silent and record.levelno < logging.ERROR):
-            tell(record.getMessage())
+            tell(worded(record.getMessage()))
 
 
 def _fill(number: int) -> None:

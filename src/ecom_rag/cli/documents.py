@@ -13,7 +13,7 @@ _IDS = 20  # named in a message
 
 Bank = Annotated[str, typer.Argument(help="Folder of the bank.", metavar="BANK", show_default=False)]
 Filter = Annotated[
-    str | None, typer.Option("--filter", help="Only documents that match, e.g. 'label = \"fraud\" and price < 100'.")
+    str | None, typer.Option("--filter", help="Only documents that match, e.g. 'label = \"fraud\" and price < 9'.")
 ]
 
 
@@ -21,7 +21,7 @@ def list_documents(
     bank: Bank,
     output: Output = "-",
     filter: Filter = None,
-    limit: Annotated[int | None, typer.Option(help="At most so many documents.", min=1)] = None,
+    limit: Annotated[int | None, typer.Option(help="Maximum number of documents.", min=1)] = None,
     verbose: Verbose = False,
 ) -> None:
     """Print the documents of a bank as JSON lines, in the order they were written.
@@ -42,9 +42,9 @@ def get(
     ids: Annotated[list[str], typer.Argument(help="Ids of documents.", metavar="ID", show_default=False)],
     verbose: Verbose = False,
 ) -> None:
-    """Print the documents of ids as JSON lines, in the order of the ids.
+    """Print documents by id as JSON lines, in the order of the ids.
 
-    Ids that do not exist are named on stderr. The exit code is 2 where none exists.
+    Ids that do not exist are named on stderr; where none exists, the exit code is 2.
 
     \b
     Examples:
@@ -72,9 +72,9 @@ def export(
     filter: Filter = None,
     verbose: Verbose = False,
 ) -> None:
-    """Write the documents of a bank to a file, from which bank build makes it again.
+    """Write a bank's documents to a file, from which bank build can rebuild it.
 
-    Give bank build the model and the keys that bank info shows.
+    To rebuild the bank, give bank build the model and the keys that bank info prints.
 
     \b
     Examples:

@@ -8,11 +8,11 @@ import typer
 
 from ecom_rag.cli.console import tell, write_bytes
 from ecom_rag.cli.options import Verbose, bars, command_line, prepare
+from ecom_rag.cli.wording import worded
 from ecom_rag.errors import UsageError
 
-_TREC = "TREC file to write"
 _WRITTEN = ("output", "per_query", "report", "write_run", "write_qrels")  # options that change no figure
-_DEPTH = 100  # results a query where evaluate itself searches
+_DEPTH = 100  # results per query where evaluate itself searches
 
 
 def evaluate(
@@ -23,66 +23,76 @@ def evaluate(
             help="Results of score, recall or rerank, or TREC runs (.trec, .run, .txt).", show_default=False
         ),
     ] = None,
-    qrels: Annotated[str | None, typer.Option(help="Judgements: TREC or BEIR's .tsv.", show_default=False)] = None,
+    qrels: Annotated[str | None, typer.Option(help="Judgements file: TREC or BEIR's .tsv.", show_default=False)] = None,
     beir: Annotated[
-        str | None, typer.Option(help="BEIR folder: corpus.jsonl, queries.jsonl, qrels/.", show_default=False)
+        str | None, typer.Option(help="BEIR folder with corpus.jsonl, queries.jsonl and qrels/.", show_default=False)
     ] = None,
-    split: Annotated[str, typer.Option(help="Of the BEIR folder.")] = "test",
-    labels: Annotated[bool, typer.Option("--labels", help="Hold the seeds' labels against the query's own.")] = False,
-    label_key: Annotated[str, typer.Option(help="Metadata key of the label; a.b for nested ones.")] = "label",
+    split: Annotated[str, typer.Option(help="Split of the BEIR folder.")] = "test",
+    labels: Annotated[bool, typer.Option("--labels", help="Compare the seeds' labels with the query's own.")] = False,
+    label_key: Annotated[str, typer.Option(help="Metadata key of the label; a.b for a nested one.")] = "label",
     id_key: Annotated[str, typer.Option(help="Metadata key of query and document ids.")] = "id",
     exclude_self: Annotated[
         bool | None,
         typer.Option(
             "--exclude-self/--keep-self",
-            help="Leave a query out of its own results: a seed of its id or, where ids are missing, of its text.",
+            help="Leave out seeds that are the query itself: its id or, where ids are missing, its text.",
             show_default="with --beir",
         ),
     ] = None,
     measures: Annotated[
         str | None,
-        typer.Option(help="ir-measures names, e.g. nDCG@10,R@100,P@5,RR@10,AP,Success@1.", show_default="the usual"),
+        typer.Option(
+            help="Measures to report, e.g. nDCG@10,R@100,P@5,RR@10,AP,Success@1.", show_default="a standard set"
+        ),
     ] = None,
     votes: Annotated[
-        int | None, typer.Option(help="With --labels: nearest seeds that vote.", show_default="all")
+        int | None, typer.Option(help="With --labels: number of nearest seeds that vote.", show_default="all")
     ] = None,
-    fixed_precision: Annotated[float, typer.Option(help="With --labels: for the recall at a fixed precision.")] = 0.9,
-    positive: Annotated[str | None, typer.Option(help="With --labels: report this class by itself.")] = None,
+    fixed_precision: Annotated[float, typer.Option(help="With --labels: precision at which recall is reported.")] = 0.9,
+    positive: Annotated[str | None, typer.Option(help="With --labels: class to report separately.")] = None,
     output: Annotated[
-        str | None, typer.Option("--output", "-o", help="Figures as JSON; - is stdout.", show_default=False)
+        str | None, typer.Option("--output", "-o", help="JSON file of the figures; - is stdout.", show_default=False)
     ] = None,
     per_query: Annotated[
-        str | None, typer.Option(help="Figures of each query: .jsonl, .json, .parquet.", show_default=False)
+        str | None, typer.Option(help="Figures per query to write: .jsonl, .json or .parquet.", show_default=False)
     ] = None,
-    report: Annotated[str | None, typer.Option(help="HTML report with plots.", show_default=False)] = None,
+    report: Annotated[str | None, typer.Option(help="HTML report to write, with plots.", show_default=False)] = None,
     fit_fusion: Annotated[
-        str | None, typer.Option(help="Fit fusion weights on topk_evidence, save them here.", show_default=False)
+        str | None,
+        typer.Option(help="Fit fusion weights on topk_evidence and save them to this file.", show_default=False),
     ] = None,
-    write_run: Annotated[str | None, typer.Option(help=f"{_TREC} the run to.", show_default=False)] = None,
-    write_qrels: Annotated[str | None, typer.Option(help=f"{_TREC} the judgements to.", show_default=False)] = None,
+    write_run: Annotated[str | None, typer.Option(help="TREC file to write the run to.", show_default=False)] = None,
+    write_qrels: Annotated[
+        str | None, typer.Option(help="TREC file to write judgements to.", show_default=False)
+    ] = None,
     export_queries: Annotated[
-        str | None, typer.Option(help="With --beir: write the split's queries as records.", show_default=False)
+        str | None, typer.Option(help="With --beir: records file to write the split's queries to.", show_default=False)
     ] = None,
     export_seeds: Annotated[
-        str | None, typer.Option(help="With --beir: write the corpus as seed records.", show_default=False)
+        str | None, typer.Option(help="With --beir: records file to write the corpus to.", show_default=False)
     ] = None,
     model: Annotated[
-        str | None, typer.Option(help="With --beir and no RESULTS: search it with this encoder.", show_default="none")
+        str | None, typer.Option(help="With --beir and no RESULTS: encoder to search with.", show_default="none")
     ] = None,
     routes: Annotated[
         str | None,
-        typer.Option(help="With --beir and no RESULTS: the routes.", show_default="bm25; with --model dense too"),
+        typer.Option(help="With --beir and no RESULTS: routes to search.", show_default="bm25; with --model dense too"),
     ] = None,
-    fusion: Annotated[str | None, typer.Option(help="Of these routes, as in recall.", show_default="weighted")] = None,
-    rerank: Annotated[str | None, typer.Option(help="And a reranker over them.", show_default="none")] = None,
-    resamples: Annotated[int, typer.Option(help="Of bootstrap and randomisation test.")] = 10_000,
-    seed: Annotated[int, typer.Option(help="Of both.", min=0)] = 0,
+    fusion: Annotated[
+        str | None,
+        typer.Option(help="With --beir and no RESULTS: fusion of the routes, as in recall.", show_default="weighted"),
+    ] = None,
+    rerank: Annotated[
+        str | None, typer.Option(help="With --beir and no RESULTS: reranker of the candidates.", show_default="none")
+    ] = None,
+    resamples: Annotated[int, typer.Option(help="Resamples of the bootstrap and the randomisation test.")] = 10_000,
+    seed: Annotated[int, typer.Option(help="Random seed of the bootstrap and the randomisation test.", min=0)] = 0,
     verbose: Verbose = False,
 ) -> None:
-    """Say how good results are, how sure that is, and whether one run is better than another.
+    """Measure result quality with confidence intervals, and compare runs.
 
-    Judgements come from --qrels, from --beir, or with --labels from the metadata of queries and seeds. Several RESULTS
-    are compared, query by query, each two of them.
+    Judgements come from --qrels, from --beir or, with --labels, from the metadata of queries and seeds. Several RESULTS
+    are compared query by query, every two of them.
 
     \b
     Examples:
@@ -116,6 +126,8 @@ def evaluate(
         common |= {"id_key": id_key, "exclude_self": exclude_self}
         found = files.evaluate_files(results, qrels=qrels, beir=beir, split=split, **common)
     study, runs, judged = found
+    for one in study.runs:
+        one.notes[:] = map(worded, one.notes)
     _write(outputs, study, runs, judged, made_by=command_line(context, without=_WRITTEN))
     if fit_fusion:
         searched = results[0] if results else study.settings["runs"]
@@ -229,7 +241,7 @@ def _write(outputs: _Outputs, study: Any, runs: list[Any], judged: Any, *, made_
     if outputs.figures == "-":
         write_bytes(records.dumps(tables.as_json(study)))
         return
-    typer.echo(tables.as_text(study), nl=False)
+    typer.echo(worded(tables.as_text(study)), nl=False)
     if outputs.figures:
         files.write_figures(study, outputs.figures)
 

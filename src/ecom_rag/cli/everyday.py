@@ -6,20 +6,26 @@ import typer
 
 from ecom_rag.cli.options import (
     BadLine,
+    Bank,
     BatchTokens,
     Device,
     ExcludeSelf,
     Filter,
     IdKey,
+    MaxLength,
     Mode,
     OnBadLine,
     Output,
+    Pooling,
     Precision,
     PrecisionOption,
     Queries,
+    QueryInstruction,
     Resume,
     Runtime,
     RuntimeName,
+    Seeds,
+    TruncateDim,
     Verbose,
     bars,
     check_apart,
@@ -33,8 +39,8 @@ from ecom_rag.cli.options import (
 def score(
     queries: Queries,
     output: Output,
-    seeds: Annotated[str | None, typer.Option(help="The seeds: records {text, metadata}.", show_default=False)] = None,
-    bank: Annotated[str | None, typer.Option(help="Or a bank of ecom-rag bank build.", show_default=False)] = None,
+    seeds: Seeds = None,
+    bank: Bank = None,
     model: Annotated[
         str | None,
         typer.Option(
@@ -42,8 +48,8 @@ def score(
             show_default="the bank's",
         ),
     ] = None,
-    mode: Annotated[Mode, typer.Option(help="sparse, multivector and hybrid need a bge-m3 checkpoint.")] = Mode.dense,
-    weights: Annotated[str, typer.Option(help="Of dense, sparse, multivector under --mode hybrid.")] = "1,1,1",
+    mode: Annotated[Mode, typer.Option(help="Scoring output; all but dense need a bge-m3 checkpoint.")] = Mode.dense,
+    weights: Annotated[str, typer.Option(help="Weights of dense, sparse, multivector under --mode hybrid.")] = "1,1,1",
     top_k: Annotated[int, typer.Option("--top-k", "-k", help="Results per query.")] = 10,
     filter: Filter = None,
     exclude_self: ExcludeSelf = None,
@@ -52,15 +58,10 @@ def score(
     precision: PrecisionOption = Precision.auto,
     device: Device = "auto",
     batch_tokens: BatchTokens = None,
-    query_instruction: Annotated[
-        str | None,
-        typer.Option(help="Put before queries; '' for none.", show_default="the checkpoint's or its family's"),
-    ] = None,
-    pooling: Annotated[str | None, typer.Option(help="cls, mean or last.", show_default="the checkpoint's")] = None,
-    truncate_dim: Annotated[int | None, typer.Option(help="Matryoshka: keep the first dimensions.")] = None,
-    max_length: Annotated[
-        int | None, typer.Option(help="Maximum tokens per text.", show_default="the checkpoint's, at most 512")
-    ] = None,
+    query_instruction: QueryInstruction = None,
+    pooling: Pooling = None,
+    truncate_dim: TruncateDim = None,
+    max_length: MaxLength = None,
     resume: Resume = False,
     on_bad_line: BadLine = OnBadLine.fail,
     verbose: Verbose = False,
@@ -112,16 +113,15 @@ def score(
 
 
 def rerank(
-    results: Annotated[str, typer.Argument(help="Results of score or recall; - is stdin.", show_default=False)],
+    results: Annotated[str, typer.Argument(help="File of results of score or recall; - is stdin.", show_default=False)],
     model: Annotated[str, typer.Option(help="Cross-encoder: local folder, hub id, or 'starter'.", show_default=False)],
     output: Output,
     top_k: Annotated[
         int | None, typer.Option("--top-k", "-k", help="Results to keep per query.", show_default="all")
     ] = None,
-    normalize: Annotated[bool, typer.Option("--normalize", help="Relevance in 0..1 instead of logits.")] = False,
+    normalize: Annotated[bool, typer.Option("--normalize", help="Write relevance in 0..1 instead of logits.")] = False,
     blend: Annotated[
-        float,
-        typer.Option(min=0, max=1, help="The relevance's share in the order; the rest is the earlier score's."),
+        float, typer.Option(min=0, max=1, help="Share of the relevance in the order; the rest is the earlier score's.")
     ] = 1.0,
     max_length: Annotated[int, typer.Option(help="Maximum tokens per pair; the query gets at most 3/4 of them.")] = 512,
     runtime: Runtime = RuntimeName.auto,
@@ -166,11 +166,11 @@ def rerank(
 
 
 def demo(
-    folder: Annotated[str, typer.Option(help="Where the sample files and the result go.")] = "demo_output",
-    show_all: Annotated[bool, typer.Option("--all", help="Print every listing, Chinese ones too.")] = False,
+    folder: Annotated[str, typer.Option(help="Folder for the sample files and the result.")] = "demo_output",
+    show_all: Annotated[bool, typer.Option("--all", help="Print every listing, including the Chinese ones.")] = False,
     verbose: Verbose = False,
 ) -> None:
-    """Score the packaged sample listings against the packaged seed bank and show what was found.
+    """Score the packaged sample listings against the packaged seed bank and print the matches.
 
     \b
     Example:

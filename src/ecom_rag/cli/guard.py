@@ -16,6 +16,7 @@ from typing import Any
 import typer
 
 from ecom_rag.cli.console import flush, reader_gone, repair_streams, silence, tell
+from ecom_rag.cli.wording import worded
 from ecom_rag.errors import EcomRagError, is_resumable
 from ecom_rag.files.publish import ReaderGoneError
 
@@ -119,7 +120,7 @@ def _unknown_choice(error: Any) -> str | None:
 def _sentence(error: BaseException) -> str:
     """What happened and what to do."""
     if isinstance(error, EcomRagError):
-        return str(error)
+        return worded(str(error))
     if isinstance(error, OSError):
         remedy = "run again with --resume" if is_resumable(error) else "run again"
         return f"{_place(error)}{error.strerror or error}; mend that, then {remedy}"

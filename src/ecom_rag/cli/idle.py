@@ -114,9 +114,9 @@ _EVALUATE: Table = {
     "rerank": _SEARCH,
 }
 
-_FOLDER = Needs(lambda v: v["kind"] == "beir", "where QUERIES are no BEIR folder", "mine from a folder")
+_FOLDER = Needs(lambda v: v["kind"] == "beir", "where QUERIES is not a BEIR folder", "mine from a folder")
 _LABELLED = Needs(
-    lambda v: v["kind"] == "labelled", "where QUERIES are no labelled records", "mine from records with labels"
+    lambda v: v["kind"] == "labelled", "where QUERIES are not labelled records", "mine from records with labels"
 )
 _CROSS_ENCODER = Needs(lambda v: v["reranker"] is not None, "without a reranker", "name one with --reranker")
 _SEARCHED = Needs(lambda v: v["run"] is None, "with --run, whose candidates are taken", "leave out --run")
@@ -149,7 +149,7 @@ _TEACH: Table = {
     "normalize": (
         Needs(
             lambda v: v["teacher"] == "reranker",
-            "with --teacher {teacher}, whose scores are no logits",
+            "with --teacher {teacher}, whose scores are not logits",
             "choose --teacher reranker",
         ),
     ),

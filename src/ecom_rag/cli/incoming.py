@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ecom_rag.cli.console import tell
+from ecom_rag.cli.console import tell, tell_notes
 from ecom_rag.errors import UsageError
 from ecom_rag.files import publish, records
 from ecom_rag.files.identity import id_of
@@ -58,8 +58,7 @@ def say(what: str, started: float, built: Built, source: Source) -> None:
     resumed = f", {built.resumed} of them before the interruption" if built.resumed else ""
     replaced = f", {built.replaced} took another's place" if built.replaced else ""
     tell(f"{what}{resumed}{replaced} in {seconds:.1f} s")
-    for note in [*built.notes, *source.notes]:
-        tell(f"note: {note}")
+    tell_notes([*built.notes, *source.notes])
     if source.report.surrogates_replaced:
         tell(f"note: {source.report.surrogates_replaced} records held lone surrogates, replaced by U+FFFD")
     if built.records == 0:

@@ -25,34 +25,34 @@ def merge(
     models: Annotated[
         list[str],
         typer.Argument(
-            help="Local folders, hub ids or 'starter', each with =WEIGHT where wanted.",
+            help="Checkpoints to merge: local folders, hub ids or 'starter', each optionally with =WEIGHT.",
             metavar="MODEL[=WEIGHT]...",
             show_default=False,
         ),
     ],
-    output: Annotated[str, typer.Option("--output", "-o", help="Folder to make.", show_default=False)],
-    method: Annotated[Method, typer.Option(help="How weights are merged.")] = Method.linear,
+    output: Annotated[str, typer.Option("--output", "-o", help="Folder to write; must not exist.", show_default=False)],
+    method: Annotated[Method, typer.Option(help="Method of merging.")] = Method.linear,
     base: Annotated[
         str | None,
         typer.Option(
-            help="What the models were tuned from; task-arithmetic and ties need it.", show_default="the first"
+            help="Checkpoint the models were tuned from; task-arithmetic and ties need it.", show_default="the first"
         ),
     ] = None,
-    density: Annotated[float, typer.Option(help="ties: share of each task vector that is kept.")] = 0.2,
+    density: Annotated[float, typer.Option(help="With ties: share of each task vector that is kept.")] = 0.2,
     scale: Annotated[
-        float, typer.Option("--lambda", help="task-arithmetic, ties: times the merged task vector.")
+        float, typer.Option("--lambda", help="With task-arithmetic and ties: factor of the merged task vector.")
     ] = 1.0,
     examples: Annotated[
-        str | None, typer.Option(help="Weights by LM-Cocktail from these queries with pos and neg (JSON lines).")
+        str | None, typer.Option(help="JSON lines with query, pos and neg, from which LM-Cocktail computes weights.")
     ] = None,
-    temperature: Annotated[float, typer.Option(help="Of --examples: small favours the better model.")] = 5.0,
+    temperature: Annotated[float, typer.Option(help="With --examples: a low value favours the better model.")] = 5.0,
     validate: Annotated[
-        str | None, typer.Option(help="Weights found on the validation sets of this TOML file.")
+        str | None, typer.Option(help="TOML file of validation sets, on which weights are searched.")
     ] = None,
     blocks: Annotated[
-        int, typer.Option(help="With --validate: blocks of layers with weights of their own.", min=1)
+        int, typer.Option(help="With --validate: number of blocks of layers with separate weights.", min=1)
     ] = 1,
-    budget: Annotated[int, typer.Option(help="With --validate: most merges measured.", min=3)] = 24,
+    budget: Annotated[int, typer.Option(help="With --validate: maximum number of merges measured.", min=3)] = 24,
     device: Device = "auto",
     verbose: Verbose = False,
 ) -> None:

@@ -22,7 +22,7 @@ from ecom_rag.cli.options import (
 )
 from ecom_rag.errors import UsageError
 
-Jsonl = Annotated[str, typer.Option("--output", "-o", help=".jsonl or .jsonl.gz.", show_default=False)]
+Jsonl = Annotated[str, typer.Option("--output", "-o", help="File to write: .jsonl or .jsonl.gz.", show_default=False)]
 
 
 class Route(StrEnum):
@@ -56,43 +56,44 @@ def mine(
     output: Jsonl,
     seeds: Annotated[
         str | None,
-        typer.Option("--seeds", "--corpus", help="Records that negatives come from.", show_default="those of QUERIES"),
+        typer.Option(
+            "--seeds", "--corpus", help="File of records that negatives come from.", show_default="those of QUERIES"
+        ),
     ] = None,
     model: Annotated[str | None, typer.Option(help="Encoder: local folder, hub id, or 'starter'.")] = None,
-    route: Annotated[Route, typer.Option(help="What ranks the corpus; bm25 needs no model.")] = Route.dense,
+    route: Annotated[Route, typer.Option(help="Route that ranks the corpus; bm25 needs no model.")] = Route.dense,
     run: Annotated[
-        str | None, typer.Option(help="Candidates from these results of score, recall or rerank instead of a search.")
+        str | None, typer.Option(help="Results of score, recall or rerank to take candidates from, without a search.")
     ] = None,
     negatives: Annotated[int, typer.Option("--negatives", "-n", help="Negatives per query.")] = 7,
     ranks: Annotated[str, typer.Option("--range", help="Ranks that negatives come from.")] = "10-100",
     margin: Annotated[
-        float | None, typer.Option(help="Negatives score at least this much below the lowest positive.")
+        float | None, typer.Option(help="Minimum distance of a negative's score below the lowest positive's.")
     ] = None,
     percentage: Annotated[
-        float | None, typer.Option(help="Negatives score at most this share of the lowest positive, e.g. 0.95.")
+        float | None, typer.Option(help="Maximum score of a negative, as a share of the lowest positive's, e.g. 0.95.")
     ] = None,
     reranker: Annotated[str | None, typer.Option(help="Cross-encoder that finds false negatives.")] = None,
     reranker_threshold: Annotated[
-        float | None, typer.Option(help="It refuses what it gives more relevance (0 to 1), e.g. 0.5.")
+        float | None, typer.Option(help="Maximum relevance of a negative by the reranker, 0 to 1, e.g. 0.5.")
     ] = None,
     reranker_margin: Annotated[
-        float | None, typer.Option(help="And what is less than this below the lowest positive's relevance.")
+        float | None,
+        typer.Option(help="Minimum distance of a negative's relevance below the lowest positive's, e.g. 0.1."),
     ] = None,
-    pick: Annotated[Pick, typer.Option(help="Of the candidates left: at random, or the hardest.")] = Pick.random,
-    label: Annotated[
-        str, typer.Option(help="Key of the label in the metadata of records; a.b looks into objects.")
-    ] = "label",
-    positives: Annotated[int, typer.Option(help="Of labelled records: texts of the same label per query.")] = 4,
-    split: Annotated[str, typer.Option(help="Of a BEIR folder.")] = "train",
-    min_grade: Annotated[int, typer.Option(help="Of a BEIR judgement that makes a positive.")] = 1,
+    pick: Annotated[Pick, typer.Option(help="Which remaining candidates: random, or top (hardest).")] = Pick.random,
+    label: Annotated[str, typer.Option(help="Metadata key of the label; a.b for a nested one.")] = "label",
+    positives: Annotated[int, typer.Option(help="With labelled records: positives per query, texts of its label.")] = 4,
+    split: Annotated[str, typer.Option(help="Split of the BEIR folder.")] = "train",
+    min_grade: Annotated[int, typer.Option(help="With a BEIR folder: lowest grade of a positive.")] = 1,
     judged_only: Annotated[
         bool,
-        typer.Option("--judged-only", help="Of a BEIR folder: negatives only from documents judged in the split."),
+        typer.Option("--judged-only", help="With a BEIR folder: negatives only from documents judged in the split."),
     ] = False,
     grades: Annotated[
-        bool, typer.Option("--grades", help="Of a BEIR folder: grades as pos_scores, 0 as neg_scores, for loss kl.")
+        bool, typer.Option("--grades", help="With a BEIR folder: grades as pos_scores, 0 as neg_scores, for loss kl.")
     ] = False,
-    seed: Annotated[int, typer.Option(help="Of the random choices.")] = 42,
+    seed: Annotated[int, typer.Option(help="Random seed of the choices.")] = 42,
     runtime: Runtime = RuntimeName.auto,
     precision: PrecisionOption = Precision.auto,
     device: Device = "auto",
@@ -102,8 +103,8 @@ def mine(
 ) -> None:
     """Mine hard negatives for training, in FlagEmbedding's JSON lines.
 
-    Known positives, texts of the query's own label and copies of either are never negatives; margin, percentage and a
-    reranker keep out what is probably relevant though nobody judged it.
+    Known positives, texts of the query's own label and copies of either are never negatives; --margin,
+    --percentage and --reranker keep out texts that are probably relevant though nobody judged them.
 
     \b
     Examples:
@@ -141,16 +142,17 @@ def mine(
 
 def teach(
     train: Annotated[
-        str, typer.Argument(help="JSON lines with query, pos and neg.", metavar="TRAIN.jsonl", show_default=False)
+        str,
+        typer.Argument(help="JSON lines with query, pos and neg to score.", metavar="TRAIN.jsonl", show_default=False),
     ],
-    model: Annotated[str, typer.Option(help="The teacher: local folder or hub id.", show_default=False)],
+    model: Annotated[str, typer.Option(help="Teacher model: local folder or hub id.", show_default=False)],
     output: Jsonl,
-    teacher: Annotated[Teacher, typer.Option(help="What kind of model it is.")] = Teacher.reranker,
+    teacher: Annotated[Teacher, typer.Option(help="Kind of the teacher model.")] = Teacher.reranker,
     mode: Annotated[
-        str, typer.Option(help="Of an embedder: dense, sparse, multivector, hybrid; auto: hybrid for a bge-m3.")
+        str, typer.Option(help="Embedder output: dense, sparse, multivector, hybrid; auto: hybrid for a bge-m3.")
     ] = "auto",
-    normalize: Annotated[bool, typer.Option("--normalize", help="Of a reranker: 0..1 instead of logits.")] = False,
-    max_length: Annotated[int, typer.Option(help="Maximum tokens per pair, or per text of an embedder.")] = 512,
+    normalize: Annotated[bool, typer.Option("--normalize", help="Reranker scores in 0..1 instead of logits.")] = False,
+    max_length: Annotated[int, typer.Option(help="Maximum tokens per pair; with an embedder, per text.")] = 512,
     runtime: Runtime = RuntimeName.auto,
     precision: PrecisionOption = Precision.auto,
     device: Device = "auto",

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ecom_rag.cli.console import Log, shows_progress, tell
+from ecom_rag.cli.console import Log, shows_progress, tell, tell_notes
 from ecom_rag.errors import UsageError
 from ecom_rag.files.progress import Progress
 
@@ -52,36 +52,59 @@ class OnBadLine(StrEnum):
 
 Queries = Annotated[
     str,
-    typer.Argument(help="Records {text, metadata}: .jsonl, .csv, .json, .parquet; - is stdin.", show_default=False),
+    typer.Argument(
+        help="Query records {text, metadata}: .jsonl, .csv, .json, .parquet; - is stdin.", show_default=False
+    ),
 ]
 Output = Annotated[
-    str, typer.Option("--output", "-o", help=".jsonl, .csv (both also with .gz), .json or .parquet; - is stdout.")
+    str,
+    typer.Option("--output", "-o", help="Output: .jsonl, .csv (both also with .gz), .json or .parquet; - is stdout."),
 ]
 Filter = Annotated[
     str | None,
-    typer.Option(help="Over seed metadata, e.g. 'label = \"fraud\" and price < 9'.", show_default="none"),
+    typer.Option(
+        help="Search only seeds whose metadata match, e.g. 'label = \"fraud\" and price < 9'.", show_default="none"
+    ),
 ]
 IdKey = Annotated[
     str | None, typer.Option(help="Metadata key of the ids of queries and seeds.", show_default="id, or the bank's")
 ]
-Runtime = Annotated[RuntimeName, typer.Option(help="auto: CUDA if there is one, else what is fastest on this CPU.")]
+Runtime = Annotated[RuntimeName, typer.Option(help="Runtime; auto: torch on a GPU, the faster one on a CPU.")]
 PrecisionOption = Annotated[
     Precision,
-    typer.Option(help="auto: fp16 on a GPU, bf16 on a CPU with AMX, else fp32; int8 (CPU) is faster and moves scores."),
+    typer.Option(help="Precision; auto: fp16 on GPUs, bf16 on CPUs with AMX, else fp32; int8 (CPU) shifts scores."),
 ]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
-BatchTokens = Annotated[int | None, typer.Option(help="Padded tokens a batch.", show_default="by device", min=1)]
+Device = Annotated[str, typer.Option(help="Device: auto, cpu, cuda or cuda:N; auto is cuda where a GPU is visible.")]
+BatchTokens = Annotated[int | None, typer.Option(help="Maximum tokens per batch.", show_default="by device", min=1)]
 ExcludeSelf = Annotated[
     bool | None,
     typer.Option(
         "--exclude-self",
-        help="Leave a query out of its own results: a seed of its id or, where ids are missing, of its text.",
+        help="Leave out seeds that are the query itself: its id or, where ids are missing, its text.",
         show_default=False,
     ),
 ]
-Resume = Annotated[bool, typer.Option("--resume", help="Continue an interrupted run of the same command.")]
-BadLine = Annotated[OnBadLine, typer.Option(help="skip: write refused lines to OUT.rejected.jsonl and go on.")]
-Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Say what was chosen and why.")]
+Seeds = Annotated[
+    str | None,
+    typer.Option(help="File of seeds to search, records {text, metadata}; or use --bank.", show_default=False),
+]
+Bank = Annotated[
+    str | None,
+    typer.Option(help="Seed bank to search, made by ecom-rag bank build; or use --seeds.", show_default=False),
+]
+QueryInstruction = Annotated[
+    str | None, typer.Option(help="Instruction put before each query; '' for none.", show_default="the checkpoint's")
+]
+MaxLength = Annotated[
+    int | None, typer.Option(help="Maximum tokens per text.", show_default="the checkpoint's, at most 512")
+]
+Pooling = Annotated[
+    str | None, typer.Option(help="Pooling of the token vectors: cls, mean or last.", show_default="the checkpoint's")
+]
+TruncateDim = Annotated[int | None, typer.Option(help="Number of leading dimensions to keep (Matryoshka models).")]
+Resume = Annotated[bool, typer.Option("--resume", help="Resume an interrupted run of the same command.")]
+BadLine = Annotated[OnBadLine, typer.Option(help="On a bad line: fail, or skip it into OUT.rejected.jsonl.")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Print what was chosen and why.")]
 
 
 def placed(runtime: str, precision: str, device: str, batch_tokens: int | None) -> dict[str, Any]:
@@ -137,8 +160,7 @@ def names_told_last() -> Iterator[None]:
         yield
     finally:
         decided.removeFilter(hold)
-    for note in dict.fromkeys(held):
-        tell(f"note: {note}")
+    tell_notes(dict.fromkeys(held))
 
 
 def numbers(text: str, option: str = "--weights") -> list[float]:
@@ -193,5 +215,4 @@ def report(what: str, summary: Any, output: str) -> None:
     resumed = f", {summary.resumed} of them before the interruption" if summary.resumed else ""
     target = "stdout" if output == "-" else output
     tell(f"{what}{resumed} in {summary.seconds:.1f} s ({rate}) -> {target}")
-    for note in summary.notes:
-        tell(f"note: {note}")
+    tell_notes(summary.notes)

@@ -7,19 +7,23 @@ import typer
 
 from ecom_rag.cli.options import (
     BadLine,
+    Bank,
     BatchTokens,
     Device,
     ExcludeSelf,
     Filter,
     IdKey,
+    MaxLength,
     OnBadLine,
     Output,
     Precision,
     PrecisionOption,
     Queries,
+    QueryInstruction,
     Resume,
     Runtime,
     RuntimeName,
+    Seeds,
     Verbose,
     bars,
     check_apart,
@@ -34,45 +38,48 @@ from ecom_rag.errors import UsageError
 def recall(
     queries: Queries,
     output: Output,
-    seeds: Annotated[str | None, typer.Option(help="The seeds: records {text, metadata}.", show_default=False)] = None,
-    bank: Annotated[str | None, typer.Option(help="Or a bank of ecom-rag bank build.", show_default=False)] = None,
+    seeds: Seeds = None,
+    bank: Bank = None,
     model: Annotated[
         str | None,
         typer.Option(
-            help="Encoder of dense, sparse, multivector: folder, hub id or 'starter'.", show_default="the bank's"
+            help="Encoder for dense, sparse, multivector: folder, hub id or 'starter'.", show_default="the bank's"
         ),
     ] = None,
     routes: Annotated[
         str | None,
         typer.Option(
-            help="Some of bm25,dense,sparse,multivector,variant,hybrid.",
+            help="Comma-separated routes, some of bm25,dense,sparse,multivector,variant,hybrid.",
             show_default="bm25; with --model dense too; all of a bank",
         ),
     ] = None,
     fusion: Annotated[
-        str | None, typer.Option(help="weighted, rrf, zscore, dbsf, or a fitted .json.", show_default="weighted")
+        str | None,
+        typer.Option(help="Fusion: weighted, rrf, zscore, dbsf, or a fitted .json.", show_default="weighted"),
     ] = None,
     weights: Annotated[
-        str | None, typer.Option(help="Of routes in fusion, e.g. bm25=1,dense=0.5.", show_default="1; variant 0.3")
+        str | None,
+        typer.Option(help="Weights of routes in fusion, e.g. bm25=1,dense=0.5.", show_default="1; variant 0.3"),
     ] = None,
     hybrid_weights: Annotated[
-        str | None, typer.Option(help="Of dense, sparse, multivector within hybrid.", show_default="1,1,1")
+        str | None, typer.Option(help="Weights of dense, sparse and multivector within hybrid.", show_default="1,1,1")
     ] = None,
     rerank: Annotated[
         str | None, typer.Option(help="Cross-encoder that re-sorts the fused candidates.", show_default="none")
     ] = None,
     depth: Annotated[
-        int | None, typer.Option(help="Candidates per route, and for the reranker.", show_default="100")
+        int | None, typer.Option(help="Candidates kept per route and passed to the reranker.", show_default="100")
     ] = None,
     top_k: Annotated[int | None, typer.Option("--top-k", "-k", help="Results per query.", show_default="10")] = None,
     filter: Filter = None,
     exclude_self: ExcludeSelf = None,
     id_key: IdKey = None,
     normalize: Annotated[
-        bool | None, typer.Option("--normalize", help="Relevance of the reranker in 0..1.", show_default=False)
+        bool | None,
+        typer.Option("--normalize", help="Reranker relevance in 0..1 instead of logits.", show_default=False),
     ] = None,
     blend: Annotated[
-        float | None, typer.Option(min=0, max=1, help="The reranker's share in the order.", show_default="1")
+        float | None, typer.Option(min=0, max=1, help="Share of the reranker in the order.", show_default="1")
     ] = None,
     exact_multivector: Annotated[
         bool | None,
@@ -81,19 +88,17 @@ def recall(
         ),
     ] = None,
     config: Annotated[
-        str | None, typer.Option(help="TOML with these options; those on the command line win.", show_default="none")
+        str | None, typer.Option(help="TOML file with these options; the command line wins.", show_default="none")
     ] = None,
-    stem: Annotated[bool, typer.Option(help="bm25 over --seeds: English words by their stems.")] = True,
-    simplify: Annotated[bool, typer.Option(help="bm25 over --seeds: traditional Chinese as simplified.")] = True,
+    stem: Annotated[bool, typer.Option(help="Match English words by their stems in bm25 over --seeds.")] = True,
+    simplify: Annotated[
+        bool, typer.Option(help="Match traditional Chinese as simplified in bm25 over --seeds.")
+    ] = True,
     words: Annotated[
-        str | None, typer.Option(help="bm25 over --seeds: own words, one a line.", show_default="none")
+        str | None, typer.Option(help="File of words that bm25 over --seeds keeps, one per line.", show_default="none")
     ] = None,
-    max_length: Annotated[
-        int | None, typer.Option(help="Maximum tokens per text.", show_default="the checkpoint's, at most 512")
-    ] = None,
-    query_instruction: Annotated[
-        str | None, typer.Option(help="Put before queries; '' for none.", show_default="the checkpoint's")
-    ] = None,
+    max_length: MaxLength = None,
+    query_instruction: QueryInstruction = None,
     runtime: Runtime = RuntimeName.auto,
     precision: PrecisionOption = Precision.auto,
     device: Device = "auto",
@@ -102,9 +107,10 @@ def recall(
     on_bad_line: BadLine = OnBadLine.fail,
     verbose: Verbose = False,
 ) -> None:
-    """Find seeds by several routes at once, fuse what they found, and rerank it if asked.
+    """Search seeds by several routes at once, fuse the rankings, and optionally rerank.
 
-    Adds topk_sim, topk_seed, topk_metadata and topk_evidence, which holds each route's own score and rank.
+    Adds topk_sim, topk_seed, topk_metadata and topk_evidence to each record; the last holds each route's score and
+    rank.
 
     \b
     Examples:
@@ -171,7 +177,7 @@ def _lines(path: str | None) -> tuple[str, ...]:
     try:
         return tuple(line.strip() for line in Path(path).read_text("utf-8-sig").splitlines() if line.strip())
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path}: cannot be read as text ({error}); expected own words, one a line") from None
+        raise UsageError(f"{path}: cannot be read as text ({error}); expected one word per line") from None
 
 
 def _weights(text: str) -> dict[str, float]:

@@ -10,11 +10,11 @@ from typing import Annotated, Any
 import typer
 
 from ecom_rag.cli.command import Command
-from ecom_rag.cli.console import shows_progress, tell
+from ecom_rag.cli.console import shows_progress, tell, tell_notes
 from ecom_rag.cli.options import Verbose, prepare
 
-RecipePath = Annotated[str, typer.Argument(help="The recipe, a TOML file.", metavar="RECIPE.toml", show_default=False)]
-Resume = Annotated[bool, typer.Option("--resume", help="Go on with an unfinished run of the same recipe.")]
+RecipePath = Annotated[str, typer.Argument(help="Recipe: a TOML file.", metavar="RECIPE.toml", show_default=False)]
+Resume = Annotated[bool, typer.Option("--resume", help="Resume an unfinished run of the same recipe.")]
 _MINUTE = 60.0
 
 app = typer.Typer(
@@ -68,8 +68,7 @@ def _run(path: str, task: Any, resume: bool, verbose: bool) -> None:
     dev = report["dev"]
     figures = f", dev {dev['measure']} {dev['before']:.4f} -> {dev['after']:.4f}" if dev else ""
     tell(f"trained {report['steps']} steps in {report['seconds']} s{figures} -> {recipe.output}")
-    for note in report["data"]["notes"]:
-        tell(f"note: {note}")
+    tell_notes(report["data"]["notes"])
 
 
 def _quiet() -> None:

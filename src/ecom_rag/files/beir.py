@@ -58,7 +58,7 @@ def read_beir(folder: PathLike, split: str = "test") -> Beir:
     judged = Path(folder) / "qrels" / f"{split}.tsv"
     if not judged.is_file():
         there = ", ".join(sorted(path.stem for path in judged.parent.glob("*.tsv"))) or "none"
-        raise UsageError(f"{judged}: no such file; splits found: {there}; name one with --split")
+        raise UsageError(f"{judged}: no such file; splits found: {there}; name one with `split`")
     qrels = read_qrels(str(judged))
     asked: dict[str, Record] = {}
     for where, item in records.objects(str(queries)):

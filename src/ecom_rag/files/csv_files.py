@@ -130,7 +130,7 @@ def _column(name: str) -> _Column:
 def _column_of(key: str, is_plain: bool) -> _Column:
     """The column for a key of records that are written."""
     if "\0" in key:
-        raise UsageError(f"{shown(key)}: a key with a NUL character is no column of .csv; write .jsonl instead")
+        raise UsageError(f"{shown(key)}: a key with a NUL character cannot be a column of .csv; write .jsonl instead")
     if key in _JSON_COLUMNS:
         return _Column(key, (key,), True)
     marked = not is_plain or not key or key.endswith(_JSON) or key.startswith(_INNER)

@@ -126,7 +126,7 @@ def copy_tree(source: Path, target: Path) -> None:
         OSError: Something cannot be read or written.
     """
     if source.is_symlink() or not source.is_dir():
-        raise ValueError(f"{source} is {'a symbolic link' if source.is_symlink() else 'no folder'}, expected a folder")
+        raise ValueError(f"{source} is {'a symbolic link' if source.is_symlink() else 'not a folder'}; expected one")
     target.mkdir()
     for item in sorted(source.iterdir()):
         if item.is_dir() and not item.is_symlink():

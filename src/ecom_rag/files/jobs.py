@@ -145,7 +145,7 @@ def open_output(output: str, *, settings: Mapping[str, Any], resume: bool = Fals
     if not target.stream:
         return ResumableOutput(target, kind, settings=settings, resume=resume)
     if resume:
-        raise UsageError(f"--resume needs a file to continue; give --output a path instead of {output}")
+        raise UsageError(f"`resume` needs a file to continue; give `output` a path instead of {output}")
     return StreamOutput(target, kind)
 
 
@@ -181,14 +181,14 @@ def blocks_of(items: Iterable[Item], cut: Cut) -> Iterator[list[Item]]:
 def check_files(inputs: str, seeds: str | None, output: str, *, on_bad_line: str, top_k: int | None) -> None:
     """Everything that can be told without reading: a mistake is found before a model is loaded."""
     if on_bad_line not in ("fail", "skip"):
-        raise UsageError(f"on_bad_line {on_bad_line!r} is unknown; expected fail or skip")
+        raise UsageError(f"`on_bad_line` {on_bad_line!r} is unknown; expected fail or skip")
     if on_bad_line == "skip" and is_stream(output):
         raise UsageError(
-            f"--on-bad-line skip writes the refused lines beside the output; give --output a path instead of {output}"
+            f"`on_bad_line` skip writes the refused lines beside the output; give `output` a path instead of {output}"
         )
-    whole_or_none(top_k, "--top-k")
+    whole_or_none(top_k, "top_k")
     if seeds == "-":
-        raise UsageError("--seeds - is not supported: standard input is for the queries; give the seeds as a file")
+        raise UsageError("`seeds` - is not supported: standard input is for the queries; give the seeds as a file")
     check_output(output)
     for path in (inputs, seeds):
         if path is not None and path != "-":

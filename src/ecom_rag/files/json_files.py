@@ -1,4 +1,4 @@
-"""Records as JSON: one object a line, or one array. Neither is held in memory whole."""
+"""Records as JSON: one object per line, or one array. Neither is held in memory whole."""
 
 import io
 import json

@@ -14,7 +14,7 @@ from ecom_rag.files.values import MAX_LEVELS, SURROGATE
 
 # orjson reads integers beyond 64 bits as floats, and numbers beyond float64 as infinity.
 _LONG_NUMBER = re.compile(rb"\d{19}|[eE]\+?\d{3}")
-_ONE_A_LINE = "; expected one object a line"
+_ONE_A_LINE = "; expected one object per line"
 TOO_DEEP = f"nested too deep; flatten it to fewer than {MAX_LEVELS} levels"
 
 

@@ -80,7 +80,7 @@ def placed(
     """As ``read``, each record with its place, e.g. ``seeds.jsonl:7``, for errors that show only later."""
     path = path_of(path, "path")
     one_of(on_bad_line, "on_bad_line", ("fail", "skip"))
-    hint = "" if report is None else " (or pass --on-bad-line skip)"
+    hint = "" if report is None else " (or pass `on_bad_line` skip)"
     report = report if report is not None else ReadReport()
     for where, raw in formats.items(path, file_format(path)):
         try:
@@ -143,7 +143,7 @@ def objects(path: PathLike) -> Iterator[tuple[str, dict[str, Any]]]:
         except ValueError as error:
             raise RecordError(where, str(error)) from None
         if not isinstance(item, dict):
-            raise RecordError(where, f"is not an object but {kind_name(item)}; expected one object a line")
+            raise RecordError(where, f"is not an object but {kind_name(item)}; expected one object per line")
         yield where, item
 
 

@@ -96,18 +96,18 @@ def check_result(record: dict[str, Any]) -> None:
     present = [key for key in (*LISTS, "topk_evidence") if key in record]
     for key in present:
         if not isinstance(record[key], list):
-            raise ValueError(f'"{key}" is not an array; expected one entry a candidate')
+            raise ValueError(f'"{key}" is not an array; expected one entry per candidate')
     lengths = {key: len(record[key]) for key in present}
     if len(set(lengths.values())) > 1:
         found = ", ".join(f"{key} {length}" for key, length in lengths.items())
-        raise ValueError(f"the candidate lists differ in length ({found}); expected one entry a candidate in each")
+        raise ValueError(f"the candidate lists differ in length ({found}); expected one entry per candidate in each")
     for key in ("topk_metadata", "topk_evidence"):
         if not all(isinstance(item, dict) for item in record.get(key, ())):
-            raise ValueError(f'"{key}" holds something else than objects; expected one a candidate')
+            raise ValueError(f'"{key}" holds something else than objects; expected one object per candidate')
     if not all(isinstance(seed, str) for seed in record["topk_seed"]):
         raise ValueError('"topk_seed" holds something else than strings; expected the seeds\' texts')
     if not all(map(_is_score, record["topk_sim"])):
-        raise ValueError('"topk_sim" holds something else than numbers of float32; expected one score a candidate')
+        raise ValueError('"topk_sim" holds something else than numbers of float32; expected one score per candidate')
 
 
 def _is_score(value: Any) -> bool:
@@ -119,6 +119,6 @@ def _rounded(scores: NDArray[Any], query: Record) -> list[float]:
     if not np.isfinite(scores).all():
         raise EmbeddingError(
             f"the query {query['text'][:40]!r}: a score is NaN or infinity; the checkpoint is damaged,"
-            " or needs --precision fp32"
+            " or needs `precision` fp32"
         )
     return [round(score, 6) for score in scores.tolist()]

@@ -10,7 +10,7 @@ While a run is under way its state lies in ``OUT.partial/``::
     rejected.jsonl   refused input lines, noted anew by a resumed run, since it reads its input from the start
     cache/           whatever the run wants to keep, e.g. the seeds' embeddings
 
-A ``kill -9`` at any moment leaves a journal that describes a prefix of the work; ``--resume`` cuts the files back to
+A ``kill -9`` at any moment leaves a journal that describes a prefix of the work; a resumed run cuts the files back to
 that prefix and goes on. ``jobs`` cuts blocks by the input alone, so the final bytes do not depend on when the run was
 killed. How names are given, and to what, is in ``publish``; whose a work folder is, in ``workfolders``.
 """
@@ -112,7 +112,7 @@ class ResumableOutput:
         if self._journal.records and self._digest.value != self._journal.digest:
             raise ResumeError(
                 f"{self._folder}: the input changed since the run was interrupted (its first"
-                f" {self._journal.records} records differ); run again without --resume"
+                f" {self._journal.records} records differ); run again without `resume`"
             )
 
     def write_block(
@@ -211,7 +211,7 @@ class ResumableOutput:
             if asked != settings:
                 raise ResumeError(
                     f"{folder}: the interrupted run had other settings ({_differences(asked, settings)});"
-                    " give the same ones, or run again without --resume"
+                    " give the same ones, or run again without `resume`"
                 )
             self.already_complete = self._journal.complete
         else:
@@ -227,14 +227,14 @@ class ResumableOutput:
             if written < self._journal.result_bytes:
                 raise ResumeError(
                     f"{folder}: results.jsonl holds {written} bytes instead of"
-                    f" {self._journal.result_bytes}; run again without --resume"
+                    f" {self._journal.result_bytes}; run again without `resume`"
                 )
             self._results = _open_at(folder / "results.jsonl", self._journal.result_bytes)
             self._rejected = _open_at(folder / "rejected.jsonl", 0)
 
     def _tell_discarded(self, finished: int) -> None:
         if finished:
-            note = f"{finished} finished records of an interrupted run were discarded; --resume would have continued it"
+            note = f"{finished} finished records of an interrupted run were discarded; `resume` would have continued it"
             logger.warning("note: %s", note)
             self.notes.append(note)
 

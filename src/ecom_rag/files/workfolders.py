@@ -83,7 +83,7 @@ def check_new(target: Path, *, error: type[EcomRagError] = UsageError, remedy: s
         remedy: What else can be done about that, e.g. ``add to it``.
     """
     if not target.name:
-        raise UsageError(f"{target}: is no name for a new folder; name one that does not exist")
+        raise UsageError(f"{target}: cannot be a new folder; choose a name that does not exist")
     if disk.anything_at(target):
         raise error(f"{target}: already exists; {remedy}choose another folder or remove this one")
     parent = target.absolute().parent

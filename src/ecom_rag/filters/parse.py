@@ -269,9 +269,9 @@ def _check_leaf(leaf: Compare | In | Contains | Exists) -> None:
     operators = [leaf.operator] if isinstance(leaf, Compare) else []
     ordered = all(operator == "=" or kind(value) in ("number", "string") for operator in operators for value in values)
     if not isinstance(leaf.path, tuple) or not leaf.path or not all(isinstance(part, str) for part in leaf.path):
-        raise UsageError(f"filter: the path of {shown(leaf)} is no tuple of keys; expected e.g. ('seller', 'level')")
+        raise UsageError(f"filter: the path of {shown(leaf)} is not a tuple of keys; expected e.g. ('seller', 'level')")
     if not isinstance(values, tuple) or not all(map(_is_scalar, values)) or not ordered:
-        raise UsageError(f"filter: {shown(leaf)} compares with what is no text, number, true, false or null")
+        raise UsageError(f"filter: {shown(leaf)} compares with something else than a text, number, true, false or null")
     if not {"=", "<", "<=", ">", ">="}.issuperset(operators):
         raise UsageError(f"filter: {shown(leaf)} has an unknown operator; expected =, <, <=, > or >= (and Not for !=)")
 

@@ -46,7 +46,7 @@ class Collector:
             ).all():
                 raise EmbeddingError(
                     f"the model gave NaN or infinity ({name}) for text {int(batch.rows[0])} or its"
-                    " batch; the checkpoint is damaged, or needs --precision fp32"
+                    " batch; the checkpoint is damaged, or needs `precision` fp32"
                 )
         if "dense" in arrays:
             dense = _unit(arrays["dense"][:, :truncate_dim])

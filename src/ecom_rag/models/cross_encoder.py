@@ -52,11 +52,11 @@ class CrossEncoder:
 
         Args:
             model: Local folder (``str`` or ``Path``), hub id, or ``starter``.
-            runtime: ``auto``, ``torch`` or ``openvino``.
-            precision: ``auto``, ``fp32``, ``bf16``, ``fp16`` or ``int8``.
-            device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
-            batch_tokens: Budget of padded tokens a batch; by default what suits the device.
-            max_length: Tokens of a pair, special ones included; of the query at most three quarters of it are kept.
+            runtime: Inference runtime: ``auto``, ``torch`` or ``openvino``.
+            precision: Numeric precision: ``auto``, ``fp32``, ``bf16``, ``fp16`` or ``int8``.
+            device: Device of the network: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+            batch_tokens: Maximum padded tokens per batch; by default what suits the device.
+            max_length: Maximum tokens per pair, special ones included; the query keeps at most three quarters of them.
 
         Raises:
             ModelError: The checkpoint cannot be found, read, or does not give one logit.
@@ -134,8 +134,8 @@ class CrossEncoder:
 
         Args:
             ids: What ``prepare`` gave, or several of them joined by ``TokenIds.concatenate``.
-            normalize: As in ``score``.
-            progress: As in ``score``.
+            normalize: Give the sigmoid of the logit, as ``score`` does.
+            progress: Called with the number of pairs done.
 
         Returns:
             As ``score``.
@@ -153,7 +153,7 @@ class CrossEncoder:
             first = int(np.flatnonzero(~np.isfinite(scores))[0])
             raise EmbeddingError(
                 f"the reranker gave NaN or infinity for pair {first}; the checkpoint is damaged,"
-                " or needs --precision fp32"
+                " or needs `precision` fp32"
             )
         if normalize:
             scores = (1 / (1 + np.exp(-scores.astype(np.float64)))).astype(np.float32)

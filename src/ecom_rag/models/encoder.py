@@ -60,14 +60,14 @@ class Encoder:
 
         Args:
             model: Local folder (``str`` or ``Path``), hub id, or ``starter``.
-            runtime: ``auto``, ``torch`` or ``openvino``.
-            precision: ``auto``, ``fp32``, ``bf16``, ``fp16`` or ``int8``.
-            device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
-            batch_tokens: Budget of padded tokens a batch; by default what suits the device.
-            max_length: Tokens a text is cut to, special ones included; by default the checkpoint's, at most 512.
-            pooling: ``cls``, ``mean`` or ``last``; by default what the checkpoint says.
-            query_instruction: Put before queries; by default what the checkpoint or its family says, ``""`` for none.
-            passage_instruction: Put before passages (seeds).
+            runtime: Inference runtime: ``auto``, ``torch`` or ``openvino``.
+            precision: Numeric precision: ``auto``, ``fp32``, ``bf16``, ``fp16`` or ``int8``.
+            device: Device of the network: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+            batch_tokens: Maximum padded tokens per batch; by default what suits the device.
+            max_length: Maximum tokens per text, special ones included; by default the checkpoint's, at most 512.
+            pooling: Pooling of the token vectors: ``cls``, ``mean`` or ``last``; by default what the checkpoint says.
+            query_instruction: Text put before each query; by default the checkpoint's or its family's, ``""`` for none.
+            passage_instruction: Text put before each passage (seed); by default as for queries, ``""`` for none.
             truncate_dim: Keep only the first dimensions (Matryoshka, Kusupati et al. 2022, arXiv:2205.13147); by
                 default as many as the checkpoint says, else all.
 
@@ -218,14 +218,14 @@ class Encoder:
         """
         names = names_of(outputs, "outputs")
         if not names:
-            raise UsageError(f"outputs is empty; expected some of {', '.join(OUTPUTS)}")
+            raise UsageError(f"`outputs` is empty; expected some of {', '.join(OUTPUTS)}")
         for name in names:
             if name not in OUTPUTS:
                 raise UsageError(f"output {name!r} is unknown; expected one of {', '.join(OUTPUTS)}")
             if name not in self._positions:
                 raise ModelError(
                     f"{self.checkpoint.folder}: {_REMEDY[name]} is missing, so it cannot give {name};"
-                    " use a bge-m3 checkpoint or --mode dense"
+                    " use a bge-m3 checkpoint, or dense alone"
                 )
 
 
@@ -233,7 +233,7 @@ def _truncated(checkpoint: Checkpoint, asked: int | None, model: str) -> Checkpo
     """The checkpoint with the dimensions that are asked for, else with as many as its files say."""
     found = checkpoint.truncate_dim if asked is None else asked
     if found is not None and not 1 <= found <= checkpoint.dimension:
-        raise UsageError(f"truncate_dim is {found}; expected 1 to {checkpoint.dimension}, as many as {model} has")
+        raise UsageError(f"`truncate_dim` is {found}; expected 1 to {checkpoint.dimension}, as many as {model} has")
     return replace(checkpoint, truncate_dim=found)
 
 

@@ -54,7 +54,7 @@ class Asked:
         if self.reranker is not None:
             check_cross_encoder(self.reranker)
         if (self.seeds is None) == (self.bank is None):
-            raise UsageError("one place to search is needed; give --seeds FILE or --bank DIR")
+            raise UsageError("one place to search is needed; give `seeds` or `bank`")
         jobs.check_files(self.queries, self.seeds, self.output, on_bad_line=self.on_bad_line, top_k=self.settings.top_k)
 
 

@@ -39,8 +39,8 @@ def rerank(
     Args:
         results: Any iterable of records as ``score`` and ``recall`` give them; left as they are.
         cross_encoder: The reranker.
-        top_k: Keep this many per query after re-sorting, at least 1; by default all.
-        normalize: Sigmoid of the logit, 0..1; higher is more relevant either way.
+        top_k: Results to keep per query after re-sorting, at least 1; by default all.
+        normalize: Give the sigmoid of the logit, 0..1; higher is more relevant either way.
         blend: Below 1 the candidates are ordered by ``blend`` times the relevance and ``1 - blend`` times the score
             they came with, each in standard deviations above the lowest of the result; that is then ``topk_sim``,
             and the relevance and its rank are in the evidence as ``reranker``. A reranker that was trained on little
@@ -109,7 +109,7 @@ def rerank_rows(
 def _by_relevance(ranking: Ranking, relevance: NDArray[np.float32], *, k: int, blend: float) -> Ranking:
     """A ranking in the order of the relevance of its candidates, given one query after the other."""
     if not np.isfinite(relevance).all():
-        raise EmbeddingError("the reranker gave NaN or infinity; its checkpoint is damaged, or needs --precision fp32")
+        raise EmbeddingError("the reranker gave NaN or infinity; its checkpoint is damaged, or needs `precision` fp32")
     found = ranking.rows >= 0
     scores = np.full(found.shape, -np.inf, np.float32)
     scores[found] = relevance

@@ -53,18 +53,18 @@ def score_file(
     Args:
         queries: Path (``str`` or ``Path``), or ``-`` for standard input.
         output: Path, or ``-`` for standard output; appears under its name only when complete.
-        seeds: Path of seed records; or
-        bank: Folder of a bank.
+        seeds: Path of the seed records; ``None`` where ``bank`` is given.
+        bank: Folder of the bank; ``None`` where ``seeds`` is given.
         model: The encoder; a bank brings its own.
         mode: ``dense``, ``sparse``, ``multivector`` or ``hybrid``.
-        weights: Of dense, sparse, multivector, for ``hybrid``.
-        top_k: Seeds per query.
-        filter: Over the seeds' metadata; see ``Recall``.
-        exclude_self: Leave a seed out of the results of the query that it is; see ``Recall``.
+        weights: Weights of dense, sparse and multivector for the mode ``hybrid``.
+        top_k: Results per query.
+        filter: Condition on the seeds' metadata, as in ``Recall``.
+        exclude_self: Leave a seed out of the results of the query that it is, as in ``Recall``.
         id_key: Metadata key of the ids of queries and seeds; by default the bank's, or ``id``.
-        resume: Continue an interrupted run.
-        on_bad_line: ``fail`` or ``skip``.
-        progress: See ``Progress``.
+        resume: Continue an interrupted run of the same settings.
+        on_bad_line: What a bad input line does: ``fail``, or ``skip`` for a note of it beside the output.
+        progress: Called with the stage, how much more is done, and the total where it is known.
 
     Returns:
         What was done.
@@ -75,7 +75,7 @@ def score_file(
     settings = score_settings(mode, weights, top_k=top_k, filter=filter, exclude_self=exclude_self, id_key=id_key)
     asked = Asked("score", queries, output, settings, seeds, bank, model, None, Analyzer(), on_bad_line)
     if bank is None and model is None:
-        raise UsageError("the seeds of a file are searched by an encoder; give --model MODEL")
+        raise UsageError("the seeds of a file are searched by an encoder; give `model`")
     return _search(asked, resume=resume, progress=progress)
 
 
@@ -98,16 +98,16 @@ def recall_file(
     Args:
         queries: Path (``str`` or ``Path``), or ``-`` for standard input.
         output: Path, or ``-`` for standard output; appears under its name only when complete.
-        settings: See ``Recall``.
-        seeds: Path of seed records; or
-        bank: Folder of a bank.
+        settings: What to search and how.
+        seeds: Path of the seed records; ``None`` where ``bank`` is given.
+        bank: Folder of the bank; ``None`` where ``seeds`` is given.
         model: The encoder, loaded where a route needs it. A bank brings its own; a ``ModelSpec`` says where that lies
             now, where it was moved, and its runtime, precision, device and batch tokens.
         reranker: Re-sorts the fused candidates; by default they stay as they are.
         analyzer: How the texts of ``seeds`` become terms; a bank brings its own.
-        resume: Continue an interrupted run.
-        on_bad_line: ``fail`` or ``skip``.
-        progress: See ``Progress``.
+        resume: Continue an interrupted run of the same settings.
+        on_bad_line: What a bad input line does: ``fail``, or ``skip`` for a note of it beside the output.
+        progress: Called with the stage, how much more is done, and the total where it is known.
 
     Returns:
         What was done.
@@ -116,7 +116,7 @@ def recall_file(
         EcomRagError: Anything the user can mend; nothing half-written is left under ``output``.
     """
     if not isinstance(settings, Recall):
-        raise UsageError(f"settings is {shown(settings)}; expected Recall(...)")
+        raise UsageError(f"`settings` is {shown(settings)}; expected Recall(...)")
     asked = Asked(
         "recall", queries, output, settings, seeds, bank, model, reranker, analyzer or Analyzer(), on_bad_line
     )
@@ -142,12 +142,12 @@ def rerank_file(
             ``topk_metadata``.
         output: Path, or ``-`` for standard output; appears under its name only when complete.
         reranker: The cross-encoder, loaded once the cheap checks are passed.
-        top_k: Keep this many per record; by default all.
-        normalize: Sigmoid of the logit.
-        blend: Share of the relevance in the order; see ``rerank``.
-        resume: Continue an interrupted run.
-        on_bad_line: ``fail`` or ``skip``.
-        progress: See ``Progress``; counts pairs.
+        top_k: Results to keep per query; by default all.
+        normalize: Give the sigmoid of the logit, 0..1.
+        blend: Share of the relevance in the order, 0..1; ``rerank`` says how.
+        resume: Continue an interrupted run of the same settings.
+        on_bad_line: What a bad input line does: ``fail``, or ``skip`` for a note of it beside the output.
+        progress: Called with the stage, how many more pairs are done, and the total where it is known.
 
     Returns:
         What was done.
@@ -253,4 +253,4 @@ def _own_notes(summary: Summary) -> Iterator[str]:
         note = f"{own} of {summary.records} queries have themselves (a seed of their own id) among their results"
         if other:
             note += f", {other} of them with another text: are the ids of queries and seeds one numbering?"
-        yield f"{note}; --exclude-self leaves them out"
+        yield f"{note}; `exclude_self` leaves them out"

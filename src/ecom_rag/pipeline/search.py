@@ -32,9 +32,9 @@ class Pipeline:
 
     Args:
         seeds: ``Seeds`` in memory, or an open ``SeedBank``.
-        settings: See ``Recall``; by default all routes of the seeds.
-        encoder: For routes over embeddings; by default that of the seeds.
-        cross_encoder: Re-sorts the fused candidates.
+        settings: What to search and how; by default all routes of the seeds.
+        encoder: Encoder of the queries, for routes over embeddings; by default that of the seeds.
+        cross_encoder: Reranker of the fused candidates; by default they keep their order.
 
     Raises:
         UsageError: Settings that make no sense, or a route that the seeds do not have.
@@ -54,9 +54,9 @@ class Pipeline:
         cross_encoder: CrossEncoder | None = None,
     ) -> None:
         if not isinstance(seeds, SeedSource):
-            raise UsageError(f"seeds is of type {type_name(seeds)}; expected Seeds(records, ...) or an open SeedBank")
+            raise UsageError(f"`seeds` is of type {type_name(seeds)}; expected Seeds(records, ...) or an open SeedBank")
         if not isinstance(settings, Recall | None):
-            raise UsageError(f"settings is of type {type_name(settings)}; expected Recall(...)")
+            raise UsageError(f"`settings` is of type {type_name(settings)}; expected Recall(...)")
         arguments.model(encoder, "encoder", "check_outputs", "Encoder", optional=True)
         arguments.model(cross_encoder, "cross_encoder", "score", "CrossEncoder", optional=True)
         self.settings = (settings or Recall()).check()

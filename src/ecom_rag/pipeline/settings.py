@@ -30,24 +30,24 @@ class Recall:
     """What multi-route recall does; the keys of its TOML file are these names.
 
     Args:
-        routes: Of ``retrieval.routes.ROUTES``; none for all that the bank has, or ``bm25`` and ``dense`` over a file.
+        routes: Names from ``retrieval.routes.ROUTES``; empty for all of a bank, or ``bm25`` and ``dense`` over a file.
         fusion: ``rrf``, ``weighted`` (that is ``minmax``), ``minmax``, ``zscore``, ``dbsf``, or the path of a fusion
-            fitted by ``ecom-rag evaluate --fit-fusion`` (.json; ``str`` or ``Path``).
-        weights: Of routes, in fusion; by default 1, and 0.3 for ``variant``.
-        hybrid_weights: Of dense, sparse and multivector, within the route ``hybrid``.
-        rrf_constant: Of ``rrf``.
-        depth: Candidates kept of each route, and of the fusion where a reranker follows.
+            fitted by ``evaluation.fit_fusion`` (.json; ``str`` or ``Path``).
+        weights: Weight of each route in fusion; by default 1, and 0.3 for ``variant``.
+        hybrid_weights: Weights of dense, sparse and multivector within the route ``hybrid``.
+        rrf_constant: Constant that the fusion ``rrf`` adds to each rank.
+        depth: Candidates kept per route, and after fusion where a reranker follows.
         top_k: Results per query, at most ``depth``.
-        filter: Over the seeds' metadata, e.g. ``label = "fraud" and price < 100``, or its dict form.
+        filter: Condition on the seeds' metadata, e.g. ``label = "fraud" and price < 100``, or its dict form.
         exact_multivector: Score every seed by MaxSim, instead of the other routes' candidates.
-        normalize: Relevance of the reranker in 0..1.
-        blend: Its share in the order, 0..1; see ``rerank``.
+        normalize: Give the reranker's relevance in 0..1 instead of logits.
+        blend: Share of the reranker's relevance in the order, 0..1; ``rerank`` says how.
         exclude_self: Leave a seed out of the results of the query that it is: one of the query's id, or where one of
             them has no id, of its very text. The next best take its place, and no rank counts it.
         id_key: Metadata key of the ids of queries and seeds; by default the bank's, or ``id``.
 
     Raises:
-        UsageError: Routes that are a single text, or a fusion that is no name and no path; ``check`` finds the rest.
+        UsageError: Routes that are a single text, or a fusion that is not text; ``check`` finds the rest.
     """
 
     routes: tuple[str, ...] = ()
@@ -76,7 +76,7 @@ class Recall:
         Raises:
             UsageError: It does not.
         """
-        whole(self.top_k, "top-k")
+        whole(self.top_k, "top_k")
         whole(self.depth, "depth")
         arguments.number(self.blend, "blend", low=0, high=1, expected="0 to 1, the reranker's share")
         for name in ("exact_multivector", "normalize", "exclude_self"):
@@ -95,7 +95,7 @@ class Recall:
 
     def _check_fusion(self) -> None:
         if self.weights is not None and not isinstance(self.weights, Mapping):
-            raise UsageError(f"weights is {shown(self.weights)}; expected a dict of routes and numbers")
+            raise UsageError(f"`weights` is {shown(self.weights)}; expected a dict of routes and numbers")
         if self.fusion not in FUSIONS and not str(self.fusion).endswith(".json"):
             raise UsageError(f"fusion {self.fusion!r} is unknown; expected {', '.join(FUSIONS)} or a fitted .json file")
         fitted = self.fitted()
@@ -195,7 +195,7 @@ def cut_of(settings: Recall, *, reranked: bool) -> Cut:
     return Cut(max_size=Cut().max_size // settings.depth) if reranked else Cut()
 
 
-_RERANKER = Needs(lambda values: values["rerank"] is not None, "without a reranker", "name one with --rerank")
+_RERANKER = Needs(lambda values: values["rerank"] is not None, "without a reranker", "give one")
 _HYBRID = Needs(lambda values: "hybrid" in values["routes"], "with the routes {routes_shown}", "search by hybrid")
 _IDLE = {"blend": (_RERANKER,), "normalize": (_RERANKER,), "hybrid_weights": (_HYBRID,)}
 
@@ -243,7 +243,7 @@ def read_settings(path: PathLike | None, options: Mapping[str, Any]) -> tuple[Re
 
 def read_toml(path: str) -> dict[str, Any]:
     """The settings of a TOML file, each of the right kind; raises as ``read_settings``."""
-    found = readers.read_toml(path, remedy="check the path of --config, and see docs/recall.md for an example")
+    found = readers.read_toml(path, remedy="check the path, and see docs/recall.md for an example")
     for key, value in found.items():
         if key not in _KINDS:
             near = get_close_matches(key, _KINDS, 1)

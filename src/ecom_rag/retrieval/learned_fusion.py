@@ -85,11 +85,11 @@ def load_fusion(path: PathLike) -> LearnedFusion:
         UsageError: No such file, or not such a file.
     """
     path = path_of(path, "path")
-    content = readers.read_json(path, remedy=f"fit a fusion with ecom-rag evaluate ... --fit-fusion {path}")
+    content = readers.read_json(path, remedy="fit a fusion with `fit_fusion`")
     known = {one.name for one in fields(LearnedFusion)}
     right = isinstance(content, dict) and content.pop("format", None) == _FORMAT
     if not right or not {"method", "weights"} <= set(content):
-        raise UsageError(f"{path}: not a fitted fusion of format {_FORMAT}; expected a file that --fit-fusion wrote")
+        raise UsageError(f"{path}: not a fitted fusion of format {_FORMAT}; expected a file of `fit_fusion`")
     if set(content) - known:
         raise UsageError(f"{path}: unknown keys {', '.join(sorted(set(content) - known))}; was it edited by hand?")
     weights, constant = content["weights"], content.get("rrf_constant", RRF_CONSTANT)

@@ -118,7 +118,7 @@ def check_routes(
     if outputs and encoder is None:
         encoded = ", ".join(name for name in names if routes.ROUTES[name].outputs)
         raise UsageError(
-            f"routes {encoded} search embeddings; give --model, or only the routes {' and '.join(routes.TEXT_ROUTES)}"
+            f"routes {encoded} search embeddings; give `encoder`, or only the routes {' and '.join(routes.TEXT_ROUTES)}"
         )
     arguments.model(encoder, "encoder", "check_outputs", "Encoder", optional=True)
     if encoder is not None and outputs:
@@ -144,7 +144,7 @@ def fitting(embeddings: Embeddings, outputs: Sequence[str], count: int) -> Embed
         EmbeddingError: An output is missing, there are more or fewer than records, or one is not finite.
     """
     if not isinstance(embeddings, Embeddings):
-        raise UsageError(f"embeddings is of type {type_name(embeddings)}; expected what Encoder.encode gives")
+        raise UsageError(f"`embeddings` is of type {type_name(embeddings)}; expected what Encoder.encode gives")
     for name in outputs:
         own = getattr(embeddings, name)
         if own is None:

@@ -70,7 +70,7 @@ class Analyzer:
     def __post_init__(self) -> None:
         for word in self.words:
             if not word or _SPACE.search(word):
-                raise UsageError(f"own word {word!r} is empty or holds a space; expected one word a line")
+                raise UsageError(f"own word {word!r} is empty or holds a space; expected one word per line")
 
     def tokens(self, texts: Sequence[str]) -> list[list[str]]:
         """The terms of each text, in reading order; a text of symbols alone has none.

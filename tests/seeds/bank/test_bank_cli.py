@@ -58,7 +58,7 @@ def test_build_add_delete_info_snapshot_restore(here, tmp_path, bge_folder):
         said = here("delete", bank, *arguments, "--dry-run")[2]
         assert said == f"ecom-rag: would remove {count} of 35 documents from {bank}\n"
     assert here("delete", bank, "--id", 1, "--id", 99)[2] == (
-        f"ecom-rag: removed 1 documents from {bank}, 34 are left; 1 of the ids were not there\n"
+        f"ecom-rag: removed 1 documents from {bank}, 34 are left; ids that do not exist: 1\n"
     )
     assert "removed 17 documents" in here("delete", bank, "--filter", 'label = "a" and id < 34')[2]
     stats = json.loads(here("info", bank, "--json")[1])

@@ -88,8 +88,8 @@ def encoder_checkpoint(
     architectures = read_config(folder).get("architectures") or []
     if any("SequenceClassification" in str(name) for name in architectures):
         raise ModelError(
-            f"{folder}: is a classifier of texts or pairs ({architectures[0]}), not an encoder; use it as a reranker"
-            " (rerank --model), or pass an encoder"
+            f"{folder}: is a classifier of texts or pairs ({architectures[0]}), not an encoder; use it as a reranker,"
+            " or pass an encoder"
         )
     found = with_overrides(
         describe(folder, name=name, pooling=pooling),
@@ -170,7 +170,7 @@ def _pooling(
     else:
         chosen, why = "cls", "nothing says otherwise"
         logger.warning(
-            "%s: neither its files nor its name say how to pool; using cls (override with --pooling)", folder
+            "%s: neither its files nor its name say how to pool; using cls (override with `pooling`)", folder
         )
     if chosen not in POOLINGS:
         raise ModelError(f"{folder}: pooling {chosen!r} is not supported; expected one of {', '.join(POOLINGS)}")

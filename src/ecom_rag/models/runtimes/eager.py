@@ -44,7 +44,7 @@ class TorchRuntime:
                     if len(part.rows) == 1:
                         raise ModelError(
                             f"out of memory on {self._device} with one text of {size} tokens;"
-                            " lower --max-length or use another device"
+                            " lower `max_length` or use another device"
                         ) from None
                     self._fits = size // 2
                     logger.warning("out of memory on %s: going on with batches of %d tokens", self._device, self._fits)

@@ -54,13 +54,13 @@ def choose(runtime: str, precision: str, device: str, config: Mapping[str, Any])
         if not re.fullmatch(r"cuda(:\d+)?", device):
             raise UsageError(f"device {device!r} is unknown; expected auto, cpu, cuda or cuda:N")
         if runtime == "openvino":
-            raise UsageError(f"runtime openvino runs on the CPU; use --device cpu, or --runtime torch for {device}")
+            raise UsageError(f"runtime openvino runs on the CPU; use `device` cpu, or `runtime` torch for {device}")
         if not _cuda_available():
-            raise UsageError(f"device {device}: no CUDA GPU is visible to torch; use --device cpu")
+            raise UsageError(f"device {device}: no CUDA GPU is visible to torch; use `device` cpu")
         if (number := int(device.partition(":")[2] or 0)) >= _cuda_count():
             raise UsageError(f"device {device}: torch sees {_cuda_count()} GPUs, numbered from 0; there is no {number}")
         if precision == "int8":
-            raise UsageError(f"precision int8 is for CPUs; on {device} use fp16, or --device cpu")
+            raise UsageError(f"precision int8 is for CPUs; on {device} use fp16, or `device` cpu")
         return Placement("torch", "fp16" if precision == "auto" else precision, device)
     if precision == "auto":
         converted = runtime == "openvino" or config.get("model_type") in _CONVERTED
@@ -75,13 +75,13 @@ def choose(runtime: str, precision: str, device: str, config: Mapping[str, Any])
     if runtime == "auto":
         runtime = "openvino" if config.get("model_type") in _CONVERTED and not fusible else "torch"
     if precision == "bf16" and not cpu.prefers_bf16():
-        logger.warning("bf16 is slower than fp32 on this CPU; take --precision fp32, or int8 where scores may differ")
+        logger.warning("bf16 is slower than fp32 on this CPU; take `precision` fp32, or int8 where scores may differ")
     return Placement(runtime, precision, device, runtime == "torch" and fusible)
 
 
 def _check_int8(runtime: str, config: Mapping[str, Any], fusible: bool) -> None:
     if runtime == "openvino":
-        raise UsageError("precision int8 runs in torch; leave out --runtime openvino")
+        raise UsageError("precision int8 runs in torch; leave out `runtime` openvino")
     if not fusible:
         raise UsageError(
             f"precision int8 is for BERT, RoBERTa and XLM-R; this checkpoint is"

@@ -68,8 +68,8 @@ class SeedBank:
         """Open a bank.
 
         Args:
-            path: Its folder.
-            encoder: Of the bank's model, for ``upsert``; by default it is loaded when it is first needed.
+            path: Folder of the bank.
+            encoder: Encoder of the bank's model, for ``upsert``; by default it is loaded when it is first needed.
             timeout: Seconds to wait for another writer.
             maintain: After a change, compact and save the indexes where it is due.
 

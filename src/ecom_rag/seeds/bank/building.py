@@ -57,8 +57,8 @@ def create(
 
     Args:
         path: A folder that does not exist, or is empty.
-        settings: What to make; by default ``BankSettings()``.
-        encoder: Needed where a route searches embeddings.
+        settings: Routes, keys and analyzer of the bank; by default ``BankSettings()``.
+        encoder: Encoder of the seeds, needed where a route searches embeddings.
         model: Where the encoder was found, if it may be loaded from there again; by default its folder.
 
     Returns:
@@ -95,10 +95,10 @@ def build(
     """Make a bank of records in ``PATH.partial`` and give it its name at the end; ``SeedBank.open`` opens it then.
 
     Args:
-        path: The bank's folder; does not exist yet.
-        items: Any iterable of records, ``metadata`` may be left out; with ``resume`` the same as before.
-        settings: What to make; by default ``BankSettings()``.
-        encoder: Needed where a route searches embeddings.
+        path: Folder of the new bank; must not exist.
+        items: Any iterable of records, ``metadata`` may be left out; with ``resume``, those of the interrupted build.
+        settings: Routes, keys and analyzer of the bank; by default ``BankSettings()``.
+        encoder: Encoder of the seeds, needed where a route searches embeddings.
         model: Where the encoder was found, if it may be loaded from there again; by default its folder.
         resume: Continue an interrupted build of the same settings, where there is one.
         progress: Called with the number of records of each block that is done.
@@ -172,7 +172,7 @@ def _check_same(bank: SeedBank, settings: BankSettings) -> None:
     if changed:
         raise ResumeError(
             f"{bank.path}: the interrupted build had other settings ({'; '.join(changed)});"
-            " give the same ones, or build again without --resume"
+            " give the same ones, or build again without `resume`"
         )
 
 
@@ -219,7 +219,7 @@ def _discarded(partial: Path) -> list[str]:
     workfolders.empty(partial)
     if not finished:
         return []
-    note = f"{finished} finished records of an interrupted build were discarded; --resume would have continued it"
+    note = f"{finished} finished records of an interrupted build were discarded; `resume` would have continued it"
     logger.warning("note: %s", note)
     return [note]
 
@@ -246,7 +246,7 @@ def _fill(bank: SeedBank, items: Iterable[Record], progress: Callable[[int], Non
     if number < done["blocks"] or (number == done["blocks"] and number and done["digest"] != whole.value):
         raise ResumeError(
             f"{bank.path}: the interrupted build had read {done['records']} records, and this input does"
-            " not begin with the same; give the same input, or build again without --resume"
+            " not begin with the same; give the same input, or build again without `resume`"
         )
     return built
 

@@ -74,7 +74,7 @@ def remove_matching(store: Store, filter: Any, *, allow_most: bool, indexed: fro
         found = filtered(db, state, filter, indexed)
         if not allow_most and found.count > max(_FEW, state.live / 2):
             matched = f"{store.folder}: the filter matches {found.count} of {state.live} documents"
-            remedy = "to remove them all the same, pass --yes (in Python allow_most=True)"
+            remedy = "to remove them all the same, pass `allow_most`"
             raise UsageError("; ".join([matched, *found.notes, remedy]))
         removed = table.remove_where(db, state, found.where, found.parameters)
     return Change(state.sequence + bool(removed), removed=removed, notes=found.notes)

@@ -112,7 +112,7 @@ def model_for(outputs: Sequence[str], encoder: Encoder | None, path: str | None)
     if not outputs:
         return None
     if encoder is None:
-        raise UsageError(f"the routes {', '.join(outputs)} need an encoder; give one (--model MODEL)")
+        raise UsageError(f"the routes {', '.join(outputs)} need an encoder; give `encoder`")
     arguments.model(encoder, "encoder", "check_outputs", "Encoder")
     encoder.check_outputs(outputs)
     folder = Path(path) if path else encoder.checkpoint.folder

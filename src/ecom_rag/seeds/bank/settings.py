@@ -41,7 +41,7 @@ class BankSettings:
             object.__setattr__(self, name, text_of(getattr(self, name), name))
             parse_key(getattr(self, name), what=name)
         if not isinstance(self.analyzer, Analyzer):
-            raise UsageError(f"analyzer is of type {type_name(self.analyzer)}; expected Analyzer(...)")
+            raise UsageError(f"`analyzer` is of type {type_name(self.analyzer)}; expected Analyzer(...)")
         check_routes(self.routes, INDEXED)
         for key in self.index_keys:
             if not indexable(parse_key(key)):
@@ -91,5 +91,5 @@ def settings_of(value: Any) -> BankSettings:
         UsageError: Something else.
     """
     if not isinstance(value, BankSettings | None):
-        raise UsageError(f"settings is of type {type_name(value)}; expected BankSettings(...)")
+        raise UsageError(f"`settings` is of type {type_name(value)}; expected BankSettings(...)")
     return value or BankSettings()

@@ -8,7 +8,7 @@ import structure
 MAP = Path(__file__).parent.parent / "docs" / "architecture.md"
 HELPERS = {"arguments", "environment", "idle", "_version"}  # of all rooms
 KNOWN_CYCLES: list[list[str]] = []
-LONG_FILES, LONG_FUNCTIONS = 3, 13
+LONG_FILES, LONG_FUNCTIONS = 1, 8
 
 
 def rooms() -> list[str]:

@@ -7,7 +7,7 @@ DEV_STAMP := $(VENV)/.dev-installed
 DOCS_STAMP := $(VENV)/.docs-installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint docs clean
+.PHONY: help demo test fast check lint docs wheel clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -18,10 +18,14 @@ demo: $(RUN_STAMP)  ## score the sample listings against the sample seed bank
 test: $(DEV_STAMP)  ## all tests; no network, no GPU
 	$(BIN)/python -m pytest
 
+fast: $(DEV_STAMP)  ## the tests that take a moment, without whole commands and trainings
+	$(BIN)/python -m pytest -q -m "not slow"
+
 lint: $(DEV_STAMP)  ## ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/mypy --config-file tests/mypy.ini tests benchmarks examples docs rag_scripts
 
 check: lint test  ## everything that must pass before a commit
 
@@ -30,6 +34,14 @@ docs: $(DOCS_STAMP)  ## the documentation site in build/site, in English and Chi
 	DOCS_LANGUAGE=zh_CN $(BIN)/sphinx-build -q -W -b html -d build/doctrees/zh docs build/site/zh
 	cp docs/static/languages.html build/site/index.html
 	@echo "open build/site/index.html"
+
+wheel: $(RUN_STAMP)  ## build the wheel in dist, install it into a fresh environment and run the demo from there
+	rm -rf dist build/wheel && mkdir -p build/wheel
+	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist .
+	$(PYTHON) -m venv build/wheel/venv
+	build/wheel/venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
+	build/wheel/venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt dist/*.whl
+	cd build/wheel && venv/bin/ecom-rag demo
 
 # torch first and alone: its version comes from constraints.txt, and a CPU build that pip knows of is taken.
 $(RUN_STAMP): pyproject.toml constraints.txt

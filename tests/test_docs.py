@@ -1,7 +1,9 @@
-"""What the documents show works: README's Python runs, its commands exist, the demo shows a table."""
+"""What the documents show works: their Python and README's commands run, all commands parse, links lead somewhere."""
 
 import re
+import shlex
 import shutil
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -23,7 +25,8 @@ def blocks_of(document):
     return re.findall(r"```python\n(.*?)```", document.read_text(encoding="utf-8"), re.DOTALL)
 
 
-ENGLISH = [path for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")] if ".zh-CN" not in path.name]
+PAGES = [path for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")] if path.name not in ("LOG.md", "commands.md")]
+ENGLISH = [path for path in PAGES if ".zh-CN" not in path.name]
 BLOCKS = [(path.name, number, block) for path in ENGLISH for number, block in enumerate(blocks_of(path))]
 
 
@@ -37,7 +40,7 @@ def a_users_folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("user")
     words = ("leather wallet", "phone case")
     labelled = [{"text": f"{word} {n}", "metadata": {"label": word}} for n in range(4) for word in words]
-    for name in ("seeds.jsonl", "train.jsonl"):
+    for name in ("seeds.jsonl", "train.jsonl", "listings.jsonl"):
         (folder / name).write_bytes(b"".join(map(records.dumps, labelled)))
     LearnedFusion("minmax", {"bm25": 1.0, "variant": 0.5}).save(folder / "fusion.json")
     shutil.copytree(locate("starter"), folder / "tuned")
@@ -58,22 +61,78 @@ def test_both_languages_show_the_same_python():
             assert own == other, path.name
 
 
-@pytest.mark.parametrize("name", READMES)
-def test_readme_commands_parse(name):
-    """Every option of every ecom-rag line in the README is an option of that command."""
+def commands_of(document):
+    """The words of each ecom-rag line in the shell blocks of a page."""
+    blocks = re.findall(r"```bash\n(.*?)```", document.read_text(encoding="utf-8"), re.DOTALL)
+    lines = [line for block in blocks for line in block.splitlines() if line.startswith("ecom-rag ")]
+    return [shlex.split(line, comments=True)[1:] for line in lines]
+
+
+@pytest.fixture(scope="module")
+def what_commands_name(tmp_path_factory, a_users_folder):
+    """A folder with what the check of a command's options looks into: its records, a bank, a BEIR folder."""
+    from ecom_rag.seeds.bank import BankSettings, build
+
+    folder = tmp_path_factory.mktemp("named")
+    for name in ("seeds.jsonl", "train.jsonl", "listings.jsonl"):
+        shutil.copy(a_users_folder / name, folder)
+    build(folder / "my-bank", [{"text": "leather wallet"}], BankSettings(routes=("bm25",)))
+    (folder / "beir").mkdir()
+    return folder
+
+
+@pytest.mark.parametrize("page", PAGES, ids=[path.name for path in PAGES])
+def test_every_command_parses(page, what_commands_name, monkeypatch):
+    """It exists, has all it needs, and no option that it does not know or that would change nothing."""
     import typer
 
     from ecom_rag.cli import app
+    from ecom_rag.cli.command import check
 
-    commands = typer.main.get_command(app).commands
-    lines = re.findall(r"^ecom-rag (\w+) (.*)$", (ROOT / name).read_text(encoding="utf-8"), re.MULTILINE)
-    assert {command for command, _ in lines} >= {"score", "rerank"}
-    for name_of_command, rest in lines:
-        command = commands[name_of_command]
-        if hasattr(command, "commands"):  # a group, e.g. bank build
-            command = command.commands[rest.split()[0]]
-        known = {option for parameter in command.params for option in parameter.opts}
-        assert {word for word in rest.split() if word.startswith("--")} <= known
+    monkeypatch.chdir(what_commands_name)
+    for words in commands_of(page):
+        command, context, name = typer.main.get_command(app), None, "ecom-rag"
+        while hasattr(command, "commands"):
+            context = typer.Context(command, info_name=name, parent=context)
+            name, *words = words
+            command = command.commands[name]
+        check(command.make_context(name, words, parent=context))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=[path.name for path in PAGES])
+def test_every_toml_block_is_toml(page):
+    for block in re.findall(r"```toml\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL):
+        assert tomllib.loads(block)
+
+
+def test_the_commands_of_readme_run(tmp_path, monkeypatch):
+    """One after the other, as a reader does, on a few of the demo's listings; ``demo`` and ``train`` have own tests."""
+    from importlib import resources
+
+    from typer.testing import CliRunner
+
+    from ecom_rag.cli import app
+
+    samples, folder = resources.files("ecom_rag") / "sample_data", tmp_path / "demo_output"
+    folder.mkdir()
+    (folder / "seeds.jsonl").write_bytes((samples / "seeds.jsonl").read_bytes())
+    listings = (samples / "listings.jsonl").read_bytes().splitlines(keepends=True)
+    (folder / "listings.jsonl").write_bytes(b"".join(listings[-8:]))
+    monkeypatch.chdir(tmp_path)
+    ran = [words for words in commands_of(ROOT / "README.md") if words[0] not in ("demo", "train")]
+    for words in ran:
+        done = CliRunner().invoke(app, words)
+        assert done.exit_code == 0, (words, done.output)
+    assert [words[0] for words in ran] == ["score", "recall", "rerank", "bank", "evaluate"]
+    assert commands_of(ROOT / "README.zh-CN.md") == commands_of(ROOT / "README.md")
+    assert "verdict" in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
+def test_both_languages_show_the_same_commands():
+    for path in ENGLISH:
+        chinese = path.with_name(f"{path.stem}.zh-CN.md")
+        if chinese.exists():
+            assert commands_of(chinese) == commands_of(path), path.name
 
 
 def test_every_command_is_documented():
@@ -87,10 +146,33 @@ def test_every_command_is_documented():
             assert f"ecom-rag {command}" in text
 
 
+def anchors_of(document):
+    """The anchors of a page's headings, as GitHub and the documentation site make them."""
+    text = re.sub(r"```.*?```", "", document.read_text(encoding="utf-8"), flags=re.DOTALL)
+    titles = re.findall(r"^#{1,4} (.*)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
 def test_links_lead_somewhere():
     for document in [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("benchmarks/*.md")]:
-        for target in re.findall(r"\]\((?!http)([^)#]+)\)", document.read_text(encoding="utf-8")):
-            assert (document.parent / target).exists(), f"{document}: {target}"
+        for target, anchor in re.findall(r"\]\((?!http)([^)#]*)(?:#([^)]+))?\)", document.read_text(encoding="utf-8")):
+            page = document.parent / target if target else document
+            assert page.exists(), f"{document}: {target}"
+            assert not anchor or anchor in anchors_of(page), f"{document}: {target}#{anchor}"
+
+
+@pytest.mark.parametrize("name", ["architecture.md", "architecture.zh-CN.md"])
+def test_the_architecture_names_real_files_and_names(name):
+    """Each path in it, and each name that stands behind a path."""
+    text = (ROOT / "docs" / name).read_text(encoding="utf-8")
+    paths = set(re.findall(r"`((?:\w+/)+(?:\w+\.\w+)?|\w+\.py)`", text))
+    assert len(paths) > 50
+    for path in paths:
+        assert (ROOT / path).exists() or (ROOT / "src" / "ecom_rag" / path).exists(), path
+    for path, names in re.findall(r"`([\w/]+\.py)`[:：] ?((?:`\w+`[,、]? ?)+)", text):
+        source = next(base / path for base in (ROOT, ROOT / "src" / "ecom_rag") if (base / path).exists())
+        for one in re.findall(r"\w+", names):
+            assert re.search(rf"^(class |def )?{one}\b", source.read_text(encoding="utf-8"), re.MULTILINE), (path, one)
 
 
 def test_demo(tmp_path, capsys):

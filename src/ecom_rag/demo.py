@@ -46,14 +46,8 @@ def run(folder: str, *, show_all: bool = False) -> None:
         if not (target / name).exists():
             with publish.writing(target / name) as sink:
                 sink.write(_sample(name))
-    result = target / "recalled.jsonl"
-    summary = recall_file(
-        str(target / "listings.jsonl"),
-        str(result),
-        Recall(routes=_ROUTES, top_k=_CANDIDATES),
-        seeds=str(target / "seeds.jsonl"),
-        model="starter",
-    )
+    seeds, listings, result, reordered = (target / name for name in (*_SAMPLES, *_RESULTS))
+    summary = recall_file(listings, result, Recall(routes=_ROUTES, top_k=_CANDIDATES), seeds=seeds, model="starter")
     scored = list(records.read(str(result)))
     print(
         f"{summary.records} listings against {summary.seeds} judged seeds by the routes {', '.join(_ROUTES)}, starter"
@@ -61,7 +55,7 @@ def run(folder: str, *, show_all: bool = False) -> None:
     )
     english = [record for record in scored if record["metadata"]["lang"] == "en"]
     reranked = rerank(english, CrossEncoder.from_pretrained("starter"), blend=_BLEND)
-    with publish.writing(target / "reranked.jsonl") as sink:
+    with publish.writing(reordered) as sink:
         sink.writelines(map(records.dumps, reranked))
     for record in scored if show_all else english[:: max(1, len(english) // _SHOWN)]:
         _print_listing(record)
@@ -84,7 +78,7 @@ def run(folder: str, *, show_all: bool = False) -> None:
 def _check_folder(target: Path) -> None:
     """Raise ``UsageError`` unless the folder is new, empty, or one that the demo made: it begins with its samples."""
     if disk.anything_at(target) and not target.is_dir():
-        raise UsageError(f"{target}: is not a folder; name one with --folder")
+        raise UsageError(f"{target}: is not a folder; name one with `folder`")
     there = [name for name in (*_SAMPLES, *_RESULTS) if disk.anything_at(target / name)]
     own = [name for name in _SAMPLES if _is_sample(target / name, name)]
     made_here = _SAMPLES[0] in own and (len(own) == len(_SAMPLES) or there == own)
@@ -93,7 +87,7 @@ def _check_folder(target: Path) -> None:
     if target.exists() and any(target.iterdir()):
         raise UsageError(
             f"{target}: holds files that the demo did not make, or made in another version; name a new"
-            " folder with --folder"
+            " folder with `folder`"
         )
 
 

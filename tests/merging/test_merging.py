@@ -106,7 +106,7 @@ def test_properties(seed, weights, dtype):
     ("mix", "models", "has_base", "message"),
     [
         (Mix(((1.0, 1.0),), "magic"), 2, False, "unknown; expected one of linear"),
-        (Mix(((1.0,),), "ties"), 1, False, "name it with --base"),
+        (Mix(((1.0,),), "ties"), 1, False, "name it with `base`"),
         (Mix(((1.0, 1.0, 1.0),), "slerp"), 3, False, "expected 2 models, found 3"),
         (Mix(((1.0,),)), 1, False, "name at least 2"),
         (Mix(((1.0,),)), 2, False, "one number for each of the 2"),

@@ -283,12 +283,19 @@ def test_grades_and_judged_only(encoder, tmp_path):
     labelled = write(tmp_path / "l.jsonl", [{"text": "a", "metadata": {"label": "x"}}])
     for wrong, more, message in [
         (Source(labelled, "labelled", grades=True), {}, "are for BEIR folders"),
-        (source, {"seeds": labelled}, "leave out --seeds"),
+        (source, {"seeds": labelled}, "leave out `seeds`"),
         (source, {"reranker": "nowhere"}, "take one of them"),
     ]:
         asked = Rules(reranker_margin=0.1) if "reranker" in more else rules
         with pytest.raises(UsageError, match=message):
             mine_file(wrong, str(tmp_path / "no.jsonl"), asked, model=encoder(), **more)
+
+
+def test_a_query_whose_label_is_none_is_named_beside_seeds_too(tmp_path):
+    queries = write(tmp_path / "q.jsonl", [{"text": "a", "metadata": {"label": ["x"]}}])
+    seeds = write(tmp_path / "s.jsonl", [{"text": "b", "metadata": {"label": "x"}}])
+    with pytest.raises(RecordError, match=r'q.jsonl:1: metadata "label" is a list of 1; expected one label'):
+        mine_file(queries, str(tmp_path / "o.jsonl"), Rules(first=1), seeds=seeds, route="bm25")
 
 
 def test_what_another_line_of_the_query_has_as_a_positive_is_no_negative(tmp_path):
@@ -352,8 +359,7 @@ def test_a_reranker_keeps_false_negatives_out_and_gives_scores(labelled, encoder
     relevance = lambda query, texts: cross_encoder.score([(query, text) for text in texts], normalize=True)  # noqa: E731
     middle = float(np.median(relevance(queries[0]["query"], corpus.texts)))
     rules = Rules(negatives=6, first=1, last=200, reranker_threshold=middle, reranker_margin=0.0)
-    counts: Counter[str] = Counter()
-    mined = mine(queries, corpus, Everything(), rules, cross_encoder=cross_encoder, counts=counts)
+    mined, counts = mine(queries, corpus, Everything(), rules, cross_encoder=cross_encoder)
     assert mined and counts["refused reranker"] > 0
     for item in mined:
         positive = relevance(item["query"], item["pos"])

@@ -401,7 +401,6 @@ def test_query_masks_by_brute_force(seed, in_batch):
     is_positive = integers(0, 2, n) == 1
     query_texts, document_texts = integers(0, 8, m), integers(0, 8, n)
     known = integers(-1, 8, m, 2)
-    query_labels, document_labels = integers(-1, 3, m), integers(-1, 3, n)
     positives, negatives = query_masks(
         queries,
         owners,
@@ -409,8 +408,6 @@ def test_query_masks_by_brute_force(seed, in_batch):
         query_texts=query_texts,
         document_texts=document_texts,
         known_positives=known,
-        query_labels=query_labels,
-        document_labels=document_labels,
         in_batch=in_batch,
     )
     for i in range(m):
@@ -418,7 +415,6 @@ def test_query_masks_by_brute_force(seed, in_batch):
         texts = {document_texts[j].item() for j in mine} | {query_texts[i].item()} | set(known[i].tolist())
         for j in range(n):
             wanted = j not in mine and document_texts[j].item() not in texts
-            wanted &= not (query_labels[i] == document_labels[j] and query_labels[i] >= 0)
             wanted &= in_batch or owners[j] == queries[i]
             assert positives[i, j] == (j in mine)
             assert negatives[i, j] == wanted

@@ -84,7 +84,7 @@ def test_a_resumed_run_ends_with_the_same_weights(mean_folder, tmp_path, kind):
     with pytest.raises(KeyboardInterrupt):
         train(parts, progress=interrupted(report["steps"] - 1))
     assert not (tmp_path / "parts").exists()
-    with pytest.raises(ResumeError, match="go on with --resume"):
+    with pytest.raises(ResumeError, match="go on with `resume`"):
         train(parts)
     resumed = train(parts, resume=True)
     assert resumed["resumed_at_step"] == report["steps"] - 2 and resumed["steps"] == report["steps"]

@@ -66,16 +66,12 @@ def intervals(figures: Mapping[str, Interval], measure: str) -> str:
 def pr_curves(curves: Mapping[str, Curve]) -> str:
     """Precision over recall, one line per class."""
     height = 300
-
-    def x(value: float) -> float:
-        return _LEFT + value * (_WIDTH - _LEFT - _RIGHT)
-
-    axes = _y_axis(0, 1, "precision", height) + _x_axis(ticks(0, 1), x, _TOP, height - _BOTTOM, "recall")
+    axes = _y_axis(0, 1, "precision", height) + _x_axis(ticks(0, 1), _x, _TOP, height - _BOTTOM, "recall")
     parts = []
     for place, curve in enumerate(curves.values()):
         recall = np.concatenate([[0.0], curve.recall]).tolist()
         precision = np.concatenate([curve.precision[:1], curve.precision]).tolist()
-        points = " ".join(f"{x(r):.1f},{_y(p, 0, 1, height):.1f}" for r, p in zip(recall, precision, strict=True))
+        points = " ".join(f"{_x(r):.1f},{_y(p, 0, 1, height):.1f}" for r, p in zip(recall, precision, strict=True))
         dash = ' stroke-dasharray="5 3"' if place >= COLOURS else ""
         parts.append(f'<polyline points="{points}" class="c{place % COLOURS} line thin"{dash}/>')
     names = [f"{label} (AP {curve.average_precision:.3f})" for label, curve in curves.items()]
@@ -86,17 +82,13 @@ def histogram(figures: Mapping[str, NDArray[np.float64]], measure: str) -> str:
     """How many queries have which figure, ten bins over 0..1, one bar per run."""
     counts = [np.histogram(np.clip(values, 0, 1), bins=10, range=(0, 1))[0] for values in figures.values()]
     most = max(*(int(count.max()) for count in counts), 1)
-
-    def x(value: float) -> float:
-        return _LEFT + value * (_WIDTH - _LEFT - _RIGHT)
-
-    width = (x(0.1) - x(0)) * 0.85 / len(counts)
+    width = (_x(0.1) - _x(0)) * 0.85 / len(counts)
     parts = [_y_axis(0, most, "queries", whole=True)]
     for run, (name, count) in enumerate(zip(figures, counts, strict=True)):
         for place, value in enumerate(count.tolist()):
-            y, left = _y(value, 0, most), x(place / 10) + run * width
+            y, left = _y(value, 0, most), _x(place / 10) + run * width
             parts.append(_bar(left, y, width, _HEIGHT - _BOTTOM - y, colour=run, title=f"{name}: {value}"))
-    parts.append(_x_axis(ticks(0, 1), x, _HEIGHT - _BOTTOM, _HEIGHT - _BOTTOM, measure))
+    parts.append(_x_axis(ticks(0, 1), _x, _HEIGHT - _BOTTOM, _HEIGHT - _BOTTOM, measure))
     return _figure("".join(parts), f"Number of queries by {measure}", list(figures))
 
 
@@ -157,6 +149,10 @@ def _bar(x: float, y: float, width: float, height: float, *, colour: int, title:
     told = f"<title>{escape(title)}</title>" if title else ""
     place = f'x="{x:.2f}" y="{y:.2f}" width="{max(width, 0.4):.2f}" height="{height:.2f}"'
     return f'<rect {place} class="c{colour % COLOURS} fill">{told}</rect>'
+
+
+def _x(share: float) -> float:
+    return _LEFT + share * (_WIDTH - _LEFT - _RIGHT)
 
 
 def _y(value: float, low: float, high: float, height: int = _HEIGHT) -> float:

@@ -3,7 +3,7 @@
 The candidates are fused anew from the ranks in the evidence, by unweighted reciprocal rank. So this says what a route
 does *to the order of the candidates that the results hold*: what fell out of the fused list is not seen, which makes a
 route alone look a little better or worse than its own full search, and "all" may differ from the run where that was
-fused otherwise or reranked. For the full truth run the routes one by one, or keep a large ``--top-k``.
+fused otherwise or reranked. For the full truth run the routes one by one, or keep a large ``top_k``.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,7 +18,7 @@ from ecom_rag.retrieval.fusion import Candidates, fuse_candidates
 from ecom_rag.retrieval.ranking import Evidence
 
 ALL = "all routes"
-_RERANKED = ("retrieval", "reranker")  # what rerank keeps of the order before, and its own with --blend: no routes
+_RERANKED = ("retrieval", "reranker")  # what rerank keeps of the order before, and its own with ``blend``: no routes
 _LARGEST = 3e38  # score
 _LAST = 2**53  # rank
 

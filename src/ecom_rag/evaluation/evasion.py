@@ -33,32 +33,11 @@ STRENGTHS = {"light": 0.1, "middle": 0.3, "heavy": 0.6}
 
 _SYMBOLS = "*·.-_~|^+=#%&/、。，！…★☆◆●♥❤🔥✨👉💰🍀➕"
 _SPACES = " \u3000\u2009\u00a0\u200b\u200d\ufeff\u2060"
-_LEET = {
-    "0": "oO〇",
-    "1": "lIi",
-    "2": "zZ二",
-    "3": "eE三",
-    "4": "aA四",
-    "5": "sS五",
-    "6": "b六",
-    "7": "T七",
-    "8": "B八",
-    "9": "g九",
-    "a": "@4а",
-    "b": "68",
-    "c": "с(",
-    "e": "3е",
-    "g": "9",
-    "i": "1!|",
-    "l": "1|",
-    "o": "0о",
-    "p": "р",
-    "s": "5$",
-    "t": "7+",
-    "x": "х×",
-    "y": "у",
-    "z": "2",
-}
+# A character and those that look like it.
+_ALIKE = """
+0oO〇 1lIi 2zZ二 3eE三 4aA四 5sS五 6b六 7T七 8B八 9g九 a@4а b68 cс( e3е g9 i1!| l1| o0о pр s5$ t7+ xх× yу z2
+"""
+_LEET = {one[0]: one[1:] for one in _ALIKE.split()}
 
 Substitutes = Mapping[str, Sequence[str]]
 """For a character what may stand in its place, a string each."""

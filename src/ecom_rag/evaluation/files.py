@@ -2,7 +2,7 @@
 
 import logging
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,13 +12,13 @@ from ecom_rag.evaluation import tables
 from ecom_rag.evaluation.contributions import evidence_of
 from ecom_rag.evaluation.fit_fusion import fit_fusion, judge
 from ecom_rag.evaluation.itself import noted, without_itself
-from ecom_rag.evaluation.label_study import study_labels
+from ecom_rag.evaluation.label_study import ByLabel, study_labels
 from ecom_rag.evaluation.report import as_html
 from ecom_rag.evaluation.runs import NamedRun, load_labelled, load_runs
 from ecom_rag.evaluation.significance import RESAMPLES
 from ecom_rag.evaluation.study import Study, study_retrieval
 from ecom_rag.files import records
-from ecom_rag.files.beir import Beir, read_beir
+from ecom_rag.files.beir import read_beir
 from ecom_rag.files.identity import label_of
 from ecom_rag.files.trec import Qrels, read_qrels, writing
 from ecom_rag.retrieval.learned_fusion import LearnedFusion
@@ -63,7 +63,7 @@ def evaluate_files(
         EcomRagError: Anything the user can mend.
     """
     if (qrels is None) == (beir is None):
-        raise UsageError("one source of judgements is needed; give --qrels FILE, --beir DIR or --labels")
+        raise UsageError("one source of judgements is needed; give `qrels` FILE, `beir` DIR or `labels`")
     _check_resamples(resamples)
     folder = read_beir(beir, split) if beir is not None else None
     judged = folder.qrels if folder is not None else read_qrels(str(qrels))
@@ -77,7 +77,7 @@ def evaluate_files(
         judged,
         measures=measures,
         texts={query["metadata"]["id"]: query["text"] for query in folder.queries} if folder else None,
-        document_text=_document_text(folder) if folder else None,
+        document_text=folder.texts if folder else None,
         resamples=resamples,
         seed=seed,
         settings={
@@ -103,7 +103,7 @@ def evaluate_labels(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> tuple[Study, list[NamedRun], Qrels]:
-    """Evaluate results files by their labels; see ``study_labels`` and ``evaluate_files`` for the options.
+    """Evaluate results files by their labels; see ``ByLabel`` and ``evaluate_files`` for the options.
 
     Returns:
         The study, the runs, and as judgements the places of the right seeds in the first run's results.
@@ -112,24 +112,16 @@ def evaluate_labels(
     runs = load_labelled(results, id_key=id_key, label_key=label_key)
     look = partial(without_itself, labelled=True) if exclude_self else noted
     runs = [look(run, id_key=id_key) for run in runs]
-    study = study_labels(
-        runs,
-        label_key=label_key,
-        votes=votes,
-        fixed_precision=fixed_precision,
-        positive=positive,
-        measures=measures,
-        resamples=resamples,
-        seed=seed,
-        settings={
-            "label key": label_key,
-            "votes": votes or "all",
-            "fixed precision": fixed_precision,
-            "runs": ", ".join(results),
-            "resamples": resamples,
-            "seed": seed,
-        },
-    )
+    settings = {
+        "label key": label_key,
+        "votes": votes or "all",
+        "fixed precision": fixed_precision,
+        "runs": ", ".join(results),
+        "resamples": resamples,
+        "seed": seed,
+    }
+    asked = ByLabel(label_key, votes, fixed_precision, positive, measures, resamples, seed)
+    study = study_labels(runs, asked, settings=settings)
     return study, runs, _by_label(runs[0], label_key)
 
 
@@ -144,7 +136,7 @@ def fit_fusion_on(run: NamedRun, qrels: Qrels, *, seed: int = 0, fitted_on: Mapp
     if candidates is None:
         raise UsageError(
             f"{run.name}: holds no topk_evidence of two routes or more; fit on results of ecom-rag recall"
-            " with several --routes and a large --top-k"
+            " with several `routes` and a large `top_k`"
         )
     judged = judge(candidates, [run.run[query] for query in queries], [qrels[query] for query in queries])
     return fit_fusion(candidates, judged, seed=seed, fitted_on=fitted_on)
@@ -185,14 +177,6 @@ def _by_label(run: NamedRun, label_key: str) -> Qrels:
         found = enumerate(result["topk_metadata"])
         qrels[query] = {str(place): int(label_of(metadata, label_key) == own) for place, metadata in found}
     return qrels
-
-
-def _document_text(folder: Beir) -> Callable[[set[str]], Mapping[str, str]]:
-    def texts(wanted: set[str]) -> Mapping[str, str]:
-        found = ((record["metadata"]["id"], record["text"]) for record in folder.documents())
-        return {name: text for name, text in found if name in wanted}
-
-    return texts
 
 
 def _check_resamples(resamples: int) -> None:

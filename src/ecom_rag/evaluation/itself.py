@@ -42,7 +42,7 @@ def without_itself(run: NamedRun, *, id_key: str = "id", labelled: bool = False)
 def noted(run: NamedRun, *, id_key: str = "id") -> NamedRun:
     """The same run, with a note where queries stand among their own results."""
     queries = sum(bool(_own_places(run, query, id_key)) for query in run.run)
-    note = f"{_share(queries, run)} and count there; --exclude-self leaves them out"
+    note = f"{_share(queries, run)} and count there; `exclude_self` leaves them out"
     return replace(run, notes=[*run.notes, note]) if queries else run
 
 

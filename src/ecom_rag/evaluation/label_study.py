@@ -1,6 +1,7 @@
 """An evaluation by labels: each query's own label against the labels of the seeds that were found for it."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
@@ -9,7 +10,6 @@ from numpy.typing import NDArray
 
 from ecom_rag.errors import UsageError
 from ecom_rag.evaluation.confusion import confusion
-from ecom_rag.evaluation.contributions import ablations, evidence_of
 from ecom_rag.evaluation.labels import (
     Votes,
     class_figures,
@@ -31,7 +31,7 @@ from ecom_rag.evaluation.study import (
     Study,
     candidates_of,
     compare_runs,
-    contribution_table,
+    contributions_of,
     depth_notes,
 )
 from ecom_rag.files.identity import as_label, required_label
@@ -41,22 +41,11 @@ _CURVES = 12  # of the most frequent classes, in the report
 _WITHOUT_TOTALS = ("P", "RR", "Success")
 
 
-def study_labels(
-    runs: Sequence[NamedRun],
-    *,
-    label_key: str = "label",
-    votes: int | None = None,
-    fixed_precision: float = 0.9,
-    positive: str | None = None,
-    measures: str | None = None,
-    resamples: int = RESAMPLES,
-    seed: int = 0,
-    settings: Mapping[str, Any] | None = None,
-) -> Study:
-    """Evaluate results by the vote of their seeds' labels.
+@dataclass(frozen=True, slots=True)
+class ByLabel:
+    """How results are evaluated by labels.
 
     Args:
-        runs: As ``load_labelled`` reads them, over the same queries.
         label_key: Metadata key of the labels, ``a.b`` for nested ones.
         votes: Ask the nearest so many seeds; by default all of a result.
         fixed_precision: For the recall at a fixed precision.
@@ -64,45 +53,57 @@ def study_labels(
         measures: ``P@k``, ``RR@k``, ``Success@k`` by label; others need all relevant seeds, which results do not hold.
         resamples: Of bootstrap and randomisation.
         seed: Of both.
+    """
+
+    label_key: str = "label"
+    votes: int | None = None
+    fixed_precision: float = 0.9
+    positive: str | None = None
+    measures: str | None = None
+    resamples: int = RESAMPLES
+    seed: int = 0
+
+
+def study_labels(runs: Sequence[NamedRun], asked: ByLabel, *, settings: Mapping[str, Any]) -> Study:
+    """Evaluate results by the vote of their seeds' labels.
+
+    Args:
+        runs: As ``load_labelled`` reads them, over the same queries.
+        asked: What is voted and measured.
         settings: Written down with the figures.
 
     Raises:
         UsageError: An unknown measure or positive class, or options out of range.
     """
-    _check(fixed_precision, votes)
-    names = _measures(measures, min(run.depth for run in runs))
-    truth = _truth(runs, label_key)
-    positive = _positive(positive, truth)
+    _check(asked)
+    names = _measures(asked.measures, min(run.depth for run in runs))
+    truth = _truth(runs, asked.label_key)
+    positive = _positive(asked.positive, truth)
     texts = {query: result["text"] for query, result in runs[0].results.items()}
     studies, ballots = [], []
     for run in runs:
-        labels = _labels(run, label_key)
-        cast = vote(truth, labels, k=votes)
-        study = _run_study(run, labels, cast, truth, names, fixed_precision, resamples, seed)
+        labels = _labels(run, asked.label_key)
+        cast = vote(truth, labels, k=asked.votes)
+        study = _run_study(run, labels, cast, truth, names, asked)
         if positive is not None:
             chosen = next(one for one in study.classes if one.label == positive)
             study.intervals[f"AP({positive})"] = _point(chosen.average_precision)
-            study.intervals[f"R@P{fixed_precision:g}({positive})"] = _point(chosen.recall_at_precision)
+            study.intervals[f"R@P{asked.fixed_precision:g}({positive})"] = _point(chosen.recall_at_precision)
         study.notes += depth_notes(names, run.depth, chosen=True)
-        if votes is not None and votes > run.depth:
-            study.notes.append(f"{votes} votes were asked for, the results hold at most {run.depth} seeds a query")
-        study.contributions = _contributions(run, labels, truth, votes, resamples, seed)
+        if asked.votes is not None and asked.votes > run.depth:
+            held = f"the results hold at most {run.depth} seeds a query"
+            study.notes.append(f"{asked.votes} votes were asked for, {held}")
+        study.contributions = _contributions(run, labels, truth, asked)
         studies.append(study)
         ballots.append(cast)
-    pairs = compare_runs(studies, resamples, seed) + _compare_f1(studies, ballots, resamples, seed)
-    return Study("labels", dict(settings or {}), texts, studies, pairs)
+    pairs = compare_runs(studies, asked.resamples, asked.seed) + _compare_f1(studies, ballots, asked)
+    return Study("labels", dict(settings), texts, studies, pairs)
 
 
 def _run_study(
-    run: NamedRun,
-    labels: list[list[str]],
-    cast: Votes,
-    truth: list[str],
-    names: Sequence[str],
-    fixed_precision: float,
-    resamples: int,
-    seed: int,
+    run: NamedRun, labels: list[list[str]], cast: Votes, truth: list[str], names: Sequence[str], asked: ByLabel
 ) -> RunStudy:
+    draws = {"resamples": asked.resamples, "seed": asked.seed}
     hits = {
         query: {str(place): int(label == own) for place, label in enumerate(found)} or {"": 0}
         for query, found, own in zip(run.run, labels, truth, strict=True)
@@ -110,12 +111,12 @@ def _run_study(
     by_rank = evaluate_run(run.run, hits, names)
     values = np.column_stack([cast.correct, by_rank.values])
     per_query = PerQuery(tuple(run.run), ("accuracy", *by_rank.measures), values)
-    ends = dict(zip(per_query.measures, intervals(values, resamples=resamples, seed=seed), strict=True))
-    classes = class_figures(cast, fixed_precision=fixed_precision)
+    ends = dict(zip(per_query.measures, intervals(values, **draws), strict=True))
+    classes = class_figures(cast, fixed_precision=asked.fixed_precision)
     own = [one for one in classes if one.support]
     figures = {
         "accuracy": ends.pop("accuracy"),
-        MACRO_F1: macro_f1_interval(cast, resamples=resamples, seed=seed),
+        MACRO_F1: macro_f1_interval(cast, **draws),
         "macro-recall": _point(float(np.mean([one.recall for one in own]))),
         "macro-AP": _point(float(np.mean([one.average_precision for one in own]))),
         **ends,
@@ -146,27 +147,21 @@ def _worst(run: NamedRun, labels: list[list[str]], cast: Votes) -> list[Case]:
     return cases
 
 
-def _contributions(
-    run: NamedRun, labels: list[list[str]], truth: list[str], votes: int | None, resamples: int, seed: int
-) -> list[Contribution]:
-    candidates = evidence_of(list(run.results.values()))
-    if candidates is None:
-        return []
-
+def _contributions(run: NamedRun, labels: list[list[str]], truth: list[str], asked: ByLabel) -> list[Contribution]:
     def figures(ranking: NDArray[np.int64]) -> tuple[NDArray[np.float64], Mapping[str, float]]:
         order = [
             [found[place] for place in places if place >= 0]
             for found, places in zip(labels, ranking.tolist(), strict=True)
         ]
-        cast = vote(truth, order, k=votes)
+        cast = vote(truth, order, k=asked.votes)
         return cast.correct, {"accuracy": float(cast.correct.mean()), MACRO_F1: macro_f1(cast)}
 
-    return contribution_table(ablations(candidates), figures, resamples, seed)
+    return contributions_of(list(run.results.values()), figures, asked.resamples, asked.seed)
 
 
-def _compare_f1(studies: Sequence[RunStudy], ballots: Sequence[Votes], resamples: int, seed: int) -> list[Pair]:
+def _compare_f1(studies: Sequence[RunStudy], ballots: Sequence[Votes], asked: ByLabel) -> list[Pair]:
     couples = list(combinations(range(len(studies)), 2))
-    found = paired_macro_f1(ballots, couples, resamples=resamples, seed=seed)
+    found = paired_macro_f1(ballots, couples, resamples=asked.resamples, seed=asked.seed)
     corrected = holm([one.p for one in found])
     return [
         Pair(studies[i].name, studies[j].name, MACRO_F1, one, p)
@@ -181,16 +176,18 @@ def _measures(measures: str | None, depth: int) -> tuple[str, ...]:
         if name.partition("@")[0].partition("(")[0] not in _WITHOUT_TOTALS:
             raise UsageError(
                 f"{name} needs to know all relevant seeds, which results with labels do not say; expected"
-                f" {', '.join(one + '@k' for one in _WITHOUT_TOTALS)}, or give --qrels"
+                f" {', '.join(one + '@k' for one in _WITHOUT_TOTALS)}, or give `qrels`"
             )
     return names
 
 
-def _check(fixed_precision: float, votes: int | None) -> None:
-    if not 0 < fixed_precision <= 1:
-        raise UsageError(f"the fixed precision is {fixed_precision}; expected more than 0 and at most 1, e.g. 0.9")
-    if votes is not None and votes < 1:
-        raise UsageError(f"votes is {votes}; expected at least 1")
+def _check(asked: ByLabel) -> None:
+    if not 0 < asked.fixed_precision <= 1:
+        raise UsageError(
+            f"the fixed precision is {asked.fixed_precision}; expected more than 0 and at most 1, e.g. 0.9"
+        )
+    if asked.votes is not None and asked.votes < 1:
+        raise UsageError(f"votes is {asked.votes}; expected at least 1")
 
 
 def _positive(given: str | None, truth: Sequence[str]) -> str | None:

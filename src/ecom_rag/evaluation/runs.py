@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from ecom_rag.errors import RecordError, UsageError
 from ecom_rag.files.identity import known_id, required_id, required_label
@@ -53,17 +54,11 @@ def load_labelled(paths: Sequence[str], *, id_key: str = "id", label_key: str = 
     Raises:
         EcomRagError: As ``load_runs``, and where a query or seed has no label.
     """
-
-    def check(record: Record) -> None:
-        required_label(record["metadata"], label_key, "the query")
-        for place, metadata in enumerate(record["topk_metadata"], start=1):
-            required_label(metadata, label_key, f"candidate {place}")
-
     loaded = []
     for path, name in zip(paths, run_names(paths), strict=True):
         if path.endswith(RUN_ENDINGS):
             raise UsageError(f"{path}: a TREC run has no labels; give results of ecom-rag score, recall or rerank")
-        results, notes = _by_query(path, id_key, check)
+        results, notes = _by_query(path, id_key, _each_has(required_label, label_key))
         run = {query: [str(place) for place in range(len(one["topk_sim"]))] for query, one in results.items()}
         loaded.append(NamedRun(name, run, results, notes))
     for other in loaded[1:]:
@@ -87,18 +82,23 @@ def run_names(paths: Iterable[str]) -> list[str]:
 def _load(path: str, name: str, id_key: str) -> NamedRun:
     if path.endswith(RUN_ENDINGS):
         return NamedRun(name, read_run(path))
-
-    def check(record: Record) -> None:
-        required_id(record["metadata"], id_key, "the query")
-        for place, metadata in enumerate(record["topk_metadata"], start=1):
-            required_id(metadata, id_key, f"candidate {place}")
-
-    results, notes = _by_query(path, id_key, check)
+    results, notes = _by_query(path, id_key, _each_has(required_id, id_key))
     run = {
         query: [required_id(metadata, id_key, "candidate") for metadata in one["topk_metadata"]]
         for query, one in results.items()
     }
     return NamedRun(name, run, results, notes)
+
+
+def _each_has(required: Callable[[Any, str, str], str], key: str) -> Callable[[Record], None]:
+    """A check that query and candidates have what ``required`` asks of their metadata."""
+
+    def check(record: Record) -> None:
+        required(record["metadata"], key, "the query")
+        for place, metadata in enumerate(record["topk_metadata"], start=1):
+            required(metadata, key, f"candidate {place}")
+
+    return check
 
 
 def _by_query(path: str, id_key: str, check: Callable[[Record], None]) -> tuple[dict[str, Record], list[str]]:
@@ -120,7 +120,7 @@ def _by_query(path: str, id_key: str, check: Callable[[Record], None]) -> tuple[
             raise RecordError(
                 where,
                 f"the query id {query!r} was there before, with another result ({places[query]});"
-                " every query needs its own, and --id-key names their key",
+                " every query needs its own, and `id_key` names their key",
             )
     return found, [f"{copies} results stand in the file twice; each counts once"] if copies else []
 

@@ -181,40 +181,44 @@ def compare_runs(studies: Sequence[RunStudy], resamples: int, seed: int) -> list
     return found
 
 
-def contribution_table(
-    rankings: Mapping[str, Any],
-    figures: Callable[[Any], tuple[NDArray[np.float64], Mapping[str, float]]],
+def contributions_of(
+    results: Sequence[Record],
+    figures: Callable[[NDArray[np.int64]], tuple[NDArray[np.float64], Mapping[str, float]]],
     resamples: int,
     seed: int,
 ) -> list[Contribution]:
-    """Contributions from rankings by subsets of the routes.
+    """Contributions from rankings by subsets of the routes; none where there is no evidence of two routes.
 
     Args:
-        rankings: As ``contributions.ablations`` gives them.
-        figures: From a ranking to the first measure of each query, and to all means.
+        results: With evidence.
+        figures: From a ranking, as ``contributions.ablations`` gives them, to the first measure of each query, and to
+            all means.
         resamples: Of the test.
         seed: Of the test.
     """
-    results = {what: figures(ranking) for what, ranking in rankings.items()}
-    columns = [values[:, None] for values, _ in results.values()]
-    base = list(results).index(ALL)
+    candidates = evidence_of(results)
+    if candidates is None:
+        return []
+    by_routes = {what: figures(ranking) for what, ranking in ablations(candidates).items()}
+    columns = [values[:, None] for values, _ in by_routes.values()]
+    base = list(by_routes).index(ALL)
     couples = [(base, place) for place in range(len(columns)) if place != base]
     compared = dict(zip(couples, paired(columns, couples, resamples=resamples, seed=seed), strict=True))
     return [
         Contribution(what, means, None if place == base else compared[base, place][0])
-        for place, (what, (_, means)) in enumerate(results.items())
+        for place, (what, (_, means)) in enumerate(by_routes.items())
     ]
 
 
 def depth_notes(names: Sequence[str], depth: int, *, chosen: bool) -> list[str]:
     """What the depth of a run does to its figures."""
     notes = [
-        f"{name} is over at most {depth} candidates, since the run holds no more; score with --top-k {cutoff(name)}"
+        f"{name} is over at most {depth} candidates, since the run holds no more; score with `top_k` {cutoff(name)}"
         for name in names
         if (cutoff(name) or 0) > depth
     ]
     if not chosen and depth < 100:
-        notes.append(f"R@100 is left out: the run holds at most {depth} candidates a query; score with --top-k 100")
+        notes.append(f"R@100 is left out: the run holds at most {depth} candidates a query; score with `top_k` 100")
     if "AP" in names:
         notes.append(f"AP is over the {depth} candidates that the run holds at most")
     return notes
@@ -232,9 +236,6 @@ def _retrieval_contributions(
     run: NamedRun, qrels: Qrels, names: Sequence[str], resamples: int, seed: int
 ) -> list[Contribution]:
     queries = [query for query in run.results if query in qrels]
-    candidates = evidence_of([run.results[query] for query in queries])
-    if candidates is None:
-        return []
 
     def figures(ranking: NDArray[np.int64]) -> tuple[NDArray[np.float64], Mapping[str, float]]:
         order = {
@@ -244,7 +245,7 @@ def _retrieval_contributions(
         per_query = evaluate_run(order, qrels, names)
         return per_query.values[:, 0], per_query.means()
 
-    return contribution_table(ablations(candidates), figures, resamples, seed)
+    return contributions_of([run.results[query] for query in queries], figures, resamples, seed)
 
 
 def _worst(

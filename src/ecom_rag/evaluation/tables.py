@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from ecom_rag.evaluation.significance import Interval
+from ecom_rag.evaluation.significance import Comparison, Interval
 from ecom_rag.evaluation.study import Pair, Study
 from ecom_rag.text.printing import printable
 
@@ -32,7 +32,7 @@ def as_text(study: Study) -> str:
         if own:
             shown = own if len(own) <= _CLASSES else own[:_CLASSES]
             more = (
-                f" ({len(own) - len(shown)} rarer ones in the report and in --output)" if len(shown) < len(own) else ""
+                f" ({len(own) - len(shown)} rarer ones in the report and in `output`)" if len(shown) < len(own) else ""
             )
             parts.append(f"{printable(run.name)}: classes{more}")
             parts.append(table(list(CLASS_HEAD), [class_cells(one) for one in shown]))
@@ -100,10 +100,9 @@ def class_cells(one: Any) -> list[str]:
 def pair_cells(pair: Pair, *, corrected: bool) -> list[str]:
     """A row of the table of comparisons."""
     one = pair.comparison
-    difference = f"{one.difference:+.4f} [{one.low:+.4f}, {one.high:+.4f}]"
     holm = [p_text(pair.p_holm)] if corrected else []
     counts = f"{one.better}/{one.equal}/{one.worse}"
-    return [f"{pair.first} -> {pair.second}", pair.measure, difference, p_text(one.p), *holm, counts]
+    return [f"{pair.first} -> {pair.second}", pair.measure, _difference(one), p_text(one.p), *holm, counts]
 
 
 def contribution_cells(contributions: Sequence[Any]) -> tuple[list[str], list[list[str]]]:
@@ -112,10 +111,13 @@ def contribution_cells(contributions: Sequence[Any]) -> tuple[list[str], list[li
     body = []
     for one in contributions:
         against = one.against_all
-        difference = f"{against.difference:+.4f} [{against.low:+.4f}, {against.high:+.4f}]" if against else ""
-        p = p_text(against.p) if against else ""
-        body.append([one.what, *(number(one.means[name]) for name in shown), difference, p])
+        tested = [_difference(against), p_text(against.p)] if against else ["", ""]
+        body.append([one.what, *(number(one.means[name]) for name in shown), *tested])
     return ["", *shown, f"{shown[0]} against all", "p"], body
+
+
+def _difference(one: Comparison) -> str:
+    return f"{one.difference:+.4f} [{one.low:+.4f}, {one.high:+.4f}]"
 
 
 def interval_text(one: Interval) -> str:

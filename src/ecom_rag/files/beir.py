@@ -32,6 +32,15 @@ class Beir:
         for where, item in records.objects(str(self.corpus)):
             yield _beir_record(where, item, title=True)
 
+    def judged(self, *, least: int) -> set[str]:
+        """Ids of the documents that have at least this grade for some query."""
+        return {document for grades in self.qrels.values() for document, grade in grades.items() if grade >= least}
+
+    def texts(self, wanted: set[str]) -> dict[str, str]:
+        """The texts of some documents by their ids; ids that the corpus does not hold are left out."""
+        found = ((document["metadata"]["id"], document["text"]) for document in self.documents())
+        return {name: text for name, text in found if name in wanted}
+
 
 def read_beir(folder: PathLike, split: str = "test") -> Beir:
     """Open a BEIR folder: ``corpus.jsonl[.gz]``, ``queries.jsonl[.gz]``, ``qrels/<split>.tsv``.

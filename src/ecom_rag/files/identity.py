@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 
+from ecom_rag.errors import RecordError
 from ecom_rag.files.keys import value_at
 from ecom_rag.files.values import shown
 
@@ -80,6 +81,18 @@ def label_of(metadata: Any, key: str) -> str | None:
         return as_label(value_at(metadata, key))
     except ValueError as error:
         raise ValueError(f'metadata "{key}" {error}') from None
+
+
+def label_at(where: str, metadata: Any, key: str) -> str | None:
+    """As ``label_of``, for the record of that place.
+
+    Raises:
+        RecordError: What is there cannot be a label.
+    """
+    try:
+        return label_of(metadata, key)
+    except ValueError as error:
+        raise RecordError(where, str(error)) from None
 
 
 def id_of(metadata: Any, key: str) -> str | None:

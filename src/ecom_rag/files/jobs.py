@@ -21,8 +21,8 @@ from ecom_rag.files.streamed import StreamOutput
 
 BLOCK_RECORDS = 4096  # no block has more records, whatever a job's own cut allows
 Item = TypeVar("Item")
-Process = Callable[[list[Record]], list[Record]]
-"""What a job does to a block of records: pure, the same here and on any other machine."""
+Process = Callable[[list[Record]], tuple[list[Record], Mapping[str, int]]]
+"""What a job does to a block of records: its results, and what it counted. Pure, the same here and elsewhere."""
 
 
 def text_length(record: Record) -> int:
@@ -79,7 +79,6 @@ class Job:
         start: Called once with the folder in which intermediate results may be kept (``None`` for a stream), gives
             what is done to each block.
         cut: How blocks are cut.
-        tally: What to count in a block and its results; the sums are in the summary.
         accept: Called when all is done, before the output gets its name; an error that it raises leaves nothing.
         earlier: Report of a file that was read before, e.g. the seeds.
     """
@@ -89,7 +88,6 @@ class Job:
     read: Callable[[ReadReport], Iterator[Record]]
     start: Callable[[Path | None], Process]
     cut: Cut = field(default_factory=Cut)
-    tally: Callable[[list[Record], list[Record]], Mapping[str, int]] = lambda block, results: {}
     accept: Callable[[Summary], None] = lambda summary: None
     earlier: ReadReport = field(default_factory=ReadReport)
 
@@ -113,8 +111,8 @@ def run(job: Job, *, started: float, resume: bool = False) -> Summary:
             sink.skip_done(stream)
             process = job.start(sink.cache)
             for block in blocks_of(stream, job.cut):
-                results = process(block)
-                sink.write_block(block, results, report.rejections, job.tally(block, results))
+                results, counts = process(block)
+                sink.write_block(block, results, report.rejections, counts)
             sink.write_rejections(report.rejections)
         summary = Summary(
             sink.records, report.rejected + job.earlier.rejected, sink.resumed_records, counts=sink.counts

@@ -8,7 +8,7 @@ safetensors or from ``.bin`` / ``.pt`` files, in one piece or in shards with an 
 import json
 import shutil
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -257,10 +257,3 @@ def _files(folder: Path) -> list[Path]:
             return [folder / shard for shard in dict.fromkeys(shards.values())]
     found = ", ".join(sorted(item.name for item in folder.iterdir())[:6]) or "nothing"
     raise ModelError(f"{folder}: holds no weights (found {found}); expected one of {', '.join(_SOURCES)}")
-
-
-def all_tensors(parts: dict[str, Part]) -> Iterator[tuple[str, str]]:
-    """Names of part and tensor, in writing order."""
-    for name, part in parts.items():
-        for key in write_order(part):
-            yield name, key

@@ -54,7 +54,7 @@ def check_mix(mix: Mix, models: int, *, has_base: bool) -> Mix:
     if mix.method not in METHODS:
         raise UsageError(f"method {mix.method!r} is unknown; expected one of {', '.join(METHODS)}")
     if mix.method in WITH_BASE and not has_base:
-        raise UsageError(f"method {mix.method} adds what models learned to a base; name it with --base")
+        raise UsageError(f"method {mix.method} adds what models learned to a base; name it with `base`")
     if mix.method == "slerp" and models != 2:
         raise UsageError(f"method slerp walks from one model to another; expected 2 models, found {models}")
     if models < 1 or (models < 2 and mix.method not in WITH_BASE):

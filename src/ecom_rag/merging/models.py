@@ -59,8 +59,8 @@ class Models:
             UsageError: The mix does not fit the models.
         """
         mix = self.checked(mix)
-        for part, key in files.all_tensors(self.reference.parts):
-            yield part, key, self._merge(mix, part, key)
+        for part, like in self.reference.parts.items():
+            yield from ((part, key, self._merge(mix, part, key)) for key in files.write_order(like))
 
     def checked(self, mix: Mix) -> Mix:
         """The mix as ``check_mix`` gives it, if it fits these models.

@@ -151,11 +151,11 @@ def find_weights(
 
 def _check_search(models: Models, mix: Mix, blocks: int, budget: int) -> None:
     if blocks > 1 and mix.method == "ties":
-        raise UsageError("the lambda of ties is one for all layers; use --blocks with another method")
+        raise UsageError("the lambda of ties is one for all layers; use `blocks` with another method")
     if not 1 <= blocks <= models.layers:
-        raise UsageError(f"--blocks is {blocks}; expected 1 to {models.layers}, the models' layers")
+        raise UsageError(f"`blocks` is {blocks}; expected 1 to {models.layers}, the models' layers")
     if budget < 3:
-        raise UsageError(f"--budget is {budget}; expected at least 3 evaluations")
+        raise UsageError(f"`budget` is {budget}; expected at least 3 evaluations")
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,33 +14,13 @@ from ecom_rag.models.checkpoints.folder import read_json
 from ecom_rag.models.checkpoints.locate import hub_name
 
 # Keys of a configuration that change no output of the network.
-_HARMLESS = {
-    "_name_or_path",
-    "_commit_hash",
-    "transformers_version",
-    "torch_dtype",
-    "dtype",
-    "architectures",
-    "use_cache",
-    "gradient_checkpointing",
-    "output_past",
-    "id2label",
-    "label2id",
-    "num_labels",
-    "problem_type",
-    "initializer_range",
-    "initializer_factor",
-    "attn_implementation",
-    "sentence_transformers",
-    "auto_map",
-    "finetuning_task",
-    "tokenizer_class",
-    "bos_token_id",
-    "eos_token_id",
-    "return_dict",
-    "output_hidden_states",
-    "output_attentions",
-}
+_KEYS = """
+_name_or_path _commit_hash transformers_version torch_dtype dtype architectures use_cache gradient_checkpointing
+output_past id2label label2id num_labels problem_type initializer_range initializer_factor attn_implementation
+sentence_transformers auto_map finetuning_task tokenizer_class bos_token_id eos_token_id return_dict
+output_hidden_states output_attentions
+"""
+_HARMLESS = frozenset(_KEYS.split())
 _SETTINGS = (
     ("config_sentence_transformers.json", "default_prompt_name", None),
     ("config_sentence_transformers.json", "truncate_dim", None),

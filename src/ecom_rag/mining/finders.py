@@ -116,7 +116,7 @@ class ListedFinder:
                 text = result["topk_seed"][rows.index(-1)]
                 raise UsageError(
                     f"{path}: candidate {text[:40]!r} is not in the corpus; pass the seeds that were"
-                    " searched with --seeds"
+                    " searched with `seeds`"
                 )
             self._found[result["text"]] = np.array(rows, np.int64), np.array(result["topk_sim"], np.float32)
         if not self._found:

@@ -2,7 +2,8 @@
 
 import time
 from collections import Counter
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from ecom_rag.mining.pick import mine
 from ecom_rag.mining.rules import REASONS, Rules
 from ecom_rag.mining.sources import Corpus, Queries, Source, kind_of, read_corpus
 from ecom_rag.mining.triples import JSON_LINES
-from ecom_rag.models import Encoder
+from ecom_rag.models import CrossEncoder, Encoder
 from ecom_rag.models.kept import encode_kept
 from ecom_rag.models.spec import AnyCrossEncoder, AnyEncoder, cross_encoder_of, encoder_of
 
@@ -64,12 +65,14 @@ def mine_file(
     """
     started = time.monotonic()
     if not isinstance(source, Source):
-        source = path_of(source, "source")
-        source = Source(source, kind_of(source))
+        path = path_of(source, "source")
+        source = Source(path, kind_of(path))
     rules = rules or Rules()
     output = path_of(output, "output")
     seeds, run = path_or_none(seeds, "seeds"), path_or_none(run, "run")
-    _check(source, output, rules, seeds, run, route, model, reranker)
+    check_ranking(rules, run, route, model, reranker)
+    _check_source(source, seeds, reranker)
+    _check_output(output, (source.path, seeds, run))
     corpus = read_corpus(source, seeds)
     queries = Queries(source, corpus)  # a bad line is told before a model is loaded
     if not len(queries):
@@ -79,83 +82,84 @@ def mine_file(
     if encoder is not None:
         encoder.check_outputs((route,))
     cross_encoder = cross_encoder_of(reranker) if reranker is not None else None
-    counts: Counter[str] = Counter()  # of one block
+    mining = _Mining(source, corpus, queries, rules, run, route, listed, encoder, cross_encoder)
+    summary = jobs.run(_job(mining, output, progress), started=started, resume=resume)
+    left_out = {**queries.left_out, "documents of the corpus": corpus.blank}
+    summary.notes += [f"{number} {what} have no text and are left out" for what, number in left_out.items() if number]
+    return summary
 
+
+@dataclass(frozen=True, slots=True)
+class _Mining:
+    """What a mining is made of once all is read and checked; see ``mine_file``."""
+
+    source: Source
+    corpus: Corpus
+    queries: Queries
+    rules: Rules
+    run: str | None
+    route: str
+    listed: ListedFinder | None
+    encoder: Encoder | None
+    cross_encoder: CrossEncoder | None
+
+
+def _job(of: _Mining, output: str, progress: Progress | None) -> Job:
     def start(cache: Path | None) -> Process:
-        finder = listed or _finder(corpus, route, encoder, cache, progress)
-        step = stage(progress, "mining", len(queries))
+        finder = of.listed or _finder(of, cache, progress)
+        step = stage(progress, "mining", len(of.queries))
 
-        def process(block: list[Record]) -> list[Record]:
-            counts.clear()
-            mined = mine(block, corpus, finder, rules, cross_encoder=cross_encoder, counts=counts)
+        def process(block: list[Record]) -> tuple[list[Record], Counter[str]]:
+            mined = mine(block, of.corpus, finder, of.rules, cross_encoder=of.cross_encoder)
             step(len(block))
             return mined
 
         return process
 
     def accept(summary: Summary) -> None:
-        summary.notes += _account(summary.counts, rules, len(corpus))
+        summary.notes += _account(summary.counts, of.rules, len(of.corpus))
         if not summary.counts["negatives"]:
-            told = f"{source.path}: no negatives were mined for any of {summary.records} queries"
+            told = f"{of.source.path}: no negatives were mined for any of {summary.records} queries"
             raise UsageError("; ".join([told, *summary.notes]))
 
-    job = Job(
-        output,
-        {
-            "command": "mine",
-            "ecom_rag": __version__,
-            "source": asdict(source),
-            "corpus": digest.of_texts(corpus.texts),
-            "run": run and digest.of_file(Path(run)),
-            "route": route,
-            "rules": asdict(rules),
-            "model": encoder and [encoder.fingerprint, encoder.settings],
-            "reranker": cross_encoder and [cross_encoder.fingerprint, cross_encoder.settings],
-        },
-        read=lambda report: iter(queries),
-        start=start,
-        cut=Cut(1024, 500_000, size=_size),
-        tally=lambda block, mined: counts,
-        accept=accept,
-    )
-    summary = jobs.run(job, started=started, resume=resume)
-    left_out = {**queries.left_out, "documents of the corpus": corpus.blank}
-    summary.notes += [f"{number} {what} have no text and are left out" for what, number in left_out.items() if number]
-    return summary
+    settings = {
+        "command": "mine",
+        "ecom_rag": __version__,
+        "source": asdict(of.source),
+        "corpus": digest.of_texts(of.corpus.texts),
+        "run": of.run and digest.of_file(Path(of.run)),
+        "route": of.route,
+        "rules": asdict(of.rules),
+        "model": of.encoder and [of.encoder.fingerprint, of.encoder.settings],
+        "reranker": of.cross_encoder and [of.cross_encoder.fingerprint, of.cross_encoder.settings],
+    }
+    cut = Cut(1024, 500_000, size=_size)
+    return Job(output, settings, read=lambda report: iter(of.queries), start=start, cut=cut, accept=accept)
 
 
-def _finder(
-    corpus: Corpus, route: str, encoder: Encoder | None, cache: Path | None, progress: Progress | None
-) -> Finder:
-    if encoder is None:
-        return LexicalFinder(corpus)
-    step = stage(progress, "encoding corpus", len(corpus))
-    return EncodedFinder(encoder, encode_kept(encoder, corpus.texts, (route,), cache, step), route)
+def _finder(of: _Mining, cache: Path | None, progress: Progress | None) -> Finder:
+    if of.encoder is None:
+        return LexicalFinder(of.corpus)
+    step = stage(progress, "encoding corpus", len(of.corpus))
+    return EncodedFinder(of.encoder, encode_kept(of.encoder, of.corpus.texts, (of.route,), cache, step), of.route)
 
 
-def _check(
-    source: Source,
-    output: str,
-    rules: Rules,
-    seeds: str | None,
-    run: str | None,
-    route: str,
-    model: Any,
-    reranker: Any,
-) -> None:
-    check_ranking(rules, run, route, model, reranker)
+def _check_source(source: Source, seeds: str | None, reranker: Any) -> None:
     if source.kind != "beir" and (source.judged_only or source.grades):
-        raise UsageError("--judged-only and --grades are for BEIR folders; leave them out")
+        raise UsageError("`judged_only` and `grades` are for BEIR folders; leave them out")
     if source.judged_only and seeds is not None:
-        raise UsageError("--judged-only chooses among the folder's own documents; leave out --seeds, or it")
+        raise UsageError("`judged_only` chooses among the folder's own documents; leave out `seeds`, or it")
     if source.grades and reranker is not None:
-        raise UsageError("--grades and --reranker both fill pos_scores and neg_scores; take one of them")
+        raise UsageError("`grades` and `reranker` both fill pos_scores and neg_scores; take one of them")
     if source.positives < 1 or source.min_grade < 1:
         raise UsageError(f"positives is {source.positives} and min grade {source.min_grade}; expected at least 1")
+
+
+def _check_output(output: str, inputs: Sequence[str | None]) -> None:
     if not output.endswith(JSON_LINES):
         raise UsageError(f"{output}: unknown file type; mining writes .jsonl or .jsonl.gz")
     jobs.check_output(output)
-    jobs.check_not_read(output, (source.path, seeds, run))
+    jobs.check_not_read(output, inputs)
 
 
 def check_ranking(rules: Rules, run: str | None, route: str, encoder: Any, reranker: Any) -> None:
@@ -163,13 +167,13 @@ def check_ranking(rules: Rules, run: str | None, route: str, encoder: Any, reran
     if route not in ROUTES:
         raise UsageError(f"route {route!r} is unknown; expected one of {', '.join(ROUTES)}")
     if run is None and route != "bm25" and encoder is None:
-        raise UsageError(f"route {route} needs a model; pass --model, or --route bm25, or candidates with --run")
+        raise UsageError(f"route {route} needs a model; pass `model`, or `route` bm25, or candidates with `run`")
     if reranker is None and (rules.reranker_threshold is not None or rules.reranker_margin is not None):
-        raise UsageError("a threshold or margin of the reranker is given, but no reranker; name it with --reranker")
+        raise UsageError("a threshold or margin of the reranker is given, but no reranker; name it with `reranker`")
     if reranker is not None and rules.reranker_threshold is None and rules.reranker_margin is None:
         raise UsageError(
-            "a reranker is given, but not what it should refuse; pass --reranker-threshold (e.g. 0.5) or"
-            " --reranker-margin (e.g. 0.1)"
+            "a reranker is given, but not what it should refuse; pass `reranker_threshold` (e.g. 0.5) or"
+            " `reranker_margin` (e.g. 0.1)"
         )
 
 
@@ -184,7 +188,7 @@ def _account(counts: Counter[str], rules: Rules, texts: int) -> list[str]:
         "no positive": "queries have no positive and are left out",
         "none": "queries have no candidate that may be a negative and are left out",
         "short": f"queries have fewer than {rules.first} candidates, so none at the ranks {rules.first}-{rules.last},"
-        f" and are left out; begin --range earlier (the corpus holds {texts} texts)",
+        f" and are left out; begin `first` earlier (the corpus holds {texts} texts)",
         "few": f"queries have fewer than {rules.negatives} negatives",
     }
     for what, sentence in sentences.items():

@@ -72,7 +72,7 @@ def mine(
         ranking = EncodedFinder(encoder, encoder.encode(found.texts, outputs=(route,)), route)
     mined = []
     for start in range(0, len(asked), _AT_ONCE):
-        mined += mine_block(asked[start : start + _AT_ONCE], found, ranking, rules, cross_encoder=cross_encoder)
+        mined += mine_block(asked[start : start + _AT_ONCE], found, ranking, rules, cross_encoder=cross_encoder)[0]
     return mined
 
 

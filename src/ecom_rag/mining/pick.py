@@ -10,6 +10,7 @@ from ecom_rag.mining.finders import Finder
 from ecom_rag.mining.rules import Rules, allowed, order_of
 from ecom_rag.mining.sources import Corpus
 from ecom_rag.models import CrossEncoder
+from ecom_rag.retrieval import Ranking
 
 _NAMED = 3
 
@@ -21,8 +22,7 @@ def mine(
     rules: Rules,
     *,
     cross_encoder: CrossEncoder | None = None,
-    counts: Counter[str] | None = None,
-) -> list[Record]:
+) -> tuple[list[Record], Counter[str]]:
     """Mine for a block of queries in memory; see ``memory.mine`` for whole lists.
 
     Args:
@@ -31,17 +31,40 @@ def mine(
         ranking: Finds candidates.
         rules: Which of them are taken.
         cross_encoder: Finds false negatives, and gives scores.
-        counts: Added to: what was refused, and which queries came out short.
 
     Returns:
-        FlagEmbedding's objects, of the queries that have a positive and a negative.
+        FlagEmbedding's objects, of the queries that have a positive and a negative; and counts: of what was written
+        and refused, and of the queries that came out short, with the first few of them as ``named``.
     """
-    counts = counts if counts is not None else Counter()
-    without = [item for item in queries if not item["pos"]]
-    _note(counts, "no positive", without)
     items = [item for item in queries if item["pos"]]
+    counts = _named("no positive", [item for item in queries if not item["pos"]])
     if not items:
-        return []
+        return [], counts
+    found, orders, refused = _candidates(items, corpus, ranking, rules)
+    counts.update({f"refused {reason}": number for reason, number in refused.items()})
+    if cross_encoder is None:
+        chosen = [order[: rules.negatives] for order in orders]
+        scores = [_grades(item, len(rows)) for item, rows in zip(items, chosen, strict=True)]
+    else:
+        chosen, scores, tried = _by_reranker(items, orders, corpus, rules, cross_encoder)
+        counts["refused reranker"] = tried - sum(map(len, chosen))
+    mined = []
+    for item, rows, own in zip(items, chosen, scores, strict=True):
+        if len(rows):
+            negatives = [corpus.texts[row] for row in rows.tolist()]
+            mined.append({"query": item["query"], "pos": item["pos"], "neg": negatives, **own, **item["rest"]})
+    within = [(rows[rules.first - 1 : rules.last] >= 0).any() for rows in found.rows]  # a candidate at the ranks
+    rest = list(zip(items, map(len, chosen), within, strict=True))
+    counts += _named("none", [item for item, size, some in rest if size == 0 and some])
+    counts += _named("short", [item for item, size, some in rest if size == 0 and not some])
+    counts += _named("few", [item for item, size, _ in rest if 0 < size < rules.negatives])
+    return mined, counts + Counter({"written": len(mined), "negatives": sum(map(len, chosen))})
+
+
+def _candidates(
+    items: list[Record], corpus: Corpus, ranking: Finder, rules: Rules
+) -> tuple[Ranking, list[NDArray[np.int64]], dict[str, int]]:
+    """What was found, the rows that may be negatives in the order in which they are taken, and how many may not."""
     texts = [item["query"] for item in items]
     found = ranking.search(texts, rules.last)
     filtered = rules.margin is not None or rules.percentage is not None
@@ -55,27 +78,7 @@ def mine(
         same_label=[corpus.of_labels(item["labels"]) for item in items],
         floors=floors,
     )
-    counts.update({f"refused {reason}": number for reason, number in refused.items()})
-    orders = [order_of(found.rows[row][keep[row]], text, rules) for row, text in enumerate(texts)]
-    if cross_encoder is None:
-        chosen = [order[: rules.negatives] for order in orders]
-        scores = None
-    else:
-        chosen, scores = _by_reranker(items, orders, corpus, rules, cross_encoder, counts)
-    mined = []
-    for number, item in enumerate(items):
-        if len(chosen[number]):
-            extra = scores[number] if scores is not None else _grades(item, len(chosen[number]))
-            negatives = [corpus.texts[row] for row in chosen[number].tolist()]
-            mined.append({"query": item["query"], "pos": item["pos"], "neg": negatives, **extra, **item["rest"]})
-    sizes = [len(rows) for rows in chosen]
-    within = (found.rows[:, rules.first - 1 : rules.last] >= 0).sum(axis=1)  # candidates at the ranks asked for
-    bare = [row for row, size in enumerate(sizes) if size == 0]
-    _note(counts, "none", [items[row] for row in bare if within[row]])
-    _note(counts, "short", [items[row] for row in bare if not within[row]])
-    _note(counts, "few", [item for item, size in zip(items, sizes, strict=True) if 0 < size < rules.negatives])
-    counts.update({"written": len(mined), "negatives": sum(sizes)})
-    return mined
+    return found, [order_of(found.rows[row][keep[row]], text, rules) for row, text in enumerate(texts)], refused
 
 
 def _by_reranker(
@@ -84,9 +87,8 @@ def _by_reranker(
     corpus: Corpus,
     rules: Rules,
     cross_encoder: CrossEncoder,
-    counts: Counter[str],
-) -> tuple[list[NDArray[np.int64]], list[dict[str, list[float]]]]:
-    """The first of each order that the reranker lets pass, with its logits; scores no more pairs than it must."""
+) -> tuple[list[NDArray[np.int64]], list[dict[str, list[float]]], int]:
+    """The first of each order that the reranker lets pass, with its logits, and how many were tried: just enough."""
     positive_pairs = [(item["query"], text) for item in items for text in item["pos"]]
     ends = np.cumsum([len(item["pos"]) for item in items])
     positive_logits = np.split(cross_encoder.score(positive_pairs), ends[:-1])
@@ -104,15 +106,13 @@ def _by_reranker(
         logits = cross_encoder.score([(items[number]["query"], corpus.texts[row]) for number, row in tries])
         for (number, row), logit in zip(tries, logits.tolist(), strict=True):
             place[number] += 1
-            if _relevance(logit) > ceilings[number]:
-                counts["refused reranker"] += 1
-            else:
+            if not _relevance(logit) > ceilings[number]:  # NaN passes
                 chosen[number].append((row, logit))
     scores = [
         {"pos_scores": [round(x, 6) for x in logits.tolist()], "neg_scores": [round(logit, 6) for _, logit in taken]}
         for logits, taken in zip(positive_logits, chosen, strict=True)
     ]
-    return [np.array([row for row, _ in taken], np.int64) for taken in chosen], scores
+    return [np.array([row for row, _ in taken], np.int64) for taken in chosen], scores, sum(place)
 
 
 def _grades(item: Record, negatives: int) -> dict[str, list[float]]:
@@ -133,10 +133,7 @@ def _relevance(logit: float) -> float:
     return float(1 / (1 + np.exp(-np.float64(logit))))
 
 
-def _note(counts: Counter[str], what: str, items: list[Record]) -> None:
-    """Count queries, and keep the first few for the summary."""
-    counts[f"queries {what}"] += len(items)
-    for item in items:
-        if sum(1 for key in counts if key.startswith(f"named {what}: ")) >= _NAMED:
-            break
-        counts[f"named {what}: {item['query'][:40]}"] += 1
+def _named(what: str, items: list[Record]) -> Counter[str]:
+    """How many queries there are, and the first few for the summary."""
+    names = list(dict.fromkeys(item["query"][:40] for item in items))
+    return Counter({f"queries {what}": len(items)}) + Counter(f"named {what}: {name}" for name in names[:_NAMED])

@@ -53,22 +53,13 @@ class Rules:
             if (value := getattr(self, name)) is not None:
                 object.__setattr__(self, name, number(value, name.replace("_", " "), expected="a number"))
         one_of(self.pick, "pick", ("random", "top"))
+        threshold, least = self.reranker_threshold, self.reranker_margin
         limits: list[tuple[bool, str, object, str]] = [
             (self.negatives >= 1, "negatives", self.negatives, "at least 1"),
             (1 <= self.first <= self.last, "range", f"{self.first}-{self.last}", "two ranks from 1 on, e.g. 10-100"),
             (self.percentage is None or 0 < self.percentage <= 1, "percentage", self.percentage, "above 0, at most 1"),
-            (
-                self.reranker_threshold is None or 0 <= self.reranker_threshold <= 1,
-                "reranker threshold",
-                self.reranker_threshold,
-                "a relevance of 0 to 1",
-            ),
-            (
-                self.reranker_margin is None or 0 <= self.reranker_margin <= 1,
-                "reranker margin",
-                self.reranker_margin,
-                "a difference of 0 to 1",
-            ),
+            (threshold is None or 0 <= threshold <= 1, "reranker threshold", threshold, "a relevance of 0 to 1"),
+            (least is None or 0 <= least <= 1, "reranker margin", least, "a difference of 0 to 1"),
         ]
         for holds, name, value, expected in limits:
             if not holds:

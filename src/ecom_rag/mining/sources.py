@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from ecom_rag.errors import RecordError, UsageError
 from ecom_rag.files import records
 from ecom_rag.files.beir import Beir, read_beir
-from ecom_rag.files.identity import label_of
+from ecom_rag.files.identity import label_at
 from ecom_rag.files.records import Record
 from ecom_rag.mining.rules import random_of
 from ecom_rag.mining.triples import JSON_LINES, read_triples
@@ -151,7 +151,7 @@ def read_corpus(source: Source, seeds: str | Sequence[Record] | None) -> Corpus:
         items = _labelled(records.placed(seeds) if isinstance(seeds, str) else _numbered(seeds, "seed"), source.label)
     elif source.kind == "beir":
         beir = read_beir(source.path, source.split)
-        kept = _judged(beir, least=0) if source.judged_only else None
+        kept = beir.judged(least=0) if source.judged_only else None
         items = [(item["text"], None) for item in beir.documents() if kept is None or item["metadata"]["id"] in kept]
     elif source.kind == "labelled":
         items = _labelled(_records(source), source.label)
@@ -171,13 +171,7 @@ def _numbered(items: Iterable[Record], what: str) -> Iterator[tuple[str, Record]
 
 def _labelled(items_by_place: Iterable[tuple[str, Record]], key: str) -> list[tuple[str, str | None]]:
     """Texts with their labels, ``None`` where a record has none."""
-    items: list[tuple[str, str | None]] = []
-    for where, item in items_by_place:
-        try:
-            items.append((item["text"], label_of(item["metadata"], key)))
-        except ValueError as error:
-            raise RecordError(where, str(error)) from None
-    return items
+    return [(item["text"], label_at(where, item["metadata"], key)) for where, item in items_by_place]
 
 
 class Queries:
@@ -231,14 +225,8 @@ class Queries:
                 yield _object(item["query"], item["pos"], rest=rest)
 
 
-def _judged(beir: Beir, *, least: int) -> set[str]:
-    """Ids of the documents that have at least this grade for some query."""
-    return {document for grades in beir.qrels.values() for document, grade in grades.items() if grade >= least}
-
-
 def _of_beir(source: Source, beir: Beir, left_out: Counter[str]) -> Iterator[Record]:
-    wanted = _judged(beir, least=1)
-    texts = {item["metadata"]["id"]: item["text"] for item in beir.documents() if item["metadata"]["id"] in wanted}
+    texts = beir.texts(beir.judged(least=1))
     blank = [key for key, text in texts.items() if not text]
     left_out.update({"relevant documents": len(blank)})
     for key in blank:
@@ -270,12 +258,12 @@ def _records(source: Source) -> Iterator[tuple[str, Record]]:
 
 def _of_records(source: Source, corpus: Corpus) -> Iterator[Record]:
     for where, item in _records(source):
-        label = label_of(item["metadata"], source.label)
+        label = label_at(where, item["metadata"], source.label)
         if label is None:
             raise RecordError(
                 where,
                 f'"metadata.{source.label}" is missing; mining with labels needs that of every record'
-                " (name another key with --label)",
+                " (name another key with `label`)",
             )
         rows = corpus.of_labels([label])
         rows = rows[~np.isin(corpus.groups[rows], corpus.groups_of([item["text"]]))]

@@ -18,13 +18,7 @@ from ecom_rag.files.records import Record
 from ecom_rag.mining.triples import JSON_LINES, cleaned_triples, read_triples
 from ecom_rag.models import CrossEncoder, Encoder
 from ecom_rag.models.embeddings import OUTPUTS
-from ecom_rag.models.spec import (
-    AnyCrossEncoder,
-    AnyEncoder,
-    check_cross_encoder,
-    cross_encoder_of,
-    encoder_of,
-)
+from ecom_rag.models.spec import AnyCrossEncoder, AnyEncoder, check_cross_encoder, cross_encoder_of, encoder_of
 from ecom_rag.retrieval import pair_scores
 
 _MODES = ("auto", "hybrid", *OUTPUTS)
@@ -63,6 +57,32 @@ def teach_file(
     """
     started = time.monotonic()
     path, output = path_of(path, "path"), path_of(output, "output")
+    _check(path, output, teacher, mode, normalize)
+    total = sum(map(_pairs, read_triples(path)))
+    if not total:
+        raise UsageError(f"{path}: holds no queries with pos or neg; there is nothing to score")
+    loaded = _loaded(teacher, embedder)
+    step = stage(progress, "scoring pairs", total)
+    options: dict[str, Any] = {"mode": mode, "normalize": normalize}
+
+    def process(block: list[Record]) -> tuple[list[Record], dict[str, int]]:
+        taught = teach(block, loaded, **options)
+        pairs = sum(map(_pairs, block))
+        step(pairs)
+        return taught, {"pairs": pairs}
+
+    told = [type(loaded).__name__, loaded.fingerprint, loaded.settings]
+    job = Job(
+        output,
+        {"command": "teach", "ecom_rag": __version__, "path": path, "teacher": told, **options},
+        read=lambda report: read_triples(path),
+        start=lambda cache: process,
+        cut=Cut(max_size=_BLOCK_PAIRS, size=_pairs),
+    )
+    return jobs.run(job, started=started, resume=resume)
+
+
+def _check(path: str, output: str, teacher: AnyCrossEncoder | AnyEncoder, mode: str, normalize: bool) -> None:
     flag(normalize, "normalize")
     if not isinstance(teacher, Encoder):
         check_cross_encoder(teacher)
@@ -72,33 +92,6 @@ def teach_file(
     one_of(mode, "mode", _MODES)
     jobs.check_output(output)
     jobs.check_not_read(output, [path])
-    total = sum(_pairs(item) for item in read_triples(path))
-    if not total:
-        raise UsageError(f"{path}: holds no queries with pos or neg; there is nothing to score")
-    loaded = _loaded(teacher, embedder)
-    step = stage(progress, "scoring pairs", total)
-
-    def process(block: list[Record]) -> list[Record]:
-        taught = teach(block, loaded, mode=mode, normalize=normalize)
-        step(sum(map(_pairs, block)))
-        return taught
-
-    job = Job(
-        output,
-        {
-            "command": "teach",
-            "ecom_rag": __version__,
-            "path": path,
-            "teacher": [type(loaded).__name__, loaded.fingerprint, loaded.settings],
-            "mode": mode,
-            "normalize": normalize,
-        },
-        read=lambda report: read_triples(path),
-        start=lambda cache: process,
-        cut=Cut(max_size=_BLOCK_PAIRS, size=_pairs),
-        tally=lambda block, taught: {"pairs": sum(map(_pairs, block))},
-    )
-    return jobs.run(job, started=started, resume=resume)
 
 
 def _loaded(teacher: AnyCrossEncoder | AnyEncoder, embedder: bool) -> CrossEncoder | Encoder:
@@ -140,7 +133,7 @@ def teach(
         number = int(np.flatnonzero(~np.isfinite(scores))[0])
         raise EmbeddingError(
             f"the teacher gave NaN or infinity for the query {pairs[number][0][:40]!r}; its checkpoint"
-            " is damaged, or needs --precision fp32"
+            " is damaged, or needs `precision` fp32"
         )
     taught, start = [], 0
     for item in items:

@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -174,7 +174,7 @@ def rerank_file(
             "on_bad_line": on_bad_line,
         },
         read=lambda report: records.read(results, on_bad_line=on_bad_line, check=check_result, report=report),
-        start=lambda cache: lambda block: rerank(block, cross_encoder, **options, progress=step),
+        start=lambda cache: lambda block: (rerank(block, cross_encoder, **options, progress=step), {}),
         cut=Cut(max_size=_PAIRS, size=lambda record: len(record["topk_seed"])),
     )
     return jobs.run(job, started=started, resume=resume)
@@ -196,7 +196,7 @@ def _search(asked: Asked, *, resume: bool, progress: Progress | None) -> Summary
         pipeline = Pipeline(source, settings, encoder=encoder, cross_encoder=cross_encoder)
         notes.extend(pipeline.notes)
         step = stage(progress, f"{asked.command.rstrip('e')}ing", jobs.line_count(str(asked.queries)))
-        return lambda block: pipeline.recall(block, progress=step)
+        return lambda block: _counted(pipeline.recall(block, progress=step), id_key)
 
     job = Job(
         str(asked.output),
@@ -204,7 +204,6 @@ def _search(asked: Asked, *, resume: bool, progress: Progress | None) -> Summary
         read=lambda report: records.read(asked.queries, on_bad_line=asked.on_bad_line, report=report),
         start=start,
         cut=cut_of(settings, reranked=cross_encoder is not None),
-        tally=lambda block, results: _counted(results, id_key),
         earlier=place.report,
     )
     summary = jobs.run(job, started=started, resume=resume)
@@ -234,8 +233,8 @@ def _decisive(
     }
 
 
-def _counted(results: Sequence[Record], id_key: str) -> Mapping[str, int]:
-    """Results with a seed; those that have a seed of their own id; of these, where the seed's text is another one."""
+def _counted(results: list[Record], id_key: str) -> tuple[list[Record], Counter[str]]:
+    """Results, and how many have a seed, a seed of their own id, and of these one whose text is another."""
     counts: Counter[str] = Counter()
     for result in results:
         counts["found"] += bool(result["topk_seed"])
@@ -244,7 +243,7 @@ def _counted(results: Sequence[Record], id_key: str) -> Mapping[str, int]:
         texts = [text for text, metadata in found if name is not None and known_id(metadata, id_key) == name]
         counts["own"] += bool(texts)
         counts["own, other text"] += bool(texts) and result["text"] not in texts
-    return counts
+    return results, counts
 
 
 def _own_notes(summary: Summary) -> Iterator[str]:

@@ -11,7 +11,6 @@ twice. Frequencies and lengths are stored as they are, so that a row more change
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from itertools import chain, repeat
 from typing import Any, Self
 
@@ -19,23 +18,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ecom_rag.errors import UsageError
-from ecom_rag.retrieval.growing import GrowingRows, LiveRows, combine
-from ecom_rag.retrieval.postings import Postings, Saturation, Weights, level_of_tokens
+from ecom_rag.retrieval.counted import Counted
+from ecom_rag.retrieval.growing import GrowingRows, combine
+from ecom_rag.retrieval.postings import Postings, Weights, level_of_tokens
 from ecom_rag.retrieval.ranking import Ranking
 from ecom_rag.text.analysis import Analyzer
 
 _CHUNK = 50_000  # texts analysed at once
-
-
-@dataclass(frozen=True, slots=True)
-class _State:
-    """What one search sees, whatever is changed meanwhile."""
-
-    postings: Postings
-    lengths: NDArray[np.int32]  # (rows,) terms in each row
-    live: NDArray[np.bool_] | None
-    count: int  # rows that have not been removed
-    terms: int  # and the terms in them
 
 
 class BM25Index:
@@ -62,7 +51,7 @@ class BM25Index:
         self._vocabulary: defaultdict[str, int] = defaultdict()
         self._vocabulary.default_factory = self._vocabulary.__len__
         self._lengths = GrowingRows((), np.int32)
-        self._state = _State(Postings.empty(), self._lengths.rows, None, 0, 0)
+        self._state = Counted.of(Postings.empty(), self._lengths.rows)
         self.extend(texts)
 
     def __len__(self) -> int:
@@ -77,32 +66,14 @@ class BM25Index:
         """Append rows of terms that are known already; no analyzer is asked."""
         if not tokens:
             return
-        before = self._state
         lengths = np.fromiter(map(len, tokens), np.int64, len(tokens))
-        total = int(lengths.sum())
-        terms = np.fromiter(map(self._vocabulary.__getitem__, chain.from_iterable(tokens)), np.int64, total)
-        self._lengths.extend(lengths)
-        live = LiveRows(before.live)
-        live.extend(len(tokens))
-        level = level_of_tokens(terms, lengths, before.postings.rows)
-        self._state = _State(
-            before.postings.extended(level, len(tokens), live.mask),
-            self._lengths.rows,
-            live.mask,
-            before.count + len(tokens),
-            before.terms + total,
-        )
+        terms = map(self._vocabulary.__getitem__, chain.from_iterable(tokens))
+        level = level_of_tokens(np.fromiter(terms, np.int64, int(lengths.sum())), lengths, len(self))
+        self._state = self._state.extended(level, lengths, self._lengths)
 
     def remove(self, rows: NDArray[np.int64]) -> None:
         """Rows that are never returned again, and count in no statistic; the numbers of the others stay."""
-        live = LiveRows(self._state.live)
-        live.remove(rows, len(self))
-        assert live.mask is not None
-        gone = np.unique(rows)
-        if self._state.live is not None:
-            gone = gone[self._state.live[gone]]
-        terms = self._state.terms - int(self._state.lengths[gone].sum())
-        self._state = replace(self._state, live=live.mask, count=self._state.count - len(gone), terms=terms)
+        self._state = self._state.without(rows)
 
     def search(self, queries: Sequence[str], k: int, *, allowed: NDArray[np.bool_] | None = None) -> Ranking:
         """The k rows with the highest BM25 score; a row that shares no term with the query is no result.
@@ -119,25 +90,18 @@ class BM25Index:
     ) -> Ranking:
         """``search`` for queries of terms that are known already."""
         state = self._state
-        rows = state.postings.rows
-        slope = self.k1 * self.b * state.count / max(state.terms, 1)
-        curve = Saturation(state.lengths, np.float32(self.k1 * (1 - self.b)), np.float32(slope))
-        mask = combine(state.live, allowed, rows)
+        curve = state.saturation(self.k1, self.b)
+        mask = combine(state.live, allowed, state.postings.rows)
         return state.postings.search(self._weights(queries, state), min(k, state.count), saturation=curve, mask=mask)
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """All that ``from_arrays`` needs, as arrays that can be saved and memory-mapped."""
-        state = self._state
         words = "\n".join(self._vocabulary).encode("utf-8", "surrogatepass")
-        arrays = {
-            **state.postings.arrays(),
-            "lengths": state.lengths,
+        return {
+            **self._state.arrays(),
             "vocabulary": np.frombuffer(words, np.uint8),
             "analyzer": np.frombuffer(self.analyzer.fingerprint().encode(), np.uint8),
         }
-        if state.live is not None:
-            arrays["live"] = state.live
-        return arrays
 
     @classmethod
     def from_arrays(
@@ -157,15 +121,10 @@ class BM25Index:
             )
         words = arrays["vocabulary"].tobytes().decode("utf-8", "surrogatepass")
         index._vocabulary.update(zip(words.split("\n") if words else (), range(len(words) + 1), strict=False))
-        index._lengths.extend(arrays["lengths"])
-        lengths = index._lengths.rows
-        live = np.array(arrays["live"]) if "live" in arrays else None
-        count = LiveRows(live).count(len(lengths))
-        terms = int((lengths if live is None else lengths[live]).sum(dtype=np.int64))
-        index._state = _State(Postings.from_arrays(arrays), lengths, live, count, terms)
+        index._state = Counted.from_arrays(arrays, index._lengths)
         return index
 
-    def _weights(self, queries: Sequence[Sequence[str]], state: _State) -> Weights:
+    def _weights(self, queries: Sequence[Sequence[str]], state: Counted) -> Weights:
         """Each query's known terms with idf times the number of times it holds them, in the order they appear."""
         sizes = np.fromiter(map(len, queries), np.int64, len(queries))
         flat = chain.from_iterable(queries)
@@ -177,8 +136,5 @@ class BM25Index:
         first, counts = first[order], counts[order]
         known = terms[first] >= 0
         first, counts = first[known], counts[known]
-        distinct, which = np.unique(terms[first], return_inverse=True)
-        frequency = state.postings.frequencies(distinct, state.live)
-        idf = np.log1p((state.count - frequency + 0.5) / (frequency + 0.5))
         starts = np.searchsorted(owner[first], np.arange(len(queries) + 1)).astype(np.int64)
-        return starts, terms[first], (idf[which] * counts).astype(np.float32)
+        return starts, terms[first], (state.idf(terms[first]) * counts).astype(np.float32)

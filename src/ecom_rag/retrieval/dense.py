@@ -160,9 +160,7 @@ class DenseIndex:
         if self._bf16:
             bits = self._rough.view(self._torch.int16).numpy()
             state["rough"] = np.concatenate([bits, self._tail_rough.rows]) if len(self._tail) else bits
-        if self._live.mask is not None:
-            state["live"] = self._live.mask
-        return state
+        return state | self._live.arrays()
 
     @classmethod
     def from_arrays(cls, arrays: dict[str, NDArray[Any]]) -> Self:
@@ -174,7 +172,7 @@ class DenseIndex:
         else:
             norm, residual = arrays["bounds"].tolist()
             index._keep(arrays["vectors"], arrays["centre"], norm, residual, rough)
-        index._live = LiveRows(np.array(arrays["live"]) if "live" in arrays else None)
+        index._live = LiveRows.of(arrays)
         return index
 
     def _keep(

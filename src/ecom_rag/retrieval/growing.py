@@ -1,7 +1,8 @@
 """What all indexes need to change while they are searched: rows that grow, rows that are gone."""
 
 import ctypes
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,6 +57,15 @@ class LiveRows:
 
     def __init__(self, mask: NDArray[np.bool_] | None = None) -> None:
         self.mask = mask  # None: all rows
+
+    @classmethod
+    def of(cls, arrays: Mapping[str, NDArray[Any]]) -> Self:
+        """What gave ``arrays``."""
+        return cls(np.array(arrays["live"]) if "live" in arrays else None)
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """What an index saves of it: nothing where all rows are live."""
+        return {} if self.mask is None else {"live": self.mask}
 
     def count(self, rows: int) -> int:
         """Rows that are left."""

@@ -116,11 +116,6 @@ class MultiVectorIndex:
         _score_all(queries, self._tail_rows(), result[:, len(self._base) :])
         return result
 
-    @property
-    def live(self) -> NDArray[np.bool_] | None:
-        """``(n,)``: documents that have not been removed; ``None`` for all."""
-        return self._live.mask
-
     def pair_scores(self, queries: Ragged, pairs: NDArray[np.int64]) -> NDArray[np.float32]:
         """MaxSim of given pairs ``(p, 2)`` of queries and documents: ``(p,)``, each as ``search`` gives it."""
         return max_sim_pairs(queries, self._whole(), pairs)
@@ -128,16 +123,13 @@ class MultiVectorIndex:
     def arrays(self) -> dict[str, NDArray[Any]]:
         """All that ``from_arrays`` needs, as arrays that can be saved and memory-mapped."""
         whole = self._whole()
-        state = {"values": whole.values, "offsets": whole.offsets}
-        if self._live.mask is not None:
-            state["live"] = self._live.mask
-        return state
+        return {"values": whole.values, "offsets": whole.offsets, **self._live.arrays()}
 
     @classmethod
     def from_arrays(cls, arrays: dict[str, NDArray[Any]]) -> Self:
         """The index that gave ``arrays``; they are used as they are, memory-mapped ones too."""
         index = cls(Ragged(arrays["values"], arrays["offsets"]))
-        index._live = LiveRows(np.array(arrays["live"]) if "live" in arrays else None)
+        index._live = LiveRows.of(arrays)
         return index
 
     def _start_tail(self) -> None:

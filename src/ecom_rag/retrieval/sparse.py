@@ -31,11 +31,6 @@ class SparseIndex:
     def __len__(self) -> int:
         return self._postings.rows
 
-    @property
-    def shape(self) -> tuple[int, int]:
-        """Rows, removed ones included, and the size of the vocabulary."""
-        return len(self), self._vocabulary
-
     def extend(self, weights: csr_matrix) -> None:
         """Append rows ``(m, vocabulary)`` CSR float32.
 
@@ -79,24 +74,16 @@ class SparseIndex:
         self._check(queries, "queries")
         return self._postings.scores(_weights(queries))
 
-    @property
-    def live(self) -> NDArray[np.bool_] | None:
-        """``(n,)``: rows that have not been removed; ``None`` for all."""
-        return self._live.mask
-
     def arrays(self) -> dict[str, NDArray[Any]]:
         """All that ``from_arrays`` needs, as arrays that can be saved and memory-mapped."""
-        state = {**self._postings.arrays(), "vocabulary": np.array([self._vocabulary])}
-        if self._live.mask is not None:
-            state["live"] = self._live.mask
-        return state
+        return {**self._postings.arrays(), "vocabulary": np.array([self._vocabulary]), **self._live.arrays()}
 
     @classmethod
     def from_arrays(cls, arrays: dict[str, NDArray[Any]]) -> Self:
         """The index that gave ``arrays``; they are used as they are, memory-mapped ones too."""
         index = cls(csr_matrix((0, int(arrays["vocabulary"][0])), dtype=np.float32))
         index._postings = Postings.from_arrays(arrays)
-        index._live = LiveRows(np.array(arrays["live"]) if "live" in arrays else None)
+        index._live = LiveRows.of(arrays)
         return index
 
     def _check(self, matrix: csr_matrix, what: str) -> None:

@@ -13,7 +13,7 @@ they suffice: fused with them it adds candidates, and leaves the matches of clea
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 
 from ecom_rag.errors import UsageError
 from ecom_rag.retrieval import variant_kernels as kernels
-from ecom_rag.retrieval.growing import GrowingRows, LiveRows, combine
+from ecom_rag.retrieval.counted import Counted
+from ecom_rag.retrieval.growing import GrowingRows, combine
 from ecom_rag.retrieval.postings import Postings, Saturation, Weights, in_threads, level_of_tokens
 from ecom_rag.retrieval.ranking import Ranking
 from ecom_rag.text.spelling import CHANNELS, codes
@@ -31,17 +32,6 @@ _K1, _B = 0.4, 0.5
 _CHUNK = 20_000  # texts coded at once
 _SPARE = 20  # candidates beyond four times those asked for
 _MANY = 4096  # pairs of a query: from so many on, equal ones are one with their weights added up
-
-
-@dataclass(frozen=True, slots=True)
-class _State:
-    """What one search sees, whatever is changed meanwhile."""
-
-    postings: Postings
-    lengths: NDArray[np.int32]  # (rows,) pairs of characters as written
-    live: NDArray[np.bool_] | None
-    count: int  # rows that have not been removed
-    pairs: int  # and the pairs in them
 
 
 class VariantIndex:
@@ -60,8 +50,8 @@ class VariantIndex:
         if not (0 <= floor <= 1 and 0 <= margin <= 1):
             raise UsageError(f"variant: floor is {floor} and margin is {margin}; expected 0 to 1 for both")
         self.floor, self.margin = floor, margin
-        self._lengths = GrowingRows((), np.int32)
-        self._state = _State(Postings.empty(), self._lengths.rows, None, 0, 0)
+        self._lengths = GrowingRows((), np.int32)  # pairs of characters as written
+        self._state = Counted.of(Postings.empty(), self._lengths.rows)
         self.extend(texts)
 
     def __len__(self) -> int:
@@ -74,15 +64,7 @@ class VariantIndex:
 
     def remove(self, rows: NDArray[np.int64]) -> None:
         """Rows that are never returned again, and count in no statistic; the numbers of the others stay."""
-        before = self._state
-        live = LiveRows(before.live)
-        live.remove(rows, len(self))
-        assert live.mask is not None
-        gone = np.unique(rows)
-        if before.live is not None:
-            gone = gone[before.live[gone]]
-        pairs = before.pairs - int(before.lengths[gone].sum())
-        self._state = replace(before, live=live.mask, count=before.count - len(gone), pairs=pairs)
+        self._state = self._state.without(rows)
 
     def search(
         self,
@@ -104,13 +86,11 @@ class VariantIndex:
             Row numbers and overlaps from ``floor`` to 1, best first.
         """
         state = self._state
-        rows = state.postings.rows
         found = Ranking.empty(len(queries), min(k, state.count))
         if found.rows.size == 0:
             return found
-        slope = _K1 * _B * state.count / max(state.pairs, 1)
-        curve = Saturation(state.lengths, np.float32(_K1 * (1 - _B)), np.float32(slope))
-        mask = combine(state.live, allowed, rows)
+        curve = state.saturation(_K1, _B)
+        mask = combine(state.live, allowed, state.postings.rows)
         asked = _Asked.of(queries, state)
         rough = state.postings.search(asked.rough(), 4 * found.rows.shape[1] + _SPARE, saturation=curve, mask=mask)
         candidates = np.sort(rough.rows, axis=1)
@@ -137,41 +117,23 @@ class VariantIndex:
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """All that ``from_arrays`` needs, as arrays that can be saved and memory-mapped."""
-        arrays = {**self._state.postings.arrays(), "lengths": self._state.lengths}
-        if self._state.live is not None:
-            arrays["live"] = self._state.live
-        return arrays
+        return self._state.arrays()
 
     @classmethod
     def from_arrays(cls, arrays: dict[str, NDArray[Any]], *, floor: float = FLOOR, margin: float = MARGIN) -> Self:
         """The index that gave ``arrays``; the postings are used as they are, memory-mapped ones too."""
         index = cls(floor=floor, margin=margin)
-        index._lengths.extend(arrays["lengths"])
-        lengths = index._lengths.rows
-        live = np.array(arrays["live"]) if "live" in arrays else None
-        pairs = int((lengths if live is None else lengths[live]).sum(dtype=np.int64))
-        index._state = _State(Postings.from_arrays(arrays), lengths, live, LiveRows(live).count(len(lengths)), pairs)
+        index._state = Counted.from_arrays(arrays, index._lengths)
         return index
 
     def _append(self, texts: Sequence[str]) -> None:
-        before = self._state
         pairs = _pairs(texts)
         rows = np.concatenate([pairs[name][1] for name in CHANNELS])
         terms = np.concatenate([pairs[name][0] for name in CHANNELS])
         order = np.argsort(rows, kind="stable")
         counts = np.bincount(rows, minlength=len(texts)).astype(np.int64)
         lengths = np.bincount(pairs["plain"][1], minlength=len(texts))
-        live = LiveRows(before.live)
-        live.extend(len(texts))
-        self._lengths.extend(lengths)
-        level = level_of_tokens(terms[order], counts, before.postings.rows)
-        self._state = _State(
-            before.postings.extended(level, len(texts), live.mask),
-            self._lengths.rows,
-            live.mask,
-            before.count + len(texts),
-            before.pairs + int(lengths.sum()),
-        )
+        self._state = self._state.extended(level_of_tokens(terms[order], counts, len(self)), lengths, self._lengths)
 
 
 Grams = tuple[NDArray[np.int64], NDArray[np.int64]]
@@ -199,10 +161,10 @@ class _Asked:
     written: Weights
 
     @classmethod
-    def of(cls, queries: Sequence[str], state: _State) -> Self:
+    def of(cls, queries: Sequence[str], state: Counted) -> Self:
         pairs = _pairs(queries)
         bounds = np.arange(len(queries) + 1)
-        idf = {name: _idf(terms, state) for name, (terms, _) in pairs.items()}
+        idf = {name: state.idf(terms) for name, (terms, _) in pairs.items()}
         idf["folded"] = (idf["sound"] + idf["shape"]) / 2
 
         def shares(name: str, rows: NDArray[np.int64]) -> NDArray[np.float32]:
@@ -259,9 +221,3 @@ def _overlaps(candidates: NDArray[np.int64], asked: Any, postings: Postings, cur
 
     in_threads(work, len(candidates))
     return out
-
-
-def _idf(terms: NDArray[np.int64], state: _State) -> NDArray[np.float64]:
-    distinct, which = np.unique(terms, return_inverse=True)
-    frequency = state.postings.frequencies(distinct, state.live)
-    return np.asarray(np.log1p((state.count - frequency + 0.5) / (frequency + 0.5))[which], np.float64)

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from ecom_rag.errors import UsageError
+from ecom_rag.training.cells import Named
 from ecom_rag.training.schedule import Cycles, Integers
 
 
@@ -72,10 +73,8 @@ class Batches:
         self,
         cycles: Callable[[], Cycles],
         plan: Callable[[Cycles, np.random.Generator], Integers],
-        classes: Integers,
-        class_names: Sequence[str],
-        sources: Integers,
-        source_names: Sequence[str],
+        classes: Named,
+        sources: Named,
         *,
         batches: int,
         seed: int,
@@ -87,8 +86,7 @@ class Batches:
         self.epoch = 0
         self.position = 0
         self._cycles, self._plan_next = cycles, plan
-        self._classes, self._class_names = classes, class_names
-        self._sources, self._source_names = sources, source_names
+        self._classes, self._sources = classes, sources
         self.batches, self._seed, self._rank, self._world = batches, seed, rank, world
         self._texts = cycles()
         self._planned = -1
@@ -150,14 +148,14 @@ class Batches:
         """
         number, shown = self._shown if epoch is None else (epoch, self.batches if batches is None else batches)
         rows = self.plan(number)[:shown].ravel()
-        draws = np.bincount(rows, minlength=len(self._classes))
+        draws = np.bincount(rows, minlength=len(self._classes.of_row))
         return EpochReport(
             epoch=number,
             batches=shown,
             planned=self.batches,
             total=_shown(draws),
-            classes=_shown_by(draws, self._classes, self._class_names),
-            sources=_shown_by(draws, self._sources, self._source_names),
+            classes=_shown_by(draws, *self._classes),
+            sources=_shown_by(draws, *self._sources),
             most_shown=int(draws.max(initial=0)),
         )
 

@@ -13,9 +13,8 @@ from transformers import TrainerCallback
 
 from ecom_rag.files import disk
 from ecom_rag.models.checkpoints.weights import read_tensors
-from ecom_rag.training.batches import Batches
 from ecom_rag.training.losses.distributed import world
-from ecom_rag.training.recipe import Recipe
+from ecom_rag.training.plan import Plan
 
 _MARK = "complete"
 _EMA = "ema.pt"
@@ -50,9 +49,8 @@ class Hooks(TrainerCallback):
 
     Args:
         model: The model in training.
-        batches: Its sampler.
-        recipe: Says how the weights are averaged, which checkpoints are kept and when to stop.
-        measure: The dev measure, if there is one.
+        plan: Its sampler, its dev measure if there is one, and the recipe, which says how the weights are averaged,
+            which checkpoints are kept and when to stop.
         progress: Called with step, number of steps, the latest figures, and whether a validation has just been made.
         resume_from: Checkpoint whose EMA is gone on with.
     """
@@ -60,15 +58,14 @@ class Hooks(TrainerCallback):
     def __init__(
         self,
         model: Any,
-        batches: Batches,
+        plan: Plan,
         *,
-        recipe: Recipe,
-        measure: str | None,
         progress: Callable[[int, int, dict[str, float], bool], None] | None,
         resume_from: Path | None,
     ) -> None:
-        self._model, self._batches, self._progress = model, batches, progress
-        self._decay, self._measure, self._patience = recipe.averaging.ema_decay, measure, recipe.schedule.patience
+        recipe = plan.recipe
+        self._model, self._batches, self._progress = model, plan.batches, progress
+        self._decay, self._measure, self._patience = recipe.averaging.ema_decay, plan.measure, recipe.schedule.patience
         self._keep = recipe.schedule.keep
         self._keep_best = max(self._keep - 1, recipe.averaging.best_checkpoints)
         self._figures: dict[str, float] = {}

@@ -1,7 +1,7 @@
 """Rows of training data by class and source, as numbers."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -11,26 +11,27 @@ from ecom_rag.files.identity import as_label
 from ecom_rag.training.schedule import Integers
 
 
+class Named(NamedTuple):
+    """A division of the rows: ``(rows,)`` the number of each row's part, and the names of the parts."""
+
+    of_row: Integers
+    names: list[str]
+
+
 @dataclass(frozen=True, slots=True)
 class Cells:
     """Rows by class and source. A cell, which is what is drawn, holds the rows of one class in one source.
 
     Args:
-        label: ``(rows,)`` class of each row.
-        label_names: Of the classes.
-        source: ``(rows,)`` source of each row.
-        source_names: Of the sources.
-        of_row: ``(rows,)`` cell of each row.
-        names: Of the cells: the class, after its source where there are sources.
+        classes: The division by class.
+        sources: By source.
+        cells: By both; a cell is named by its class, after its source where there are sources.
         by_source: The cells of each source.
     """
 
-    label: Integers
-    label_names: list[str]
-    source: Integers
-    source_names: list[str]
-    of_row: Integers
-    names: list[str]
+    classes: Named
+    sources: Named
+    cells: Named
     by_source: list[Integers]
 
 
@@ -45,15 +46,16 @@ def cells_of(labels: ArrayLike, sources: ArrayLike | None, rows: int | None = No
     Raises:
         UsageError: Arrays that do not fit each other, or a blank label.
     """
-    label, label_names = _classes(labels, "labels", rows)
-    source, source_names = _numbers(np.zeros(len(label)) if sources is None else sources, "sources", len(label))
-    keys, of_row = np.unique(source * len(label_names) + label, return_inverse=True)
-    source_of, label_of = np.divmod(keys, len(label_names))
-    names = [label_names[number] for number in label_of]
+    by_class = _classes(labels, "labels", rows)
+    length, classes = len(by_class.of_row), len(by_class.names)
+    files = _numbers(np.zeros(length) if sources is None else sources, "sources", length)
+    keys, of_row = np.unique(files.of_row * classes + by_class.of_row, return_inverse=True)
+    source_of, class_of = np.divmod(keys, classes)
+    names = [by_class.names[number] for number in class_of]
     if sources is not None:
-        names = [f"{source_names[number]}/{name}" for number, name in zip(source_of, names, strict=True)]
-    by_source = [np.flatnonzero(source_of == number) for number in range(len(source_names))]
-    return Cells(label, label_names, source, source_names, of_row, names, by_source)
+        names = [f"{files.names[number]}/{name}" for number, name in zip(source_of, names, strict=True)]
+    by_source = [np.flatnonzero(source_of == number) for number in range(len(files.names))]
+    return Cells(by_class, files, Named(of_row, names), by_source)
 
 
 def check(holds: bool, message: str) -> None:
@@ -62,37 +64,37 @@ def check(holds: bool, message: str) -> None:
         raise UsageError(message)
 
 
-def _numbers(values: ArrayLike, name: str, length: int | None = None) -> tuple[Integers, list[str]]:
+def _numbers(values: ArrayLike, name: str, length: int | None = None) -> Named:
     """Values as numbers from 0 in sorted order, and their names."""
     array = np.asarray(values)
     check(array.ndim == 1 and len(array) > 0, f"{name}: found shape {array.shape}; expected one entry a row")
     check(length is None or len(array) == length, f"{name}: {len(array)} entries for {length} rows")
     names, numbers = np.unique(array, return_inverse=True)
-    return numbers.astype(np.int64), [str(name) for name in names]
+    return Named(numbers.astype(np.int64), [str(name) for name in names])
 
 
-def _classes(values: ArrayLike, name: str, length: int | None = None) -> tuple[Integers, list[str]]:
+def _classes(values: ArrayLike, name: str, length: int | None = None) -> Named:
     """As ``_numbers`` for labels: ``1``, ``1.0`` and ``"1"`` are one."""
     numbers, names = _numbers(values, name, length)
     labels = [as_label(one) or "" for one in names]
     check("" not in labels, f"{name}: an entry is blank; expected a label for every row")
     if len(set(labels)) == len(labels):
-        return numbers, labels  # in the order of the values: numbers by size
+        return Named(numbers, labels)  # in the order of the values: numbers by size
     distinct, places = np.unique(labels, return_inverse=True)
-    return places.astype(np.int64)[numbers], [str(label) for label in distinct]
+    return Named(places.astype(np.int64)[numbers], [str(label) for label in distinct])
 
 
-def parents_of(parents: ArrayLike, classes: Integers, names: Sequence[str]) -> Integers:
+def parents_of(parents: ArrayLike, cells: Named) -> Integers:
     """The one parent of each class.
 
     Args:
         parents: ``(rows,)`` parent of each row.
-        classes: ``(rows,)`` class of each row.
-        names: Of the classes, for the message.
+        cells: The division of the rows by class.
 
     Raises:
         UsageError: A class has several.
     """
+    classes, names = cells
     numbers, parent_names = _classes(parents, "parents", len(classes))
     found = np.zeros(len(names), np.int64)
     found[classes] = numbers

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from ecom_rag.errors import RecordError, UsageError
 from ecom_rag.files import records
 from ecom_rag.files.beir import read_beir
-from ecom_rag.files.identity import label_of
+from ecom_rag.files.identity import label_at
 from ecom_rag.mining.sources import KINDS, kind_of
 from ecom_rag.mining.triples import KnownPositives, check_triple
 from ecom_rag.text.normalization import canonical
@@ -151,10 +151,7 @@ def _labelled(paths: Sequence[str], recipe: Recipe, use: str) -> Labelled:
 
 
 def _label(where: str, metadata: Any, key: str, needs: str) -> str:
-    try:
-        label = label_of(metadata, key)
-    except ValueError as error:
-        raise RecordError(where, str(error)) from None
+    label = label_at(where, metadata, key)
     if label is None:
         raise RecordError(where, f'"metadata.{key}" is missing; {needs}')
     return label
@@ -217,12 +214,8 @@ def _group(where: str, item: dict[str, Any], source: str, *, needs_negatives: bo
 def _beir(folder: str, split: str, min_grade: int) -> tuple[list[Group], list[str]]:
     """The queries that can be trained on, and notes on what was left out."""
     beir = read_beir(folder, split)
-    wanted = {document for judged in beir.qrels.values() for document, grade in judged.items() if grade >= min_grade}
-    texts = {
-        document["metadata"]["id"]: document["text"]
-        for document in beir.documents()
-        if document["metadata"]["id"] in wanted
-    }
+    wanted = beir.judged(least=min_grade)
+    texts = beir.texts(wanted)
     found = []
     for query in beir.queries:
         judged = beir.qrels[query["metadata"]["id"]]

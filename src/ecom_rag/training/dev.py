@@ -41,9 +41,7 @@ class RetrievalDev:
         self.size = f"{len(judged.queries)} queries, {len(judged.documents)} documents"
         self._judged, self._batch_size = judged, batch_size
 
-    def __call__(
-        self, model: Any, output_path: str | None = None, epoch: float = -1, steps: int = -1
-    ) -> dict[str, float]:
+    def __call__(self, model: Any) -> dict[str, float]:
         """The measure, by its name."""
         documents = encode(model, self._judged.documents, "document", self._batch_size)
         queries = encode(model, self._judged.queries, "query", self._batch_size)
@@ -71,9 +69,7 @@ class LabelDev:
         self.size = f"{len(data)} labelled texts"
         self._data, self._bank, self._batch_size = data, bank, batch_size
 
-    def __call__(
-        self, model: Any, output_path: str | None = None, epoch: float = -1, steps: int = -1
-    ) -> dict[str, float]:
+    def __call__(self, model: Any) -> dict[str, float]:
         """The measure, by its name."""
         vectors = encode(model, self._data.texts, "query", self._batch_size)
         if self.primary_metric == "macro_F1":
@@ -104,9 +100,7 @@ class RerankDev:
         self._pairs = self._judged.pairs()
         self.size = f"{len(data)} queries, {len(self._pairs)} pairs"
 
-    def __call__(
-        self, model: Any, output_path: str | None = None, epoch: float = -1, steps: int = -1
-    ) -> dict[str, float]:
+    def __call__(self, model: Any) -> dict[str, float]:
         """The measure, by its name."""
         model.eval()
         order = np.argsort([len(query) + len(text) for query, text in self._pairs])
@@ -133,7 +127,7 @@ class InBf16:
         self.primary_metric, self.size = dev.primary_metric, dev.size
         self._dev = dev
 
-    def __call__(self, model: Any, *_: Any, **__: Any) -> dict[str, float]:
+    def __call__(self, model: Any) -> dict[str, float]:
         """The measure, by its name."""
         with torch.autocast(model.device.type, dtype=torch.bfloat16):
             found: dict[str, float] = self._dev(model)

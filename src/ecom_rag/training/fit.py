@@ -63,7 +63,7 @@ def _train(recipe: Recipe, output: Path, work: Path, *, resume: bool, progress: 
         logger.warning("schedule.bf16 makes training slower on this CPU; on one without AMX leave it out")
     torch.manual_seed(recipe.seed)
     model = checkpoints.load(recipe, plan.start)
-    hooks = Hooks(model, plan.batches, recipe=recipe, measure=plan.measure, progress=progress, resume_from=resume_from)
+    hooks = Hooks(model, plan, progress=progress, resume_from=resume_from)
     trainer = make_trainer(plan, model, hooks, work)
     untrained = health.state_of(model)
     before = baseline(work, plan.dev, model, resume_from)
@@ -143,16 +143,10 @@ def _finish_weights(
             "best_step": trainer.state.best_global_step,
         }
         if recipe.averaging.best_checkpoints > 1:
-            figures["average"] = best_average(
-                model,
-                trainer._load_from_checkpoint,
-                work,
-                trainer.state.log_history,
-                recipe.averaging.best_checkpoints,
-                dev,
-                after,
-            )
-            figures["after"] = max(after, figures["average"]["value"])
+            log, count = trainer.state.log_history, recipe.averaging.best_checkpoints
+            average = best_average(model, trainer._load_from_checkpoint, work, log, count, dev, after)
+            figures["average"] = average
+            figures["after"] = max(after, average["value"])
     health.check_changed(model, untrained, steps=trainer.state.global_step, work=work)
     if recipe.lora.rank:
         checkpoints.merge_lora(model)

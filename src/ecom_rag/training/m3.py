@@ -36,13 +36,9 @@ class M3Heads(Module):
 
     def save(self, output_path: str, *_: Any, **__: Any) -> None:
         """Both heads in FlagEmbedding's files."""
-        torch.save(
-            {k: v.detach().cpu().clone() for k, v in self.sparse.state_dict().items()}, Path(output_path) / SPARSE
-        )
-        torch.save(
-            {k: v.detach().cpu().clone() for k, v in self.multivector.state_dict().items()},
-            Path(output_path) / MULTIVECTOR,
-        )
+        for name, head in ((SPARSE, self.sparse), (MULTIVECTOR, self.multivector)):
+            weights = {key: value.detach().cpu().clone() for key, value in head.state_dict().items()}
+            torch.save(weights, Path(output_path) / name)
 
     @classmethod
     def load(cls, model_name_or_path: str, subfolder: str = "", **_: Any) -> Self:  # type: ignore[override]

@@ -64,7 +64,7 @@ def open_run(work: Path, asked: dict[str, Any], resume: bool) -> Path | None:
     settings = work / _ASKED
     if settings.exists():
         if not resume:
-            raise ResumeError(f"{work}: holds an unfinished run; go on with --resume, or remove that folder")
+            raise ResumeError(f"{work}: holds an unfinished run; go on with `resume`, or remove that folder")
         try:
             kept = disk.read_note(settings)
             if not isinstance(kept.get("recipe"), dict):

@@ -67,8 +67,8 @@ def pk_batches(
     _check_shared("classes_per_batch", p, world)
     cells = cells_of(labels, sources)
     _check_filled(cells, p, by_source=sources is not None)
-    group = None if parents is None else parents_of(parents, cells.of_row, cells.names)
-    cycles = partial(Cycles, cells.of_row, block=k, duplicates=duplicates, cap=duplicate_cap, seed=seed)
+    group = None if parents is None else parents_of(parents, cells.cells)
+    cycles = partial(Cycles, cells.cells.of_row, block=k, duplicates=duplicates, cap=duplicate_cap, seed=seed)
     sizes = cycles().sizes
     shares = np.array([float(sizes[pool].sum()) ** source_alpha for pool in cells.by_source])
     least, wanted = _needed(cells.by_source, sizes, batches, draws=p, texts=k, what="classes")
@@ -82,8 +82,7 @@ def pk_batches(
             tables.append(pool[_spread(draws, near, count, p, parents_per_batch, random)])
         return _with_texts(np.concatenate(tables)[random.permutation(wanted)], k, texts, random)
 
-    named = (cells.of_row, cells.names, cells.source, cells.source_names)
-    return Batches(cycles, plan, *named, batches=wanted, seed=seed, rank=rank, world=world)
+    return Batches(cycles, plan, cells.cells, cells.sources, batches=wanted, seed=seed, rank=rank, world=world)
 
 
 def row_batches(
@@ -131,7 +130,7 @@ def row_batches(
     check(size >= 1 and duplicate_cap >= 1, f"batch_size {size}, duplicate_cap {duplicate_cap}; expected at least 1")
     _check_shared("batch_size", size, world)
     cells = cells_of(np.zeros(rows) if labels is None else labels, sources, rows)
-    cycles = partial(Cycles, cells.of_row, block=1, duplicates=duplicates, cap=duplicate_cap, seed=seed)
+    cycles = partial(Cycles, cells.cells.of_row, block=1, duplicates=duplicates, cap=duplicate_cap, seed=seed)
     sizes = cycles().sizes
     weights: NDArray[np.float64] = sizes.astype(np.float64) ** alpha
     for cell in cells.by_source:  # a source's share of the draws is its own, whatever its classes
@@ -148,8 +147,7 @@ def row_batches(
             tables.append(random.permutation(np.concatenate(shown)).reshape(count, size))
         return np.concatenate(tables)[random.permutation(wanted)]
 
-    named = (cells.label, cells.label_names, cells.source, cells.source_names)
-    return Batches(cycles, plan, *named, batches=wanted, seed=seed, rank=rank, world=world)
+    return Batches(cycles, plan, cells.classes, cells.sources, batches=wanted, seed=seed, rank=rank, world=world)
 
 
 def _needed(
@@ -193,6 +191,6 @@ def _check_shared(name: str, size: int, world: int) -> None:
 
 def _check_filled(cells: Cells, p: int, *, by_source: bool) -> None:
     """Refuse a source with fewer classes than a batch takes."""
-    for pool, name in zip(cells.by_source, cells.source_names, strict=True):
+    for pool, name in zip(cells.by_source, cells.sources.names, strict=True):
         where = f"source {name}" if by_source else "the data"
         check(len(pool) >= p, f"{where}: {len(pool)} classes cannot fill batches of {p}; lower classes_per_batch")

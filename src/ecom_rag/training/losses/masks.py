@@ -37,14 +37,12 @@ def query_masks(
     query_texts: Tensor | None = None,
     document_texts: Tensor | None = None,
     known_positives: Tensor | None = None,
-    query_labels: Tensor | None = None,
-    document_labels: Tensor | None = None,
     in_batch: bool = True,
 ) -> tuple[Tensor, Tensor]:
     """A query's own positives against its hard negatives and the other queries' documents, false negatives left out.
 
     A document is a false negative, and then is ignored, when it has the query's text, the text of one of the query's
-    positives, a text known to be relevant to it, or the query's label.
+    positives, or a text known to be relevant to it.
 
     Args:
         queries: ``(m,)`` the number of each query, unique in the (gathered) batch.
@@ -53,8 +51,6 @@ def query_masks(
         query_texts: ``(m,)`` integers that are equal where texts are.
         document_texts: ``(n,)`` the same for documents.
         known_positives: ``(m, p)`` text integers of all that is relevant to a query, in the batch or not; pad with -1.
-        query_labels: ``(m,)`` class of each query, -1 for none.
-        document_labels: ``(n,)`` class of each document, -1 for none.
         in_batch: Whether other queries' documents are negatives at all.
 
     Returns:
@@ -71,6 +67,4 @@ def query_masks(
         if known_positives is not None:
             for known in known_positives.unbind(1):  # p is small; (m, n) at a time instead of (m, p, n)
                 negatives &= known[:, None] != document_texts[None, :]
-    if query_labels is not None and document_labels is not None:
-        negatives &= (query_labels[:, None] != document_labels[None, :]) | (query_labels[:, None] < 0)
     return positives, negatives

@@ -121,7 +121,7 @@ def test_one_place_to_search_and_a_model(places, tmp_path):
         ({}, "one place to search is needed"),
         ({"seeds": places / "seeds.jsonl", "bank": places / "bank"}, "one place to search is needed"),
         ({"seeds": places / "seeds.jsonl"}, "give `model`"),
-        ({"bank": places / "bank", "mode": "bm25"}, "mode 'bm25'"),
+        ({"bank": places / "bank", "mode": "bm25"}, "`mode` 'bm25'"),
     ):
         with pytest.raises(UsageError, match=message):
             score_file(*asked, **options)

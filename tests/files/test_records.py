@@ -134,7 +134,7 @@ def test_bad_arrays(tmp_path, data, message):
 
 
 def test_arrays_are_read_across_chunks(tmp_path, monkeypatch):
-    monkeypatch.setattr(json_files, "_CHUNK", 7)
+    monkeypatch.setattr(json_files, "CHUNK", 7)
     items = [{"text": f'文本 {i} \\ " ] , [', "metadata": {"i": i}} for i in range(20)]
     path = write(tmp_path / "q.json", b"\xef\xbb\xbf \n" + json.dumps(items, indent=2, ensure_ascii=False).encode())
     assert list(records.read(path)) == items

@@ -374,7 +374,7 @@ def test_int8_kernels_equal_plain_numpy():
 def test_precision_by_processor(monkeypatch, flags, auto, int8):
     from ecom_rag.models.runtimes import cpu
 
-    monkeypatch.setattr(cpu, "_info", lambda: flags)
+    monkeypatch.setattr(cpu, "info", lambda: flags)
     config = {"model_type": "bert"}
     assert choose("auto", "auto", "cpu", config) == Placement("torch", auto, "cpu", True)
     if int8:

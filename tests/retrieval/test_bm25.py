@@ -79,7 +79,7 @@ def test_scores_agree_with_bm25s():
 def test_changes_end_where_a_fresh_index_does(data):
     rng = np.random.default_rng(data.draw(st.integers(0, 1000)))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(postings, "_FULL", (0, 200, 40, 8))  # so that few rows pass through all levels
+        patch.setattr(postings, "FULL", (0, 200, 40, 8))  # so that few rows pass through all levels
         index, live = BM25Index(), []
         texts: list[str] = []
         for _ in range(data.draw(st.integers(1, 8))):
@@ -104,7 +104,7 @@ def test_many_postings_and_few_postings_select_the_same(monkeypatch):
     texts, queries = random_texts(rng, 3000), random_texts(rng, 10, 4)
     index = BM25Index(texts)
     found = index.search(queries, 50)
-    monkeypatch.setattr(postings, "_FEW_QUERIES", 100)
+    monkeypatch.setattr(postings, "FEW_QUERIES", 100)
     single = [index.search([query], 50) for query in queries]
     np.testing.assert_array_equal(found.rows, np.concatenate([one.rows for one in single]))
     # Rare words take the other way of selecting: their rows are gathered, not scanned.

@@ -134,8 +134,8 @@ def brute_max_sim(queries, documents):
 def test_multivector_equals_brute_force(monkeypatch):
     from ecom_rag.retrieval import multivector
 
-    monkeypatch.setattr(multivector, "_DOCUMENT_TOKENS", 37)  # several blocks, cut at document ends
-    monkeypatch.setattr(multivector, "_QUERY_TOKENS", 11)
+    monkeypatch.setattr(multivector, "DOCUMENT_TOKENS", 37)  # several blocks, cut at document ends
+    monkeypatch.setattr(multivector, "QUERY_TOKENS", 11)
     rng = np.random.default_rng(5)
     documents, queries = ragged(rng, 120), ragged(rng, 13)
     scores = brute_max_sim(list(map(queries.__getitem__, range(13))), list(map(documents.__getitem__, range(120))))

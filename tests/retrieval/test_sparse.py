@@ -11,7 +11,7 @@ def weights(rows, seed, density=0.05):
 
 
 def test_changes_end_where_a_fresh_index_does(monkeypatch, tmp_path):
-    monkeypatch.setattr(postings, "_FULL", (0, 2000, 400, 60))
+    monkeypatch.setattr(postings, "FULL", (0, 2000, 400, 60))
     rng = np.random.default_rng(0)
     parts = [weights(int(rng.integers(1, 60)), seed) for seed in range(20)]
     index = SparseIndex(parts[0])

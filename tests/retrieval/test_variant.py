@@ -88,7 +88,7 @@ def test_changes_end_where_a_fresh_index_does(data):
     alphabet = list("微信购买低价香烟正品手机壳包邮")
     texts = ["".join(rng.choice(alphabet, rng.integers(0, 12))) for _ in range(60)]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(postings, "_FULL", (0, 400, 80, 20))
+        patch.setattr(postings, "FULL", (0, 400, 80, 20))
         index = VariantIndex(texts[:20])
         index.remove(np.array([3, 3, 7]))
         for start in range(20, 60, 8):
@@ -112,7 +112,7 @@ def test_a_long_query_finds_what_it_would_pair_by_pair(parts):
     index = VariantIndex(SEEDS)
     with pytest.MonkeyPatch.context() as patch:
         plain = index.search(queries, 3)
-        patch.setattr(variant, "_MANY", 20)
+        patch.setattr(variant, "MANY", 20)
         summed = index.search(queries, 3)
     assert plain.rows[0, 0] == 0 and summed.rows.tolist() == plain.rows.tolist()
     np.testing.assert_allclose(summed.scores, plain.scores, rtol=1e-4)

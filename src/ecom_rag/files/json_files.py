@@ -10,7 +10,7 @@ from typing import IO
 from ecom_rag.errors import RecordError
 from ecom_rag.files.json_text import TOO_DEEP
 
-_CHUNK = 1 << 20
+CHUNK = 1 << 20
 _BLANKS = " \t\r\n"
 
 
@@ -27,7 +27,7 @@ def lines(name: str, source: IO[bytes]) -> Iterator[tuple[str, bytes]]:
 def write_lines(jsonl: Path, sink: IO[bytes]) -> None:
     """Finished JSON lines as they are."""
     with jsonl.open("rb") as source:
-        shutil.copyfileobj(source, sink, _CHUNK)
+        shutil.copyfileobj(source, sink, CHUNK)
 
 
 def array(name: str, source: IO[bytes]) -> Iterator[tuple[str, bytes]]:
@@ -97,7 +97,7 @@ class _Text:
                 self._at += 1
             if self._at < len(self._buffer):
                 return self._buffer[self._at]
-            self._buffer, self._at = self._file.read(_CHUNK), 0
+            self._buffer, self._at = self._file.read(CHUNK), 0
             if not self._buffer:
                 return ""
 
@@ -121,7 +121,7 @@ class _Text:
                 problem = error
             more = ""
             if problem is not None or end == len(self._buffer):  # a number there may go on in the next chunk
-                more = self._file.read(max(_CHUNK, len(self._buffer) - self._at))
+                more = self._file.read(max(CHUNK, len(self._buffer) - self._at))
             if not more:
                 break
             self._buffer, self._at = self._buffer[self._at :] + more, 0

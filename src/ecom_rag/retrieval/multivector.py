@@ -15,8 +15,8 @@ from ecom_rag.retrieval.growing import GrowingRows, LiveRows, combine, tensor
 from ecom_rag.retrieval.ranking import Ranking
 from ecom_rag.retrieval.topk import select
 
-_DOCUMENT_TOKENS = 8192  # document tokens a block
-_QUERY_TOKENS = 1024  # query tokens a tile
+DOCUMENT_TOKENS = 8192  # document tokens a block
+QUERY_TOKENS = 1024  # query tokens a tile
 _SPARE = 16  # more than k are scored pair by pair: a pair's score must not depend on what else is searched
 _SCORES = 32_000_000  # float32 scores held at once: 128 MB
 
@@ -155,7 +155,7 @@ def _score_all(queries: Ragged, documents: Ragged, result: NDArray[np.float32]) 
     offsets = documents.offsets
     first = 0
     while first < len(documents):
-        last = int(np.searchsorted(offsets, offsets[first] + _DOCUMENT_TOKENS, side="right")) - 1
+        last = int(np.searchsorted(offsets, offsets[first] + DOCUMENT_TOKENS, side="right")) - 1
         last = max(first + 1, min(last, len(documents)))
         block = tensor(documents.values[offsets[first] : offsets[last]])
         products = (query_tokens @ block.T).numpy()  # (T, block tokens)
@@ -168,7 +168,7 @@ def tiles(queries: Ragged, documents: int) -> list[NDArray[np.int64]]:
     most = max(1, _SCORES // max(documents, 1))
     parts, start = [], 0
     while start < len(queries):
-        last = int(np.searchsorted(queries.offsets, queries.offsets[start] + _QUERY_TOKENS, side="right")) - 1
+        last = int(np.searchsorted(queries.offsets, queries.offsets[start] + QUERY_TOKENS, side="right")) - 1
         stop = min(max(start + 1, last), start + most, len(queries))
         parts.append(np.arange(start, stop))
         start = stop

@@ -20,9 +20,9 @@ from ecom_rag.retrieval.ranking import Ranking
 
 # A level that holds more postings than this goes into the level before it. The first has no bound, and the second goes
 # into it when it holds a quarter as many.
-_FULL = (0, 1 << 20, 1 << 16, 1 << 12)
-_LEVELS = len(_FULL)
-_FEW_QUERIES = 4  # fewer are not worth a second thread
+FULL = (0, 1 << 20, 1 << 16, 1 << 12)
+_LEVELS = len(FULL)
+FEW_QUERIES = 4  # fewer are not worth a second thread
 
 Weights = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]
 """Queries as starts ``(q + 1,)``, terms, and the terms' weights."""
@@ -88,13 +88,13 @@ class Postings:
         """
         levels = list(self.levels)
         mask = np.empty(0, bool) if live is None else live
-        if len(level.rows) > _FULL[-1]:  # many at once: not through the small levels
+        if len(level.rows) > FULL[-1]:  # many at once: not through the small levels
             levels.append(level)
         else:
             levels[-1] = _merged(levels[-1], level, mask)
         for i in range(len(levels) - 1, 0, -1):
             size = len(levels[i].rows)
-            if i >= _LEVELS or size > _FULL[i] or (i == 1 and 4 * size > len(levels[0].rows)):
+            if i >= _LEVELS or size > FULL[i] or (i == 1 and 4 * size > len(levels[0].rows)):
                 levels[i - 1] = _merged(levels[i - 1], levels[i], mask)
                 levels[i] = _nothing()
         return Postings(tuple(levels[:_LEVELS]), self.rows + rows)
@@ -205,7 +205,7 @@ def _merged(old: Level, new: Level, live: NDArray[np.bool_]) -> Level:
 
 def in_threads(work: Any, queries: int) -> None:
     """Call ``work(first, step)`` so that all queries are done; the kernels leave the interpreter's lock alone."""
-    threads = min(numba.get_num_threads(), queries) if queries >= _FEW_QUERIES else 1
+    threads = min(numba.get_num_threads(), queries) if queries >= FEW_QUERIES else 1
     if threads == 1:
         work(0, 1)
         return

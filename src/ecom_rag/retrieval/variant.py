@@ -31,7 +31,7 @@ FLOOR, MARGIN = 0.4, 0.15
 _K1, _B = 0.4, 0.5
 _CHUNK = 20_000  # texts coded at once
 _SPARE = 20  # candidates beyond four times those asked for
-_MANY = 4096  # pairs of a query: from so many on, equal ones are one with their weights added up
+MANY = 4096  # pairs of a query: from so many on, equal ones are one with their weights added up
 
 
 class VariantIndex:
@@ -194,11 +194,11 @@ def _each_once(starts: NDArray[np.int64], terms: tuple[NDArray[np.int64], ...], 
         weights: ``(n,)``.
     """
     sizes = np.diff(starts)
-    if not (sizes > _MANY).any():
+    if not (sizes > MANY).any():
         return starts.astype(np.int64), *terms, weights
     columns: list[NDArray[Any]] = [*terms, weights]
     split = zip(*(np.split(column, starts[1:-1]) for column in columns), strict=True)
-    parts = [_summed(values) if len(values[0]) > _MANY else values for values in split]
+    parts = [_summed(values) if len(values[0]) > MANY else values for values in split]
     starts = np.cumsum([0, *(len(values[0]) for values in parts)])
     return starts.astype(np.int64), *(np.concatenate(column) for column in zip(*parts, strict=True))
 

@@ -16,7 +16,7 @@ from ecom_rag.training.losses.distributed import rank
 from ecom_rag.training.recipe import Loss
 
 _TEMPERATURES = {"supervised_contrastive": 0.1}
-_PART = 64  # texts of like length that go through the model together on a CPU
+PART = 64  # texts of like length that go through the model together on a CPU
 
 
 class EmbedderLoss(CachedLossMixin, nn.Module):
@@ -192,12 +192,12 @@ class RerankerLoss(CachedLossMixin, nn.Module):
 def _in_parts(model: Any, feature: dict[str, Tensor], output: str) -> Tensor:
     """The model's output for a batch; on a CPU, where padding costs as much as text, in parts of like length."""
     lengths = feature["attention_mask"].sum(1)
-    if lengths.device.type != "cpu" or len(lengths) <= _PART:
+    if lengths.device.type != "cpu" or len(lengths) <= PART:
         whole: Tensor = model(feature)[output]
         return whole
     order = torch.argsort(lengths, stable=True)
     found = []
-    for rows in torch.split(order, _PART):
+    for rows in torch.split(order, PART):
         longest = int(lengths[rows[-1]])
         found.append(model({name: value[rows, :longest] for name, value in feature.items()})[output])
     return torch.cat(found)[torch.argsort(order)]

@@ -18,7 +18,7 @@ def bank(tmp_path):
 def test_upkeep_is_done_when_due(bank, monkeypatch):
     from ecom_rag.seeds.bank import upkeep as module
 
-    monkeypatch.setattr(module, "_MANY", 10)
+    monkeypatch.setattr(module, "MANY", 10)
     for turn in range(4):
         bank.upsert([seed(n, turn=turn) for n in range(8)])
     folders = list((bank.path / "indexes").glob("*-*"))
@@ -33,7 +33,7 @@ def test_failed_upkeep_does_not_hide_a_change(bank, monkeypatch):
     def full(self):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(module, "_MANY", 1)
+    monkeypatch.setattr(module, "MANY", 1)
     monkeypatch.setattr(SeedBank, "save_indexes", full)
     change = bank.upsert([seed(n) for n in range(8)])
     assert change.added == 8 and len(bank) == 8 and "No space left" in change.notes[-1]
@@ -109,7 +109,7 @@ def test_a_build_goes_on_where_it_was_stopped(tmp_path, monkeypatch):
     from ecom_rag.errors import ResumeError
     from ecom_rag.seeds.bank import building
 
-    monkeypatch.setattr(building, "_BLOCK_RECORDS", 8)
+    monkeypatch.setattr(building, "BLOCK_RECORDS", 8)
     seeds = [seed(n) for n in range(30)]
 
     def cut(count):

@@ -8,7 +8,8 @@ _INT8 = ("avx512_vnni", "avx_vnni", "amx_int8")
 
 
 @cache
-def _info() -> str:
+def info() -> str:
+    """What Linux says of the processor; nothing elsewhere."""
     try:
         return Path("/proc/cpuinfo").read_text()
     except OSError:
@@ -20,12 +21,12 @@ def prefers_bf16() -> bool:
 
     Intel's AVX512-BF16 without AMX has half the throughput of its float32 products.
     """
-    return "amx_bf16" in _info() or ("avx512_bf16" in _info() and "AuthenticAMD" in _info())
+    return "amx_bf16" in info() or ("avx512_bf16" in info() and "AuthenticAMD" in info())
 
 
 def multiplies_int8() -> bool:
     """Whether it has dot products of int8: VNNI or AMX."""
-    return any(flag in _info() for flag in _INT8)
+    return any(flag in info() for flag in _INT8)
 
 
 def cores() -> int:

@@ -23,7 +23,7 @@ from ecom_rag.seeds.bank.settings import BankSettings, settings_of, to_meta
 from ecom_rag.seeds.bank.store import FILE, Store
 
 logger = logging.getLogger(__name__)
-_BLOCK_RECORDS = 4096
+BLOCK_RECORDS = 4096
 _BLOCK_CHARS = 2_000_000
 
 
@@ -260,4 +260,4 @@ def _write(bank: SeedBank, block: list[Record], built: Built, note: Any = None) 
 
 
 def _blocks(items: Iterable[Record]) -> Iterator[list[Record]]:
-    return jobs.blocks_of(records.cleaned(items), jobs.Cut(_BLOCK_RECORDS, _BLOCK_CHARS))
+    return jobs.blocks_of(records.cleaned(items), jobs.Cut(BLOCK_RECORDS, _BLOCK_CHARS))

@@ -7,7 +7,7 @@ from ecom_rag.seeds.bank import table
 from ecom_rag.seeds.bank.live import LiveIndexes
 from ecom_rag.seeds.bank.store import Store
 
-_MANY = 20_000  # rows that are worth a compaction or new saved indexes, where they are also
+MANY = 20_000  # rows that are worth a compaction or new saved indexes, where they are also
 _SHARE = 0.25  # this share of all rows
 
 
@@ -18,7 +18,7 @@ def look_after(
     try:
         with store.reading() as (_, state):
             pass
-        many = max(_MANY, _SHARE * (state.live + state.removed))
+        many = max(MANY, _SHARE * (state.live + state.removed))
         if state.removed > many:
             compact()
         elif live.rows_unsaved(state) > many:

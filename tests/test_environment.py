@@ -9,6 +9,8 @@ import pytest
 
 import ecom_rag
 
+pytestmark = pytest.mark.slow
+
 SWITCHES = {
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "HF_UPDATE_DOWNLOAD_COUNTS": "0",

@@ -172,6 +172,7 @@ def _fails(number):
     raise errors.RecordError(f"record {number}", "is none")
 
 
+@pytest.mark.slow
 def test_an_error_comes_out_of_a_pool_of_processes():
     code = (
         "import multiprocessing, test_python\n"

@@ -23,6 +23,8 @@ from ecom_rag.models import CrossEncoder, Embeddings, Encoder
 from ecom_rag.seeds.bank import BankSettings, build, create, restore, snapshot
 from helpers.small_banks import built
 
+pytestmark = pytest.mark.slow
+
 
 class Colour(enum.StrEnum):
     red = "red"

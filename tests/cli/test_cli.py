@@ -12,6 +12,8 @@ import pytest
 
 from ecom_rag.files import records
 
+pytestmark = pytest.mark.slow
+
 
 def run(*arguments, stdin=None):
     command = [sys.executable, "-m", "ecom_rag", *map(str, arguments)]

@@ -4,6 +4,8 @@ import pytest
 
 from fuzzing import World, commands, make_models
 
+pytestmark = pytest.mark.slow
+
 ROUNDS = 150
 _AT_ONCE = 25
 

@@ -15,6 +15,8 @@ from ecom_rag.files import records
 from ecom_rag.idle import ALWAYS, Needs, refuse_idle
 from ecom_rag.seeds.bank import BankSettings, create
 
+pytestmark = pytest.mark.slow
+
 
 def commands(group=None, name=""):
     for part, command in (group or typer.main.get_command(app)).commands.items():

@@ -21,6 +21,8 @@ from ecom_rag.cli import guard, main
 from ecom_rag.files import records
 from ecom_rag.seeds.bank import BankSettings, build
 
+pytestmark = pytest.mark.slow
+
 RECORDS = [{"text": f"wallet {i} case", "metadata": {"id": str(i), "label": "ab"[i % 2]}} for i in range(200)]
 
 

@@ -18,6 +18,8 @@ from ecom_rag.files.keys import written
 from ecom_rag.files.progress import stage
 from ecom_rag.seeds.bank import BankSettings, create
 
+pytestmark = pytest.mark.slow
+
 ODD = st.text(st.sampled_from("\x1b\x07\x9b\r\u202ea[31mb"), min_size=1)
 
 

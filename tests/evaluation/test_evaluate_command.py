@@ -15,6 +15,8 @@ from ecom_rag.files.trec import read_qrels, read_run
 from ecom_rag.pipeline import Recall, recall_file
 from ecom_rag.retrieval.learned_fusion import load_fusion
 
+pytestmark = pytest.mark.slow
+
 LABELS = ["counterfeit", "假货", "<b>off & on</b>"]
 
 

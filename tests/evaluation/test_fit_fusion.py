@@ -13,6 +13,8 @@ from ecom_rag.retrieval.fusion import METHODS, fuse, gather
 from ecom_rag.retrieval.learned_fusion import LearnedFusion, load_fusion
 from ecom_rag.retrieval.ranking import Ranking
 
+pytestmark = pytest.mark.slow
+
 ROWS = 80
 NAMES = [f"d{row}" for row in range(ROWS)]
 

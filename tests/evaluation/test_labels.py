@@ -14,6 +14,8 @@ from ecom_rag.evaluation.labels import (
     vote,
 )
 
+pytestmark = pytest.mark.reference
+
 
 def votes_of(seed, count=120, classes=5, k=7):
     rng = np.random.default_rng(seed)

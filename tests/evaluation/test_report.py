@@ -18,6 +18,8 @@ from ecom_rag.evaluation.significance import Comparison, Interval
 from ecom_rag.evaluation.study import Pair, RunStudy, Study
 from ecom_rag.evaluation.verdict import verdict
 
+pytestmark = pytest.mark.slow
+
 
 def study(means, differences=(), *, measure="nDCG@10"):
     """Runs a, b, ... with these means, and their pairs with (difference, low, high, corrected p)."""

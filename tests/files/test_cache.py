@@ -16,6 +16,8 @@ from ecom_rag import CrossEncoder, Encoder, environment
 from ecom_rag.files import cache, digest
 from ecom_rag.models.checkpoints.fingerprint import fingerprint
 
+pytestmark = pytest.mark.slow
+
 LARGE = (1 << 20) + 5000  # bytes; digests of smaller files are not remembered
 
 

@@ -19,6 +19,8 @@ from ecom_rag.models.embeddings import Embeddings
 from ecom_rag.seeds.bank import BankSettings, build
 from ecom_rag.training.shrinking import shrink
 
+pytestmark = pytest.mark.slow
+
 TENSORS = {"a": torch.zeros(1 << 19)}  # 2 MiB
 
 

@@ -22,6 +22,8 @@ from ecom_rag.training.sampling import pk_batches
 from helpers.jsonl import write
 from helpers.small_banks import built
 
+pytestmark = pytest.mark.slow
+
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
 
 

@@ -20,6 +20,8 @@ from ecom_rag.errors import UsageError
 from ecom_rag.files import jobs, publish, records, workfolders
 from ecom_rag.seeds.bank import BankSettings, SeedBank, build, snapshot
 
+pytestmark = pytest.mark.slow
+
 LABELS = ("fraud", "ad", "medical")
 
 

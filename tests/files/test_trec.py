@@ -15,6 +15,8 @@ from ecom_rag.files import records
 from ecom_rag.files.beir import read_beir, write_records
 from ecom_rag.files.trec import read_qrels, read_results, read_run, write_qrels, write_run
 
+pytestmark = pytest.mark.reference
+
 
 def test_trec_there_and_back(tmp_path):
     """What is written gives the same figures when trec_eval's code reads it, ties and rounding included."""

@@ -13,6 +13,8 @@ from ecom_rag.filters.parse import parse
 from ecom_rag.filters.sql import conditions, index_columns, indexable
 from ecom_rag.filters.tree import And, Compare, Contains, Exists, In, Not, Or, matches
 
+pytestmark = pytest.mark.slow
+
 LISTING = {
     "label": "fraud",
     "price": 99.5,

@@ -21,6 +21,8 @@ from ecom_rag.merging import methods as ways
 from ecom_rag.merging.models import block_of
 from helpers.merging_expectations import CASES, made
 
+pytestmark = [pytest.mark.slow, pytest.mark.reference]
+
 EXPECTED = json.loads((Path(__file__).parent / "merging_expected.json").read_text())
 
 

@@ -15,6 +15,8 @@ from ecom_rag import CrossEncoder, Encoder
 from ecom_rag.errors import ModelError
 from ecom_rag.merging import Mix, merge
 
+pytestmark = pytest.mark.slow
+
 PAIRS = [("leather wallet", "replica watch"), ("手机壳", "全国销量第一")]
 KINDS = {
     "bert": ("bert", False),

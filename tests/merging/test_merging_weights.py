@@ -19,6 +19,8 @@ from ecom_rag.merging import Mix, Models, cocktail, optimise, search, validation
 from ecom_rag.merging.files import open_model
 from ecom_rag.mining.triples import Example, read_examples, read_triples
 
+pytestmark = pytest.mark.slow
+
 EXAMPLES = [
     Example("leather wallet", ["genuine leather wallet with card slots"], ["replica watch", "手机壳"]),
     Example("phone case", ["case for the phone"], ["the quick brown fox", "leather"]),

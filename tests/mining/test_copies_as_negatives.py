@@ -27,6 +27,8 @@ from helpers.disguises import disguised
 from helpers.jsonl import lines, write
 from helpers.small_runs import labelled, recipe_of
 
+pytestmark = pytest.mark.slow
+
 TEXTS = [
     "手机壳 型号3 透明 防摔",
     "手机壳 型号4 透明",

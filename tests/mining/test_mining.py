@@ -20,6 +20,8 @@ from ecom_rag.mining.sources import Corpus, Source, kind_of
 from ecom_rag.retrieval import Ranking
 from helpers.jsonl import lines, write
 
+pytestmark = pytest.mark.slow
+
 WORDS = ["leather", "wallet", "best", "before", "watch", "replica", "quick", "brown", "case", "price"]
 
 

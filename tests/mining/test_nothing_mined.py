@@ -13,6 +13,8 @@ from ecom_rag.mining.sources import Source
 from ecom_rag.mining.teaching import teach_file
 from helpers.jsonl import write
 
+pytestmark = pytest.mark.slow
+
 WORDS = ["leather wallet", "leather watch", "leather case", "leather bag", "leather belt"]
 
 

@@ -12,6 +12,8 @@ from ecom_rag.mining import teaching
 from ecom_rag.mining.teaching import teach, teach_file
 from helpers.jsonl import lines as read
 
+pytestmark = pytest.mark.slow
+
 ITEMS = [
     {
         "query": "leather wallet",

@@ -22,6 +22,8 @@ from ecom_rag.models.checkpoints.fingerprint import fingerprint
 from ecom_rag.models.checkpoints.locate import locate
 from helpers import zoo
 
+pytestmark = [pytest.mark.slow, pytest.mark.reference]
+
 QUERIES = zoo.TEXTS[:3]
 NOTHING = {
     "modality_config": {"text": {"method": "forward", "method_output_name": "last_hidden_state"}},

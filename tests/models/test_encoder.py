@@ -20,6 +20,8 @@ from ecom_rag.models.checkpoints.tokens import Tokenizer
 from ecom_rag.models.runtimes.eager import TorchRuntime
 from ecom_rag.models.runtimes.placement import Placement, choose
 
+pytestmark = [pytest.mark.slow, pytest.mark.reference]
+
 
 @pytest.mark.parametrize(
     ("name", "family", "pooling", "query", "passage"),

@@ -7,6 +7,8 @@ from conftest import TEXTS
 from ecom_rag.models import CrossEncoder, Encoder
 from ecom_rag.models.runtimes.cpu import multiplies_int8
 
+pytestmark = [pytest.mark.slow, pytest.mark.reference]
+
 # Both runtimes at full precision must agree closely, the others within their rounding.
 RUNS = [
     ("torch", "fp32", 1e-5),

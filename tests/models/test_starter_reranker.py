@@ -2,8 +2,12 @@
 
 from pathlib import Path
 
+import pytest
+
 import ecom_rag
 from ecom_rag import CrossEncoder
+
+pytestmark = pytest.mark.slow
 
 
 def test_the_packaged_starter_reranker(tmp_path, monkeypatch):

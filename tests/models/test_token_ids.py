@@ -10,6 +10,8 @@ from ecom_rag.errors import UsageError
 from ecom_rag.models import CrossEncoder, Encoder
 from ecom_rag.models.token_ids import TokenIds
 
+pytestmark = pytest.mark.slow
+
 OUTPUTS = ("dense", "sparse", "multivector")
 PAIRS = [(a, b) for a in TEXTS[:5] for b in [*TEXTS, TEXTS[0]]]
 RUNS = [("torch", "fp32"), ("torch", "bf16"), ("openvino", "fp32")]

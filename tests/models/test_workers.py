@@ -19,6 +19,8 @@ from ecom_rag.models.runtimes.batching import batches
 from ecom_rag.models.runtimes.fused import FusedRuntime
 from ecom_rag.models.runtimes.workers import Workers
 
+pytestmark = pytest.mark.slow
+
 BAD = 13
 
 

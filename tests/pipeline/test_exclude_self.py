@@ -17,6 +17,8 @@ from ecom_rag.seeds.bank import BankSettings, create
 from ecom_rag.training import dev
 from ecom_rag.training.recipe import make_recipe
 
+pytestmark = pytest.mark.slow
+
 ROUTES = ("bm25", "dense", "sparse", "multivector", "variant")
 WORDS = ("茶", "酒", "药", "减肥", "正品", "刷单", "wallet", "leather", "phone", "iphone15", "pro", "best", "3.5mm")
 

@@ -19,6 +19,8 @@ from ecom_rag.retrieval.routes import Queries
 from ecom_rag.seeds.bank import BankSettings, build
 from helpers.small_banks import built
 
+pytestmark = pytest.mark.slow
+
 ROUTES = ("bm25", "dense", "sparse", "multivector", "variant")
 WORDS = ("茶", "酒", "药", "减肥", "正品", "刷单", "wallet", "leather", "phone", "iphone15", "pro", "best", "3.5mm")
 

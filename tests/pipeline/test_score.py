@@ -13,6 +13,8 @@ from ecom_rag.models.spec import ModelSpec
 from ecom_rag.pipeline import Pipeline, Recall, Seeds, score, score_file
 from ecom_rag.seeds.bank import BankSettings, build
 
+pytestmark = pytest.mark.slow
+
 WORDS = ("茶", "酒", "药", "减肥", "正品", "wallet", "leather", "phone", "iphone15", "best")
 MODES = ("dense", "sparse", "multivector", "hybrid")
 

@@ -11,6 +11,8 @@ from ecom_rag.retrieval import postings
 from ecom_rag.retrieval.bm25 import BM25Index
 from ecom_rag.text.analysis import Analyzer
 
+pytestmark = pytest.mark.reference
+
 WORDS = ["red", "blue", "green", "shoe", "case", "cover", "手机壳", "数据线", "充电器", "防摔", "15", "256gb"]
 
 

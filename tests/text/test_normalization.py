@@ -47,6 +47,7 @@ def test_a_form_is_its_own_form_and_does_not_depend_on_the_batch(texts):
     assert [bool(one) for one in forms] == [bool(text) for text in texts]
 
 
+@pytest.mark.slow
 def test_every_character_has_a_form_that_is_its_own():
     every = [chr(i) for i in range(0x110000) if not 0xD800 <= i < 0xE000]
     forms = canonical(every)

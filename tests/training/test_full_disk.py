@@ -11,6 +11,8 @@ from ecom_rag.training.fit import train
 from ecom_rag.training.trainer import _arguments
 from helpers.small_runs import labelled, recipe_of, weights
 
+pytestmark = pytest.mark.slow
+
 
 def _recipe(folder, data, output):
     return recipe_of(folder, data, output, schedule={"epochs": 1, "device": "cpu", "save_every": 2})

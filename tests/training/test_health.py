@@ -13,6 +13,8 @@ from ecom_rag.training.averaging import best_average
 from ecom_rag.training.fit import train
 from helpers.small_runs import grouped, labelled, recipe_of
 
+pytestmark = pytest.mark.slow
+
 KINDS = {
     "labels": {"loss": {"name": "circle"}},
     "queries": {"loss": {"name": "info_nce"}},

@@ -24,6 +24,8 @@ from ecom_rag.training.losses import (
     supervised_contrastive,
 )
 
+pytestmark = [pytest.mark.slow, pytest.mark.reference]
+
 
 def one_pair(s_p, s_n):
     """A row with one positive and one negative."""

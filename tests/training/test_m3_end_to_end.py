@@ -9,6 +9,8 @@ import torch
 
 from ecom_rag.files import records
 
+pytestmark = pytest.mark.slow
+
 TEXTS = {"wallet": "leather wallet card", "watch": "replica watch price", "tea": "减肥 茶 天", "case": "手机壳 case"}
 
 

@@ -14,6 +14,8 @@ from ecom_rag.training.recipe import make_recipe, read_recipe
 from ecom_rag.training.start import INSTALL
 from helpers.small_runs import labelled, recipe_of, weights
 
+pytestmark = pytest.mark.slow
+
 TRIPLES = [
     {"query": f"{word} {n}", "pos": [f"{word} case {n}"], "neg": [f"other {n}"], "prompt": "p"}
     for n, word in enumerate(["leather", "replica", "手机壳", "leather"])

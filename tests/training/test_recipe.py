@@ -105,6 +105,7 @@ def test_without_the_extra_the_message_says_what_to_install(monkeypatch, tmp_pat
         require_extra()
 
 
+@pytest.mark.slow
 def test_the_command_trains(mean_folder, tmp_path, monkeypatch):
     from ecom_rag.cli import app
     from helpers.small_runs import labelled

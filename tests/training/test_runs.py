@@ -26,6 +26,8 @@ from ecom_rag.training.runs import alone
 from ecom_rag.training.sampling import row_batches
 from helpers.small_runs import grouped, interrupted, labelled, recipe_of, weights
 
+pytestmark = pytest.mark.slow
+
 
 def test_the_default_loss_goes_with_the_data(mean_folder, bert_reranker, tmp_path):
     labels, queries = labelled(tmp_path / "labels.jsonl"), grouped(tmp_path / "queries.jsonl")

@@ -13,6 +13,8 @@ from ecom_rag.models.checkpoints.quantized import PACKED, pack, unpacked
 from ecom_rag.models.checkpoints.tokens import Tokenizer
 from ecom_rag.training.shrinking import shrink
 
+pytestmark = pytest.mark.slow
+
 TEXTS = ["leather wallet card", "replica watch price", "quick brown fox", "减肥 茶", "case 3.5mm"]
 PAIRS = [(query, text) for query in TEXTS for text in TEXTS]
 

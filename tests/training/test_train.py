@@ -19,6 +19,8 @@ from ecom_rag.training.fit import train
 from ecom_rag.training.recipe import make_recipe
 from helpers.small_runs import WORDS, grouped, interrupted, labelled, recipe_of, weights
 
+pytestmark = pytest.mark.slow
+
 
 def test_circle_loss_learns_the_classes(mean_folder, tmp_path):
     data = labelled(tmp_path / "train.jsonl")

@@ -12,6 +12,8 @@ import pytest
 from ecom_rag.files import records
 from ecom_rag.seeds.bank import BankSettings, SeedBank, build
 
+pytestmark = pytest.mark.slow
+
 
 def run(*arguments, stdin=None):
     command = [sys.executable, "-m", "ecom_rag", "bank", *map(str, arguments)]

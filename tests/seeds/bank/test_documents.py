@@ -161,6 +161,7 @@ def test_an_export_that_fails_leaves_the_file_of_before(bank, tmp_path, monkeypa
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bank", "out.jsonl", "out.parquet"]
 
 
+@pytest.mark.slow
 def test_a_reader_that_has_seen_enough_ends_it_quietly(tmp_path):
     with create(tmp_path / "bank", BankSettings(routes=["bm25"])) as made:
         made.upsert([{"text": "x" * 1000, "metadata": {"id": n}} for n in range(3000)])

@@ -9,12 +9,15 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import pytest
 
 from ecom_rag.models.embeddings import Embeddings
 from ecom_rag.retrieval.bm25 import BM25Index
 from ecom_rag.retrieval.dense import DenseIndex
 from ecom_rag.seeds.bank import SeedBank, create
 from helpers import changes
+
+pytestmark = pytest.mark.slow
 
 
 class Encoder:

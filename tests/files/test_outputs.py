@@ -301,12 +301,12 @@ def test_no_output_is_an_input(tmp_path, inputs, command, how, bge_folder, xlmr_
 def run_with(command, inputs, output, encoder, reranker):
     """The command over copies of the inputs."""
     from ecom_rag.cli import _call as call
-    from ecom_rag.cli import guard, incoming, options
+    from ecom_rag.cli import console, guard, incoming, options
 
     said = []
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(sys, "argv", ["ecom-rag", *map(str, arguments(command, inputs, output, encoder, reranker))])
-        for module in (guard, options, incoming):
+        for module in (console, guard, options, incoming):
             patched.setattr(module, "tell", said.append)
         return guard.guarded(call), "\n".join(said)
 

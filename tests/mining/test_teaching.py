@@ -100,7 +100,7 @@ def test_bad_data_is_told_before_the_model_is_loaded(tmp_path):
         teach_file(str(path), "out.parquet", never)
     with pytest.raises(UsageError, match="also an input"):
         teach_file(str(path), str(path), never)
-    with pytest.raises(UsageError, match="mode 'magic'"):
+    with pytest.raises(UsageError, match="`mode` 'magic'"):
         teach_file(str(path), output, never, mode="magic")
 
 

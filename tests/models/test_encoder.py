@@ -14,9 +14,9 @@ from ecom_rag.errors import EmbeddingError, ModelError, UsageError
 from ecom_rag.files import records
 from ecom_rag.models import Embeddings, Encoder
 from ecom_rag.models.checkpoints import checkpoint as checkpoints
-from ecom_rag.models.checkpoints.families import family_of
 from ecom_rag.models.checkpoints.fingerprint import fingerprint
 from ecom_rag.models.checkpoints.tokens import Tokenizer
+from ecom_rag.models.families import family_of
 from ecom_rag.models.runtimes.eager import TorchRuntime
 from ecom_rag.models.runtimes.placement import Placement, choose
 

@@ -9,9 +9,9 @@ from typing import Any
 
 from ecom_rag.merging.files import Opened
 from ecom_rag.models.checkpoints.checkpoint import describe, own_length
-from ecom_rag.models.checkpoints.families import family_of
 from ecom_rag.models.checkpoints.folder import read_json
 from ecom_rag.models.checkpoints.locate import hub_name
+from ecom_rag.models.families import family_of
 
 # Keys of a configuration that change no output of the network.
 _KEYS = """

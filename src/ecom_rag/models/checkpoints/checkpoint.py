@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from ecom_rag.errors import ModelError
-from ecom_rag.models.checkpoints.families import Family, family_of
 from ecom_rag.models.checkpoints.folder import (
     modules_of,
     network_folder,
@@ -15,6 +14,7 @@ from ecom_rag.models.checkpoints.folder import (
     read_object,
     sentence_settings,
 )
+from ecom_rag.models.families import Family, family_of
 
 logger = logging.getLogger(__name__)
 # What a folder's name decided; the command line holds it back until a run has ended well.

@@ -88,7 +88,7 @@ def test_metadata_may_be_left_out(tmp_path):
 
 
 def test_missing_files_folders_and_unknown_extensions(tmp_path):
-    for path, message in [("no.jsonl", "no such file"), ("x.tsv", "unknown file type"), ("d.jsonl", "is a folder")]:
+    for path, message in [("no.jsonl", "no such file"), ("x.xlsx", "unknown file type"), ("d.jsonl", "is a folder")]:
         if path.startswith("d"):
             (tmp_path / path).mkdir()
         with pytest.raises(UsageError, match=message):

@@ -257,7 +257,8 @@ def test_out_of_memory_halves_the_batch_and_goes_on(bge_folder, caplog):
                 raise torch.OutOfMemoryError
             return inner(ids, mask, outputs)
 
-    encoder._loaded.runtime = TorchRuntime(Small(), Placement("torch", "fp32", "cpu"))
+    encoder._loaded.placement = Placement("torch", "fp32", "cpu")
+    encoder._loaded.runtime = TorchRuntime(Small(), encoder._loaded.placement)
     with caplog.at_level(logging.WARNING, "ecom_rag"):
         np.testing.assert_allclose(encoder.encode(TEXTS).dense, expected, atol=1e-5)
     assert "out of memory" in caplog.text

@@ -28,7 +28,7 @@ print(before)
 def test_threads_and_searches_change_no_bit(folder, request):
     found = set()
     for threads in ("1", "2", None):
-        environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
+        environment = {name: value for name, value in os.environ.items() if not name.endswith("_NUM_THREADS")}
         if threads is not None:
             environment["OMP_NUM_THREADS"] = threads
         command = [sys.executable, "-c", SCRIPT, str(request.getfixturevalue(folder))]

@@ -17,6 +17,7 @@ from ecom_rag.models import Encoder
 from ecom_rag.models.embeddings import Ragged
 from ecom_rag.models.runtimes.batching import batches
 from ecom_rag.models.runtimes.fused import FusedRuntime
+from ecom_rag.models.runtimes.placement import Placement
 from ecom_rag.models.runtimes.workers import Workers
 
 pytestmark = pytest.mark.slow
@@ -62,6 +63,34 @@ def test_calls_share_threads_which_end_with_the_model(bge_folder):
     for thread in found[0]:
         thread.join(timeout=30)
     assert not any(thread.is_alive() for thread in found[0])
+
+
+def test_a_small_input_keeps_all_cores_busy(bge_folder, monkeypatch):
+    encoder = Encoder.from_pretrained(str(bge_folder), runtime="torch", precision="fp32")
+    sizes = []
+    submit = FusedRuntime.submit
+    monkeypatch.setattr(
+        FusedRuntime,
+        "submit",
+        lambda self, batch, out: (sizes.append(batch.input_ids.size), submit(self, batch, out))[1],
+    )
+    encoder.encode([f"leather wallet number {n} for men and women" for n in range(32)])
+    assert 4 <= len(sizes) <= 16 and max(sizes) < sum(sizes) / 3
+
+
+@pytest.mark.parametrize(
+    ("placement", "tokens", "budget"),
+    [
+        (Placement("torch", "fp32", "cpu", fused=True), 20, 64),  # too little to be cut
+        (Placement("torch", "fp32", "cpu", fused=True), 2_000, 250),
+        (Placement("openvino", "fp32", "cpu"), 2_000, 250),
+        (Placement("torch", "fp32", "cpu", fused=True), 1_000_000, 1024),
+        (Placement("torch", "fp32", "cpu"), 2_000, 1024),  # all cores work on one batch
+        (Placement("torch", "fp16", "cuda"), 2_000, 1024),
+    ],
+)
+def test_the_cut_depends_on_the_input_alone(placement, tokens, budget):
+    assert placement.batch_budget(tokens, 1024) == budget
 
 
 def test_a_call_that_is_given_up_leaves_nothing_waiting():

@@ -62,9 +62,8 @@ class Loaded:
             Batches, whose rows are those of ``ids.ids``, and their outputs.
         """
         copies = np.bincount(ids.rows, minlength=len(ids.ids))
-        work = batches(
-            ids.ids, pad_id=self.tokenizer.pad_id, token_budget=self.batch_tokens, second_starts=ids.second_starts
-        )
+        budget = self.placement.batch_budget(len(ids.ids.values), self.batch_tokens)
+        work = batches(ids.ids, pad_id=self.tokenizer.pad_id, token_budget=budget, second_starts=ids.second_starts)
         for batch, arrays in self.runtime.run(work, outputs):
             yield batch, arrays
             if progress is not None:

@@ -16,6 +16,9 @@ PRECISIONS = ("auto", "fp32", "bf16", "fp16", "int8")
 # Architectures whose conversion is tested; others run in torch under ``auto``.
 _CONVERTED = ("bert", "roberta", "xlm-roberta", "distilbert", "mpnet", "electra", "camembert")
 
+_PIECES = 8  # that a small input is cut into
+_FEWEST_TOKENS = 64  # of a piece: with fewer, the calls cost more than the second core gives
+
 
 @dataclass(frozen=True, slots=True)
 class Placement:
@@ -32,6 +35,19 @@ class Placement:
         if self.device != "cpu":
             return 65536
         return 1024 if self.fused else 2048
+
+    def batch_budget(self, tokens: int, most: int) -> int:
+        """The budget of padded tokens a batch for one input: a small input is cut, where each core runs its own batch.
+
+        It depends on the input alone, not on the number of cores: another cut gives other last digits.
+
+        Args:
+            tokens: Of all rows of the input, without padding.
+            most: The largest budget.
+        """
+        if self.runtime == "torch" and not self.fused:
+            return most
+        return min(most, max(_FEWEST_TOKENS, tokens // _PIECES))
 
 
 def choose(runtime: str, precision: str, device: str, config: Mapping[str, Any]) -> Placement:

@@ -234,7 +234,7 @@ def test_hybrid_brings_evidence(folder, m3_folder, tmp_path):
         (["--device", "cuda"], "no CUDA GPU"),
         (["--device", "tpu"], "device 'tpu' is unknown"),
         (["--output", "no/such/folder/o.jsonl"], "does not exist; create it first"),
-        (["--output", "o.tsv"], "unknown file type"),
+        (["--output", "o.unknown"], "unknown file type"),
         (["--output", "-", "--resume"], "--resume needs a file"),
         (["--output", "-", "--on-bad-line", "skip"], "give --output a path"),
         (["--seeds", "-"], "give the seeds as a file"),

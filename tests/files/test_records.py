@@ -191,7 +191,7 @@ odd_records = st.builds(
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(some_records, max_size=5))
-@pytest.mark.parametrize("suffix", [".jsonl.gz", ".json", ".csv", ".csv.gz", ".parquet"])
+@pytest.mark.parametrize("suffix", records.ENDINGS)
 def test_every_format_gives_back_what_was_written(tmp_path_factory, suffix, items):
     folder = tmp_path_factory.mktemp("r")
     source, target, again = folder / "a.jsonl", folder / f"b{suffix}", folder / f"c{suffix}"

@@ -22,6 +22,7 @@ _JSON_COLUMNS = ("metadata", "topk_sim", "topk_seed", "topk_metadata", "topk_evi
 _INNER = "metadata."
 _LONGEST = 2**31 - 1  # characters of a cell; Python's own limit is 131,072
 _NOT_UTF8 = "is not UTF-8; save the file as UTF-8 (in Excel: CSV UTF-8)"
+_EXPECTED = "expected names with commas between them"
 
 
 class _Column(NamedTuple):
@@ -100,7 +101,7 @@ def _rows(name: str, source: IO[bytes]) -> Iterator[tuple[int, str, list[str] | 
 def _columns(where: str, fields: list[str] | csv.Error) -> list[_Column]:
     """What a header row names."""
     if isinstance(fields, csv.Error):
-        raise RecordError(where, f"the header row cannot be read ({fields}); expected names with commas between them")
+        raise RecordError(where, f"the header row cannot be read ({fields}); {_EXPECTED}")
     for field in fields:
         if "\0" in field or has_surrogate(field):
             raise RecordError(where, f"the header row {_NOT_UTF8}")
@@ -114,7 +115,7 @@ def _columns(where: str, fields: list[str] | csv.Error) -> list[_Column]:
         raise RecordError(where, f'the column "{twice:.60}" stands twice; rename one')
     if ("text",) not in paths:
         found = ", ".join(map(shown, fields[:8])) or "none"
-        raise RecordError(where, f'the column "text" is missing (found: {found}); expected names with commas between')
+        raise RecordError(where, f'the column "text" is missing (found: {found}); {_EXPECTED}')
     return columns
 
 

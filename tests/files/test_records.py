@@ -262,6 +262,13 @@ def test_bad_rows_are_named_in_one_line(tmp_path, row, message):
     assert report.rejected == 1 and report.rejections[0]["where"] == f"{path}:5"
 
 
+def test_tsv_has_tabs_between_cells(tmp_path):
+    found = records.read(write(tmp_path / "q.tsv", b'text\tid\n"a\tb"\t1,5\n"c"d\t2\n'))
+    assert next(found) == {"text": "a\tb", "id": "1,5", "metadata": {}}
+    with pytest.raises(RecordError, match=r":3: is not a row of CSV or TSV \('\\t' expected"):
+        next(found)
+
+
 def test_the_refused_row_is_kept_as_it_lay_in_the_file(tmp_path):
     path = write(tmp_path / "q.csv", b'text,shop\n"a\nb",c,d\nz,\n')
     report = ReadReport()

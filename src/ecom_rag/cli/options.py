@@ -53,12 +53,12 @@ class OnBadLine(StrEnum):
 Queries = Annotated[
     str,
     typer.Argument(
-        help="Query records {text, metadata}: .jsonl, .csv, .json, .parquet; - is stdin.", show_default=False
+        help="Query records {text, metadata}: .jsonl, .csv, .tsv, .json, .parquet; - is stdin.", show_default=False
     ),
 ]
 Output = Annotated[
     str,
-    typer.Option("--output", "-o", help="Output: .jsonl, .csv (both also with .gz), .json or .parquet; - is stdout."),
+    typer.Option("--output", "-o", help="Output: .jsonl, .csv, .tsv (also with .gz), .json, .parquet; - is stdout."),
 ]
 Filter = Annotated[
     str | None,

@@ -1,4 +1,4 @@
-"""Records as CSV with a header row: cells are texts, and JSON in columns that are marked as such.
+"""Records as CSV or TSV with a header row: cells are texts, and JSON in columns that are marked as such.
 
 A column is marked by its name: ``price:json``. The columns ``metadata`` and ``topk_*`` are JSON without a mark, and
 ``metadata.policy.label`` is the key ``label`` of the object under ``policy`` in the metadata. An empty cell is a key
@@ -22,7 +22,7 @@ _JSON_COLUMNS = ("metadata", "topk_sim", "topk_seed", "topk_metadata", "topk_evi
 _INNER = "metadata."
 _LONGEST = 2**31 - 1  # characters of a cell; Python's own limit is 131,072
 _NOT_UTF8 = "is not UTF-8; save the file as UTF-8 (in Excel: CSV UTF-8)"
-_EXPECTED = "expected names with commas between them"
+_EXPECTED = "expected names with commas between (.tsv: tabs)"
 
 
 class _Column(NamedTuple):
@@ -31,7 +31,7 @@ class _Column(NamedTuple):
     is_json: bool
 
 
-def read(name: str, source: IO[bytes]) -> Iterator[tuple[str, dict[str, Any] | Refused]]:
+def read(name: str, source: IO[bytes], *, delimiter: str = ",") -> Iterator[tuple[str, dict[str, Any] | Refused]]:
     """Place and record of each row; the place is the line where the row begins. Empty rows are passed over.
 
     Raises:
@@ -39,7 +39,7 @@ def read(name: str, source: IO[bytes]) -> Iterator[tuple[str, dict[str, Any] | R
     """
     csv.field_size_limit(max(_LONGEST, csv.field_size_limit()))
     columns: list[_Column] = []
-    for line, raw, fields in _rows(name, source):
+    for line, raw, fields in _rows(name, source, delimiter):
         where = f"{name}:{line}"
         if not isinstance(fields, csv.Error) and not any(map(str.strip, fields)):
             continue
@@ -49,7 +49,7 @@ def read(name: str, source: IO[bytes]) -> Iterator[tuple[str, dict[str, Any] | R
             columns = _columns(where, fields)
 
 
-def write(jsonl: Path, sink: IO[bytes]) -> None:
+def write(jsonl: Path, sink: IO[bytes], *, delimiter: str = ",") -> None:
     """Finished JSON lines as rows, in two passes: the first finds the columns.
 
     Cells are not changed to keep spreadsheets from computing what begins with ``=``: that would change the texts.
@@ -64,14 +64,14 @@ def write(jsonl: Path, sink: IO[bytes]) -> None:
     columns = [_column_of(key, is_plain) for key, is_plain in plain.items()] or [_column_of("text", True)]
     sink.write(_BOM)
     text = io.TextIOWrapper(sink, encoding="utf-8", newline="")
-    writer = csv.writer(text)
+    writer = csv.writer(text, delimiter=delimiter)
     writer.writerow(column.name for column in columns)
     for record in loads_lines(jsonl):
         writer.writerow(_cell(record, column) for column in columns)
     text.detach()
 
 
-def _rows(name: str, source: IO[bytes]) -> Iterator[tuple[int, str, list[str] | csv.Error]]:
+def _rows(name: str, source: IO[bytes], delimiter: str) -> Iterator[tuple[int, str, list[str] | csv.Error]]:
     """First line, text and fields of each row; an error in place of fields that cannot be told apart."""
     text = io.TextIOWrapper(source, encoding="utf-8-sig", errors="surrogateescape", newline="")
     taken: list[str] = []
@@ -81,7 +81,7 @@ def _rows(name: str, source: IO[bytes]) -> Iterator[tuple[int, str, list[str] | 
             taken.append(line)
             yield line
 
-    reader = csv.reader(lines(), strict=True)
+    reader = csv.reader(lines(), delimiter=delimiter, strict=True)
     while True:
         taken.clear()
         first = reader.line_num + 1
@@ -91,7 +91,7 @@ def _rows(name: str, source: IO[bytes]) -> Iterator[tuple[int, str, list[str] | 
         except StopIteration:
             return
         except csv.Error as error:
-            fields = error
+            fields = csv.Error(str(error).replace("\t", r"\t"))  # a printed tab looks like a space
         if isinstance(fields, csv.Error) and "unexpected end" in str(fields):
             told = "a quote that opens here is never closed; the file is cut off or a quote is not doubled"
             raise RecordError(f"{name}:{first}", told)
@@ -131,7 +131,7 @@ def _column(name: str) -> _Column:
 def _column_of(key: str, is_plain: bool) -> _Column:
     """The column for a key of records that are written."""
     if "\0" in key:
-        raise UsageError(f"{shown(key)}: a key with a NUL character cannot be a column of .csv; write .jsonl instead")
+        raise UsageError(f"{shown(key)}: a key with a NUL character cannot be a column; write .jsonl instead")
     if key in _JSON_COLUMNS:
         return _Column(key, (key,), True)
     marked = not is_plain or not key or key.endswith(_JSON) or key.startswith(_INNER)
@@ -154,9 +154,9 @@ def _item(columns: list[_Column], raw: str, fields: list[str] | csv.Error) -> di
 
 def _record(columns: list[_Column], fields: list[str] | csv.Error) -> dict[str, Any]:
     if isinstance(fields, csv.Error):
-        raise ValueError(f"is not a row of CSV ({fields}); put cells that hold quotes into quotes, and double those")
+        raise ValueError(f"is not a row of CSV or TSV ({fields}); put cells with quotes into quotes, and double those")
     if len(fields) != len(columns):
-        told = "put cells that hold commas or line breaks into quotes"
+        told = "put cells that hold commas (.tsv: tabs) or line breaks into quotes"
         raise ValueError(f"found {len(fields)} fields; expected {len(columns)} as in the header; {told}")
     record: dict[str, Any] = {}
     # The metadata as a whole come before their single keys.

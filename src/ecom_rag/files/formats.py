@@ -10,6 +10,7 @@ import sys
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
@@ -40,6 +41,7 @@ FORMATS = (
     Format((".jsonl", ".jsonl.gz"), json_files.lines, json_files.write_lines),
     Format((".json",), json_files.array, json_files.write_array),
     Format((".csv", ".csv.gz"), csv_files.read, csv_files.write),
+    Format((".tsv", ".tsv.gz"), partial(csv_files.read, delimiter="\t"), partial(csv_files.write, delimiter="\t")),
     Format((".parquet",), parquet.read, parquet.write),
 )
 ENDINGS = tuple(ending for one in FORMATS for ending in one.endings)

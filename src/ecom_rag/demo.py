@@ -69,7 +69,7 @@ def run(folder: str, *, show_all: bool = False) -> None:
     print(
         f"\nResults: {printable(result)}, and for the English listings {shown}/reranked.jsonl;"
         " one JSON record per line: text, metadata, topk_sim, topk_seed, topk_metadata, topk_evidence\n"
-        "The starter models know English only and guess on Chinese (--all shows it). BGE models know both:\n"
+        "The starter reranker knows English only; the BGE models are larger and know both:\n"
         f"  {command} --model BAAI/bge-m3 --routes bm25,dense,sparse,variant --output {shown}/m3.jsonl\n"
         f"  ecom-rag rerank {shown}/m3.jsonl --model BAAI/bge-reranker-v2-m3 --output {shown}/m3_reranked.jsonl"
     )

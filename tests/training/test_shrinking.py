@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import BertConfig, BertForSequenceClassification
 
 from ecom_rag import CrossEncoder
 from ecom_rag.errors import ModelError
@@ -24,14 +25,30 @@ def scores(folder):
     return encoder.score(PAIRS)
 
 
-def test_unused_pieces_change_nothing(bert_reranker, tmp_path):
-    before = Tokenizer(bert_reranker)
+@pytest.fixture(scope="module")
+def unigram_reranker(xlmr_reranker, tmp_path_factory):
+    """A BERT that reads the pieces of XLM-R, as multilingual E5 does."""
+    folder = tmp_path_factory.mktemp("m") / "bert-with-pieces"
+    folder.mkdir()
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (folder / name).write_bytes((xlmr_reranker / name).read_bytes())
+    size = Tokenizer(xlmr_reranker).vocab_size
+    shape = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+    torch.manual_seed(0)
+    BertForSequenceClassification(BertConfig(vocab_size=size, num_labels=1, **shape)).save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("which", ["bert_reranker", "unigram_reranker"])
+def test_unused_pieces_change_nothing(which, tmp_path, request):
+    source = request.getfixturevalue(which)
+    before = Tokenizer(source)
     used = {int(i) for i in before.ids(TEXTS, 32).values}
-    shrink(bert_reranker, tmp_path / "small", TEXTS, layers=(0, 1), vocabulary=before.vocab_size - 1)
+    shrink(source, tmp_path / "small", TEXTS, layers=(0, 1), vocabulary=before.vocab_size - 1)
     size = Tokenizer(tmp_path / "small").vocab_size
     assert len(used) < size < before.vocab_size
     assert len(load_file(tmp_path / "small" / "model.safetensors")["bert.embeddings.word_embeddings.weight"]) == size
-    np.testing.assert_allclose(scores(tmp_path / "small"), scores(bert_reranker), atol=1e-6)
+    np.testing.assert_allclose(scores(tmp_path / "small"), scores(source), atol=1e-6)
 
 
 def test_layers_are_kept_in_the_order_asked_for(bert_reranker, tmp_path):

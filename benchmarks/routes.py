@@ -54,7 +54,7 @@ class Searched:
 
 def learned(data: Searched):
     """A fusion fitted on this split."""
-    from ecom_rag.evaluation.fit_fusion import fit_fusion, judge
+    from ecom_rag.judging.fit_fusion import fit_fusion, judge
     from ecom_rag.retrieval.fusion import gather
 
     candidates = gather(data.found)
@@ -68,8 +68,8 @@ def main() -> None:
     logging.getLogger("ecom_rag").setLevel(logging.ERROR)
     heading("Routes and fusions")
     from ecom_rag import Encoder, Seeds
-    from ecom_rag.evaluation.significance import bootstrap, compare
     from ecom_rag.files.beir import read_beir
+    from ecom_rag.judging.significance import bootstrap, compare
     from ecom_rag.retrieval.fusion import METHODS, fuse
     from ecom_rag.retrieval.routes import default_weights
 

@@ -78,7 +78,7 @@ def test_a_class_without_queries_of_its_own():
 
 
 def test_interval_equals_a_slow_bootstrap():
-    from ecom_rag.evaluation.significance import draws
+    from ecom_rag.judging.significance import draws
 
     truth, found = votes_of(7, count=60)
     votes = vote(truth, found)

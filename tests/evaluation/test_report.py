@@ -15,9 +15,9 @@ from ecom_rag.evaluation.charts import ticks
 from ecom_rag.evaluation.confusion import confusion
 from ecom_rag.evaluation.labels import vote
 from ecom_rag.evaluation.measures import PerQuery
-from ecom_rag.evaluation.significance import Comparison, Interval
 from ecom_rag.evaluation.study import Pair, RunStudy, Study
 from ecom_rag.evaluation.verdict import verdict
+from ecom_rag.judging.significance import Comparison, Interval
 
 pytestmark = pytest.mark.slow
 

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from ecom_rag.errors import UsageError
 from ecom_rag.evaluation.labels import vote, vote_of_rows
-from ecom_rag.evaluation.relevance import Classes, Grades, ndcg, same_class
 from ecom_rag.evaluation.sets import candidate_set, evaluate_rows, read_beir_set, sampled
+from ecom_rag.judging.relevance import Classes, Grades, ndcg, same_class
 from ecom_rag.mining.triples import Example
 
 

@@ -14,7 +14,7 @@ from conftest import TEXTS, make_encoder, make_reranker
 from ecom_rag import CrossEncoder, Encoder
 from ecom_rag.errors import ModelError, RecordError, UsageError
 from ecom_rag.evaluation.measures import evaluate_run
-from ecom_rag.evaluation.relevance import Classes, Grades, ndcg
+from ecom_rag.judging.relevance import Classes, Grades, ndcg
 from ecom_rag.merging import Mix, Models, cocktail, optimise, search, validation
 from ecom_rag.merging.files import open_model
 from ecom_rag.mining.triples import Example, read_examples, read_triples

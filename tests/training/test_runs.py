@@ -12,8 +12,8 @@ from safetensors.torch import load_file, save_file
 
 from ecom_rag import Encoder
 from ecom_rag.errors import EcomRagError, ModelError, RecordError, ResumeError, UsageError
-from ecom_rag.evaluation.relevance import Grades
 from ecom_rag.evaluation.sets import JudgedSet
+from ecom_rag.judging.relevance import Grades
 from ecom_rag.models.checkpoints.tokens import Tokenizer
 from ecom_rag.training import checkpoints, runs
 from ecom_rag.training.averaging import best_average

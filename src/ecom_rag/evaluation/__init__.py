@@ -2,13 +2,13 @@
 
 In: runs (results of score, recall, rerank, or TREC files) and judgements (qrels, BEIR folders, or labels in the
 metadata). Out: ``PerQuery`` figures, intervals, paired tests, fitted fusion weights, tables and an HTML report. For
-training and merging: judged sets in memory (``sets``) and nDCG over arrays (``relevance``).
+training and merging: judged sets in memory (``sets``). What works on arrays alone is in ``ecom_rag.judging``.
 """
 
-from ecom_rag.evaluation.fit_fusion import fit_fusion, judge, judge_labels
 from ecom_rag.evaluation.measures import PerQuery, evaluate_run, parse_measures
-from ecom_rag.evaluation.significance import Comparison, Interval, bootstrap, compare
 from ecom_rag.files.trec import Qrels, Run
+from ecom_rag.judging.fit_fusion import fit_fusion, judge, judge_labels
+from ecom_rag.judging.significance import Comparison, Interval, bootstrap, compare
 
 __all__ = [
     "Comparison",

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ecom_rag.evaluation.labels import Curve
-from ecom_rag.evaluation.significance import Interval
+from ecom_rag.judging.significance import Interval
 
 COLOURS = 8
 _WIDTH, _HEIGHT = 440, 230  # narrow, so that a telephone need not shrink the letters much

@@ -10,17 +10,17 @@ from typing import Any
 from ecom_rag.errors import UsageError
 from ecom_rag.evaluation import tables
 from ecom_rag.evaluation.contributions import evidence_of
-from ecom_rag.evaluation.fit_fusion import fit_fusion, judge
 from ecom_rag.evaluation.itself import noted, without_itself
 from ecom_rag.evaluation.label_study import ByLabel, study_labels
 from ecom_rag.evaluation.report import as_html
 from ecom_rag.evaluation.runs import NamedRun, load_labelled, load_runs
-from ecom_rag.evaluation.significance import RESAMPLES
 from ecom_rag.evaluation.study import Study, study_retrieval
 from ecom_rag.files import records
 from ecom_rag.files.beir import read_beir
 from ecom_rag.files.identity import label_of
 from ecom_rag.files.trec import Qrels, read_qrels, writing
+from ecom_rag.judging.fit_fusion import fit_fusion, judge
+from ecom_rag.judging.significance import RESAMPLES
 from ecom_rag.retrieval.learned_fusion import LearnedFusion
 
 logger = logging.getLogger(__name__)

@@ -21,7 +21,6 @@ from ecom_rag.evaluation.labels import (
 )
 from ecom_rag.evaluation.measures import PerQuery, evaluate_run, parse_measures
 from ecom_rag.evaluation.runs import NamedRun
-from ecom_rag.evaluation.significance import RESAMPLES, Interval, holm, intervals
 from ecom_rag.evaluation.study import (
     WORST,
     Case,
@@ -35,6 +34,7 @@ from ecom_rag.evaluation.study import (
     depth_notes,
 )
 from ecom_rag.files.identity import as_label, required_label
+from ecom_rag.judging.significance import RESAMPLES, Interval, holm, intervals
 
 MACRO_F1 = "macro-F1"
 _CURVES = 12  # of the most frequent classes, in the report

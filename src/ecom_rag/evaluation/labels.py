@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
-from ecom_rag.evaluation.significance import RESAMPLES, Comparison, Interval, drawn_times, signs
+from ecom_rag.judging.significance import RESAMPLES, Comparison, Interval, drawn_times, signs
 
 Counts = tuple[csr_matrix, csr_matrix, csr_matrix]
 """Right votes, votes and own classes, each ``(queries, classes)``."""

@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 
 from ecom_rag.errors import UsageError
 from ecom_rag.evaluation.measures import PerQuery, evaluate_run
-from ecom_rag.evaluation.relevance import Grades, Relevance, same_class
 from ecom_rag.files import records
 from ecom_rag.files.beir import read_beir
 from ecom_rag.files.digest import Digest
 from ecom_rag.files.identity import required_label
+from ecom_rag.judging.relevance import Grades, Relevance, same_class
 from ecom_rag.retrieval import DenseIndex
 from ecom_rag.retrieval.itself import search_others
 

@@ -25,9 +25,9 @@ from ecom_rag.evaluation.measures import (
     run_notes,
 )
 from ecom_rag.evaluation.runs import NamedRun
-from ecom_rag.evaluation.significance import RESAMPLES, Comparison, Interval, holm, intervals, paired
 from ecom_rag.files.records import Record
 from ecom_rag.files.trec import Qrels
+from ecom_rag.judging.significance import RESAMPLES, Comparison, Interval, holm, intervals, paired
 
 WORST = 20
 _SHOWN = 3  # candidates of a worst query

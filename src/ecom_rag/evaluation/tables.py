@@ -5,8 +5,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from ecom_rag.evaluation.significance import Comparison, Interval
 from ecom_rag.evaluation.study import Pair, Study
+from ecom_rag.judging.significance import Comparison, Interval
 from ecom_rag.text.printing import printable
 
 _CLASSES = 30  # on a terminal

@@ -3,9 +3,9 @@
 import math
 from collections.abc import Sequence
 
-from ecom_rag.evaluation.significance import Comparison, Interval
 from ecom_rag.evaluation.study import Pair, Study
 from ecom_rag.evaluation.tables import deciding, number, p_text
+from ecom_rag.judging.significance import Comparison, Interval
 
 LEVEL = 0.05
 RULE = f"Bold and significant: the 95% interval of the difference excludes zero and p is below {LEVEL}"

@@ -10,9 +10,9 @@ from typing import Any
 
 from ecom_rag.errors import UsageError
 from ecom_rag.evaluation import sets
-from ecom_rag.evaluation.relevance import ndcg
 from ecom_rag.evaluation.sets import JudgedSet
 from ecom_rag.files import readers
+from ecom_rag.judging.relevance import ndcg
 from ecom_rag.mining.triples import KnownPositives, read_examples
 from ecom_rag.models import CrossEncoder, Encoder
 

@@ -32,7 +32,7 @@ class Recall:
     Args:
         routes: Names from ``retrieval.routes.ROUTES``; empty for all of a bank, or ``bm25`` and ``dense`` over a file.
         fusion: ``rrf``, ``weighted`` (that is ``minmax``), ``minmax``, ``zscore``, ``dbsf``, or the path of a fusion
-            fitted by ``evaluation.fit_fusion`` (.json; ``str`` or ``Path``).
+            fitted by ``judging.fit_fusion`` (.json; ``str`` or ``Path``).
         weights: Weight of each route in fusion; by default 1, and 0.3 for ``variant``.
         hybrid_weights: Weights of dense, sparse and multivector within the route ``hybrid``.
         rrf_constant: Constant that the fusion ``rrf`` adds to each rank.

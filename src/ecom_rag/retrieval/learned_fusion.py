@@ -1,6 +1,6 @@
 """Fusion weights that were fitted on judged queries: a small JSON file, and how it is applied.
 
-``evaluation.fit_fusion`` fits them; here they are only kept and used, so that a search needs nothing of the evaluation.
+``judging.fit_fusion`` fits them; here they are only kept and used, so that a search needs nothing of the evaluation.
 """
 
 import json

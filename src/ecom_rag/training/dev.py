@@ -12,8 +12,8 @@ from ecom_rag.errors import UsageError
 from ecom_rag.evaluation import sets
 from ecom_rag.evaluation.labels import macro_f1, vote_of_rows
 from ecom_rag.evaluation.measures import cutoff, parse_measures
-from ecom_rag.evaluation.relevance import Grades, same_class
 from ecom_rag.evaluation.sets import JudgedSet
+from ecom_rag.judging.relevance import Grades, same_class
 from ecom_rag.models.checkpoints.tokens import Tokenizer
 from ecom_rag.retrieval import DenseIndex
 from ecom_rag.text.normalization import canonical

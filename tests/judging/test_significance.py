@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from ecom_rag.evaluation.significance import bootstrap, compare, holm, intervals, paired, randomisation
+from ecom_rag.judging.significance import bootstrap, compare, holm, intervals, paired, randomisation
 
 
 def test_randomisation_equals_full_enumeration():

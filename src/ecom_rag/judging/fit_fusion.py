@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 
 from ecom_rag._version import __version__
 from ecom_rag.errors import UsageError
-from ecom_rag.evaluation.relevance import Classes, discounts, ideal_dcg
-from ecom_rag.evaluation.significance import Interval, bootstrap
+from ecom_rag.judging.relevance import Classes, discounts, ideal_dcg
+from ecom_rag.judging.significance import Interval, bootstrap
 from ecom_rag.retrieval.fusion import METHODS, RRF_CONSTANT, Candidates, route_scores
 from ecom_rag.retrieval.learned_fusion import LearnedFusion
 

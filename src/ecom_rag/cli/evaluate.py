@@ -80,7 +80,7 @@ def evaluate(
     ] = None,
     fusion: Annotated[
         str | None,
-        typer.Option(help="With --beir and no RESULTS: fusion of the routes, as in recall.", show_default="weighted"),
+        typer.Option(help="With --beir and no RESULTS: fusion of the routes, as in recall.", show_default="auto"),
     ] = None,
     rerank: Annotated[
         str | None, typer.Option(help="With --beir and no RESULTS: reranker of the candidates.", show_default="none")
@@ -215,7 +215,7 @@ def _searched(beir: str, split: str, search: dict[str, str], exclude_self: bool,
     asked = {"routes": routes, "fusion": search.get("fusion"), "exclude_self": exclude_self}
     settings, _ = read_settings(None, {**asked, "top_k": _DEPTH, "depth": _DEPTH})
     names = ",".join(settings.routes_of_file(encoder=model is not None))
-    parts = {"routes": names, "model": model, "fusion": settings.fusion, "rerank": rerank}
+    parts = {"routes": names, "model": model, "fusion": settings.fused_by, "rerank": rerank}
     described = "; ".join(f"{what} {value}" for what, value in parts.items() if value is not None)
     with bars() as progress:
         run, notes = search_beir(beir, split, settings, model=model, reranker=rerank, progress=progress)

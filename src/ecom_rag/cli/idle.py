@@ -68,6 +68,10 @@ _RECALL: Table = {
     "model": (_ENCODER,),
     "fusion": (_SEVERAL,),
     "weights": (_SEVERAL, _OWN_WEIGHTS),
+    "label_key": (
+        _SEVERAL,
+        Needs(lambda v: v["fusion"] == "auto", "with fusion {fusion}", "choose --fusion auto"),
+    ),
     "rrf_constant": (_SEVERAL, Needs(lambda v: v["fusion"] == "rrf", "with fusion {fusion}", "choose the fusion rrf")),
     "depth": (
         Needs(
@@ -250,7 +254,7 @@ def _recalled(values: Mapping[str, Any]) -> dict[str, Any] | None:
         routes = _opened(values["bank"]).routes
     else:
         routes = Recall().routes_of_file(encoder=values["model"] is not None)
-    return {**_with_routes(routes), "fusion": values["fusion"] or Recall().fusion}
+    return {**_with_routes(routes), "fusion": values["fusion"] or ("weighted" if values.get("weights") else "auto")}
 
 
 def _evaluated(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -55,11 +55,16 @@ def recall(
     ] = None,
     fusion: Annotated[
         str | None,
-        typer.Option(help="Fusion: weighted, rrf, zscore, dbsf, or a fitted .json.", show_default="weighted"),
+        typer.Option(
+            help="Fusion: auto (weights fitted on the seeds' labels), weighted, rrf, zscore, dbsf, or a fitted .json.",
+            show_default="auto; weighted with --weights",
+        ),
     ] = None,
     weights: Annotated[
         str | None,
-        typer.Option(help="Weights of routes in fusion, e.g. bm25=1,dense=0.5.", show_default="1; variant 0.3"),
+        typer.Option(
+            help="Weights of routes in fusion, e.g. bm25=1,dense=1.", show_default="1; dense 0.5, variant 0.3"
+        ),
     ] = None,
     hybrid_weights: Annotated[
         str | None, typer.Option(help="Weights of dense, sparse and multivector within hybrid.", show_default="1,1,1")
@@ -74,6 +79,10 @@ def recall(
     filter: Filter = None,
     exclude_self: ExcludeSelf = None,
     id_key: IdKey = None,
+    label_key: Annotated[
+        str | None,
+        typer.Option(help="Metadata key of the seeds' labels, for --fusion auto.", show_default="the bank's, or label"),
+    ] = None,
     normalize: Annotated[
         bool | None,
         typer.Option("--normalize", help="Reranker relevance in 0..1 instead of logits.", show_default=False),
@@ -136,6 +145,7 @@ def recall(
             "filter": filter,
             "exclude_self": exclude_self,
             "id_key": id_key,
+            "label_key": label_key,
             "normalize": normalize,
             "blend": blend,
             "exact_multivector": exact_multivector,
@@ -143,8 +153,7 @@ def recall(
             "rerank": rerank,
         },
     )
-    fusion = str(settings.fusion)
-    fitted = fusion if fusion.endswith(".json") else None
+    fitted = settings.fused_by if settings.fused_by.endswith(".json") else None
     check_apart(output, config, words, fitted, models.get("model"), models.get("rerank"))
     place = placed(runtime, precision, device, batch_tokens)
     if bank is not None:  # its model is loaded as the bank was built

@@ -67,18 +67,27 @@ def judge(
 
 
 def judge_labels(
-    candidates: Candidates, query_labels: NDArray[np.int64], seed_labels: NDArray[np.int64], *, k: int = 10
+    candidates: Candidates,
+    query_labels: NDArray[np.int64],
+    seed_labels: NDArray[np.int64],
+    *,
+    own: Sequence[NDArray[np.int64]] | None = None,
+    k: int = 10,
 ) -> Judged:
     """Grades of candidates from labels: 1 where a seed has the query's label.
 
     Args:
         candidates: What was found; ``rows`` are those of the seeds.
         query_labels: ``(queries,)`` label numbers.
-        seed_labels: ``(seeds,)`` label numbers.
+        seed_labels: ``(seeds,)`` label numbers; -1 for none.
+        own: For each query the rows that it is itself, which are not among the candidates; by default none.
         k: Of nDCG@k.
     """
     relevance = Classes(query_labels, seed_labels, own=np.full(len(query_labels), -1, np.int64))
-    return Judged(relevance.gains(candidates.rows), relevance.ideal(k))
+    pairs = zip(query_labels, own or [np.empty(0, np.int64)] * len(query_labels), strict=True)
+    left_out = np.array([(seed_labels[rows] == label).sum() for label, rows in pairs], np.int64)
+    possible = np.arange(k) < (relevance.relevant - left_out)[:, None]
+    return Judged(relevance.gains(candidates.rows), possible.astype(np.float64) @ discounts(k))
 
 
 def fit_fusion(
@@ -88,6 +97,7 @@ def fit_fusion(
     k: int = 10,
     methods: Sequence[str] = METHODS,
     rrf_constant: float = RRF_CONSTANT,
+    baseline: Mapping[str, float] | None = None,
     folds: int = 5,
     seed: int = 0,
     fitted_on: Mapping[str, Any] | None = None,
@@ -100,6 +110,8 @@ def fit_fusion(
         k: Of nDCG@k.
         methods: Those to try.
         rrf_constant: Of ``rrf``; also of the baseline.
+        baseline: Weights under ``minmax`` that the fit has to beat; by default the better of unweighted reciprocal rank
+            fusion and every single route.
         folds: Of the cross-validation.
         seed: Of the folds, the draws and the bootstrap.
         fitted_on: Written down with the result, e.g. file names.
@@ -111,7 +123,10 @@ def fit_fusion(
         UsageError: Fewer than two routes, or too few queries with anything relevant.
     """
     useful, judged = _useful(candidates, judged, folds)
-    baseline, base = _baseline(candidates, useful, judged, k, rrf_constant)
+    if baseline is None:
+        against, base = _baseline(candidates, useful, judged, k, rrf_constant)
+    else:
+        against, base = "the given weights", _given(candidates, useful, judged, k, baseline)
     fold_of = np.random.default_rng(seed).permutation(len(useful)) % folds
     parts = [fold_of != fold for fold in range(folds)] + [np.ones(len(useful), np.bool_)]  # the last is the fit itself
     found = []
@@ -122,7 +137,7 @@ def fit_fusion(
     out_of_fold = np.stack([one.by_query for one in by_fold])[fold_of, np.arange(len(useful))]
     gain = bootstrap(out_of_fold - base.by_query, seed=seed)
     if not (accepted := gain.low > 0):
-        _refuse(gain, baseline, k)
+        _refuse(gain, against, k)
     chosen = best if accepted else base
     counts = {"queries": len(useful), "folds": folds, "seed": seed}
     means = {"out_of_fold": float(out_of_fold.mean()), "baseline": base.value}
@@ -131,7 +146,7 @@ def fit_fusion(
         weights=dict(zip(candidates.evidence, chosen.weights.tolist(), strict=True)),
         rrf_constant=rrf_constant,
         accepted=accepted,
-        baseline=baseline,
+        baseline=against,
         measure=f"nDCG@{k}",
         gain=gain.mean,
         gain_low=gain.low,
@@ -219,6 +234,15 @@ def _baseline(
     best = int(values.mean(axis=1).argmax())
     name = "rrf" if best == 0 else f"only {names[best - 1]}"
     return name, _Found(float(values[best].mean()), "rrf", weights[best], values[best])
+
+
+def _given(
+    candidates: Candidates, rows: NDArray[np.int64], judged: Judged, k: int, weights: Mapping[str, float]
+) -> _Found:
+    """Weights from outside, under ``minmax``."""
+    chosen = np.array([weights[name] for name in candidates.evidence], np.float64)
+    [values] = _Search(_features(candidates, rows, "minmax", RRF_CONSTANT), judged, k).values(chosen[None])
+    return _Found(float(values.mean()), "minmax", chosen, values)
 
 
 def _simplex(rng: np.random.Generator, routes: int) -> NDArray[np.float64]:

@@ -133,9 +133,11 @@ class OfFile:
         if outputs and encoder is not None:
             texts = [seed["text"] for seed in self._seeds]
             embeddings = encode_kept(encoder, texts, outputs, cache, stage(progress, "encoding seeds", len(texts)))
-        return Seeds(
-            self._seeds, routes=self.routes, encoder=encoder, embeddings=embeddings, analyzer=self._asked.analyzer
-        )
+        analyzer = self._asked.analyzer
+        found = Seeds(self._seeds, routes=self.routes, encoder=encoder, embeddings=embeddings, analyzer=analyzer)
+        by = encoder and (encoder.fingerprint, sorted(encoder.settings.items()))
+        found.name = f"{self.state} {by} {analyzer.fingerprint()}"
+        return found
 
     def notes(self) -> list[str]:
         """See ``Place.notes``."""

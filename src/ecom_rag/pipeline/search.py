@@ -15,9 +15,11 @@ from ecom_rag.files.values import type_name
 from ecom_rag.models import CrossEncoder, Embeddings, Encoder
 from ecom_rag.models.embeddings import OUTPUTS
 from ecom_rag.pipeline.reranking import rerank_rows
+from ecom_rag.pipeline.seed_fusion import fusion_of_seeds
 from ecom_rag.pipeline.settings import Recall
 from ecom_rag.retrieval import Ranking, hybrid, routes
 from ecom_rag.retrieval.itself import Rows
+from ecom_rag.retrieval.learned_fusion import LearnedFusion
 from ecom_rag.retrieval.routes import Queries
 from ecom_rag.seeds.memory import Seeds
 from ecom_rag.seeds.source import SeedSource, SeedView, check_built, check_routes
@@ -72,7 +74,7 @@ class Pipeline:
         self.id_key = self.settings.id_key_of(seeds.id_key)
         self._seeds = seeds
         self._cross_encoder = cross_encoder
-        self._fitted = self.settings.fitted()
+        self._fitted = self._fit() if self.settings.fused_by == "auto" else self.settings.fitted()
         if self._fitted is not None:
             self._fitted.check_routes(self.routes)
 
@@ -103,7 +105,8 @@ class Pipeline:
         with self._seeds.view() as view:
             own = view.own_rows(queries, self.id_key) if self.settings.exclude_self else None
             keep = self.settings.top_k if self._cross_encoder is None else self.settings.depth
-            ranking = self.settings.fuse(self.search(view, asked, own=own), keep, self._fitted)
+            found = self.search(view, asked, where=self.settings.filter, own=own)
+            ranking = self.settings.fuse(found, keep, self._fitted)
             rows = np.unique(ranking.rows[ranking.rows >= 0]).tolist()
             seeds = dict(zip(rows, view.records(rows), strict=True))
         if self._cross_encoder is not None:
@@ -119,12 +122,32 @@ class Pipeline:
             )
         return results_of(queries, ranking, seeds)
 
-    def search(self, view: SeedView, queries: Queries, *, own: Rows | None = None) -> dict[str, Ranking]:
+    def _fit(self) -> LearnedFusion | None:
+        """Weights for these seeds, by their labels; ``None`` for one route."""
+        if len(self.routes) < 2:
+            return None
+        with self._seeds.view() as view:
+            fit = fusion_of_seeds(
+                view,
+                self.routes,
+                lambda queries, own: self.search(view, queries, own=own, where=None),
+                label_key=self.settings.label_key or self._seeds.label_key,
+                id_key=self.id_key,
+            )
+        logger.info(fit.note)
+        if fit.fusion.accepted or self.settings.fusion is not None:  # what nobody asked for, and is as ever, is no news
+            self.notes.append(fit.note)
+        return fit.fusion
+
+    def search(
+        self, view: SeedView, queries: Queries, *, where: Any = None, own: Rows | None = None
+    ) -> dict[str, Ranking]:
         """What each route finds by itself, to the depth of the settings.
 
         Args:
             view: One state of the seeds.
             queries: With the embeddings that ``outputs`` names.
+            where: A filter over the seeds' metadata; by default all seeds.
             own: For each query the rows that it is itself, and that are left out.
 
         Returns:
@@ -141,7 +164,7 @@ class Pipeline:
                 route,
                 queries,
                 depth,
-                where=self.settings.filter,
+                where=where,
                 own=own,
                 weights=self.settings.hybrid_weights if route == "hybrid" else None,
             )

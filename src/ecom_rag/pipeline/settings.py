@@ -7,7 +7,7 @@ from difflib import get_close_matches
 from typing import Any
 
 from ecom_rag import arguments
-from ecom_rag.arguments import PathLike, flag, names_of, path_of, whole
+from ecom_rag.arguments import PathLike, flag, names_of, path_of, path_or_none, whole
 from ecom_rag.errors import UsageError
 from ecom_rag.files import readers
 from ecom_rag.files.jobs import Cut
@@ -22,7 +22,7 @@ from ecom_rag.retrieval.ranking import Ranking
 from ecom_rag.retrieval.routes import ROUTES, check_routes, default_weights
 from ecom_rag.retrieval.weights import check_weights
 
-FUSIONS = (*METHODS, "weighted")  # weighted: the usual name of the weighted sum, over min-max scores
+FUSIONS = (*METHODS, "weighted", "auto")  # weighted: the usual name of the weighted sum, over min-max scores
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,9 +31,10 @@ class Recall:
 
     Args:
         routes: Names from ``retrieval.routes.ROUTES``; empty for all of a bank, or ``bm25`` and ``dense`` over a file.
-        fusion: ``rrf``, ``weighted`` (that is ``minmax``), ``minmax``, ``zscore``, ``dbsf``, or the path of a fusion
-            fitted by ``judging.fit_fusion`` (.json; ``str`` or ``Path``).
-        weights: Weight of each route in fusion; by default 1, and 0.3 for ``variant``.
+        fusion: ``auto`` (weights fitted on the labels of the seeds, see ``seed_fusion``), ``rrf``, ``weighted`` (which
+            is ``minmax``), ``minmax``, ``zscore``, ``dbsf``, or the path of a fusion of ``evaluation.fit_fusion``
+            (.json; ``str`` or ``Path``); by default ``auto``, or ``weighted`` where there are weights.
+        weights: Weight of each route in fusion; by default 1, 0.5 for ``dense`` and 0.3 for ``variant``.
         hybrid_weights: Weights of dense, sparse and multivector within the route ``hybrid``.
         rrf_constant: Constant that the fusion ``rrf`` adds to each rank.
         depth: Candidates kept per route, and after fusion where a reranker follows.
@@ -45,13 +46,14 @@ class Recall:
         exclude_self: Leave a seed out of the results of the query that it is: one of the query's id, or where one of
             them has no id, of its very text. The next best take its place, and no rank counts it.
         id_key: Metadata key of the ids of queries and seeds; by default the bank's, or ``id``.
+        label_key: Metadata key of the seeds' labels, for the fusion ``auto``; by default the bank's, or ``label``.
 
     Raises:
         UsageError: Routes that are a single text, or a fusion that is not text; ``check`` finds the rest.
     """
 
     routes: tuple[str, ...] = ()
-    fusion: str | os.PathLike[str] = "weighted"
+    fusion: str | os.PathLike[str] | None = None
     weights: Mapping[str, float] | None = None
     hybrid_weights: tuple[float, ...] = hybrid.EQUAL
     rrf_constant: float = RRF_CONSTANT
@@ -63,10 +65,11 @@ class Recall:
     blend: float = 1.0
     exclude_self: bool = False
     id_key: str | None = None
+    label_key: str | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "routes", names_of(self.routes, "routes"))
-        object.__setattr__(self, "fusion", path_of(self.fusion, "fusion"))
+        object.__setattr__(self, "fusion", path_or_none(self.fusion, "fusion"))
         weights = arguments.listed(self.hybrid_weights, "hybrid_weights", "three numbers")
         object.__setattr__(self, "hybrid_weights", tuple(weights))
 
@@ -85,6 +88,8 @@ class Recall:
             parse(self.filter)
         if self.id_key is not None:
             parse_key(self.id_key, what="id_key")
+        if self.label_key is not None:
+            parse_key(self.label_key, what="label_key")
         if self.routes:
             check_routes(self.routes)
         check_constant(self.rrf_constant)
@@ -93,11 +98,18 @@ class Recall:
         self._check_depth(len(self.routes) > 1)
         return self
 
+    @property
+    def fused_by(self) -> str:
+        """The fusion, given or by default."""
+        return str(self.fusion or ("weighted" if self.weights else "auto"))
+
     def _check_fusion(self) -> None:
         if self.weights is not None and not isinstance(self.weights, Mapping):
             raise UsageError(f"`weights` is {shown(self.weights)}; expected a dict of routes and numbers")
-        if self.fusion not in FUSIONS and not str(self.fusion).endswith(".json"):
+        if self.fused_by not in FUSIONS and not self.fused_by.endswith(".json"):
             raise UsageError(f"fusion {self.fusion!r} is unknown; expected {', '.join(FUSIONS)} or a fitted .json file")
+        if self.fused_by == "auto" and self.weights:
+            raise UsageError("weights are given beside the fusion auto, which finds its own; leave them out")
         fitted = self.fitted()
         if fitted is not None:
             if self.weights:
@@ -145,7 +157,7 @@ class Recall:
 
     def fitted(self) -> LearnedFusion | None:
         """The fusion of a file, where it is one."""
-        return load_fusion(str(self.fusion)) if str(self.fusion).endswith(".json") else None
+        return load_fusion(self.fused_by) if self.fused_by.endswith(".json") else None
 
     def fuse(self, found: Mapping[str, Ranking], k: int, fitted: LearnedFusion | None) -> Ranking:
         """The k best of what the routes found.
@@ -163,7 +175,7 @@ class Recall:
             return ranking.first(k)
         if fitted is not None:
             return fitted.fuse(found, k=k)
-        method = "minmax" if self.fusion == "weighted" else str(self.fusion)
+        method = "minmax" if self.fused_by in ("weighted", "auto") else self.fused_by
         return fuse(found, k=k, method=method, weights=self.weights_of(found), rrf_constant=self.rrf_constant)
 
     def routes_of_file(self, *, encoder: bool) -> tuple[str, ...]:
@@ -214,6 +226,7 @@ _KINDS: Mapping[str, tuple[type, ...]] = {
     "blend": (int, float),
     "exclude_self": (bool,),
     "id_key": (str,),
+    "label_key": (str,),
     "model": (str,),
     "rerank": (str,),
 }

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from ecom_rag.arguments import names_of
 from ecom_rag.errors import BankError, UsageError
 from ecom_rag.files import records as record_files
+from ecom_rag.files.identity import label_at
 from ecom_rag.files.keys import lookup
 from ecom_rag.files.records import Record
 from ecom_rag.filters.parse import parse
@@ -20,7 +21,7 @@ from ecom_rag.retrieval import Index, Ranking
 from ecom_rag.retrieval import routes as table
 from ecom_rag.retrieval.itself import OwnRows, Rows
 from ecom_rag.retrieval.routes import Queries
-from ecom_rag.seeds.source import SeedView, check_built, check_routes, fitting
+from ecom_rag.seeds.source import MOST_SAMPLED, SeedView, check_built, check_routes, drawn, fitting
 from ecom_rag.text.analysis import Analyzer
 
 
@@ -46,7 +47,9 @@ class Seeds:
     """
 
     id_key: str | None = None  # ids are looked for where a search says
+    label_key: str = "label"
     sequence = 0
+    name: str | None = None
 
     def __init__(
         self,
@@ -71,6 +74,8 @@ class Seeds:
         elif outputs and embeddings is not None:
             embeddings = fitting(embeddings, outputs, len(records))
         self._encoder = encoder
+        chosen = drawn(len(records), MOST_SAMPLED)
+        self._sample = chosen, None if embeddings is None else embeddings.take(chosen)
         self._indexes = {route: _index(route, texts, embeddings, analyzer) for route in table.indexes_of(routes)}
         self._masks: dict[str, NDArray[np.bool_]] = {}
         self._own_rows: dict[str, OwnRows] = {}
@@ -212,6 +217,29 @@ class Seeds:
             The records themselves, not copies: not to be changed.
         """
         return [self._records[row] for row in rows]
+
+    def labels(self, key: str) -> list[str | None]:
+        """The label of each row.
+
+        Args:
+            key: Metadata key; its values are read as ``identity.label_of`` reads them.
+
+        Raises:
+            UsageError: Not a key.
+            RecordError: A value that cannot be a label.
+        """
+        return [label_at(f"seed {row + 1}", record["metadata"], key) for row, record in enumerate(self._records)]
+
+    def sample(self, count: int) -> tuple[NDArray[np.int64], Queries]:
+        """Some of the seeds as queries, see ``SeedView``.
+
+        Args:
+            count: At most; no more than ``MOST_SAMPLED`` are given.
+        """
+        chosen, embeddings = self._sample
+        kept = np.flatnonzero(np.isin(chosen, chosen[drawn(len(chosen), count)]))
+        texts = [self._records[row]["text"] for row in chosen[kept].tolist()]
+        return chosen[kept], Queries(texts, Embeddings() if embeddings is None else embeddings.take(kept))
 
     def own_rows(self, queries: Sequence[Record], id_key: str) -> list[NDArray[np.int64]]:
         """For each query the rows of the seeds that it is itself.

@@ -16,15 +16,19 @@ from ecom_rag.retrieval import Ranking, routes
 from ecom_rag.retrieval.itself import Rows
 from ecom_rag.retrieval.routes import Queries
 
+MOST_SAMPLED = 1000  # seeds as queries
+
 
 class SeedView(Protocol):
     """One state of the seeds. Rows are numbers of seeds within it; scores are higher for what is closer.
 
     Attributes:
         sequence: Number of the last change that this state holds.
+        name: Together with the sequence tells these seeds from all others; ``None`` where nothing does.
     """
 
     sequence: int
+    name: str | None
 
     def search(
         self,
@@ -63,6 +67,27 @@ class SeedView(Protocol):
     def records(self, rows: Sequence[int]) -> list[Record]:
         """The records of rows, not to be changed."""
 
+    def labels(self, key: str) -> list[str | None]:
+        """The label of each row, ``None`` for none and for a row that is removed.
+
+        Args:
+            key: Metadata key, as ``identity.label_of`` reads it.
+
+        Raises:
+            UsageError: Not a key.
+            RecordError: A value that cannot be a label.
+        """
+
+    def sample(self, count: int) -> tuple[NDArray[np.int64], Queries]:
+        """Some of the seeds as queries; of the same seeds the same ones.
+
+        Args:
+            count: At most; without replacement.
+
+        Returns:
+            Their rows, ascending, and their texts with the embeddings that are searched.
+        """
+
     def own_rows(self, queries: Sequence[Record], id_key: str) -> Rows:
         """For each query the rows of the seeds that it is itself, see ``identity.is_itself``."""
 
@@ -74,10 +99,12 @@ class SeedSource(Protocol):
     Attributes:
         routes: What a search uses where no routes are named.
         id_key: Metadata key of the seeds' ids; ``None`` where the search says it.
+        label_key: Metadata key of the seeds' labels, where the search does not say it.
     """
 
     routes: tuple[str, ...]
     id_key: Any
+    label_key: Any
 
     def __len__(self) -> int:
         """Seeds."""
@@ -97,6 +124,11 @@ class SeedSource(Protocol):
 
     def filter_notes(self, filter: Any) -> list[str]:
         """A line each for: no seed meets the filter; no seed has one of its keys."""
+
+
+def drawn(count: int, most: int) -> NDArray[np.int64]:
+    """Up to ``most`` of the numbers below ``count``, ascending: the same for the same two."""
+    return np.sort(np.random.default_rng(0).permutation(count)[:most]).astype(np.int64)
 
 
 def check_routes(

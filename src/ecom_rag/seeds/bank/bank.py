@@ -53,6 +53,7 @@ class SeedBank:
         self.settings = from_meta(meta)
         self.routes = self.settings.routes
         self.id_key = self.settings.id_key
+        self.label_key: str = self.settings.label_key
         self.model: Model | None = model_from(meta["model"])
         self._indexed = frozenset(map(parse_key, self.settings.index_keys))
         plan = Plan(meta["bank"], self.routes, self.settings.analyzer, meta["sizes"])

@@ -19,7 +19,7 @@ from ecom_rag._version import __version__
 from ecom_rag.models.embeddings import Embeddings, Ragged
 from ecom_rag.retrieval import Index
 from ecom_rag.retrieval.growing import GrowingRows
-from ecom_rag.retrieval.routes import ROUTES, TEXT_ROUTES
+from ecom_rag.retrieval.routes import ROUTES, TEXT_ROUTES, Queries
 from ecom_rag.seeds.bank import saved
 from ecom_rag.seeds.bank.store import State
 from ecom_rag.text.analysis import Analyzer
@@ -134,6 +134,23 @@ def blobs_of(embeddings: Embeddings, row: int) -> dict[str, bytes]:
     if embeddings.multivector is not None:
         found["multivector"] = np.ascontiguousarray(embeddings.multivector[row], np.float32).tobytes()
     return found
+
+
+def stored_queries(db: Connection, rows: NDArray[np.int64], plan: Plan) -> Queries:
+    """Documents as queries.
+
+    Args:
+        db: The record.
+        rows: Their rows in the record, ascending; at most some thousands.
+        plan: Of the bank.
+    """
+    selected = f"FROM documents WHERE row IN ({', '.join(map(str, rows.tolist()))})"
+    parts = {
+        route: _items(route, db, selected, int(rows.min(initial=0)), len(rows), plan)
+        for route in plan.routes
+        if ROUTES[route].outputs and len(rows)
+    }
+    return Queries(_items("bm25", db, selected, 0, len(rows), plan), Embeddings(**parts))
 
 
 def _from_arrays(arrays: saved.Arrays, found: saved.Saved, state: State, plan: Plan) -> Derived:

@@ -94,7 +94,7 @@ class LiveIndexes:
             db,
             state,
             self._derived,
-            routes=self._plan.routes,
+            plan=self._plan,
             masks=self._masks,
             indexed=self._indexed,
             name=str(self._store.folder),

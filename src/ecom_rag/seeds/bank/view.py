@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ecom_rag.errors import BankError, UsageError
-from ecom_rag.files.identity import known_id
+from ecom_rag.files.identity import known_id, label_at
+from ecom_rag.files.json_text import loads
 from ecom_rag.files.keys import Path
 from ecom_rag.files.records import Record
 from ecom_rag.filters.parse import parse
@@ -18,9 +19,10 @@ from ecom_rag.filters.tree import Filter
 from ecom_rag.retrieval import Index, Ranking, routes
 from ecom_rag.retrieval.itself import Rows
 from ecom_rag.retrieval.routes import Queries
-from ecom_rag.seeds.bank.derived import Derived, positions_mask
+from ecom_rag.seeds.bank.derived import Derived, Plan, positions_mask, stored_queries
 from ecom_rag.seeds.bank.documents import CONTENT, record_of
 from ecom_rag.seeds.bank.store import State, Store
+from ecom_rag.seeds.source import MOST_SAMPLED, drawn
 
 _MASKS = 64  # filters remembered
 _TOGETHER = 500  # records fetched by one statement
@@ -70,7 +72,7 @@ class View:
         state: State,
         derived: Derived,
         *,
-        routes: tuple[str, ...],
+        plan: Plan,
         masks: Masks,
         indexed: frozenset[Path],
         name: str,
@@ -78,7 +80,9 @@ class View:
     ) -> None:
         self.sequence = state.sequence
         self.live = state.live
-        self.routes = routes
+        self.routes = plan.routes
+        self.name: str | None = plan.bank
+        self._plan = plan
         self._db = db
         self._derived = derived
         self._masks = masks
@@ -244,6 +248,39 @@ class View:
             ):
                 found[row] = (parts[0], parts[1], parts[2])
         return [record_of(*found[row]) for row in wanted]
+
+    def labels(self, key: str) -> list[str | None]:
+        """The label of each row, ``None`` for none and for a row that is removed.
+
+        Args:
+            key: Metadata key; its values are read as ``identity.label_of`` reads them.
+
+        Raises:
+            UsageError: Not a key.
+            RecordError: A value that cannot be a label.
+            BankError: The bank is closed, or the view has ended.
+        """
+        self._check()
+        rows = self._derived.rows.rows
+        found: list[str | None] = [None] * len(rows)
+        for row, name, metadata in self._db.execute("SELECT row, id, metadata FROM documents WHERE removed IS NULL"):
+            found[int(np.searchsorted(rows, row))] = label_at(f"{self._name}: {name}", loads(metadata.encode()), key)
+        return found
+
+    def sample(self, count: int) -> tuple[NDArray[np.int64], Queries]:
+        """Some of the seeds as queries, see ``SeedView``.
+
+        Args:
+            count: At most; no more than ``MOST_SAMPLED`` are given.
+
+        Raises:
+            BankError: The bank is closed, or the view has ended.
+        """
+        self._check()
+        found = self._db.execute("SELECT row FROM documents WHERE removed IS NULL ORDER BY row")
+        live = np.fromiter((row for (row,) in found), np.int64)
+        chosen = live[drawn(len(live), min(count, MOST_SAMPLED))]
+        return np.searchsorted(self._derived.rows.rows, chosen), stored_queries(self._db, chosen, self._plan)
 
 
 def _marks(values: Sequence[Any]) -> str:

@@ -29,6 +29,10 @@ SEEDS = [
         ("1ph0ne15 守机壳", 3),
         ("欢 迎 光 临 本 店 选 购", 4),
         ("高仿茗表一笔一复克", 5),
+        ("gao fang ming biao一比一复ke", 5),
+        ("jia微信gou买di价香yan", 0),
+        ("正品📱壳bao you", 1),  # emoji as a word
+        ("正📱品🔥手💰机壳包邮", 1),  # and as a mark
     ],
 )
 def test_evasive_spellings_are_found(query, row):
@@ -40,6 +44,15 @@ def test_evasive_spellings_are_found(query, row):
 @pytest.mark.parametrize("query", [*SEEDS, "手机壳", "纯棉儿童袜子", "", "!", "a", "🙂"])
 def test_clean_queries_find_nothing(query):
     assert (VariantIndex(SEEDS).search([query], 3).rows == -1).all()
+
+
+def test_both_readings_of_emoji_are_results_once_each():
+    index = VariantIndex([*SEEDS, "手机手机手机壳", "正品壳壳包邮"])
+    found = index.search(["📱📱📱壳", "正品📱壳包邮"], 8)
+    assert found.rows[0, 0] == 6
+    rows = found.rows[1][found.rows[1] >= 0].tolist()
+    assert 1 in rows and len(set(rows)) == len(rows)
+    assert (np.diff(found.scores[1, : len(rows)]) <= 0).all() and np.isneginf(found.scores[1, len(rows) :]).all()
 
 
 def slow_search(rows, query, floor, margin):

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ecom_rag.text.spelling import CHANNELS, codes, tables
+from ecom_rag.text.spelling import CHANNELS, codes, has_emoji, tables
 
 
 def values(text, channel):
@@ -20,6 +20,10 @@ def values(text, channel):
         ("代开发票", "代開發票"),  # traditional
         ("张先生", "弓长先生"),  # split
         ("微信号", "weixin号"),  # spelled out
+        ("微信号", "wei信号"),  # a syllable beside a character
+        ("加微信号", "加 wei-信号"),
+        ("微信号", "wei xin hao"),
+        ("加微信", "jia w.e.i.x.in"),  # and broken by marks
         ("abc123", "ａｂｃ１２３"),  # full width
         ("iphone15", "1ph0neIS"),  # letters and digits for each other
         ("appie", "аррlе"),  # Cyrillic
@@ -48,6 +52,18 @@ def test_letters_that_are_no_syllables_stay_letters():
     assert len(values("strong", "sound")) == 6
     assert len(values("shuma", "sound")) == 2
     assert len(values("shuang", "sound")) == 6  # one syllable alone may be any word
+    assert len(values("shuang 3", "sound")) == 7
+    assert len(values("苹果pro手机", "sound")) == 7
+    assert len(values("big men run far", "sound")) == 12
+    assert len(values("a b c d", "sound")) == 4
+
+
+def test_emoji_are_read_as_words_where_asked():
+    assert values("卖🍎手机", "sound") == values("卖手机", "sound")
+    read = codes(["卖📱壳", "📱"], emoji_as_words=True)
+    assert read["sound"].values[:4].tolist() == values("卖手机壳", "sound")
+    assert read["plain"].values.tolist() == codes(["卖📱壳", "📱"])["plain"].values.tolist()
+    assert has_emoji("卖📱") and not has_emoji("卖手机 ※") and not has_emoji("a:-)")
 
 
 @settings(max_examples=300, deadline=None)
@@ -65,7 +81,7 @@ def test_letters_are_cut_at_the_longest_syllable_that_leaves_syllables(parts):
             expected.append(syllables.numbers[match[1]])
             rest = rest[match.end(1) :]
     found = syllables.split(letters)
-    assert [ord(character) - 0xF0000 for character in found or ""] == (expected if len(expected) > 1 else [])
+    assert [ord(character) - 0xF0000 for character in found or ""] == expected
 
 
 def test_long_runs_of_syllables_end():

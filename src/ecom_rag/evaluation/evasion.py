@@ -11,6 +11,10 @@ spacing        a space behind it: plain, full-width, thin, or of no width at all
 traditional    its traditional form (OpenCC), for letters and digits the full-width one
 leet           a digit, symbol or foreign letter that looks like it; Chinese numerals for digits
 mixed          one of the above, anew for each character
+pinyin         its reading in letters, now and then with a mark behind
+initials       the initials of two to four neighbouring characters, as in ``wx`` for 微信
+emoji          an emoji in place of a word (``evasion_spans``)
+order          two neighbouring characters in each other's place
 =============  =====================================================================================================
 
 The tables are not those of the ``variant`` route (``ecom_rag.text.spelling``): look-alikes come from another typeface
@@ -26,9 +30,10 @@ from importlib.resources import files
 from typing import Any
 
 from ecom_rag.errors import UsageError
+from ecom_rag.evaluation.evasion_spans import SPANS
 from ecom_rag.files.records import Record
 
-KINDS = ("homophone", "lookalike", "split", "symbol", "spacing", "traditional", "leet", "mixed")
+KINDS = ("homophone", "lookalike", "split", "symbol", "spacing", "traditional", "leet", "mixed", *SPANS)
 STRENGTHS = {"light": 0.1, "middle": 0.3, "heavy": 0.6}
 
 _SYMBOLS = "*·.-_~|^+=#%&/、。，！…★☆◆●♥❤🔥✨👉💰🍀➕"
@@ -112,6 +117,8 @@ def _changed(text: str, kind: str, share: float, tables: _Tables, chance: random
     """The text with a share of its characters changed, how many were, and of how many."""
     places = [i for i, character in enumerate(text) if character.isalnum()]
     wanted = max(1, round(share * len(places)))
+    if kind in SPANS:
+        return *SPANS[kind](text, wanted, chance), len(places)
     chance.shuffle(places)
     out, changed = list(text), 0
     for place in places:
@@ -119,7 +126,7 @@ def _changed(text: str, kind: str, share: float, tables: _Tables, chance: random
             break
         kinds = [kind]
         if kind == "mixed":
-            kinds = chance.sample(KINDS[:-1], len(KINDS) - 1)
+            kinds = chance.sample(list(_WAYS), len(_WAYS))
         for one in kinds:
             new = _WAYS[one](text[place], tables, chance)
             if new is not None and new != text[place]:

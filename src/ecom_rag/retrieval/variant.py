@@ -25,7 +25,7 @@ from ecom_rag.retrieval.counted import Counted
 from ecom_rag.retrieval.growing import GrowingRows, combine
 from ecom_rag.retrieval.postings import Postings, Saturation, Weights, in_threads, level_of_tokens
 from ecom_rag.retrieval.ranking import Ranking
-from ecom_rag.text.spelling import CHANNELS, codes
+from ecom_rag.text.spelling import CHANNELS, codes, has_emoji
 
 FLOOR, MARGIN = 0.4, 0.15
 _K1, _B = 0.4, 0.5
@@ -85,13 +85,32 @@ class VariantIndex:
         Returns:
             Row numbers and overlaps from ``floor`` to 1, best first.
         """
+        found = self._search(queries, k, allowed=allowed, own=own)
+        pictured = [number for number, text in enumerate(queries) if has_emoji(text)]
+        if pictured and found.rows.size:
+            others = [queries[number] for number in pictured]
+            rows = None if own is None else [own[number] for number in pictured]
+            again = self._search(others, k, allowed=allowed, own=rows, emoji_as_words=True)
+            for number, *best in zip(pictured, again.rows, again.scores, strict=True):
+                _merge(found, number, *best)
+        return found
+
+    def _search(
+        self,
+        queries: Sequence[str],
+        k: int,
+        *,
+        allowed: NDArray[np.bool_] | None,
+        own: Sequence[NDArray[np.int64]] | None,
+        emoji_as_words: bool = False,
+    ) -> Ranking:
         state = self._state
         found = Ranking.empty(len(queries), min(k, state.count))
         if found.rows.size == 0:
             return found
         curve = state.saturation(_K1, _B)
         mask = combine(state.live, allowed, state.postings.rows)
-        asked = _Asked.of(queries, state)
+        asked = _Asked.of(_pairs(queries, emoji_as_words=emoji_as_words), len(queries), state)
         rough = state.postings.search(asked.rough(), 4 * found.rows.shape[1] + _SPARE, saturation=curve, mask=mask)
         candidates = np.sort(rough.rows, axis=1)
         overlap = _overlaps(candidates, asked.folded, state.postings, curve)
@@ -140,9 +159,9 @@ Grams = tuple[NDArray[np.int64], NDArray[np.int64]]
 """Terms, and the text that each is of."""
 
 
-def _pairs(texts: Sequence[str]) -> dict[str, Grams]:
+def _pairs(texts: Sequence[str], *, emoji_as_words: bool = False) -> dict[str, Grams]:
     found = {}
-    for number, (name, channel) in enumerate(codes(texts).items()):
+    for number, (name, channel) in enumerate(codes(texts, emoji_as_words=emoji_as_words).items()):
         terms, places = kernels.grams(channel.values, channel.rows, number)
         found[name] = terms, channel.rows[places]
     return found
@@ -161,14 +180,13 @@ class _Asked:
     written: Weights
 
     @classmethod
-    def of(cls, queries: Sequence[str], state: Counted) -> Self:
-        pairs = _pairs(queries)
-        bounds = np.arange(len(queries) + 1)
+    def of(cls, pairs: "dict[str, Grams]", count: int, state: Counted) -> Self:
+        bounds = np.arange(count + 1)
         idf = {name: state.idf(terms) for name, (terms, _) in pairs.items()}
         idf["folded"] = (idf["sound"] + idf["shape"]) / 2
 
         def shares(name: str, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-            return np.asarray(idf[name] / np.bincount(rows, idf[name], len(queries))[rows], np.float32)
+            return np.asarray(idf[name] / np.bincount(rows, idf[name], count)[rows], np.float32)
 
         (sound, rows), (shape, _), (plain, owners) = pairs["sound"], pairs["shape"], pairs["plain"]
         written = _each_once(np.searchsorted(owners, bounds), (plain,), shares("plain", owners))
@@ -183,6 +201,18 @@ class _Asked:
         order = np.argsort(rows, kind="stable")
         values = np.concatenate([weights, weights, -less])[order]
         return starts * 2 + own, np.concatenate([sound, shape, plain])[order], np.asarray(values / 2, np.float32)
+
+
+def _merge(found: Ranking, query: int, rows: NDArray[np.int64], scores: NDArray[np.float32]) -> None:
+    """Put more results of a query among its own: each row once, with its higher score, best first."""
+    every = np.concatenate([found.rows[query], rows])
+    score = np.concatenate([found.scores[query], scores])
+    order = np.lexsort((every, -score))
+    order = order[every[order] >= 0]
+    _, first = np.unique(every[order], return_index=True)
+    best = order[np.sort(first)][: found.rows.shape[1]]
+    found.rows[query], found.scores[query] = -1, -np.inf
+    found.rows[query, : len(best)], found.scores[query, : len(best)] = every[best], score[best]
 
 
 def _each_once(starts: NDArray[np.int64], terms: tuple[NDArray[np.int64], ...], weights: NDArray[np.float32]) -> Any:

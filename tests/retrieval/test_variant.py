@@ -7,7 +7,9 @@ from hypothesis import strategies as st
 
 from ecom_rag.errors import UsageError
 from ecom_rag.retrieval import postings, variant
+from ecom_rag.retrieval import variant_kernels as kernels
 from ecom_rag.retrieval.variant import VariantIndex, _pairs
+from ecom_rag.text.spelling import codes, tables
 
 SEEDS = [
     "加微信购买低价香烟",
@@ -33,6 +35,10 @@ SEEDS = [
         ("jia微信gou买di价香yan", 0),
         ("正品📱壳bao you", 1),  # emoji as a word
         ("正📱品🔥手💰机壳包邮", 1),  # and as a mark
+        ("加vx购买低价xy", 0),  # initials
+        ("代开fp请lx张先生", 2),
+        ("正手品机壳包邮", 1),  # in another order
+        ("欢光迎临本店购选", 4),
     ],
 )
 def test_evasive_spellings_are_found(query, row):
@@ -55,6 +61,41 @@ def test_both_readings_of_emoji_are_results_once_each():
     assert (np.diff(found.scores[1, : len(rows)]) <= 0).all() and np.isneginf(found.scores[1, len(rows) :]).all()
 
 
+def other_readings(text):
+    """For each gram the pairs of sounds that it may have been, and how much they count, by their definition."""
+    channel = codes([text])["sound"]
+    sounds = channel.values.tolist()
+    terms, places = kernels.grams(channel.values, channel.rows, 1)
+    first = tables.INITIALS
+    of_letter = {chr(97 + letter): set() for letter in range(26)}
+    for name, number in tables.load().syllables.names.items():
+        of_letter[name[0]].add(tables._SOUNDS + number)
+
+    def options(code):
+        return of_letter[chr(97 + code - first)] if first <= code < first + 26 else {code}
+
+    def is_letter(code):
+        return chr(code).isascii() and chr(code).isalnum() if code < 128 else False
+
+    def pair(one, other):
+        return 1 << 60 | one << 21 | other
+
+    for term, i in zip(terms.tolist(), places.tolist(), strict=True):
+        if term >> 59 & 1:
+            yield []
+            continue
+        a, b = sounds[i : i + 2]
+        if len(options(a)) > 1 or len(options(b)) > 1:
+            yield [(pair(x, y), 0.9) for x in options(a) for y in options(b)]
+        elif is_letter(a) or is_letter(b):
+            yield []
+        else:
+            around = [(b, a)]
+            around += [(a, c) for c in sounds[i + 2 : i + 3] if not is_letter(c)]
+            around += [(z, b) for z in sounds[max(0, i - 1) : i] if not is_letter(z)]
+            yield [(pair(*both), 0.8) for both in around]
+
+
 def slow_search(rows, query, floor, margin):
     """Overlaps by the formula, from lists of grams: a row's number and overlap where it is a result."""
     grams = [{name: _pairs([text])[name][0].tolist() for name in ("plain", "sound", "shape")} for text in rows]
@@ -69,14 +110,17 @@ def slow_search(rows, query, floor, margin):
         count = g[name].count(term)
         return min(1.0, 1.2 * count / (count + 0.2 + 0.2 * len(g["plain"]) / average))
 
-    pairs = list(zip(asked["sound"], asked["shape"], strict=True))
-    weights = [(idf("sound", a) + idf("shape", b)) / 2 for a, b in pairs]
+    pairs = list(zip(asked["sound"], asked["shape"], other_readings(query), strict=True))
+    weights = [(idf("sound", a) + idf("shape", b)) / 2 for a, b, _ in pairs]
     less = [idf("plain", term) for term in asked["plain"]]
     written = [
         sum(w * share("plain", t, g) for w, t in zip(less, asked["plain"], strict=True)) / sum(less) for g in grams
     ]
     overlaps = [
-        sum(w * max(share("sound", a, g), share("shape", b, g)) for w, (a, b) in zip(weights, pairs, strict=True))
+        sum(
+            w * max(share("sound", a, g), share("shape", b, g), *(f * share("sound", c, g) for c, f in others), 0)
+            for w, (a, b, others) in zip(weights, pairs, strict=True)
+        )
         / sum(weights)
         for g in grams
     ]
@@ -84,7 +128,10 @@ def slow_search(rows, query, floor, margin):
     return {row: overlap for row, overlap in enumerate(overlaps) if overlap >= bar}
 
 
-@pytest.mark.parametrize("query", ["佳薇信购买低价香火因", "1ph0ne15 守机壳", "代 开 发 票 手机壳", "高仿茗表"])
+@pytest.mark.parametrize(
+    "query",
+    ["佳薇信购买低价香火因", "1ph0ne15 守机壳", "代 开 发 票 手机壳", "高仿茗表", "加vx购买低jx烟", "光欢迎临本店购选"],
+)
 def test_scores_are_those_of_the_formula(query):
     found = VariantIndex(SEEDS, floor=0.1, margin=0.05).search([query], 6)
     expected = slow_search(SEEDS, query, 0.1, 0.05)

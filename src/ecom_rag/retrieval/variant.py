@@ -12,7 +12,7 @@ holds so, though a row sounds or looks like it, is. So the route reports what th
 they suffice: fused with them it adds candidates, and leaves the matches of clean texts alone.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -25,12 +25,13 @@ from ecom_rag.retrieval.counted import Counted
 from ecom_rag.retrieval.growing import GrowingRows, combine
 from ecom_rag.retrieval.postings import Postings, Saturation, Weights, in_threads, level_of_tokens
 from ecom_rag.retrieval.ranking import Ranking
-from ecom_rag.text.spelling import CHANNELS, codes, has_emoji
+from ecom_rag.text.spelling import CHANNELS, Codes, codes, has_emoji, tables
 
 FLOOR, MARGIN = 0.4, 0.15
 _K1, _B = 0.4, 0.5
 _CHUNK = 20_000  # texts coded at once
 _SPARE = 20  # candidates beyond four times those asked for
+_FACTORS = np.array([0.9, 0.8], np.float32)  # how much a pair counts that is found by its initials, or in another order
 MANY = 4096  # pairs of a query: from so many on, equal ones are one with their weights added up
 
 
@@ -110,11 +111,13 @@ class VariantIndex:
             return found
         curve = state.saturation(_K1, _B)
         mask = combine(state.live, allowed, state.postings.rows)
-        asked = _Asked.of(_pairs(queries, emoji_as_words=emoji_as_words), len(queries), state)
+        asked = _Asked.of(queries, state, emoji_as_words=emoji_as_words)
         rough = state.postings.search(asked.rough(), 4 * found.rows.shape[1] + _SPARE, saturation=curve, mask=mask)
         candidates = np.sort(rough.rows, axis=1)
         overlap = _overlaps(candidates, asked.folded, state.postings, curve)
-        written = _overlaps(candidates, (*asked.written[:2], *asked.written[1:]), state.postings, curve)
+        own_starts, plain, less = asked.written
+        each = np.arange(len(plain) + 1), plain, np.ones(len(plain), np.float32)
+        written = _overlaps(candidates, (own_starts, *each, less), state.postings, curve)
         closest = self._closest(asked.written, own, curve)
         written = np.maximum(written, np.maximum(closest, 0) * (1 + curve.constant))
         overlap[(candidates < 0) | (overlap < self.floor) | (overlap < written + self.margin)] = -np.inf
@@ -159,12 +162,17 @@ Grams = tuple[NDArray[np.int64], NDArray[np.int64]]
 """Terms, and the text that each is of."""
 
 
-def _pairs(texts: Sequence[str], *, emoji_as_words: bool = False) -> dict[str, Grams]:
-    found = {}
-    for number, (name, channel) in enumerate(codes(texts, emoji_as_words=emoji_as_words).items()):
-        terms, places = kernels.grams(channel.values, channel.rows, number)
-        found[name] = terms, channel.rows[places]
-    return found
+def _pairs(texts: Sequence[str]) -> dict[str, Grams]:
+    channels = codes(texts)
+    return {name: (terms, channels[name].rows[places]) for name, (terms, places) in _grams(channels).items()}
+
+
+def _grams(channels: Mapping[str, Codes]) -> dict[str, Grams]:
+    """By channel terms, and the place where each begins."""
+    return {
+        name: kernels.grams(channel.values, channel.rows, number)
+        for number, (name, channel) in enumerate(channels.items())
+    }
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,35 +180,71 @@ class _Asked:
     """Queries, each with weights that add up to 1 in both of their forms.
 
     Args:
-        folded: Starts, terms in sound, the same places' terms in shape, and weights.
+        folded: Starts of the queries' places, starts of the places' terms, terms, how much each counts in its place,
+            and the places' weights.
         written: Starts, terms and weights.
     """
 
-    folded: tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]
+    folded: tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.float32], NDArray[np.float32]]
     written: Weights
 
     @classmethod
-    def of(cls, pairs: "dict[str, Grams]", count: int, state: Counted) -> Self:
-        bounds = np.arange(count + 1)
-        idf = {name: state.idf(terms) for name, (terms, _) in pairs.items()}
+    def of(cls, queries: Sequence[str], state: Counted, *, emoji_as_words: bool = False) -> Self:
+        channels = codes(queries, emoji_as_words=emoji_as_words)
+        grams = _grams(channels)
+        bounds = np.arange(len(queries) + 1)
+        idf = {name: state.idf(terms) for name, (terms, _) in grams.items()}
         idf["folded"] = (idf["sound"] + idf["shape"]) / 2
 
         def shares(name: str, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-            return np.asarray(idf[name] / np.bincount(rows, idf[name], count)[rows], np.float32)
+            return np.asarray(idf[name] / np.bincount(rows, idf[name], len(queries))[rows], np.float32)
 
-        (sound, rows), (shape, _), (plain, owners) = pairs["sound"], pairs["shape"], pairs["plain"]
+        (sound, places), (shape, _), (plain, at) = grams["sound"], grams["shape"], grams["plain"]
+        rows, owners = channels["sound"].rows[places], channels["plain"].rows[at]
         written = _each_once(np.searchsorted(owners, bounds), (plain,), shares("plain", owners))
-        return cls(_each_once(np.searchsorted(rows, bounds), (sound, shape), shares("folded", rows)), written)
+        starts = np.searchsorted(rows, bounds)
+        if (np.diff(starts) > MANY).any():
+            starts, sound, shape, weights = _each_once(starts, (sound, shape), shares("folded", rows))
+            return cls((starts, *_of_places(sound, shape), weights), written)
+        table = tables.load()
+        others = kernels.readings(
+            sound,
+            places,
+            *(channels["sound"].values, channels["sound"].rows, CHANNELS.index("sound")),
+            *(tables.INITIALS, table.beginning, table.readings, _FACTORS),
+        )
+        return cls((starts, *_of_places(sound, shape, others), shares("folded", rows)), written)
 
     def rough(self) -> Weights:
         """Weights of a plain sum that finds candidates: sound and shape, less half of what is written alike."""
-        starts, sound, shape, weights = self.folded
+        starts, of_place, terms, factors, weights = self.folded
         own, plain, less = self.written
         queries = np.arange(len(starts) - 1)
-        rows = np.concatenate([np.repeat(queries, np.diff(s)) for s in (starts, starts, own)])
+        ends = of_place[starts]
+        rows = np.concatenate([np.repeat(queries, np.diff(s)) for s in (ends, own)])
         order = np.argsort(rows, kind="stable")
-        values = np.concatenate([weights, weights, -less])[order]
-        return starts * 2 + own, np.concatenate([sound, shape, plain])[order], np.asarray(values / 2, np.float32)
+        spread = np.repeat(weights, np.diff(of_place)) * factors
+        values = np.concatenate([spread, -less])[order]
+        return ends + own, np.concatenate([terms, plain])[order], np.asarray(values / 2, np.float32)
+
+
+def _of_places(sound: NDArray[np.int64], shape: NDArray[np.int64], others: Any = None) -> Any:
+    """Where the terms of each place start, the terms, and how much each counts.
+
+    Args:
+        sound: ``(places,)``.
+        shape: ``(places,)``.
+        others: The same three of further terms; by default none.
+    """
+    count = np.arange(len(sound) + 1)
+    starts, terms, factors = others or (np.zeros_like(count), np.empty(0, np.int64), np.empty(0, np.float32))
+    before = np.repeat(count[:-1], np.diff(starts))  # the place of each further term
+    found, weights = np.empty(2 * len(sound) + len(terms), np.int64), np.ones(2 * len(sound) + len(terms), np.float32)
+    both = 2 * count[:-1] + starts[:-1]
+    found[both], found[both + 1] = sound, shape
+    at = np.arange(len(terms)) + 2 * (before + 1)
+    found[at], weights[at] = terms, factors
+    return 2 * count + starts, found, weights
 
 
 def _merge(found: Ranking, query: int, rows: NDArray[np.int64], scores: NDArray[np.float32]) -> None:

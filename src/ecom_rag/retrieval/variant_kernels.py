@@ -41,8 +41,51 @@ def grams(values, rows, channel):  # type: ignore[no-untyped-def]  # noqa: ANN00
 
 
 @numba.njit(cache=True, nogil=True)
-def _shares(levels, term, rows, curve, out):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
-    """Raise ``out`` to how much a term counts in each of the ascending ``rows``: 0 without it, 1 at most."""
+def readings(terms, places, values, rows, channel, first, beginning, sounds, factors):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+    """What else the pairs of a channel may have been: starts, terms, and how much each counts.
+
+    A pair with an initial is every pair of sounds that begins so. Other pairs that are no letters may have been
+    swapped, or have a swapped neighbour: the pair turned round, and the pairs across the next character and the one
+    before.
+    ``first`` is the code of the initial a; ``sounds[beginning[i] : beginning[i + 1]]`` begin with the letter i.
+    """
+    n, of_initials, of_order = values.shape[0], factors[0], factors[1]
+    starts = np.zeros(terms.shape[0] + 1, np.int64)
+    for turn in range(2):
+        found, weights = np.empty(starts[-1], np.int64), np.empty(starts[-1], np.float32)
+        at = 0
+        for g in range(terms.shape[0]):
+            i = places[g]
+            if not terms[g] >> 59 & 1:
+                a, b = values[i], values[i + 1]
+                one, other = first <= a < first + 26, first <= b < first + 26
+                if one or other:
+                    left = sounds[beginning[a - first] : beginning[a - first + 1]] if one else values[i : i + 1]
+                    right = sounds[beginning[b - first] : beginning[b - first + 1]] if other else values[i + 1 : i + 2]
+                    for x in left:
+                        for y in right:
+                            if turn:
+                                found[at], weights[at] = channel << 60 | x << 21 | y, of_initials
+                            at += 1
+                elif not (_letter(a) or _letter(b)):
+                    if turn:
+                        found[at], weights[at] = channel << 60 | b << 21 | a, of_order
+                    at += 1
+                    if i + 2 < n and rows[i + 2] == rows[i] and not _letter(values[i + 2]):
+                        if turn:
+                            found[at], weights[at] = channel << 60 | a << 21 | values[i + 2], of_order
+                        at += 1
+                    if i > 0 and rows[i - 1] == rows[i] and not _letter(values[i - 1]):
+                        if turn:
+                            found[at], weights[at] = channel << 60 | values[i - 1] << 21 | b, of_order
+                        at += 1
+            starts[g + 1] = at
+    return starts, found, weights
+
+
+@numba.njit(cache=True, nogil=True)
+def _shares(levels, term, factor, rows, curve, out):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    """Raise ``out`` to how much a term counts in each of the ascending ``rows``: 0 without it, ``factor`` at most."""
     for level in levels:
         found = find(level.terms, term)
         if found < 0:
@@ -53,16 +96,17 @@ def _shares(levels, term, rows, curve, out):  # type: ignore[no-untyped-def]  # 
             if low < high and level.rows[low] == rows[c]:
                 norm = curve.constant + curve.slope * np.float32(curve.lengths[rows[c]])
                 share = level.values[low] / (level.values[low] + norm) * (np.float32(1) + curve.constant)
-                out[c] = max(out[c], min(share, np.float32(1)))
+                out[c] = max(out[c], factor * min(share, np.float32(1)))
 
 
 @numba.njit(cache=True, nogil=True)
 def overlaps(first, step, candidates, folded, levels, curve, shares, out):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
     """Overlap of queries with their candidates: rows in ascending order, those below 0 first and left out.
 
-    ``folded`` holds starts, terms, other terms in their place, and weights; ``shares`` is room for a line a query.
+    ``folded`` holds where the places of each query start, where the terms of each place start, the terms, how much each
+    counts, and the weights of the places; the best of a place's terms counts. ``shares`` is room for a line a query.
     """
-    starts, terms, others, weights = folded
+    starts, of_place, terms, factors, weights = folded
     for q in range(first, candidates.shape[0], step):
         begin = 0
         while begin < candidates.shape[1] and candidates[q, begin] < 0:
@@ -71,8 +115,7 @@ def overlaps(first, step, candidates, folded, levels, curve, shares, out):  # ty
         for i in range(starts[q], starts[q + 1]):
             for c in range(rows.shape[0]):
                 share[c] = 0
-            _shares(levels, terms[i], rows, curve, share)
-            if others[i] != terms[i]:
-                _shares(levels, others[i], rows, curve, share)
+            for t in range(of_place[i], of_place[i + 1]):
+                _shares(levels, terms[t], factors[t], rows, curve, share)
             for c in range(rows.shape[0]):
                 result[c] += weights[i] * share[c]

@@ -19,6 +19,7 @@ _STRETCH = re.compile(f"[a-z]+(?:{_BETWEEN}[a-z]+)*")
 _LETTERS = re.compile("[a-z]+")
 _AFTER_HAN = re.compile(f"[{HAN}](?:{_BETWEEN})?$")
 _BEFORE_HAN = re.compile(f"(?:{_BETWEEN})?[{HAN}]")
+_INITIALS = re.compile("[abcdefghjklmnopqrstwxyzv]{1,4}")  # letters that a syllable can begin with, and v for w
 _BROKEN = 3  # letters of a piece, at most, where marks stand within syllables
 
 
@@ -75,7 +76,8 @@ def _with_syllables(whole: str, syllables: tables.Syllables) -> str:
     """Letters that are Chinese syllables, as one private character a syllable.
 
     A run of letters is read so where syllables cover it, and there are two of them, or Chinese characters beside it, or
-    other such runs behind marks and blanks (``wei.xin``); and where marks stand within them (``w.ei.x.in``).
+    other such runs behind marks and blanks (``wei.xin``); and where marks stand within them (``w.ei.x.in``). Other
+    runs of up to four letters beside Chinese characters are initials, one private character each (``加wx``).
     """
     known: dict[str, str] = {}
 
@@ -97,8 +99,10 @@ def _with_syllables(whole: str, syllables: tables.Syllables) -> str:
         beside |= {found.end() if _BEFORE_HAN.match(whole, end) else -1}
 
         def one(run: re.Match[str]) -> str:
-            least = 1 if start + run.start() in beside or start + run.end() in beside else 2
-            return read(run[0], least) or run[0]
+            near = start + run.start() in beside or start + run.end() in beside
+            if read_so := read(run[0], 1 if near else 2):
+                return read_so
+            return tables.initials(run[0]) if near and _INITIALS.fullmatch(run[0]) else run[0]
 
         return _LETTERS.sub(one, found[0])
 

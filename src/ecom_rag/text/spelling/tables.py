@@ -20,8 +20,10 @@ from ecom_rag.text.normalization import HAN
 
 _SPACE = 0x110000  # code points
 _PRIVATE = 0xF0000  # syllables written in letters, as single characters
+_INITIAL = 0xF0F00  # letters that stand for syllables that begin with them, as single characters
 _LONGEST = 6  # letters of a syllable, e.g. shuang
 _SOUNDS = 0x110000  # codes of readings begin here, beyond all characters
+INITIALS = 0x11F000  # codes of initials, from a to z
 _SHAPES = 0x120000  # and codes of look-alikes here
 
 # Each digit or symbol and the letter that it stands for; i and l are one, as are o and 0, however they are meant.
@@ -78,9 +80,15 @@ _NUMERALS = {
 
 @dataclass(frozen=True, slots=True)
 class Syllables:
-    """Toneless readings of two letters and more, and the number of each."""
+    """Readings without tones.
+
+    Args:
+        numbers: Of those of two letters and more.
+        names: Of all, without what ``fuzzy`` drops.
+    """
 
     numbers: dict[str, int]
+    names: dict[str, int]
 
     def split(self, letters: str) -> str | None:
         """A run of letters as one private character a syllable; ``None`` unless syllables cover it."""
@@ -115,6 +123,8 @@ class Tables:
         pairs: Keys ``left << 21 | right`` of two halves, ascending.
         wholes: The character that each pair makes.
         syllables: Readings as letters.
+        beginning: For each letter from a to z where those that begin with it start in the next; ``(27,)``.
+        readings: Codes of readings, by their first letters.
     """
 
     simplified: NDArray[np.int64]
@@ -124,6 +134,13 @@ class Tables:
     pairs: NDArray[np.int64]
     wholes: NDArray[np.int64]
     syllables: Syllables
+    beginning: NDArray[np.int64]
+    readings: NDArray[np.int64]
+
+
+def initials(letters: str) -> str:
+    """Letters as private characters that stand for the syllables that begin with them."""
+    return "".join(chr(_INITIAL + ord(letter) - ord("a")) for letter in letters.replace("v", "w"))
 
 
 @lru_cache(maxsize=1)
@@ -161,11 +178,15 @@ def load() -> Tables:
         sound[character] = _SOUNDS + number
     for number in set(syllables.numbers.values()):
         sound[_PRIVATE + number] = _SOUNDS + number
+    sound[_INITIAL : _INITIAL + 26] = INITIALS + np.arange(26)
     shape = characters.copy()
     for number, line in enumerate(files(__package__).joinpath("lookalikes.txt").read_text("utf-8").split()):
         shape[[ord(character) for character in line]] = _SHAPES + number
     pairs, wholes = _halves(folded)
-    return Tables(simplified, np.where(kept, folded, 0), sound, shape, pairs, wholes, syllables)
+    begun = sorted((ord(name[0]) - ord("a"), _SOUNDS + number) for name, number in syllables.names.items())
+    beginning = np.searchsorted([letter for letter, _ in begun], np.arange(27))
+    readings_of = np.array([code for _, code in begun], np.int64)
+    return Tables(simplified, np.where(kept, folded, 0), sound, shape, pairs, wholes, syllables, beginning, readings_of)
 
 
 def fuzzy(reading: str) -> str:
@@ -194,7 +215,7 @@ def _readings() -> tuple[dict[int, int], Syllables]:
     names = tuple(sorted({fuzzy(reading) for reading in plain.values()}))
     numbers = {name: number for number, name in enumerate(names)}
     common = {reading for c, reading in plain.items() if 0x4E00 <= c < 0xA000 and len(reading) > 1}
-    syllables = Syllables({reading: numbers[fuzzy(reading)] for reading in common})
+    syllables = Syllables({reading: numbers[fuzzy(reading)] for reading in common}, numbers)
     return {c: numbers[fuzzy(reading)] for c, reading in plain.items() if c < _SPACE}, syllables
 
 

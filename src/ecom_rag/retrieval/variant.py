@@ -3,7 +3,9 @@
 Texts are compared by pairs of neighbouring characters (four letters or digits where they stand together) in three
 channels (``ecom_rag.text.spelling``). ``overlap`` is the share of the query's pairs, weighted by idf, that a row holds,
 in sound or in shape; ``written`` is the same for the texts as they are written. A pair counts a little less in a long
-row, as in BM25. A row is a result where
+row, as in BM25. A pair of the query may also be another one, and then counts for 0.8 or 0.9 of it: turned round or
+across a neighbour, as where characters were swapped; and with initials (``wx``) all that begin so. Emoji are read both
+as nothing and as their names. A row is a result where
 
     overlap >= floor   and   overlap >= margin + the largest ``written`` of all rows
 

@@ -66,3 +66,14 @@ def test_the_commands_end_with_2_and_no_output(tmp_path, monkeypatch, capfd):
 def test_a_query_without_pairs_is_nothing_to_teach(tmp_path):
     with pytest.raises(UsageError, match="there is nothing to score"):
         teach_file(write(tmp_path / "e.jsonl", []), str(tmp_path / "o.jsonl"), "nowhere")
+
+
+def test_a_note_names_a_few_queries_however_many_blocks_there_were():
+    from collections import Counter
+
+    from ecom_rag.mining.job import _account
+    from ecom_rag.mining.rules import Rules
+
+    counts = Counter({"queries none": 90}) + Counter({f"named none: query {n}": 1 for n in range(60)})
+    [note] = _account(counts, Rules(), 100)
+    assert note.startswith("90 queries have no candidate") and note.count("'query") == 3

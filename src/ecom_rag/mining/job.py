@@ -15,7 +15,7 @@ from ecom_rag.files.jobs import Cut, Job, Process, Summary
 from ecom_rag.files.progress import Progress, stage
 from ecom_rag.files.records import Record
 from ecom_rag.mining.finders import ROUTES, EncodedFinder, Finder, LexicalFinder, ListedFinder
-from ecom_rag.mining.pick import mine
+from ecom_rag.mining.pick import NAMED, mine
 from ecom_rag.mining.rules import REASONS, Rules
 from ecom_rag.mining.sources import Corpus, Queries, Source, kind_of, read_corpus
 from ecom_rag.mining.triples import JSON_LINES
@@ -194,7 +194,8 @@ def _account(counts: Counter[str], rules: Rules, texts: int) -> list[str]:
     for what, sentence in sentences.items():
         if counts[f"queries {what}"]:
             start = f"named {what}: "
-            names = ", ".join(repr(key.removeprefix(start)) for key in counts if key.startswith(start))
+            named = [key.removeprefix(start) for key in counts if key.startswith(start)]  # a few of every block
+            names = ", ".join(map(repr, named[:NAMED]))
             notes.append(f"{counts[f'queries {what}']} {sentence} (e.g. {names})")
     return notes
 

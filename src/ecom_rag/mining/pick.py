@@ -12,7 +12,7 @@ from ecom_rag.mining.sources import Corpus
 from ecom_rag.models import CrossEncoder
 from ecom_rag.retrieval import Ranking
 
-_NAMED = 3
+NAMED = 3  # queries in a note
 
 
 def mine(
@@ -136,4 +136,4 @@ def _relevance(logit: float) -> float:
 def _named(what: str, items: list[Record]) -> Counter[str]:
     """How many queries there are, and the first few for the summary."""
     names = list(dict.fromkeys(item["query"][:40] for item in items))
-    return Counter({f"queries {what}": len(items)}) + Counter(f"named {what}: {name}" for name in names[:_NAMED])
+    return Counter({f"queries {what}": len(items)}) + Counter(f"named {what}: {name}" for name in names[:NAMED])

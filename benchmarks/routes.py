@@ -54,7 +54,8 @@ class Searched:
 
 def learned(data: Searched):
     """A fusion fitted on this split."""
-    from ecom_rag.judging.fit_fusion import fit_fusion, judge
+    from ecom_rag.judging.fit_fusion import fit_fusion
+    from ecom_rag.judging.judged import judge
     from ecom_rag.retrieval.fusion import gather
 
     candidates = gather(data.found)

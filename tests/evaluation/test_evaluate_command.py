@@ -238,7 +238,7 @@ def test_learned_fusion_from_evidence(folder, run_here):
 
 def test_a_search_is_named_by_what_was_searched_with(folder, run_here):
     code, out, _ = run_here("--beir", folder, "--routes", "bm25,variant", "--output", "-", "--resamples", 100)
-    assert code == 0 and json.loads(out)["settings"]["runs"] == "routes bm25,variant; fusion weighted"
+    assert code == 0 and json.loads(out)["settings"]["runs"] == "routes bm25,variant; fusion auto"
 
 
 def test_a_search_in_memory_is_recall_over_files(folder, run_here):

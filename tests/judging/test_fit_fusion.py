@@ -8,7 +8,8 @@ import pytest
 
 from ecom_rag.errors import UsageError
 from ecom_rag.evaluation import evaluate_run
-from ecom_rag.judging.fit_fusion import _features, _Search, fit_fusion, judge, judge_labels
+from ecom_rag.judging.fit_fusion import _features, _Search, fit_fusion
+from ecom_rag.judging.judged import judge, judge_labels
 from ecom_rag.retrieval.fusion import METHODS, fuse, gather
 from ecom_rag.retrieval.learned_fusion import LearnedFusion, load_fusion
 from ecom_rag.retrieval.ranking import Ranking

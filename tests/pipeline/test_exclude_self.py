@@ -103,7 +103,7 @@ def test_each_route_finds_what_it_finds_without_the_own_rows(in_memory, encoder,
 
 @pytest.mark.parametrize("filter", [None, "not id in (4, 8)"])
 def test_a_file_and_a_bank_give_the_same(in_memory, bank, encoder, queries, seeds, filter):
-    settings = Recall(routes=ROUTES, depth=20, filter=filter, exclude_self=True)
+    settings = Recall(routes=ROUTES, weights={"dense": 1}, depth=20, filter=filter, exclude_self=True)
     expected = Pipeline(in_memory, settings, encoder=encoder).recall(queries)
     found = Pipeline(bank, settings, encoder=encoder).recall(queries)
     assert found == expected

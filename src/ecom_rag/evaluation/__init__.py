@@ -7,7 +7,8 @@ training and merging: judged sets in memory (``sets``). What works on arrays alo
 
 from ecom_rag.evaluation.measures import PerQuery, evaluate_run, parse_measures
 from ecom_rag.files.trec import Qrels, Run
-from ecom_rag.judging.fit_fusion import fit_fusion, judge, judge_labels
+from ecom_rag.judging.fit_fusion import fit_fusion
+from ecom_rag.judging.judged import judge, judge_labels
 from ecom_rag.judging.significance import Comparison, Interval, bootstrap, compare
 
 __all__ = [

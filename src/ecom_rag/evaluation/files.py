@@ -19,7 +19,8 @@ from ecom_rag.files import records
 from ecom_rag.files.beir import read_beir
 from ecom_rag.files.identity import label_of
 from ecom_rag.files.trec import Qrels, read_qrels, writing
-from ecom_rag.judging.fit_fusion import fit_fusion, judge
+from ecom_rag.judging.fit_fusion import fit_fusion
+from ecom_rag.judging.judged import judge
 from ecom_rag.judging.significance import RESAMPLES
 from ecom_rag.retrieval.learned_fusion import LearnedFusion
 

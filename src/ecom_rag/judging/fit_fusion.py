@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 
 from ecom_rag._version import __version__
 from ecom_rag.errors import UsageError
-from ecom_rag.judging.relevance import Classes, discounts, ideal_dcg
+from ecom_rag.judging.judged import Judged
+from ecom_rag.judging.relevance import discounts
 from ecom_rag.judging.significance import Interval, bootstrap
 from ecom_rag.retrieval.fusion import METHODS, RRF_CONSTANT, Candidates, route_scores
 from ecom_rag.retrieval.learned_fusion import LearnedFusion
@@ -32,62 +33,6 @@ logger = logging.getLogger(__name__)
 _DRAWS = 256  # over the whole simplex, for each method
 _ROUNDS = (30.0, 200.0, 1000.0)  # concentration of the draws around the best so far
 _CLOSER = 64  # draws a round
-
-
-@dataclass(frozen=True)
-class Judged:
-    """How good the candidates are.
-
-    Args:
-        gains: ``(queries, candidates)`` float64, the grade of each candidate, at least 0.
-        ideal: ``(queries,)`` float64, the DCG@k of the best possible ranking of all documents.
-    """
-
-    gains: NDArray[np.float64]
-    ideal: NDArray[np.float64]
-
-
-def judge(
-    candidates: Candidates, documents: Sequence[Sequence[str]], grades: Sequence[Mapping[str, int]], *, k: int = 10
-) -> Judged:
-    """Grades of candidates from judgements.
-
-    Args:
-        candidates: What was found; ``rows`` index into ``documents``.
-        documents: For each query the names that its ``rows`` stand for; one list for all may be repeated.
-        grades: For each query, name -> grade of every judged document, found or not.
-        k: Of nDCG@k.
-    """
-    gains = np.zeros(candidates.rows.shape)
-    for query, (names, judged) in enumerate(zip(documents, grades, strict=True)):
-        for place, row in enumerate(candidates.rows[query].tolist()):
-            if row >= 0:
-                gains[query, place] = max(0, judged.get(names[row], 0))
-    return Judged(gains, ideal_dcg([judged.values() for judged in grades], k))
-
-
-def judge_labels(
-    candidates: Candidates,
-    query_labels: NDArray[np.int64],
-    seed_labels: NDArray[np.int64],
-    *,
-    own: Sequence[NDArray[np.int64]] | None = None,
-    k: int = 10,
-) -> Judged:
-    """Grades of candidates from labels: 1 where a seed has the query's label.
-
-    Args:
-        candidates: What was found; ``rows`` are those of the seeds.
-        query_labels: ``(queries,)`` label numbers.
-        seed_labels: ``(seeds,)`` label numbers; -1 for none.
-        own: For each query the rows that it is itself, which are not among the candidates; by default none.
-        k: Of nDCG@k.
-    """
-    relevance = Classes(query_labels, seed_labels, own=np.full(len(query_labels), -1, np.int64))
-    pairs = zip(query_labels, own or [np.empty(0, np.int64)] * len(query_labels), strict=True)
-    left_out = np.array([(seed_labels[rows] == label).sum() for label, rows in pairs], np.int64)
-    possible = np.arange(k) < (relevance.relevant - left_out)[:, None]
-    return Judged(relevance.gains(candidates.rows), possible.astype(np.float64) @ discounts(k))
 
 
 def fit_fusion(
@@ -117,16 +62,13 @@ def fit_fusion(
         fitted_on: Written down with the result, e.g. file names.
 
     Returns:
-        The fitted fusion; with ``accepted`` false, and a warning in the log, the baseline instead.
+        The fitted fusion; with ``accepted`` false the baseline instead, and a warning in the log unless it was given.
 
     Raises:
         UsageError: Fewer than two routes, or too few queries with anything relevant.
     """
     useful, judged = _useful(candidates, judged, folds)
-    if baseline is None:
-        against, base = _baseline(candidates, useful, judged, k, rrf_constant)
-    else:
-        against, base = "the given weights", _given(candidates, useful, judged, k, baseline)
+    against, base = _baseline(candidates, useful, judged, k, rrf_constant, baseline)
     fold_of = np.random.default_rng(seed).permutation(len(useful)) % folds
     parts = [fold_of != fold for fold in range(folds)] + [np.ones(len(useful), np.bool_)]  # the last is the fit itself
     found = []
@@ -136,11 +78,10 @@ def fit_fusion(
     *by_fold, best = [max(of_part, key=lambda one: round(one.value, 12)) for of_part in zip(*found, strict=True)]
     out_of_fold = np.stack([one.by_query for one in by_fold])[fold_of, np.arange(len(useful))]
     gain = bootstrap(out_of_fold - base.by_query, seed=seed)
-    if not (accepted := gain.low > 0):
+    if not (accepted := gain.low > 0) and baseline is None:  # else whoever gave the weights says so
         _refuse(gain, against, k)
     chosen = best if accepted else base
-    counts = {"queries": len(useful), "folds": folds, "seed": seed}
-    means = {"out_of_fold": float(out_of_fold.mean()), "baseline": base.value}
+    figures = {"queries": len(useful), "folds": folds, "seed": seed, "out_of_fold": float(out_of_fold.mean())}
     return LearnedFusion(
         method=chosen.method,
         weights=dict(zip(candidates.evidence, chosen.weights.tolist(), strict=True)),
@@ -151,7 +92,7 @@ def fit_fusion(
         gain=gain.mean,
         gain_low=gain.low,
         gain_high=gain.high,
-        fitted_on={**(fitted_on or {}), **counts, **means},
+        fitted_on={**(fitted_on or {}), **figures, "baseline": base.value},
         versions={"ecom_rag": __version__, "numpy": importlib.metadata.version("numpy")},
     )
 
@@ -225,24 +166,23 @@ def _features(candidates: Candidates, rows: NDArray[np.int64], method: str, rrf_
 
 
 def _baseline(
-    candidates: Candidates, rows: NDArray[np.int64], judged: Judged, k: int, rrf_constant: float
+    candidates: Candidates,
+    rows: NDArray[np.int64],
+    judged: Judged,
+    k: int,
+    rrf_constant: float,
+    given: Mapping[str, float] | None,
 ) -> tuple[str, _Found]:
-    """The best of unweighted RRF and every single route, by its name, as weights for RRF."""
+    """What the fit has to beat, and its name: the given weights, or the best of plain RRF and every single route."""
     names = list(candidates.evidence)
     weights = np.vstack([np.ones(len(names)), np.eye(len(names))])
-    values = _Search(_features(candidates, rows, "rrf", rrf_constant), judged, k).values(weights)
+    method = "rrf"
+    if given is not None:
+        method, weights = "minmax", np.array([[given[name] for name in names]], np.float64)
+    values = _Search(_features(candidates, rows, method, rrf_constant), judged, k).values(weights)
     best = int(values.mean(axis=1).argmax())
-    name = "rrf" if best == 0 else f"only {names[best - 1]}"
-    return name, _Found(float(values[best].mean()), "rrf", weights[best], values[best])
-
-
-def _given(
-    candidates: Candidates, rows: NDArray[np.int64], judged: Judged, k: int, weights: Mapping[str, float]
-) -> _Found:
-    """Weights from outside, under ``minmax``."""
-    chosen = np.array([weights[name] for name in candidates.evidence], np.float64)
-    [values] = _Search(_features(candidates, rows, "minmax", RRF_CONSTANT), judged, k).values(chosen[None])
-    return _Found(float(values.mean()), "minmax", chosen, values)
+    name = "the given weights" if given is not None else "rrf" if best == 0 else f"only {names[best - 1]}"
+    return name, _Found(float(values[best].mean()), method, weights[best], values[best])
 
 
 def _simplex(rng: np.random.Generator, routes: int) -> NDArray[np.float64]:

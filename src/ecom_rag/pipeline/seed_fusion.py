@@ -16,7 +16,8 @@ import numpy as np
 from ecom_rag._version import __version__
 from ecom_rag.errors import UsageError
 from ecom_rag.files import cache
-from ecom_rag.judging.fit_fusion import fit_fusion, judge_labels
+from ecom_rag.judging.fit_fusion import fit_fusion
+from ecom_rag.judging.judged import judge_labels
 from ecom_rag.retrieval import Ranking
 from ecom_rag.retrieval.fusion import gather
 from ecom_rag.retrieval.itself import Rows

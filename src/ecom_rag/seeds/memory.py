@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ecom_rag.arguments import names_of
+from ecom_rag.arguments import names_of, whole
 from ecom_rag.errors import BankError, UsageError
 from ecom_rag.files import records as record_files
 from ecom_rag.files.identity import label_at
@@ -235,7 +235,11 @@ class Seeds:
 
         Args:
             count: At most; no more than ``MOST_SAMPLED`` are given.
+
+        Raises:
+            UsageError: ``count`` is no whole number from 1.
         """
+        whole(count, "count")
         chosen, embeddings = self._sample
         kept = np.flatnonzero(np.isin(chosen, chosen[drawn(len(chosen), count)]))
         texts = [self._records[row]["text"] for row in chosen[kept].tolist()]

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ecom_rag.arguments import whole
 from ecom_rag.errors import BankError, UsageError
 from ecom_rag.files.identity import known_id, label_at
 from ecom_rag.files.json_text import loads
@@ -274,9 +275,11 @@ class View:
             count: At most; no more than ``MOST_SAMPLED`` are given.
 
         Raises:
+            UsageError: ``count`` is no whole number from 1.
             BankError: The bank is closed, or the view has ended.
         """
         self._check()
+        whole(count, "count")
         found = self._db.execute("SELECT row FROM documents WHERE removed IS NULL ORDER BY row")
         live = np.fromiter((row for (row,) in found), np.int64)
         chosen = live[drawn(len(live), min(count, MOST_SAMPLED))]

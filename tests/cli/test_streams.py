@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from ecom_rag.cli import guard, main
 from ecom_rag.files import records
+from ecom_rag.models.checkpoints.locate import locate
 from ecom_rag.seeds.bank import BankSettings, build
 
 pytestmark = pytest.mark.slow
@@ -177,6 +178,8 @@ def test_a_full_disk_is_one_line_that_names_the_place(fresh, name):
         "merge the starter": ["merge", "starter", "starter", "-o", "out.merged"],
         "evaluate to a file": [*COMMANDS["evaluate"], "--report", "out.html"],
     }
+    if name in more:
+        locate("starter")  # unpacked while there is room
     process = subprocess.run(
         [sys.executable, "-m", "ecom_rag", *{**COMMANDS, **more}[name]],
         cwd=fresh,

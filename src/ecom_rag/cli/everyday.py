@@ -167,7 +167,7 @@ def rerank(
 
 def demo(
     folder: Annotated[str, typer.Option(help="Folder for the sample files and the result.")] = "demo_output",
-    show_all: Annotated[bool, typer.Option("--all", help="Print every listing, including the Chinese ones.")] = False,
+    show_all: Annotated[bool, typer.Option("--all", help="Print every listing.")] = False,
     verbose: Verbose = False,
 ) -> None:
     """Score the packaged sample listings against the packaged seed bank and print the matches.

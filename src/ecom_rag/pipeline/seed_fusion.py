@@ -10,6 +10,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -29,7 +30,8 @@ from ecom_rag.seeds.source import MOST_SAMPLED, SeedView
 LEAST = 100  # seeds with another one of their label: with fewer, weights would be fitted to chance
 _RESCUES = ("variant",)  # finds what is spelled otherwise, which seeds are not to each other; keeps its share
 
-Search = Callable[[Queries, Rows], Mapping[str, Ranking]]
+Search = Callable[[Sequence[str], Queries, Rows], Mapping[str, Ranking]]
+"""What each of some routes finds for queries, without the rows that they are themselves."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,11 +47,28 @@ class SeedFit:
     note: str
 
 
-def fusion_of_seeds(view: SeedView, routes: Sequence[str], search: Search, *, label_key: str, id_key: str) -> SeedFit:
-    """As ``fit_on_seeds``; for one state of a bank it is done once, and kept in the cache."""
+def fusion_of_seeds(
+    view: SeedView,
+    routes: Sequence[str],
+    search: Search,
+    *,
+    label_key: str,
+    id_key: str,
+    depends_on: tuple[Any, ...] = (),
+) -> SeedFit:
+    """As ``fit_on_seeds``; for one state of seeds that have a name it is done once, and kept in the cache.
+
+    Args:
+        view: As there.
+        routes: As there.
+        search: As there.
+        label_key: As there.
+        id_key: As there.
+        depends_on: What else decides what ``search`` finds.
+    """
     if view.name is None:
         return fit_on_seeds(view, routes, search, label_key=label_key, id_key=id_key)
-    known = f"{__version__} {view.name} {view.sequence} {','.join(routes)} {label_key}"
+    known = f"{__version__} {view.name} {view.sequence} {','.join(routes)} {label_key} {depends_on}"
     place = cache.cache_folder() / "fusions" / f"{hashlib.sha256(known.encode()).hexdigest()[:32]}.json"
     try:
         kept = json.loads(place.read_text(encoding="utf-8"))
@@ -69,7 +88,7 @@ def fit_on_seeds(view: SeedView, routes: Sequence[str], search: Search, *, label
     Args:
         view: One state of the seeds.
         routes: At least two.
-        search: What each route finds for queries, without the rows that they are themselves.
+        search: Finds the neighbours of seeds.
         label_key: Metadata key of the seeds' labels.
         id_key: Metadata key of their ids.
 
@@ -85,15 +104,14 @@ def fit_on_seeds(view: SeedView, routes: Sequence[str], search: Search, *, label
     classes = np.array([-1 if label is None else names[label] for label in labels], np.int64)
     rows, queries = view.sample(MOST_SAMPLED)
     useful = np.array([counts[labels[row] or ""] > 1 for row in rows.tolist()], np.bool_)
-    if useful.sum() < LEAST or len(fitted) < 2:
-        why = (
-            f"{useful.sum()} of {len(rows)} seeds tried share the label {label_key!r} with another, {LEAST} are needed"
-        )
-        return SeedFit(default, f"fusion auto: the default weights, since {why}" if len(fitted) > 1 else "")
+    if len(fitted) < 2:
+        return SeedFit(default, f"fusion auto: the default weights, since {' and '.join(routes)} leave nothing to fit")
+    if useful.sum() < LEAST:
+        few = f"{useful.sum()} of {len(rows)} seeds tried share the label {label_key!r} with another"
+        return SeedFit(default, f"fusion auto: the default weights, since {few}, {LEAST} are needed")
     queries, rows = queries.take(np.flatnonzero(useful)), rows[useful]
     own = view.own_rows([{"text": text, "metadata": {}} for text in queries.texts], id_key)
-    found = {route: ranking for route, ranking in search(queries, own).items() if route in fitted}
-    candidates = gather(found)
+    candidates = gather(search(fitted, queries, own))
     judged = judge_labels(candidates, classes[rows], classes, own=own)
     fit = fit_fusion(candidates, judged, methods=("minmax",), baseline=default_weights(fitted))
     if not fit.accepted:

@@ -61,9 +61,9 @@ def test_both_readings_of_emoji_are_results_once_each():
     assert (np.diff(found.scores[1, : len(rows)]) <= 0).all() and np.isneginf(found.scores[1, len(rows) :]).all()
 
 
-def other_readings(text):
+def other_readings(text, as_words):
     """For each gram the pairs of sounds that it may have been, and how much they count, by their definition."""
-    channel = codes([text])["sound"]
+    channel = codes([text], as_words=as_words)["sound"]
     sounds = channel.values.tolist()
     terms, places = kernels.grams(channel.values, channel.rows, 1)
     first = tables.INITIALS
@@ -99,7 +99,6 @@ def other_readings(text):
 def slow_search(rows, query, floor, margin):
     """Overlaps by the formula, from lists of grams: a row's number and overlap where it is a result."""
     grams = [{name: _pairs([text])[name][0].tolist() for name in ("plain", "sound", "shape")} for text in rows]
-    asked = {name: _pairs([query])[name][0].tolist() for name in ("plain", "sound", "shape")}
     average = sum(len(g["plain"]) for g in grams) / len(rows)
 
     def idf(name, term):
@@ -110,20 +109,21 @@ def slow_search(rows, query, floor, margin):
         count = g[name].count(term)
         return min(1.0, 1.2 * count / (count + 0.2 + 0.2 * len(g["plain"]) / average))
 
-    pairs = list(zip(asked["sound"], asked["shape"], other_readings(query), strict=True))
-    weights = [(idf("sound", a) + idf("shape", b)) / 2 for a, b, _ in pairs]
-    less = [idf("plain", term) for term in asked["plain"]]
-    written = [
-        sum(w * share("plain", t, g) for w, t in zip(less, asked["plain"], strict=True)) / sum(less) for g in grams
-    ]
-    overlaps = [
-        sum(
-            w * max(share("sound", a, g), share("shape", b, g), *(f * share("sound", c, g) for c, f in others), 0)
-            for w, (a, b, others) in zip(weights, pairs, strict=True)
-        )
-        / sum(weights)
-        for g in grams
-    ]
+    plain = _pairs([query])["plain"][0].tolist()
+    less = [idf("plain", term) for term in plain]
+    written = [sum(w * share("plain", t, g) for w, t in zip(less, plain, strict=True)) / sum(less) for g in grams]
+    overlaps = [0.0] * len(rows)
+    for as_words in (False, True):  # the better of both readings
+        asked = [codes([query], as_words=as_words)[name] for name in ("sound", "shape")]
+        sound, shape = (kernels.grams(one.values, one.rows, n)[0].tolist() for n, one in enumerate(asked, start=1))
+        pairs = list(zip(sound, shape, other_readings(query, as_words), strict=True))
+        weights = [(idf("sound", a) + idf("shape", b)) / 2 for a, b, _ in pairs]
+        for row, g in enumerate(grams):
+            found = sum(
+                w * max(share("sound", a, g), share("shape", b, g), *(f * share("sound", c, g) for c, f in others), 0)
+                for w, (a, b, others) in zip(weights, pairs, strict=True)
+            )
+            overlaps[row] = max(overlaps[row], found / sum(weights))
     bar = max(floor, max(written) + margin)
     return {row: overlap for row, overlap in enumerate(overlaps) if overlap >= bar}
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ecom_rag.text.spelling import CHANNELS, codes, has_emoji, tables
+from ecom_rag.text.spelling import CHANNELS, codes, tables, with_words
 
 
 def values(text, channel):
@@ -20,10 +20,6 @@ def values(text, channel):
         ("代开发票", "代開發票"),  # traditional
         ("张先生", "弓长先生"),  # split
         ("微信号", "weixin号"),  # spelled out
-        ("微信号", "wei信号"),  # a syllable beside a character
-        ("加微信号", "加 wei-信号"),
-        ("微信号", "wei xin hao"),
-        ("加微信", "jia w.e.i.x.in"),  # and broken by marks
         ("abc123", "ａｂｃ１２３"),  # full width
         ("iphone15", "1ph0neIS"),  # letters and digits for each other
         ("appie", "аррlе"),  # Cyrillic
@@ -52,18 +48,35 @@ def test_letters_that_are_no_syllables_stay_letters():
     assert len(values("strong", "sound")) == 6
     assert len(values("shuma", "sound")) == 2
     assert len(values("shuang", "sound")) == 6  # one syllable alone may be any word
-    assert len(values("shuang 3", "sound")) == 7
-    assert len(values("苹果pro手机", "sound")) == 7
-    assert len(values("big men run far", "sound")) == 12
-    assert len(values("a b c d", "sound")) == 4
+    assert len(values("wei信号", "sound")) == 5
 
 
-def test_emoji_are_read_as_words_where_asked():
-    assert values("卖🍎手机", "sound") == values("卖手机", "sound")
-    read = codes(["卖📱壳", "📱"], emoji_as_words=True)
-    assert read["sound"].values[:4].tolist() == values("卖手机壳", "sound")
-    assert read["plain"].values.tolist() == codes(["卖📱壳", "📱"])["plain"].values.tolist()
-    assert has_emoji("卖📱") and not has_emoji("卖手机 ※") and not has_emoji("a:-)")
+@pytest.mark.parametrize(
+    ("clean", "evasive"),
+    [
+        ("微信号", "wei信号"),  # a syllable beside a character
+        ("加微信号", "加 wei-信号"),
+        ("微信号", "wei xin hao"),
+        ("加微信", "jia w.e.i.x.in"),  # and broken by marks
+        ("卖手机壳", "卖📱壳"),
+        ("v3", "v3"),
+        ("abc", "abc"),
+    ],
+)
+def test_what_may_stand_for_characters_is_read_so_where_asked(clean, evasive):
+    read = codes([evasive, "另一条"], as_words=True)
+    assert read["sound"].values[read["sound"].rows == 0].tolist() == values(clean, "sound")
+    assert read["plain"].values.tolist() == codes([evasive, "另一条"])["plain"].values.tolist()
+    assert with_words([evasive, "手机壳", "wallet"]) == ([0] if clean != evasive else [])
+
+
+def test_other_letters_stay_letters():
+    for text in ("shuang 3", "苹果phone手机", "big men run far", "a b c d", "iphone15"):
+        assert codes([text], as_words=True)["sound"].values.tolist() == values(text, "sound")
+    initials = codes(["加wx", "加vx", "wx"], as_words=True)["sound"]
+    by_text = [initials.values[initials.rows == row].tolist() for row in range(3)]
+    assert by_text[0] == by_text[1] and by_text[0][1:] == [tables.INITIALS + 22, tables.INITIALS + 23]
+    assert by_text[2] == [ord("w"), ord("x")]
 
 
 @settings(max_examples=300, deadline=None)

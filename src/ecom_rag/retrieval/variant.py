@@ -4,8 +4,9 @@ Texts are compared by pairs of neighbouring characters (four letters or digits w
 channels (``ecom_rag.text.spelling``). ``overlap`` is the share of the query's pairs, weighted by idf, that a row holds,
 in sound or in shape; ``written`` is the same for the texts as they are written. A pair counts a little less in a long
 row, as in BM25. A pair of the query may also be another one, and then counts for 0.8 or 0.9 of it: turned round or
-across a neighbour, as where characters were swapped; and with initials (``wx``) all that begin so. Emoji are read both
-as nothing and as their names. A row is a result where
+across a neighbour, as where characters were swapped; and with initials (``wx``) all that begin so. A query with emoji
+or letters that may stand for characters is read both ways, and each row counts as in the better one. A row is a result
+where
 
     overlap >= floor   and   overlap >= margin + the largest ``written`` of all rows
 
@@ -27,7 +28,7 @@ from ecom_rag.retrieval.counted import Counted
 from ecom_rag.retrieval.growing import GrowingRows, combine
 from ecom_rag.retrieval.postings import Postings, Saturation, Weights, in_threads, level_of_tokens
 from ecom_rag.retrieval.ranking import Ranking
-from ecom_rag.text.spelling import CHANNELS, Codes, codes, has_emoji, tables
+from ecom_rag.text.spelling import CHANNELS, Codes, codes, tables, with_words
 
 FLOOR, MARGIN = 0.4, 0.15
 _K1, _B = 0.4, 0.5
@@ -89,12 +90,11 @@ class VariantIndex:
             Row numbers and overlaps from ``floor`` to 1, best first.
         """
         found = self._search(queries, k, allowed=allowed, own=own)
-        pictured = [number for number, text in enumerate(queries) if has_emoji(text)]
-        if pictured and found.rows.size:
-            others = [queries[number] for number in pictured]
-            rows = None if own is None else [own[number] for number in pictured]
-            again = self._search(others, k, allowed=allowed, own=rows, emoji_as_words=True)
-            for number, *best in zip(pictured, again.rows, again.scores, strict=True):
+        chosen = with_words(queries) if found.rows.size else []
+        if chosen:
+            rows = None if own is None else [own[number] for number in chosen]
+            again = self._search([queries[number] for number in chosen], k, allowed=allowed, own=rows, as_words=True)
+            for number, *best in zip(chosen, again.rows, again.scores, strict=True):
                 _merge(found, number, *best)
         return found
 
@@ -105,7 +105,7 @@ class VariantIndex:
         *,
         allowed: NDArray[np.bool_] | None,
         own: Sequence[NDArray[np.int64]] | None,
-        emoji_as_words: bool = False,
+        as_words: bool = False,
     ) -> Ranking:
         state = self._state
         found = Ranking.empty(len(queries), min(k, state.count))
@@ -113,7 +113,7 @@ class VariantIndex:
             return found
         curve = state.saturation(_K1, _B)
         mask = combine(state.live, allowed, state.postings.rows)
-        asked = _Asked.of(queries, state, emoji_as_words=emoji_as_words)
+        asked = _Asked.of(queries, state, as_words=as_words)
         rough = state.postings.search(asked.rough(), 4 * found.rows.shape[1] + _SPARE, saturation=curve, mask=mask)
         candidates = np.sort(rough.rows, axis=1)
         overlap = _overlaps(candidates, asked.folded, state.postings, curve)
@@ -191,8 +191,8 @@ class _Asked:
     written: Weights
 
     @classmethod
-    def of(cls, queries: Sequence[str], state: Counted, *, emoji_as_words: bool = False) -> Self:
-        channels = codes(queries, emoji_as_words=emoji_as_words)
+    def of(cls, queries: Sequence[str], state: Counted, *, as_words: bool = False) -> Self:
+        channels = codes(queries, as_words=as_words)
         grams = _grams(channels)
         bounds = np.arange(len(queries) + 1)
         idf = {name: state.idf(terms) for name, (terms, _) in grams.items()}

@@ -5,6 +5,6 @@ In: texts. Out: for each text three sequences of numbers, one a character. ``pla
 latter two leave out symbols and spaces, join split characters and fold digits and letters that stand for each other.
 """
 
-from ecom_rag.text.spelling.codes import CHANNELS, Codes, codes, has_emoji
+from ecom_rag.text.spelling.codes import CHANNELS, Codes, codes, with_words
 
-__all__ = ["CHANNELS", "Codes", "codes", "has_emoji"]
+__all__ = ["CHANNELS", "Codes", "codes", "with_words"]

@@ -14,6 +14,7 @@ from ecom_rag.text.spelling import tables
 CHANNELS = ("plain", "sound", "shape")
 
 _NEWLINE = 10
+_LATIN = re.compile("[a-z]{4,}")
 _BETWEEN = f"[^0-9a-z{HAN}\\n]{{1,2}}"  # marks and blanks between letters that belong together
 _STRETCH = re.compile(f"[a-z]+(?:{_BETWEEN}[a-z]+)*")
 _LETTERS = re.compile("[a-z]+")
@@ -36,26 +37,33 @@ class Codes:
     rows: NDArray[np.int64]
 
 
-def codes(texts: Sequence[str], *, emoji_as_words: bool = False) -> dict[str, Codes]:
+def codes(texts: Sequence[str], *, as_words: bool = False) -> dict[str, Codes]:
     """The codes of texts by channel; ``sound`` and ``shape`` have the same rows.
 
     Args:
         texts: Any strings.
-        emoji_as_words: Read emoji in ``sound`` and ``shape`` as their Chinese names, instead of leaving them out.
+        as_words: Take what may stand for Chinese characters for them in ``sound`` and ``shape``: emoji, which are else
+            left out, and short runs of letters, which else are letters (see ``_as_words``).
     """
     table = tables.load()
     whole = "\n".join(normalize(texts))
     plain = table.simplified[_characters(whole)]
-    if emoji_as_words:
-        whole = whole.translate(tables.emoji_names())
     # 0 stands for what is left out: symbols, spaces, emoji.
-    folded = table.folded[_characters(_with_syllables(whole, table.syllables))]
+    read = _as_words(whole, table.syllables) if as_words else _with_syllables(whole, table.syllables)
+    folded = table.folded[_characters(read)]
     joined = _joined(folded[folded > 0], table.pairs, table.wholes)
     return {
         "plain": _by_row(plain, plain),
         "sound": _by_row(joined, table.sound[joined]),
         "shape": _by_row(joined, table.shape[joined]),
     }
+
+
+def with_words(texts: Sequence[str]) -> list[int]:
+    """Which texts have something that ``as_words`` reads otherwise, by number."""
+    syllables = tables.load().syllables
+    lines = normalize(texts)
+    return [n for n, line in enumerate(lines) if _as_words(line, syllables) != _with_syllables(line, syllables)]
 
 
 def _characters(whole: str) -> NDArray[np.int64]:
@@ -67,36 +75,43 @@ def _by_row(characters: NDArray[np.int64], values: NDArray[np.int64]) -> Codes:
     return Codes(values[~end], np.cumsum(end)[~end])
 
 
-def has_emoji(text: str) -> bool:
-    """Whether there are emoji that can be read as words."""
-    return not text.isascii() and not tables.emoji_names().keys().isdisjoint(map(ord, text))
-
-
 def _with_syllables(whole: str, syllables: tables.Syllables) -> str:
-    """Letters that are Chinese syllables, as one private character a syllable.
+    """Letters that are Chinese syllables throughout, two at least, as one private character a syllable."""
+    found = {run: _read(run, syllables, least=2) or run for run in set(_LATIN.findall(whole))}
+    return _LATIN.sub(lambda run: found[run[0]], whole)
 
-    A run of letters is read so where syllables cover it, and there are two of them, or Chinese characters beside it, or
-    other such runs behind marks and blanks (``wei.xin``); and where marks stand within them (``w.ei.x.in``). Other
-    runs of up to four letters beside Chinese characters are initials, one private character each (``加wx``).
+
+def _read(run: str, syllables: tables.Syllables, *, least: int) -> str:
+    """A run of letters as syllables, where there are so many of them; else nothing."""
+    found = syllables.split(run) or ""
+    return found if len(found) >= least else ""
+
+
+def _as_words(whole: str, syllables: tables.Syllables) -> str:
+    """Emoji as their names, and letters as syllables in more places than ``_with_syllables`` sees.
+
+    One syllable beside a Chinese character (``加wei信``), runs of syllables with marks and blanks between (``wei.xin``)
+    or within (``w.ei.x.in``). Other runs of up to four letters beside Chinese characters are initials (``加wx``), one
+    private character each.
     """
+    whole = whole.translate(tables.emoji_names())
     known: dict[str, str] = {}
 
     def read(run: str, least: int) -> str:
-        """A run of letters as syllables, if there are so many; else as it is."""
         if run not in known:
-            known[run] = syllables.split(run) or ""
+            known[run] = _read(run, syllables, least=1)
         return known[run] if len(known[run]) >= least else ""
 
     def stretch(found: re.Match[str]) -> str:
         runs = _LETTERS.findall(found[0])
         if len(runs) > 1:
             if all(read(run, 1) for run in runs):
-                return "".join(read(run, 1) for run in runs)
+                return "".join(known[run] for run in runs)
             if max(map(len, runs)) <= _BROKEN and (joined := read("".join(runs), 2)):
                 return joined
         start, end = found.span()
-        beside = {found.start() if _AFTER_HAN.search(whole, max(0, start - 3), start) else -1}
-        beside |= {found.end() if _BEFORE_HAN.match(whole, end) else -1}
+        beside = {start if _AFTER_HAN.search(whole, max(0, start - 3), start) else -1}
+        beside |= {end if _BEFORE_HAN.match(whole, end) else -1}
 
         def one(run: re.Match[str]) -> str:
             near = start + run.start() in beside or start + run.end() in beside

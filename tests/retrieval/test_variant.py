@@ -90,10 +90,10 @@ def other_readings(text, as_words):
         elif is_letter(a) or is_letter(b):
             yield []
         else:
-            around = [(b, a)]
-            around += [(a, c) for c in sounds[i + 2 : i + 3] if not is_letter(c)]
-            around += [(z, b) for z in sounds[max(0, i - 1) : i] if not is_letter(z)]
-            yield [(pair(*both), 0.8) for both in around]
+            around = [(b, a, 0.8)]
+            around += [(a, c, 0.8) for c in sounds[i + 2 : i + 3] if not is_letter(c)]
+            around += [(z, b, 0.79) for z in sounds[max(0, i - 1) : i] if not is_letter(z)]
+            yield [(pair(one, other), factor) for one, other, factor in around]
 
 
 def slow_search(rows, query, floor, margin):
@@ -130,7 +130,15 @@ def slow_search(rows, query, floor, margin):
 
 @pytest.mark.parametrize(
     "query",
-    ["佳薇信购买低价香火因", "1ph0ne15 守机壳", "代 开 发 票 手机壳", "高仿茗表", "加vx购买低jx烟", "光欢迎临本店购选"],
+    [
+        "佳薇信购买低价香火因",
+        "1ph0ne15 守机壳",
+        "代 开 发 票 手机壳",
+        "高仿茗表",
+        "加vx购买低jx烟",
+        "光欢迎临本店购选",
+        "正手品机壳包邮",
+    ],
 )
 def test_scores_are_those_of_the_formula(query):
     found = VariantIndex(SEEDS, floor=0.1, margin=0.05).search([query], 6)

@@ -32,9 +32,12 @@ from ecom_rag.text.spelling import CHANNELS, Codes, codes, tables, with_words
 
 FLOOR, MARGIN = 0.4, 0.15
 _K1, _B = 0.4, 0.5
+_ROUNDING = 1e-4  # of sums of overlaps
 _CHUNK = 20_000  # texts coded at once
 _SPARE = 20  # candidates beyond four times those asked for
-_FACTORS = np.array([0.9, 0.8], np.float32)  # how much a pair counts that is found by its initials, or in another order
+# What a pair of initials counts, one in another order, and one across the character before.
+_FACTORS = np.array([0.9, 0.8, 0.79], np.float32)
+_CERTAIN = 0.75  # overlap from which a query is not read in another way too
 MANY = 4096  # pairs of a query: from so many on, equal ones are one with their weights added up
 
 
@@ -89,45 +92,42 @@ class VariantIndex:
         Returns:
             Row numbers and overlaps from ``floor`` to 1, best first.
         """
-        found = self._search(queries, k, allowed=allowed, own=own)
-        chosen = with_words(queries) if found.rows.size else []
-        if chosen:
-            rows = None if own is None else [own[number] for number in chosen]
-            again = self._search([queries[number] for number in chosen], k, allowed=allowed, own=rows, as_words=True)
-            for number, *best in zip(chosen, again.rows, again.scores, strict=True):
-                _merge(found, number, *best)
-        return found
-
-    def _search(
-        self,
-        queries: Sequence[str],
-        k: int,
-        *,
-        allowed: NDArray[np.bool_] | None,
-        own: Sequence[NDArray[np.int64]] | None,
-        as_words: bool = False,
-    ) -> Ranking:
         state = self._state
         found = Ranking.empty(len(queries), min(k, state.count))
         if found.rows.size == 0:
             return found
         curve = state.saturation(_K1, _B)
         mask = combine(state.live, allowed, state.postings.rows)
-        asked = _Asked.of(queries, state, as_words=as_words)
-        rough = state.postings.search(asked.rough(), 4 * found.rows.shape[1] + _SPARE, saturation=curve, mask=mask)
+        asked = _Asked.of(queries, state)
+        closest = np.maximum(self._closest(asked.written, own, curve), 0) * (1 + curve.constant)
+        rest = np.flatnonzero(closest[:, 0] + self.margin < 1 + _ROUNDING)  # for the others no overlap is enough
+        texts = [queries[number] for number in rest.tolist()]
+        if len(rest) < len(queries):
+            asked = _Asked.of(texts, state)
+        found.rows[rest], found.scores[rest] = self._best(asked, closest[rest], found.rows.shape[1], curve, mask)
+        again = [place for place in with_words(texts) if found.scores[rest[place], 0] < _CERTAIN]
+        if again:
+            asked = _Asked.of([texts[place] for place in again], state, as_words=True)
+            rows, scores = self._best(asked, closest[rest[again]], found.rows.shape[1], curve, mask)
+            for number, *best in zip(rest[again].tolist(), rows, scores, strict=True):
+                _merge(found, number, *best)
+        return found
+
+    def _best(
+        self, asked: "_Asked", closest: NDArray[np.float32], k: int, curve: Saturation, mask: NDArray[np.bool_] | None
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Rows and overlaps of one reading of queries, of which ``closest`` is the best overlap as written."""
+        postings = self._state.postings
+        rough = postings.search(asked.rough(), 4 * k + _SPARE, saturation=curve, mask=mask)
         candidates = np.sort(rough.rows, axis=1)
-        overlap = _overlaps(candidates, asked.folded, state.postings, curve)
+        overlap = _overlaps(candidates, asked.folded, postings, curve)
         own_starts, plain, less = asked.written
         each = np.arange(len(plain) + 1), plain, np.ones(len(plain), np.float32)
-        written = _overlaps(candidates, (own_starts, *each, less), state.postings, curve)
-        closest = self._closest(asked.written, own, curve)
-        written = np.maximum(written, np.maximum(closest, 0) * (1 + curve.constant))
+        written = np.maximum(_overlaps(candidates, (own_starts, *each, less), postings, curve), closest)
         overlap[(candidates < 0) | (overlap < self.floor) | (overlap < written + self.margin)] = -np.inf
-        order = np.argsort(-overlap, axis=1, kind="stable")[:, : found.rows.shape[1]]  # stable: the earlier row first
+        order = np.argsort(-overlap, axis=1, kind="stable")[:, :k]  # stable: the earlier row first
         scores = np.take_along_axis(overlap, order, axis=1)
-        found.scores[:, : order.shape[1]] = np.minimum(scores, 1)
-        found.rows[:, : order.shape[1]] = np.where(scores > 0, np.take_along_axis(candidates, order, axis=1), -1)
-        return found
+        return np.where(scores > 0, np.take_along_axis(candidates, order, axis=1), -1), np.minimum(scores, 1)
 
     def _closest(
         self, written: Weights, own: Sequence[NDArray[np.int64]] | None, curve: Saturation
@@ -221,13 +221,14 @@ class _Asked:
         """Weights of a plain sum that finds candidates: sound and shape, less half of what is written alike."""
         starts, of_place, terms, factors, weights = self.folded
         own, plain, less = self.written
+        once = factors != _FACTORS[2]  # the pair across the character before is that across the next, one place before
         queries = np.arange(len(starts) - 1)
-        ends = of_place[starts]
+        ends = np.concatenate([[0], np.cumsum(once)])[of_place[starts]]
         rows = np.concatenate([np.repeat(queries, np.diff(s)) for s in (ends, own)])
         order = np.argsort(rows, kind="stable")
-        spread = np.repeat(weights, np.diff(of_place)) * factors
+        spread = (np.repeat(weights, np.diff(of_place)) * factors)[once]
         values = np.concatenate([spread, -less])[order]
-        return ends + own, np.concatenate([terms, plain])[order], np.asarray(values / 2, np.float32)
+        return ends + own, np.concatenate([terms[once], plain])[order], np.asarray(values / 2, np.float32)
 
 
 def _of_places(sound: NDArray[np.int64], shape: NDArray[np.int64], others: Any = None) -> Any:

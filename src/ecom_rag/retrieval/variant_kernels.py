@@ -49,7 +49,7 @@ def readings(terms, places, values, rows, channel, first, beginning, sounds, fac
     before.
     ``first`` is the code of the initial a; ``sounds[beginning[i] : beginning[i + 1]]`` begin with the letter i.
     """
-    n, of_initials, of_order = values.shape[0], factors[0], factors[1]
+    n, of_initials, of_order, of_before = values.shape[0], factors[0], factors[1], factors[2]
     starts = np.zeros(terms.shape[0] + 1, np.int64)
     for turn in range(2):
         found, weights = np.empty(starts[-1], np.int64), np.empty(starts[-1], np.float32)
@@ -77,7 +77,7 @@ def readings(terms, places, values, rows, channel, first, beginning, sounds, fac
                         at += 1
                     if i > 0 and rows[i - 1] == rows[i] and not _letter(values[i - 1]):
                         if turn:
-                            found[at], weights[at] = channel << 60 | values[i - 1] << 21 | b, of_order
+                            found[at], weights[at] = channel << 60 | values[i - 1] << 21 | b, of_before
                         at += 1
             starts[g + 1] = at
     return starts, found, weights

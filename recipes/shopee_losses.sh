@@ -3,14 +3,14 @@
 # rate, each loss with the defaults of its paper, three seeds each. Dev measures: MAP@R and R@1 among unseen products.
 # Usage: recipes/shopee_losses.sh DATA [WORK]
 set -euo pipefail
-data=${1:?folder that holds shopee/train.jsonl.gz and dev.jsonl.gz} work=${2:-work}
+data=${1:?folder that holds shopee/train.jsonl.gz and dev.jsonl.gz} work=${2:-work} start=${MODEL:-starter}
 mkdir -p "$work"
 
 for seed in ${SEEDS:-1 2 3}; do
   for loss in circle info_nce supervised_contrastive; do
     name=shopee_${loss}_$seed
     cat > "$work/$name.toml" <<TOML
-model = "starter"
+model = "$start"
 output = "$work/$name"
 seed = $seed
 [data]
@@ -31,7 +31,7 @@ TOML
     test -e "$work/$name" || ecom-rag train embedder "$work/$name.toml" --resume
   done
 done
-python - "$data" "$work" <<'PY'
+python - "$data" "$work" "$start" <<'PY'
 import sys
 from pathlib import Path
 
@@ -40,11 +40,11 @@ from ecom_rag import Encoder
 from ecom_rag.files.records import read
 from ecom_rag.training.dev import same_class_figures
 
-data, work = sys.argv[1:]
+data, work, start = sys.argv[1:]
 dev = list(read(f"{data}/shopee/dev.jsonl.gz"))
 texts, labels = [r["text"] for r in dev], [r["metadata"]["label"] for r in dev]
 found = {}
-for model in ["starter", *map(str, sorted(Path(work).glob("shopee_*_?/")))]:
+for model in [start, *map(str, sorted(Path(work).glob("shopee_*_?/")))]:
     vectors = Encoder.from_pretrained(model, max_length=64).encode(texts, outputs=("dense",)).dense
     name = Path(model).name.removeprefix("shopee_").rstrip("_0123456789")
     found.setdefault(name, []).append(same_class_figures(vectors, labels))

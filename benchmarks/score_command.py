@@ -21,14 +21,14 @@ def main() -> None:
     work = Path(options.work)
     work.mkdir(parents=True, exist_ok=True)
     for shape, name, counts in (
-        ("starter", "homedepot", (5000, 5000)),
+        ("minilm", "homedepot", (5000, 5000)),
         ("bge-small-zh", "taobao_queries_zh", (10000, 10000)),
         ("bge-base", "taobao_queries_zh", (1000, 1500)),
     ):
         folder = checkpoint(shape, options.data, options.work)
         found = texts(options.data, name, sum(counts))
         queries, seeds = write(work / "q.jsonl", found[: counts[0]]), write(work / "s.jsonl", found[counts[0] :])
-        pooling = "mean" if shape == "starter" else "cls"
+        pooling = "mean" if shape == "minilm" else "cls"
         script = [
             sys.executable,
             str(Path(__file__).parent / "flag_script.py"),

@@ -17,7 +17,7 @@ def test_the_same_seed_gives_the_same_texts_whatever_else_is_made():
     assert [r for r in every if r["metadata"]["kind"] == "split"] == variants(CLEAN, kinds=["split"])
     assert every != variants(CLEAN, seed=1)
     assert {r["metadata"]["source_id"] for r in every} == {"a", 1}
-    assert {r["metadata"]["kind"] for r in every} >= set(KINDS) - {"emoji"}
+    assert {r["metadata"]["kind"] for r in every} == set(KINDS)
 
 
 @pytest.mark.parametrize("strength", STRENGTHS)

@@ -5,7 +5,6 @@ these best are kept where they are better than the default ones beyond chance (`
 whose queries are texts of the seeds' own kind, as new listings are.
 """
 
-import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -16,7 +15,7 @@ import numpy as np
 
 from ecom_rag._version import __version__
 from ecom_rag.errors import UsageError
-from ecom_rag.files import cache
+from ecom_rag.files import cache, digest
 from ecom_rag.judging.fit_fusion import fit_fusion
 from ecom_rag.judging.judged import judge_labels
 from ecom_rag.retrieval import Ranking
@@ -69,7 +68,7 @@ def fusion_of_seeds(
     if view.name is None:
         return fit_on_seeds(view, routes, search, label_key=label_key, id_key=id_key)
     known = f"{__version__} {view.name} {view.sequence} {','.join(routes)} {label_key} {depends_on}"
-    place = cache.cache_folder() / "fusions" / f"{hashlib.sha256(known.encode()).hexdigest()[:32]}.json"
+    place = cache.cache_folder() / "fusions" / f"{digest.of_texts([known])}.json"
     try:
         kept = json.loads(place.read_text(encoding="utf-8"))
         found = SeedFit(LearnedFusion(**kept["fusion"]), str(kept["note"]))

@@ -8,7 +8,7 @@ import structure
 MAP = Path(__file__).parent.parent / "docs" / "architecture.md"
 HELPERS = {"arguments", "environment", "idle", "_version"}  # of all rooms
 KNOWN_CYCLES: list[list[str]] = []
-LONG_FILES, LONG_FUNCTIONS = 1, 8
+LONG_FILES, LONG_FUNCTIONS = 1, 9  # seven of them are commands with their options
 
 
 def rooms() -> list[str]:

@@ -13,6 +13,7 @@ from ecom_rag.errors import (
     EcomRagError,
     EmbeddingError,
     ModelError,
+    PolicyError,
     RecordError,
     ResumeError,
     UsageError,
@@ -22,13 +23,19 @@ environment.prepare()  # before any other library loads
 
 
 _EXPORTS = {
+    "Calibrate": "ecom_rag.decision",
     "CrossEncoder": "ecom_rag.models",
+    "Decider": "ecom_rag.decision",
     "Embeddings": "ecom_rag.models",
     "Encoder": "ecom_rag.models",
     "Pipeline": "ecom_rag.pipeline",
     "Recall": "ecom_rag.pipeline",
     "SeedBank": "ecom_rag.seeds.bank",
     "Seeds": "ecom_rag.pipeline",
+    "calibrate": "ecom_rag.decision",
+    "calibrate_file": "ecom_rag.decision",
+    "decide_file": "ecom_rag.decision",
+    "load_policy": "ecom_rag.decision",
     "mine": "ecom_rag.mining",
     "mine_file": "ecom_rag.mining",
     "recall_file": "ecom_rag.pipeline",
@@ -40,17 +47,22 @@ _EXPORTS = {
     "teach_file": "ecom_rag.mining.teaching",
     "train": "ecom_rag.training.start",
 }
-_MODULES = {name: f"ecom_rag.{name}" for name in ("evaluation", "models", "pipeline", "retrieval", "training")}
+_MODULES = {
+    name: f"ecom_rag.{name}" for name in ("decision", "evaluation", "models", "pipeline", "retrieval", "training")
+}
 _MODULES["records"] = "ecom_rag.files.records"
 __all__ = [
     "BankError",
+    "Calibrate",
     "CrossEncoder",
+    "Decider",
     "EcomRagError",
     "EmbeddingError",
     "Embeddings",
     "Encoder",
     "ModelError",
     "Pipeline",
+    "PolicyError",
     "Recall",
     "RecordError",
     "ResumeError",
@@ -58,7 +70,11 @@ __all__ = [
     "Seeds",
     "UsageError",
     "__version__",
+    "calibrate",
+    "calibrate_file",
+    "decide_file",
     "errors",
+    "load_policy",
     "mine",
     "mine_file",
     "recall_file",
@@ -72,6 +88,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from ecom_rag.decision import Calibrate, Decider, calibrate, calibrate_file, decide_file, load_policy
     from ecom_rag.mining import mine, mine_file
     from ecom_rag.mining.teaching import teach, teach_file
     from ecom_rag.models import CrossEncoder, Embeddings, Encoder

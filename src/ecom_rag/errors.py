@@ -8,6 +8,7 @@
     ├── ModelError          a checkpoint that cannot be found, read or used for what was asked
     ├── EmbeddingError      numbers that are not numbers, or that do not fit each other
     ├── BankError           a seed bank that is not there, is damaged, or does not fit what is asked of it
+    ├── PolicyError         a policy that is not one, or that does not fit what it is asked to decide
     └── ResumeError         an unfinished run that cannot be continued as asked
 """
 
@@ -47,6 +48,10 @@ class EmbeddingError(EcomRagError):
 
 class BankError(EcomRagError):
     """A seed bank that is not there, is damaged, is being written, or does not fit what is asked of it."""
+
+
+class PolicyError(EcomRagError):
+    """A policy that is not one, was changed by hand, or does not fit the results that it is asked to decide."""
 
 
 class ResumeError(EcomRagError):

@@ -6,7 +6,7 @@ import pytest
 
 from ecom_rag.cli import idle, mining, options, recall
 from ecom_rag.mining import finders
-from ecom_rag.pipeline.search import MODES
+from ecom_rag.pipeline.scoring import MODES
 from ecom_rag.retrieval.routes import ROUTES
 
 

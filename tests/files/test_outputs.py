@@ -184,7 +184,7 @@ def test_what_is_at_the_output(tmp_path, here, inputs, command, kind):
     else:
         assert code == 2 and "out.jsonl" in said, said
     assert before.items() <= after.items()
-    assert set(after) - set(before) <= {"out.jsonl.rejected.jsonl", "recipe.toml"}
+    assert set(after) - set(before) <= {"out.jsonl.rejected.jsonl", "out.jsonl.about.json", "recipe.toml"}
 
 
 def work_of(command, output):

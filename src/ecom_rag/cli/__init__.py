@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from ecom_rag._version import __version__
-from ecom_rag.cli import bank, evaluate, everyday, merge, mining, recall, train
+from ecom_rag.cli import bank, decide, evaluate, everyday, merge, mining, recall, train
 from ecom_rag.cli.command import Command
 from ecom_rag.cli.guard import guarded
 
@@ -35,6 +35,8 @@ for command in (
     everyday.score,
     everyday.rerank,
     recall.recall,
+    decide.calibrate,
+    decide.decide,
     evaluate.evaluate,
     mining.mine,
     mining.teach,

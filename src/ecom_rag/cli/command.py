@@ -8,7 +8,8 @@ from typer.core import TyperCommand
 
 from ecom_rag.cli import wording
 from ecom_rag.cli.console import silenced
-from ecom_rag.cli.idle import AMBIENT, MORE, TABLES
+from ecom_rag.cli.idle import AMBIENT, TABLES
+from ecom_rag.cli.idle_values import MORE
 from ecom_rag.cli.options import names_told_last
 from ecom_rag.errors import UsageError
 from ecom_rag.idle import missing, refuse_idle
@@ -16,6 +17,7 @@ from ecom_rag.idle import missing, refuse_idle
 _VARIABLES = {
     "runtime": "ECOM_RAG_RUNTIME",
     "precision": "ECOM_RAG_PRECISION",
+    "encoder_precision": "ECOM_RAG_PRECISION",
     "device": "ECOM_RAG_DEVICE",
     "batch_tokens": "ECOM_RAG_BATCH_TOKENS",
 }
@@ -28,7 +30,9 @@ _MODELS = {
     ("build", "model"): "ECOM_RAG_MODEL",
     ("recall", "rerank"): "ECOM_RAG_RERANK",
     ("rerank", "model"): "ECOM_RAG_RERANK",
+    ("calibrate", "model"): "ECOM_RAG_MODEL",
 }
+_NOT_OURS = {("calibrate", "precision")}  # the precision that is promised, not that of an encoder
 _template = typer.Typer(add_completion=False)
 
 
@@ -51,7 +55,8 @@ class Command(TyperCommand):
         super().__init__(name, params=[*(params or ()), _QUIET], **settings)
         for parameter in self.params:
             own = str(parameter.name)
-            parameter.envvar = _MODELS.get((str(name), own)) or _VARIABLES.get(own)
+            if (name, own) not in _NOT_OURS:
+                parameter.envvar = _MODELS.get((str(name), own)) or _VARIABLES.get(own)
 
     def invoke(self, ctx: typer.Context) -> Any:  # type: ignore[override,unused-ignore]
         """Check the options, then run.

@@ -1,10 +1,10 @@
 """When each option of each command has an effect; ``command`` holds every command line against these tables.
 
 An option that is in no table is an error of the program, which a test finds. What the conditions look at are the
-values of the command's options, and what the functions of ``MORE`` add to them.
+values of the command's options, and what ``idle_values.MORE`` adds to them.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from ecom_rag.idle import ALWAYS, Needs, Table
@@ -33,6 +33,7 @@ _BM25 = Needs(lambda v: "bm25" in v["routes"], _ROUTES, "add bm25 to --routes")
 _ENCODER = Needs(_encoded, _ROUTES, "add dense, sparse or multivector to --routes")
 _DENSE = Needs(lambda v: "dense" in v["routes"], _ROUTES, "add dense to --routes")
 _SEVERAL = Needs(lambda v: len(v["routes"]) > 1, "with one route ({routes_shown})", "name two --routes or more")
+_POLICY = Needs(lambda v: v["policy"] is not None, "without a policy", "name one with --policy")
 _RERANKER = Needs(lambda v: v["rerank"] is not None, "without a reranker", "name one with --rerank")
 _A_MODEL = Needs(
     lambda v: _encoded(v) or v["rerank"] is not None,
@@ -81,6 +82,10 @@ _RECALL: Table = {
         ),
     ),
     **_each("normalize blend", _RERANKER),
+    "policy": (
+        Needs(lambda v: v["rerank"] is None, "with a reranker: policies stand on routes", "leave out --rerank"),
+    ),
+    "strict": (_POLICY,),
     "hybrid_weights": (Needs(lambda v: "hybrid" in v["routes"], _ROUTES, "add hybrid to --routes"),),
     "exact_multivector": (
         Needs(lambda v: "multivector" in v["routes"], _ROUTES, "add multivector to --routes"),
@@ -190,10 +195,21 @@ _MERGE: Table = {
 _OF_BANK = Needs(
     lambda v: v["loads"], "on a bank whose routes need no model", "build one with dense, sparse or multivector"
 )
+_LOADS_ENCODER = Needs(
+    lambda v: v["bank"] is not None or v["model"] is not None, "without an encoder", "name one with --model"
+)
+_CALIBRATE: Table = {
+    **_always("recalled output seeds bank precision delta jointly pool innocent false_positive_rate label_key"),
+    **_always("similarity"),
+    "model": (_FILE,),
+    **_each("runtime encoder_precision device batch_tokens", _LOADS_ENCODER),
+}
 TABLES: Mapping[str, Table] = {
     "score": _SCORE,
     "rerank": _RERANK,
     "recall": _RECALL,
+    "calibrate": _CALIBRATE,
+    "decide": _always("recalled policy output strict id_key resume on_bad_line"),
     "evaluate": _EVALUATE,
     "mine": _MINE,
     "teach": _TEACH,
@@ -229,67 +245,6 @@ TABLES: Mapping[str, Table] = {
 AMBIENT: Mapping[str, Table] = {
     "score": {**_SCORE, "model": (_FILE,)},
     "recall": {**_RECALL, "model": (_FILE, _ENCODER)},
+    "calibrate": {**_CALIBRATE, "model": (_FILE,)},
 }
 """Where values of the environment have an effect, if otherwise than given ones: a bank keeps its own model."""
-
-
-def _named(routes: Any) -> tuple[str, ...]:
-    parts = routes.split(",") if isinstance(routes, str) else routes
-    return tuple(str(part).strip() for part in parts)
-
-
-def _with_routes(routes: tuple[str, ...]) -> dict[str, Any]:
-    return {"routes": routes, "routes_shown": ",".join(routes)}
-
-
-def _recalled(values: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The routes that will be searched, given or by default, and the fusion."""
-    from ecom_rag.pipeline import Recall
-
-    if (values["seeds"] is None) == (values["bank"] is None):
-        return None
-    if values["routes"]:
-        routes = _named(values["routes"])
-    elif values["bank"] is not None:
-        routes = _opened(values["bank"]).routes
-    else:
-        routes = Recall().routes_of_file(encoder=values["model"] is not None)
-    return {**_with_routes(routes), "fusion": values["fusion"] or ("weighted" if values.get("weights") else "auto")}
-
-
-def _evaluated(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The routes of a search of a BEIR folder, whether there is one, and whether any RESULTS are no TREC run."""
-    from ecom_rag.files.trec import RUN_ENDINGS
-    from ecom_rag.pipeline import Recall
-
-    routes = _named(values["routes"]) if values["routes"] else Recall().routes_of_file(encoder=bool(values["model"]))
-    searches = any(values[key] is not None for key in ("model", "routes", "fusion", "rerank"))
-    records = any(not name.endswith(RUN_ENDINGS) for name in values["results"] or ())
-    return {**_with_routes(routes), "searches": searches, "records": records}
-
-
-def _mined(values: Mapping[str, Any]) -> dict[str, Any]:
-    from ecom_rag.mining.sources import kind_of
-
-    return {"kind": kind_of(values["queries"])}
-
-
-def _added_to(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {"loads": _opened(values["bank"]).model is not None}
-
-
-def _opened(path: str) -> Any:
-    """A bank, closed again; its routes and its model are known."""
-    from ecom_rag.seeds.bank import SeedBank
-
-    with SeedBank.open(path) as bank:
-        return bank
-
-
-MORE: Mapping[str, Callable[[Mapping[str, Any]], dict[str, Any] | None]] = {
-    "recall": _recalled,
-    "evaluate": _evaluated,
-    "mine": _mined,
-    "bank build": lambda values: _with_routes(_named(values["routes"])),
-    "bank add": _added_to,
-}

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from ecom_rag.cli.decide import Strict, decided
 from ecom_rag.cli.options import (
     BadLine,
     Bank,
@@ -96,6 +97,11 @@ def recall(
             "--exact-multivector", help="Score all seeds by MaxSim, not only the candidates.", show_default=False
         ),
     ] = None,
+    policy: Annotated[
+        str | None,
+        typer.Option(help="Policy of ecom-rag calibrate: add a decision to each record.", show_default="none"),
+    ] = None,
+    strict: Strict = False,
     config: Annotated[
         str | None, typer.Option(help="TOML file with these options; the command line wins.", show_default="none")
     ] = None,
@@ -125,6 +131,7 @@ def recall(
     Examples:
       ecom-rag recall listings.jsonl --seeds seeds.jsonl --model starter --output recalled.jsonl
       ecom-rag recall listings.jsonl --bank bank --filter 'label in ("fraud","medical")' --output recalled.jsonl
+      ecom-rag recall listings.jsonl --bank bank --policy policy.json --output decided.jsonl
       ecom-rag recall new.parquet --seeds seeds.jsonl --model ./bge-m3 --routes bm25,dense,sparse,multivector,variant
         --rerank ./bge-reranker-v2-m3 --depth 50 --output recalled.jsonl.gz
     """
@@ -154,7 +161,7 @@ def recall(
         },
     )
     fitted = settings.fused_by if settings.fused_by.endswith(".json") else None
-    check_apart(output, config, words, fitted, models.get("model"), models.get("rerank"))
+    check_apart(output, config, words, policy, fitted, models.get("model"), models.get("rerank"))
     place = placed(runtime, precision, device, batch_tokens)
     if bank is not None:  # its model is loaded as the bank was built
         spec: ModelSpec | None = ModelSpec(models.get("model"), place)
@@ -163,6 +170,12 @@ def recall(
         spec = ModelSpec(models["model"], options)
     else:
         spec = None
+    after = None
+    if policy is not None:
+        from ecom_rag.decision.files import Deciding
+        from ecom_rag.decision.policy import load_policy
+
+        after = Deciding(load_policy(policy), strict=strict, id_key=id_key or "id")
     with bars() as progress:
         summary = recall_file(
             queries,
@@ -173,11 +186,13 @@ def recall(
             model=spec,
             reranker=ModelSpec(models["rerank"], place) if "rerank" in models else None,
             analyzer=Analyzer(stem=stem, simplify=simplify, words=_lines(words)),
+            after=after,
             resume=resume,
             on_bad_line=on_bad_line,
             progress=progress,
         )
-    report(f"recalled for {summary.records} records from {summary.seeds} seeds", summary, output)
+    what = f"recalled for {summary.records} records from {summary.seeds} seeds"
+    report(what if after is None else f"{what}; {decided(summary)}", summary, output)
 
 
 def _lines(path: str | None) -> tuple[str, ...]:

@@ -81,6 +81,8 @@ class Job:
         cut: How blocks are cut.
         accept: Called when all is done, before the output gets its name; an error that it raises leaves nothing.
         earlier: Report of a file that was read before, e.g. the seeds.
+        replay: Called before the first block of a resumed run with what the interrupted one had written, for a job
+            that remembers what came before.
     """
 
     output: str
@@ -90,6 +92,7 @@ class Job:
     cut: Cut = field(default_factory=Cut)
     accept: Callable[[Summary], None] = lambda summary: None
     earlier: ReadReport = field(default_factory=ReadReport)
+    replay: Callable[[Iterator[Record]], None] = lambda written: None
 
 
 def run(job: Job, *, started: float, resume: bool = False) -> Summary:
@@ -110,6 +113,8 @@ def run(job: Job, *, started: float, resume: bool = False) -> Summary:
             stream = job.read(report)
             sink.skip_done(stream)
             process = job.start(sink.cache)
+            if sink.resumed_records:
+                job.replay(sink.written())
             for block in blocks_of(stream, job.cut):
                 results, counts = process(block)
                 sink.write_block(block, results, report.rejections, counts)

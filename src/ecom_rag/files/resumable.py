@@ -28,7 +28,7 @@ from typing import IO, Any, Self
 
 from ecom_rag import errors
 from ecom_rag.errors import ResumeError
-from ecom_rag.files import digest, disk, publish, records, workfolders
+from ecom_rag.files import digest, disk, json_text, publish, records, workfolders
 from ecom_rag.files.records import Record
 
 logger = logging.getLogger(__name__)
@@ -96,6 +96,12 @@ class ResumableOutput:
     def counts(self) -> Counter[str]:
         """What was counted in all blocks that are written, those of an interrupted run included."""
         return Counter(self._journal.counts)
+
+    def written(self) -> Iterator[Record]:
+        """The results of the blocks that are written, from the first on."""
+        with (self._folder / "results.jsonl").open("rb") as source:
+            while source.tell() < self._journal.result_bytes:
+                yield json_text.loads(source.readline().rstrip(b"\n"))
 
     def skip_done(self, items: Iterator[Record]) -> None:
         """Move a freshly opened input past the records that are already in the results.

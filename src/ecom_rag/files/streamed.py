@@ -42,6 +42,10 @@ class StreamOutput:
     def skip_done(self, items: Iterator[Record]) -> None:
         """Nothing is done yet."""
 
+    def written(self) -> Iterator[Record]:
+        """Nothing is written yet."""
+        return iter(())
+
     def write_block(
         self,
         block: Iterable[Record],

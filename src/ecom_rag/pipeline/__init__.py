@@ -7,7 +7,8 @@ follows the seeds' embeddings and one block of queries, never the query file.
 from ecom_rag.files.jobs import Summary
 from ecom_rag.pipeline.reranking import rerank
 from ecom_rag.pipeline.run import recall_file, rerank_file, score_file
-from ecom_rag.pipeline.search import Pipeline, score
+from ecom_rag.pipeline.scoring import score
+from ecom_rag.pipeline.search import Pipeline
 from ecom_rag.pipeline.settings import Recall, read_settings
 from ecom_rag.seeds.memory import Seeds
 

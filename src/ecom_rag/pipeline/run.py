@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -19,9 +19,12 @@ from ecom_rag.files.results import check_result
 from ecom_rag.files.values import shown
 from ecom_rag.models import CrossEncoder, Encoder
 from ecom_rag.models.spec import AnyCrossEncoder, AnyEncoder, check_cross_encoder, cross_encoder_of
+from ecom_rag.pipeline.after import After
 from ecom_rag.pipeline.places import Asked, OfBank, OfFile, Place
+from ecom_rag.pipeline.provenance import Provenance, write_beside
 from ecom_rag.pipeline.reranking import check_options, rerank
-from ecom_rag.pipeline.search import Pipeline, score_settings
+from ecom_rag.pipeline.scoring import score_settings
+from ecom_rag.pipeline.search import Pipeline
 from ecom_rag.pipeline.settings import Recall, cut_of
 from ecom_rag.retrieval import hybrid
 from ecom_rag.retrieval.routes import outputs_of
@@ -89,6 +92,7 @@ def recall_file(
     model: AnyEncoder | None = None,
     reranker: AnyCrossEncoder | None = None,
     analyzer: Analyzer | None = None,
+    after: After | None = None,
     resume: bool = False,
     on_bad_line: str = "fail",
     progress: Progress | None = None,
@@ -105,6 +109,7 @@ def recall_file(
             now, where it was moved, and its runtime, precision, device and batch tokens.
         reranker: Re-sorts the fused candidates; by default they stay as they are.
         analyzer: How the texts of ``seeds`` become terms; a bank brings its own.
+        after: What is done with the results before they are written, e.g. ``decision.files.Deciding``.
         resume: Continue an interrupted run of the same settings.
         on_bad_line: What a bad input line does: ``fail``, or ``skip`` for a note of it beside the output.
         progress: Called with the stage, how much more is done, and the total where it is known.
@@ -120,7 +125,7 @@ def recall_file(
     asked = Asked(
         "recall", queries, output, settings, seeds, bank, model, reranker, analyzer or Analyzer(), on_bad_line
     )
-    return _search(asked, resume=resume, progress=progress)
+    return _search(asked, after=after, resume=resume, progress=progress)
 
 
 def rerank_file(
@@ -180,7 +185,7 @@ def rerank_file(
     return jobs.run(job, started=started, resume=resume)
 
 
-def _search(asked: Asked, *, resume: bool, progress: Progress | None) -> Summary:
+def _search(asked: Asked, *, after: After | None = None, resume: bool, progress: Progress | None) -> Summary:
     started = time.monotonic()
     place: Place = (OfFile if asked.bank is None else OfBank)(asked)
     settings = replace(asked.settings, routes=place.routes).check()
@@ -190,27 +195,32 @@ def _search(asked: Asked, *, resume: bool, progress: Progress | None) -> Summary
     id_key = settings.id_key_of(place.id_key)
     cross_encoder = None if asked.reranker is None else cross_encoder_of(asked.reranker)
     notes: list[str] = []
+    made: list[Provenance] = []
 
     def start(cache: Path | None) -> Process:
         source = place.source(encoder, cache, progress)
         pipeline = Pipeline(source, settings, encoder=encoder, cross_encoder=cross_encoder)
         notes.extend(pipeline.notes)
         step = stage(progress, f"{asked.command.rstrip('e')}ing", jobs.line_count(str(asked.queries)))
-        return lambda block: _counted(pipeline.recall(block, progress=step), id_key)
+        with pipeline.view() as view:
+            made.append(pipeline.provenance(view))
+        if after is not None:
+            after.begin(made[0])
+        return lambda block: _recalled(pipeline.recall(block, progress=step), id_key, after)
 
     job = Job(
         str(asked.output),
-        _decisive(asked, settings, place.state, encoder, cross_encoder),
+        _decisive(asked, settings, place.state, encoder, cross_encoder) | dict(after.settings if after else {}),
         read=lambda report: records.read(asked.queries, on_bad_line=asked.on_bad_line, report=report),
         start=start,
         cut=cut_of(settings, reranked=cross_encoder is not None),
+        accept=lambda summary: summary.notes.extend(_ended(asked, after, made)),
         earlier=place.report,
+        replay=(lambda written: None) if after is None else after.replay,
     )
     summary = jobs.run(job, started=started, resume=resume)
-    if summary.records and not summary.counts["found"] and not notes:
-        notes.append(f"none of {summary.records} records found a seed; look at the texts and the routes")
     summary.seeds = place.count
-    summary.notes = notes + summary.notes + place.notes() + list(_own_notes(summary))
+    summary.notes = [*notes, *_found_notes(summary, notes), *summary.notes, *place.notes(), *_own_notes(summary)]
     return summary
 
 
@@ -233,6 +243,23 @@ def _decisive(
     }
 
 
+def _ended(asked: Asked, after: After | None, made: list[Provenance]) -> Iterator[str]:
+    """What is done when all is written, and its notes."""
+    if after is not None:
+        yield from after.end()
+    if made and asked.command == "recall" and not jobs.is_stream(str(asked.output)):
+        yield from write_beside(str(asked.output), made[0])
+
+
+def _recalled(results: list[Record], id_key: str, after: After | None) -> tuple[list[Record], Mapping[str, int]]:
+    """A block as it is written, and what was counted in it."""
+    results, counts = _counted(results, id_key)
+    if after is None:
+        return results, counts
+    results, more = after.block(results)
+    return results, counts + Counter(more)
+
+
 def _counted(results: list[Record], id_key: str) -> tuple[list[Record], Counter[str]]:
     """Results, and how many have a seed, a seed of their own id, and of these one whose text is another."""
     counts: Counter[str] = Counter()
@@ -244,6 +271,12 @@ def _counted(results: list[Record], id_key: str) -> tuple[list[Record], Counter[
         counts["own"] += bool(texts)
         counts["own, other text"] += bool(texts) and result["text"] not in texts
     return results, counts
+
+
+def _found_notes(summary: Summary, notes: list[str]) -> Iterator[str]:
+    """A note where nothing was found and no other note says why."""
+    if summary.records and not summary.counts["found"] and not notes:
+        yield f"none of {summary.records} records found a seed; look at the texts and the routes"
 
 
 def _own_notes(summary: Summary) -> Iterator[str]:

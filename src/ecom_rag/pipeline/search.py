@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
@@ -13,20 +14,17 @@ from ecom_rag.files.records import Record
 from ecom_rag.files.results import results_of
 from ecom_rag.files.values import type_name
 from ecom_rag.models import CrossEncoder, Embeddings, Encoder
-from ecom_rag.models.embeddings import OUTPUTS
+from ecom_rag.pipeline.provenance import Provenance, settings_of
 from ecom_rag.pipeline.reranking import rerank_rows
 from ecom_rag.pipeline.seed_fusion import fusion_of_seeds
 from ecom_rag.pipeline.settings import Recall
-from ecom_rag.retrieval import Ranking, hybrid
+from ecom_rag.retrieval import Ranking
 from ecom_rag.retrieval.itself import Rows
 from ecom_rag.retrieval.learned_fusion import LearnedFusion
 from ecom_rag.retrieval.routes import Queries, outputs_of
-from ecom_rag.seeds.memory import Seeds
 from ecom_rag.seeds.source import SeedSource, SeedView, check_built, check_routes
 
 logger = logging.getLogger(__name__)
-
-MODES = (*OUTPUTS, "hybrid")
 
 
 class Pipeline:
@@ -101,12 +99,11 @@ class Pipeline:
         queries = list(records.cleaned(queries, "query"))
         if not queries:
             return []
-        asked = self._asked([query["text"] for query in queries], progress)
+        asked = self.asked([query["text"] for query in queries], progress=progress)
         with self._seeds.view() as view:
             own = view.own_rows(queries, self.id_key) if self.settings.exclude_self else None
             keep = self.settings.top_k if self._cross_encoder is None else self.settings.depth
-            found = self.search(view, asked, where=self.settings.filter, own=own)
-            ranking = self.settings.fuse(found, keep, self._fitted)
+            ranking = self.rank(view, asked, keep, own=own)
             rows = np.unique(ranking.rows[ranking.rows >= 0]).tolist()
             seeds = dict(zip(rows, view.records(rows), strict=True))
         if self._cross_encoder is not None:
@@ -122,6 +119,51 @@ class Pipeline:
             )
         return results_of(queries, ranking, seeds)
 
+    def view(self) -> AbstractContextManager[SeedView]:
+        """The seeds as they are now, for the length of a ``with`` block."""
+        return self._seeds.view()
+
+    @property
+    def label_key(self) -> str:
+        """Metadata key of the seeds' labels."""
+        return str(self.settings.label_key or self._seeds.label_key)
+
+    def rank(self, view: SeedView, queries: Queries, k: int, *, own: Rows | None = None) -> Ranking:
+        """The k best seeds of each query by all routes together, before any reranking.
+
+        Args:
+            view: One state of the seeds.
+            queries: As ``asked`` gives them.
+            k: Results per query, at most the depth of the settings.
+            own: For each query the rows that it is itself, and that are left out; by default none.
+
+        Raises:
+            BankError: The bank is closed or empty.
+        """
+        found = self.search(view, queries, where=self.settings.filter, own=own)
+        return self.settings.fuse(found, k, self._fitted)
+
+    def provenance(self, view: SeedView) -> Provenance:
+        """How results are made over one state of the seeds.
+
+        Args:
+            view: That state.
+
+        Raises:
+            UsageError: The fusion is a file that cannot be read.
+        """
+        return Provenance(
+            routes=self.routes,
+            top_k=self.settings.top_k,
+            settings=settings_of(self.settings, self.routes),
+            encoder=None if self._encoder is None or not self.outputs else self._encoder.fingerprint,
+            reranker=None if self._cross_encoder is None else self._cross_encoder.fingerprint,
+            label_key=self.label_key,
+            seeds=view.name,
+            sequence=view.sequence,
+            count=len(self._seeds),
+        )
+
     def _fit(self) -> LearnedFusion | None:
         """Weights for these seeds, by their labels; ``None`` for one route."""
         if len(self.routes) < 2:
@@ -133,7 +175,7 @@ class Pipeline:
                     view,
                     self.routes,
                     lambda routes, queries, own: self.search(view, queries, routes=routes, own=own),
-                    label_key=settings.label_key or self._seeds.label_key,
+                    label_key=self.label_key,
                     id_key=self.id_key,
                     depends_on=(settings.depth, settings.hybrid_weights, settings.exact_multivector),
                 )
@@ -192,8 +234,16 @@ class Pipeline:
             found["multivector"] = view.rescore("multivector", queries, offered, depth)
         return {route: found[route] for route in routes}
 
-    def _asked(self, texts: Sequence[str], progress: Callable[[int], None] | None) -> Queries:
-        """Texts in the forms that the routes search by; one pass of the encoder for all of them."""
+    def asked(self, texts: Sequence[str], *, progress: Callable[[int], None] | None = None) -> Queries:
+        """Texts as queries, in the forms that the routes search by; one pass of the encoder for all of them.
+
+        Args:
+            texts: The texts.
+            progress: Called with the number of texts encoded, or where nothing is encoded with all of them.
+
+        Raises:
+            EmbeddingError: The encoder gives NaN or infinity.
+        """
         if self.outputs:
             assert self._encoder is not None
             found = self._encoder.encode(texts, side="query", outputs=self.outputs, progress=progress)
@@ -201,61 +251,3 @@ class Pipeline:
         if progress is not None:
             progress(len(texts))
         return Queries(texts, Embeddings())
-
-
-def score(
-    queries: Iterable[Record],
-    seeds: Iterable[Record],
-    encoder: Encoder,
-    *,
-    mode: str = "dense",
-    weights: Sequence[float] = hybrid.EQUAL,
-    top_k: int = 10,
-    exclude_self: bool = False,
-    id_key: str = "id",
-) -> list[Record]:
-    """Score records in memory: multi-route recall with one route; see ``Pipeline`` for several calls.
-
-    Args:
-        queries: Any iterable of records ``{"text": str, "metadata": dict}``; ``metadata`` may be left out.
-        seeds: The records that are searched, at least one.
-        encoder: The embedding model.
-        mode: ``dense``, ``sparse``, ``multivector`` or ``hybrid``.
-        weights: Three numbers of at least 0, of dense, sparse and multivector, for ``hybrid``.
-        top_k: Seeds per query, at least 1.
-        exclude_self: Leave a seed out of the results of the query that it is, see ``Recall``.
-        id_key: Metadata key of the ids of queries and seeds.
-
-    Returns:
-        The queries in order, each with ``topk_sim`` (descending; cosine in -1..1 for ``dense``, higher is more
-        similar), ``topk_seed`` and ``topk_metadata``, and under ``hybrid`` also ``topk_evidence``. They share nothing
-        with ``queries`` and ``seeds``. Of no queries an empty list.
-
-    Raises:
-        UsageError: No seeds, or an argument of the wrong kind.
-        RecordError: Something that is no record, or holds what JSON cannot hold; says which and why.
-        ModelError: The checkpoint cannot give what the mode needs.
-    """
-    arguments.model(encoder, "encoder", "check_outputs", "Encoder")
-    settings = score_settings(mode, weights, top_k=top_k, exclude_self=exclude_self, id_key=id_key)
-    return Pipeline(Seeds(seeds, routes=(mode,), encoder=encoder), settings).recall(queries)
-
-
-def score_settings(
-    mode: str, weights: Sequence[float], *, top_k: int, filter: Any = None, exclude_self: bool, id_key: str | None
-) -> Recall:
-    """Scoring as what it is: recall by one route; see ``score``. The other settings are checked where they are used.
-
-    Raises:
-        UsageError: An unknown mode, or weights that make no sense.
-    """
-    arguments.one_of(mode, "mode", MODES)
-    weights = tuple(hybrid.weights_of(weights).values())
-    return Recall(
-        routes=(mode,),
-        hybrid_weights=weights if mode == "hybrid" else hybrid.EQUAL,
-        top_k=top_k,
-        filter=filter,
-        exclude_self=exclude_self,
-        id_key=id_key,
-    )

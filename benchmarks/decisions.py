@@ -1,0 +1,230 @@
+"""Decisions on labelled sets: what the combiner adds to the vote, and whether promises hold when campaigns are redrawn.
+
+The bank is 70 % of train drawn by campaign, the other 30 % calibrates, dev tests. ``--draws`` repeats that. A promise is
+tested on resamples: as many campaigns as the calibration has are drawn with replacement from all that are not in the bank
+(calibration and dev); a policy is certified on them, and its precision is that over all of these campaigns.
+"""
+
+import numpy as np
+
+from common import arguments, heading
+
+ROUTES = ("bm25", "dense", "variant")
+SETS = {"fbs_sms_zh": (), "chinese_harm": ("不违规",)}
+TOP_K = 10
+
+
+class Remembered:
+    """An encoder that encodes each text of a set once, for all draws."""
+
+    def __init__(self, encoder, texts) -> None:
+        self._encoder, self._rows = encoder, {text: row for row, text in enumerate(texts)}
+        self._found = {side: encoder.encode(texts, side=side) for side in ("query", "passage")}
+        self.fingerprint, self.settings = encoder.fingerprint, encoder.settings
+
+    def check_outputs(self, outputs) -> None:
+        self._encoder.check_outputs(outputs)
+
+    def encode(self, texts, *, side="passage", outputs=("dense",), progress=None):
+        return self._found[side].take(np.array([self._rows[text] for text in texts], np.int64))
+
+
+def heldout(items, campaigns, draw):
+    """Rows of the bank and of the calibration: 70 and 30 % of the campaigns."""
+    names = np.random.default_rng(draw).permutation(np.unique(campaigns))
+    bank = np.isin(campaigns, names[: int(0.7 * len(names))])
+    return np.flatnonzero(bank), np.flatnonzero(~bank)
+
+
+def prepared(items, test, encoder, draw, asked):
+    """What the bank teaches, and the calibration and test listings as judged."""
+    from ecom_rag.decision.calibration import judge, learn
+    from ecom_rag.pipeline import Pipeline, Recall, Seeds
+    from ecom_rag.text.near_duplicates import near_duplicates
+
+    campaigns = near_duplicates([item["text"] for item in items])
+    bank, rest = heldout(items, campaigns, draw)
+    seeds = Seeds([items[row] for row in bank], routes=ROUTES, encoder=encoder)
+    pipeline = Pipeline(seeds, Recall(routes=ROUTES, top_k=TOP_K))
+    learned = learn(pipeline, asked)
+    results = [pipeline.recall([items[row] for row in rest]), pipeline.recall(test)]
+    labels = [[one["metadata"]["label"] for one in part] for part in results]
+    calibration, fresh = (judge(*part, learned, asked.similarity) for part in zip(results, labels, strict=True))
+    return learned, calibration, fresh, results[1]
+
+
+def against_the_vote(learned, test, every) -> None:
+    """Macro-F1 of the combiner beside the vote of the same seeds, on all test texts and on those without relatives."""
+    from ecom_rag.decision.combiner import verdicts
+    from ecom_rag.decision.evidence import neighbours_of_results
+    from ecom_rag.evaluation.labels import Votes, compare_macro_f1, macro_f1, vote
+
+    number = {label: place for place, label in enumerate(learned.seeds.labels)}
+    for name, results in (("all", every), ("without relatives", test.results)):
+        truth = [one["metadata"]["label"] for one in results]
+        cast = vote(truth, [[one["label"] for one in result["topk_metadata"]] for result in results])
+        found = verdicts(learned.combiner, neighbours_of_results(results, number, "label", ROUTES, TOP_K))
+        place = {label: index for index, label in enumerate(cast.classes)}
+        own = np.array([place.get(label, -1) for label in learned.seeds.labels] + [-1])
+        combined = Votes(cast.classes, cast.truth, own[found.first], cast.shares)
+        gain = compare_macro_f1(cast, combined, resamples=2000)
+        print(
+            f"  {name:18} {len(truth):5} texts  vote {macro_f1(cast):.4f}  combiner {macro_f1(combined):.4f}"
+            f"  {gain.difference:+.4f} [{gain.low:+.4f}, {gain.high:+.4f}]"
+            f"  ECE {ece(found.highest, combined.correct):.4f}, of the vote {ece(cast.shares.max(axis=1), cast.correct):.4f}"
+        )
+
+
+def ece(probabilities, correct, bins=15) -> float:
+    """Expected calibration error over equal-width bins (Guo et al. 2017)."""
+    place = np.minimum((probabilities * bins).astype(int), bins - 1)
+    parts = [place == one for one in range(bins)]
+    return sum(abs(probabilities[one].mean() - correct[one].mean()) * one.mean() for one in parts if one.any())
+
+
+def taken(units, rows):
+    from ecom_rag.decision.rules import Units
+
+    return Units(*(getattr(units, name)[rows] for name in Units.__slots__))
+
+
+class Population:
+    """All listings that are not in the bank, by campaign."""
+
+    def __init__(self, parts, innocent, similarity) -> None:
+        from ecom_rag.decision.rules import Units
+        from ecom_rag.text.near_duplicates import near_duplicates
+
+        columns = [(one.truth, one.verdicts.first, one.verdicts.highest, one.verdicts.flags(innocent)) for one in parts]
+        self.rows = Units(*map(np.concatenate, zip(*columns, strict=True)))
+        campaigns = near_duplicates([one["text"] for part in parts for one in part.results], similarity=similarity)
+        order = np.random.default_rng(0).permutation(len(campaigns))
+        _, first, sizes = np.unique(campaigns[order], return_index=True, return_counts=True)
+        self.units = taken(self.rows, order[first])  # any one text of each campaign
+        ranked = np.argsort(campaigns, kind="stable")
+        self.members = np.split(ranked, np.cumsum(sizes)[:-1])
+
+    def precision(self, place, threshold) -> float:
+        """Over campaigns."""
+        passed = (self.units.predicted == place) & (self.units.probabilities >= threshold)
+        return float((self.units.truth[passed] == place).mean()) if passed.any() else 1.0
+
+    def passed(self, thresholds):
+        floor = np.array([np.inf if one is None else one for one in thresholds] + [np.inf])
+        return self.units.probabilities >= floor[self.units.predicted]
+
+
+def naive(units, classes, target):
+    """The lowest threshold with enough precision on the calibration itself, as teams choose it by eye."""
+    for place in range(classes):
+        put = units.predicted == place
+        order = np.argsort(-units.probabilities[put], kind="stable")
+        right = np.cumsum((units.truth[put] == place)[order]) / np.arange(1, put.sum() + 1)
+        enough = np.flatnonzero(right >= target)
+        yield units.probabilities[put][order][enough[-1]] if len(enough) else None
+
+
+def redrawn(population, learned, guarantee, count, resamples) -> None:
+    """How often each class's promise holds when campaigns are drawn anew, by method, and what is decided."""
+    from ecom_rag.decision.rules import rules_of
+
+    labels = learned.seeds.labels
+    methods = ("campaigns", "rows", "naive")
+    held, given = ({method: np.zeros(len(labels), int) for method in methods} for _ in range(2))
+    every, coverage = ({method: [] for method in methods} for _ in range(2))
+    random = np.random.default_rng(0)
+    for _ in range(resamples):
+        drawn = random.integers(0, len(population.units), count)
+        rows = np.concatenate([population.members[one] for one in drawn])
+        parts = {"campaigns": taken(population.units, drawn), "rows": taken(population.rows, rows)}
+        chosen = {
+            method: [rule.threshold for rule in rules_of(part, learned.thresholds, labels, guarantee).values()]
+            for method, part in parts.items()
+        }
+        chosen["naive"] = list(naive(parts["rows"], len(labels), guarantee.precision))
+        for method, thresholds in chosen.items():
+            there = np.array([one is not None for one in thresholds])
+            good = np.array(
+                [
+                    one is None or population.precision(place, one) >= guarantee.precision
+                    for place, one in enumerate(thresholds)
+                ]
+            )
+            held[method] += good & there
+            given[method] += there
+            every[method].append(good.all())
+            coverage[method].append(population.passed(thresholds).mean())
+    for method in methods:
+        often = given[method] >= resamples / 20  # a class that hardly ever has a threshold says nothing
+        shares = held[method][often] / given[method][often]
+        worst = int(np.argmin(shares)) if len(shares) else 0
+        name = np.array(labels)[often][worst] if len(shares) else "-"
+        print(
+            f"  {method:10} each promise held in at least {shares.min(initial=1):.1%} of {resamples} resamples ({name}),"
+            f" all at once in {np.mean(every[method]):.1%}; decided {np.mean(coverage[method]):.3f}"
+            f" (classes with a threshold: {often.sum()} of {len(labels)})"
+        )
+
+
+def transfer(policy, test) -> None:
+    """The policy of the calibration on dev, over campaigns."""
+    labels = policy.combiner.labels
+    units = test.units([labels.index(one) for one in policy.innocent])
+    floor = np.array(
+        [np.inf if (one := policy.classes[label].threshold) is None else one for label in labels] + [np.inf]
+    )
+    passed = units.probabilities >= floor[units.predicted]
+    recalls = []
+    for place, label in enumerate(labels):
+        rule, mine = policy.classes[label], passed & (units.predicted == place)
+        right, own = int((units.truth[mine] == place).sum()), int((units.truth == place).sum())
+        if rule.threshold is None:
+            print(f"    {label:8} no threshold: {rule.why}")
+            continue
+        recalls.append(right / max(own, 1))
+        print(
+            f"    {label:8} threshold {rule.threshold:.4f} bound {rule.bound:.3f}; dev: {right} of {mine.sum()} campaigns"
+            f" right ({right / max(mine.sum(), 1):.3f}), recall {recalls[-1]:.3f}"
+        )
+    right = units.truth[passed] == units.predicted[passed]
+    print(
+        f"  dev: decided {passed.mean():.3f} of {len(units)} campaigns, wrong among them {1 - right.mean():.4f}; mean recall"
+        f" of the classes with a threshold {np.mean(recalls):.3f}"
+    )
+
+
+def main() -> None:
+    """Print the tables."""
+    from dataclasses import replace
+
+    from ecom_rag import Encoder
+    from ecom_rag.decision.calibration import policy_of
+    from ecom_rag.decision.settings import Calibrate
+    from ecom_rag.files.records import read
+
+    args = arguments(__doc__, draws={"type": int, "default": 1}, resamples={"type": int, "default": 500})
+    heading("Decisions")
+    encoder = Encoder.from_pretrained("starter")
+    for name, innocent in SETS.items():
+        items, test = (list(read(f"{args.data}/{name}/{part}.jsonl.gz")) for part in ("train", "dev"))
+        remembered = Remembered(encoder, list(dict.fromkeys(one["text"] for one in [*items, *test])))
+        for draw in range(args.draws):
+            asked = Calibrate(innocent=innocent)
+            learned, calibration, fresh, every = prepared(items, test, remembered, draw, asked)
+            print(f"\n{name}, draw {draw}: bank {len(learned.seeds.rows)}, calibration {len(calibration.labels)}")
+            against_the_vote(learned, fresh, every)
+            policy = policy_of(calibration, learned, asked)
+            transfer(policy, fresh)
+            numbers = [learned.seeds.labels.index(one) for one in innocent]
+            population = Population([calibration, fresh], numbers, asked.similarity)
+            count = int(calibration.representative.sum())
+            for delta in (0.1, 0.05):
+                print(f"  delta {delta}, {count} campaigns of {len(population.units)} drawn:")
+                redrawn(population, learned, replace(policy.guarantee, delta=delta), count, args.resamples)
+            for share in (0.25, 0.5, 2):
+                print(f"  delta 0.1, {int(share * count)} campaigns drawn:")
+                redrawn(population, learned, policy.guarantee, int(share * count), 100)
+
+
+if __name__ == "__main__":
+    main()

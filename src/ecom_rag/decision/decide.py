@@ -1,0 +1,141 @@
+"""Decisions: results in, the same with ``decision`` out."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from ecom_rag.decision.combiner import verdicts
+from ecom_rag.decision.evidence import neighbours_of_results
+from ecom_rag.decision.policy import Policy, check_evidence
+from ecom_rag.errors import RecordError, UsageError
+from ecom_rag.files import records
+from ecom_rag.files.identity import known_id, label_at
+from ecom_rag.files.keys import parse_key
+from ecom_rag.files.records import Record
+from ecom_rag.files.results import EVIDENCE, check_result
+from ecom_rag.files.values import type_name
+
+REASONS = ("below_threshold", "no_guarantee", "seeds_disagree", "no_similar_seed", "flood")
+_RIVAL = 0.5  # of the first class's probability: a second one with as much disagrees
+
+
+class Decider:
+    """A policy, ready for results.
+
+    Args:
+        policy: The rules.
+        id_key: Metadata key of the seeds' ids.
+        void: Why the promises no longer hold; ``None`` while they do.
+
+    Raises:
+        UsageError: Not a policy.
+    """
+
+    def __init__(self, policy: Policy, *, id_key: str = "id", void: str | None = None) -> None:
+        if not isinstance(policy, Policy):
+            raise UsageError(f"`policy` is of type {type_name(policy)}; expected what load_policy or calibrate gives")
+        parse_key(id_key, what="id_key")
+        self.policy = policy
+        self._id_key = id_key
+        self._void = void
+        self._numbers = {label: place for place, label in enumerate(policy.combiner.labels)}
+        self._promises = {label: policy.promise(label) for label in policy.classes}
+        self._fingerprint = policy.fingerprint
+
+    def decide(self, results: Iterable[Record]) -> list[Record]:
+        """Decide results.
+
+        Args:
+            results: As ``recall`` gives them, by the same routes as those that the policy was calibrated on.
+
+        Returns:
+            The same records, each with ``decision`` behind its other keys.
+
+        Raises:
+            RecordError: Not a result, or a seed whose label is no label.
+            PolicyError: Results of other routes, or with more seeds than the policy reads.
+        """
+        items = list(records.cleaned(results, "result"))
+        for number, item in enumerate(items, 1):
+            try:
+                check_result(item)
+            except ValueError as error:
+                raise RecordError(f"result {number}", str(error)) from None
+        return self.decide_checked(items)
+
+    def decide_checked(self, results: Sequence[Record]) -> list[Record]:
+        """As ``decide``, for results that ``check_result`` has seen.
+
+        Args:
+            results: Those.
+
+        Raises:
+            RecordError: A seed whose label is no label.
+            PolicyError: As ``decide``.
+        """
+        evidence = self.policy.evidence
+        check_evidence(results, evidence)
+        neighbours = neighbours_of_results(results, self._numbers, evidence.label_key, evidence.routes, evidence.top_k)
+        found = verdicts(self.policy.combiner, neighbours)
+        return [
+            {**one, "decision": self._decision(one, classes, probabilities)}
+            for one, classes, probabilities in zip(
+                results, found.classes.tolist(), found.probabilities.tolist(), strict=True
+            )
+        ]
+
+    def _decision(self, result: Record, classes: Sequence[int], probabilities: Sequence[float]) -> dict[str, Any]:
+        labels = self.policy.combiner.labels
+        named = {labels[one]: p for one, p in zip(classes, probabilities, strict=True) if one >= 0}
+        label = next(iter(named), None)
+        rule = self.policy.classes.get(label or "")
+        threshold = None if rule is None else rule.threshold
+        reason = self._reason(named, threshold)
+        innocent = label in self.policy.innocent
+        return {
+            "action": "review" if reason else "innocent" if innocent else "label",
+            "label": label,
+            "probability": named.get(label or ""),
+            "threshold": threshold,
+            "reason": reason,
+            "guarantee": None if reason else self._promise(str(label)),
+            "probabilities": named,
+            **self._seeds(result, label),
+            "policy": self._fingerprint,
+        }
+
+    def _reason(self, named: dict[str, float], threshold: float | None) -> str | None:
+        """Why a person must look; ``None`` where nobody must."""
+        if not named or 1 - sum(named.values()) > max(named.values()):
+            return "no_similar_seed"
+        first, second = (*sorted(named.values(), reverse=True), 0.0)[:2]
+        if threshold is None:
+            return "no_guarantee"
+        if first < threshold:
+            return "seeds_disagree" if second >= _RIVAL * first else "below_threshold"
+        return None
+
+    def _promise(self, label: str) -> str | None:
+        if self._void is not None:
+            return f"void: {self._void}; calibrate again"
+        return self._promises[label]
+
+    def _seeds(self, result: Record, label: str | None) -> dict[str, Any]:
+        """Which seeds speak for the label and which against, and their shares of the vote, which add up to 1."""
+        key, top_k = self.policy.evidence.label_key, self.policy.evidence.top_k
+        found = [label_at("a seed found", one, key) for one in result["topk_metadata"][:top_k]]
+        voting = [place for place, one in enumerate(found) if one is not None]
+        evidence = result.get(EVIDENCE)
+        alone = self.policy.evidence.routes[0]
+        sides: dict[str, list[dict[str, Any]]] = {"because": [], "against": []}
+        for place, share in zip(voting, _shares(len(voting)), strict=True):
+            ranks = {alone: place + 1} if evidence is None else {k: v["rank"] for k, v in evidence[place].items()}
+            seed = known_id(result["topk_metadata"][place], self._id_key)
+            entry = {"seed": seed, "label": found[place], "share": share, "routes": ranks}
+            sides["because" if found[place] == label else "against"].append(entry)
+        return sides
+
+
+def _shares(count: int) -> list[float]:
+    """Equal shares to six decimals that add up to 1 exactly: the first take what rounding leaves."""
+    whole, rest = divmod(1_000_000, count) if count else (0, 0)
+    return [(whole + (place < rest)) / 1_000_000 for place in range(count)]

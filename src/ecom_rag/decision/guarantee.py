@@ -1,0 +1,145 @@
+"""Guarantees: thresholds whose error rate is promised, from labelled campaigns, one text of each.
+
+Among the campaigns that a threshold passes, errors are binomial. The exact tail gives for each threshold the
+probability of so few errors if its precision were below the target. Thresholds are fixed before any calibration label
+is looked at and tested from the strictest to the most liberal until one fails (fixed sequence testing: Angelopoulos et
+al., "Learn then Test", arXiv:2110.01052); the last that passes is the one. One text per campaign keeps the units
+independent (Dunn et al., arXiv:1809.07441; Lee et al., arXiv:2306.06342).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import beta, binom
+
+SHARES = (0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 1.0)  # of what the bank itself puts in a class, which a threshold passes
+_MOST_NEEDED = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One threshold and what the calibration says of it.
+
+    Args:
+        threshold: Passed by probabilities that are at least this.
+        campaigns: Campaigns that pass.
+        errors: Those of another class among them.
+        p: Probability of so few errors if the precision were the target; at most delta is a pass.
+    """
+
+    threshold: float
+    campaigns: int
+    errors: int
+    p: float
+
+
+def p_value(errors: int, campaigns: int, rate: float) -> float:
+    """Probability of at most so many errors among campaigns, were the error rate ``rate``: the exact binomial tail.
+
+    Args:
+        errors: 0 to ``campaigns``.
+        campaigns: Independent ones; of none the probability is 1.
+        rate: The highest error rate that is allowed, 0..1.
+    """
+    return float(binom.cdf(errors, campaigns, rate)) if campaigns else 1.0
+
+
+def lower_bound(errors: int, campaigns: int, delta: float) -> float:
+    """The precision that holds with probability 1 - delta (Clopper and Pearson 1934); 0 for no campaign."""
+    return float(beta.ppf(delta, campaigns - errors, errors + 1)) if campaigns > errors else 0.0
+
+
+def campaigns_needed(errors: int, rate: float, delta: float) -> int:
+    """The fewest campaigns among which so many errors pass.
+
+    Args:
+        errors: At least 0.
+        rate: The highest error rate that is allowed, above 0.
+        delta: Probability of a threshold that breaks the promise, 0..1.
+    """
+    low, high = errors, errors + 1
+    while p_value(errors, high, rate) > delta:
+        low, high = high, min(2 * high, _MOST_NEEDED)
+        if low == high:
+            return high
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if p_value(errors, middle, rate) <= delta else (middle, high)
+    return high
+
+
+def thresholds_of(probabilities: NDArray[np.float64], shares: Sequence[float] = SHARES) -> tuple[float, ...]:
+    """The thresholds to test, strictest first, from what the bank's own seeds get.
+
+    Args:
+        probabilities: Of the seeds that the combiner puts in the class, each without its relatives; at least one.
+        shares: How many of them a threshold passes.
+
+    Returns:
+        Distinct thresholds, descending.
+    """
+    ranked = np.sort(probabilities)[::-1]
+    places = [max(int(np.ceil(share * len(ranked))), 1) - 1 for share in shares]
+    return tuple(sorted({float(np.floor(ranked[place] * 1e6) / 1e6) for place in places}, reverse=True))
+
+
+def certify(
+    thresholds: Sequence[float],
+    probabilities: NDArray[np.float64],
+    wrong: NDArray[np.bool_],
+    *,
+    target: float,
+    delta: float,
+) -> tuple[int | None, list[Step]]:
+    """Test thresholds in a fixed sequence.
+
+    A threshold that too few campaigns pass to be certified even without an error is left out: that depends on how many
+    pass and not on whether they are right, so the sequence stays one that no label has touched.
+
+    Args:
+        thresholds: Descending, chosen without the calibration labels.
+        probabilities: ``(campaigns,)`` of the class, for the campaigns that are put in it.
+        wrong: ``(campaigns,)``: whether their class is another.
+        target: Precision to promise, 0..1.
+        delta: Probability with which the promise may be broken.
+
+    Returns:
+        Index of the threshold, ``None`` where none passes; and what was found of each.
+    """
+    rate = 1 - target
+    steps = []
+    for threshold in thresholds:
+        passed = probabilities >= threshold
+        count, errors = int(passed.sum()), int(wrong[passed].sum())
+        steps.append(Step(threshold, count, errors, p_value(errors, count, rate)))
+    best = None
+    for place, step in enumerate(steps):
+        if p_value(0, step.campaigns, rate) > delta:
+            continue
+        if step.p > delta:
+            break
+        best = place
+    return best, steps
+
+
+def flag_threshold(scores: NDArray[np.float64], *, rate: float, delta: float) -> float | None:
+    """The lowest threshold that innocents pass at most so often, as an order statistic.
+
+    Args:
+        scores: ``(campaigns,)`` of innocent campaigns: the highest probability of a class that is not innocent, to six
+            decimals.
+        rate: False-positive rate to promise, 0..1.
+        delta: Probability with which the promise may be broken.
+
+    Returns:
+        A threshold, passed by scores of at least this; ``None`` where there are too few innocents for any.
+    """
+    ranked = np.sort(scores)[::-1]
+    allowed = -1  # innocents that may pass
+    while allowed + 1 < len(ranked) and p_value(allowed + 1, len(ranked), rate) <= delta:
+        allowed += 1
+    if allowed < 0:
+        return None
+    return round(float(ranked[allowed]) + 1e-6, 6)  # what is exactly as probable does not pass

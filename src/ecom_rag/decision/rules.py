@@ -1,0 +1,137 @@
+"""The rule of each class, from campaigns whose class is known."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ecom_rag.decision.guarantee import Step, campaigns_needed, certify, lower_bound
+from ecom_rag.decision.policy import Guarantee, Rule
+
+
+@dataclass(frozen=True, slots=True)
+class Units:
+    """Campaigns, one text of each.
+
+    Args:
+        truth: ``(campaigns,)`` class of each, -1 for one that no seed has.
+        predicted: ``(campaigns,)`` the most probable class, -1 for none.
+        probabilities: ``(campaigns,)`` of it.
+        flags: ``(campaigns,)`` the highest probability of a class that is not innocent.
+    """
+
+    truth: NDArray[np.int64]
+    predicted: NDArray[np.int64]
+    probabilities: NDArray[np.float64]
+    flags: NDArray[np.float64]
+
+    def __len__(self) -> int:
+        return len(self.truth)
+
+
+def rules_of(
+    units: Units,
+    thresholds: Sequence[Sequence[float]],
+    labels: Sequence[str],
+    guarantee: Guarantee,
+    *,
+    innocent: Sequence[str] = (),
+    pool: bool = False,
+) -> dict[str, Rule]:
+    """A rule for every class.
+
+    Args:
+        units: The calibration campaigns.
+        thresholds: For each class the thresholds to test, descending, chosen without the labels of ``units``.
+        labels: The classes.
+        guarantee: What is promised.
+        innocent: The labels that ``guarantee.flag_threshold`` does not concern.
+        pool: Give the classes that lack campaigns one threshold together.
+    """
+    own = range(len(labels))
+    delta = guarantee.delta / len(labels) if guarantee.jointly else guarantee.delta
+    floor = [0.0 if label in innocent else guarantee.flag_threshold or 0.0 for label in labels]
+    if guarantee.false_positive_rate is not None and guarantee.flag_threshold is None:
+        floor = [0.0 if label in innocent else np.inf for label in labels]
+    raised = [tuple(dict.fromkeys(max(one, floor[place]) for one in thresholds[place])) for place in own]
+    rules = {labels[place]: _rule(units, [place], raised[place], guarantee.precision, delta) for place in own}
+    lacking = [place for place in own if pool and _lacks(rules[labels[place]])]
+    if len(lacking) > 1:
+        together = sorted({one for place in lacking for one in raised[place]}, reverse=True)
+        names = tuple(labels[place] for place in lacking)
+        for place in lacking:
+            rules[labels[place]] = _rule(units, lacking, together, guarantee.precision, delta, pool=names)
+    return rules
+
+
+def _lacks(rule: Rule) -> bool:
+    return rule.threshold is None and rule.labels_missing is not None
+
+
+def _rule(
+    units: Units,
+    classes: Sequence[int],
+    thresholds: Sequence[float],
+    target: float,
+    delta: float,
+    *,
+    pool: tuple[str, ...] = (),
+) -> Rule:
+    """The rule of a class, or of several with one threshold."""
+    put = np.isin(units.predicted, classes)
+    wrong = units.truth != units.predicted
+    chosen, steps = certify(thresholds, units.probabilities[put], wrong[put], target=target, delta=delta)
+    labelled = int(np.isin(units.truth, classes).sum())
+    if chosen is None:
+        missing, why = _missing(steps, target, delta)
+        last = steps[-1] if steps else Step(1.0, 0, 0, 1.0)
+        bound = lower_bound(last.errors, last.campaigns, delta)
+        return Rule(
+            target, None, last.campaigns, last.errors, bound, 0.0, 0.0, labelled, missing, why, pool, tuple(steps)
+        )
+    step = steps[chosen]
+    right = int((put & ~wrong & (units.probabilities >= step.threshold)).sum())
+    return Rule(
+        target,
+        step.threshold,
+        step.campaigns,
+        step.errors,
+        lower_bound(step.errors, step.campaigns, delta),
+        step.campaigns / max(int(put.sum()), 1),
+        right / max(labelled, 1),
+        labelled,
+        0,
+        f"{step.errors} of {step.campaigns} campaigns are wrong",
+        pool,
+        tuple(steps),
+    )
+
+
+def _missing(steps: Sequence[Step], target: float, delta: float) -> tuple[int | None, str]:
+    """How many more campaigns would do, and why there is no threshold."""
+    rate = 1 - target
+    most = steps[-1].campaigns if steps else 0
+    if most == 0:
+        need = campaigns_needed(0, rate, delta)
+        return need, f"no calibration campaign is put in this class; a threshold needs {need} without an error"
+    open_ = [step for step in steps if step.errors <= rate * step.campaigns]
+    if not open_:
+        best = min(steps, key=lambda step: step.errors / max(step.campaigns, 1))
+        return None, (
+            f"{best.errors} of {best.campaigns} campaigns are wrong, more than {rate:.1%}: more labels alone will not"
+            " give a threshold"
+        )
+    more = {step: campaigns_needed(step.errors, rate, delta) - step.campaigns for step in open_}
+    step = min(open_, key=lambda one: max(more[one], 1))
+    need = max(more[step], 1)
+    found = f"{step.errors} of {step.campaigns} campaigns are wrong"
+    return need, f"{found}: too few to promise {target:.0%}; {need} more without an error would do"
+
+
+def by_label(rules: Mapping[str, Rule]) -> list[tuple[str, Rule]]:
+    """Rules with a threshold first, then those that lack fewest labels, then by name."""
+    return sorted(
+        rules.items(),
+        key=lambda item: (item[1].threshold is None, item[1].labels_missing or 0, -item[1].labelled, item[0]),
+    )

@@ -1,0 +1,80 @@
+"""What a calibration is asked to promise."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ecom_rag import arguments
+from ecom_rag.errors import UsageError
+from ecom_rag.files.identity import as_label
+from ecom_rag.files.values import shown
+
+
+@dataclass(frozen=True, slots=True)
+class Calibrate:
+    """What is to be promised.
+
+    Args:
+        precision: Of what is decided, class by class, 0..1.
+        delta: Probability with which a promise may be broken, 0..1.
+        jointly: Make delta count for all classes together; by default it is for each by itself.
+        pool: Give the classes that lack campaigns one threshold together, with a promise for all of them only.
+        innocent: The labels that stand for nothing wrong.
+        false_positive_rate: Share of innocents that may be decided as something else; by default none is promised.
+        label_key: Metadata key of the listings' labels; by default that of the seeds.
+        similarity: From which two texts are of one campaign, see ``near_duplicates``.
+        seed: Of the draw of seeds.
+
+    Raises:
+        UsageError: Not here; ``check`` says what makes no sense.
+    """
+
+    precision: float = 0.95
+    delta: float = 0.1
+    jointly: bool = False
+    pool: bool = False
+    innocent: Sequence[str] = ()
+    false_positive_rate: float | None = None
+    label_key: str | None = None
+    similarity: float = 0.85
+    seed: int = 0
+
+    def check(self) -> "Calibrate":
+        """The same, if it makes sense.
+
+        Raises:
+            UsageError: It does not.
+        """
+        _share(self.precision, "precision")
+        _share(self.delta, "delta")
+        if self.false_positive_rate is not None:
+            _share(self.false_positive_rate, "false_positive_rate")
+            if not self.innocent:
+                raise UsageError("a false-positive rate is asked for, but no label is innocent; name one in `innocent`")
+        for name in ("jointly", "pool"):
+            arguments.flag(getattr(self, name), name)
+        arguments.number(self.similarity, "similarity", low=0.7, high=1, expected="0.7 to 1")
+        arguments.whole(self.seed, "seed", least=0)
+        return self
+
+    def innocent_of(self, labels: Sequence[str]) -> tuple[str, ...]:
+        """The innocent labels as labels of the bank.
+
+        Args:
+            labels: Those of the seeds.
+
+        Raises:
+            UsageError: No seed has one of them.
+        """
+        found = []
+        for given in arguments.names_of(self.innocent, "innocent"):
+            label = as_label(given)
+            if label is None or label not in labels:
+                raise UsageError(f"no seed has the innocent label {given!r}; labels of the seeds: {', '.join(labels)}")
+            found.append(label)
+        return tuple(found)
+
+
+def _share(value: Any, name: str) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1:
+        raise UsageError(f"`{name}` is {shown(value)}; expected a number between 0 and 1, e.g. 0.95")

@@ -1,0 +1,38 @@
+"""A calibration as text."""
+
+from ecom_rag.decision.calibration import Calibration
+from ecom_rag.decision.rules import by_label
+
+
+def as_text(calibration: Calibration) -> str:
+    """The promise, and a line for each class.
+
+    Args:
+        calibration: What ``calibrate`` gave.
+    """
+    policy = calibration.policy
+    guarantee, counts = policy.guarantee, policy.calibration
+    among = "for all labels at once" if guarantee.jointly else "for each label by itself"
+    lines = [
+        f"Promise: at least {guarantee.precision:.0%} of the campaigns decided as a label are right, with confidence"
+        f" {1 - guarantee.delta:.0%}, {among}.",
+        f"Calibrated on {counts['campaigns']} campaigns ({counts['listings']} listings).",
+    ]
+    if guarantee.flag_threshold is not None:
+        lines.append(
+            f"At most {guarantee.false_positive_rate:.1%} of innocent campaigns are decided as something else, with"
+            f" confidence {1 - guarantee.delta:.0%} ({guarantee.innocents} innocent campaigns)."
+        )
+    width = max(len(label) for label in policy.classes)
+    lines.append("")
+    lines.append(f"{'label':{width}}  threshold  at least  decided  campaigns  errors  labels missing")
+    for label, rule in by_label(policy.classes):
+        threshold = "none" if rule.threshold is None else f"{rule.threshold:.4f}"
+        share = "-" if rule.threshold is None else f"{rule.coverage:.0%}"
+        missing = "-" if rule.labels_missing == 0 else "?" if rule.labels_missing is None else str(rule.labels_missing)
+        lines.append(
+            f"{label:{width}}  {threshold:>9}  {rule.bound:>8.3f}  {share:>7}  {rule.campaigns:>9}  {rule.errors:>6}"
+            f"  {missing:>14}"
+        )
+    lines += ["", *(f"{label}: {rule.why}" for label, rule in by_label(policy.classes) if rule.threshold is None)]
+    return "\n".join(lines).rstrip() + "\n"

@@ -1,0 +1,112 @@
+"""Thresholds and their proof: against scipy, by hand, and in draws of campaigns."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import beta, binom
+
+from ecom_rag.decision.guarantee import (
+    campaigns_needed,
+    certify,
+    flag_threshold,
+    lower_bound,
+    p_value,
+    thresholds_of,
+)
+
+
+@given(st.integers(0, 400), st.floats(0, 1), st.floats(0.001, 0.999))
+def test_p_values_are_those_of_scipy_to_the_last_digit(campaigns, share, rate):
+    errors = int(share * campaigns)
+    expected = float(binom.cdf(errors, campaigns, rate)) if campaigns else 1.0
+    assert p_value(errors, campaigns, rate) == expected
+
+
+@pytest.mark.parametrize(
+    ("precision", "delta", "needed"), [(0.95, 0.1, 45), (0.95, 0.05, 59), (0.90, 0.1, 22)], ids=str
+)
+def test_the_campaigns_that_a_class_needs_are_those_of_the_books(precision, delta, needed):
+    rate = 1 - precision
+    assert campaigns_needed(0, rate, delta) == needed
+    assert (1 - rate) ** needed <= delta < (1 - rate) ** (needed - 1)
+
+
+@given(st.integers(0, 30), st.sampled_from([0.02, 0.05, 0.1]), st.sampled_from([0.05, 0.1]))
+def test_one_campaign_fewer_than_needed_does_not_pass(errors, rate, delta):
+    needed = campaigns_needed(errors, rate, delta)
+    assert p_value(errors, needed, rate) <= delta < p_value(errors, needed - 1, rate)
+
+
+@given(st.integers(0, 50), st.integers(0, 200), st.sampled_from([0.05, 0.1]))
+def test_the_bound_is_the_precision_at_which_the_tail_is_delta(errors, more, delta):
+    campaigns = errors + more
+    found = lower_bound(errors, campaigns, delta)
+    if more == 0:
+        assert found == 0
+        return
+    assert found == pytest.approx(beta.ppf(delta, more, errors + 1))
+    assert binom.cdf(errors, campaigns, 1 - found) == pytest.approx(delta, rel=1e-6)
+
+
+def test_a_sequence_stops_at_the_first_threshold_that_fails_and_takes_the_last_that_passed():
+    probabilities = np.concatenate([np.full(60, 0.9), np.full(20, 0.8), np.full(20, 0.7), np.full(300, 0.6)])
+    wrong = np.zeros(400, np.bool_)
+    wrong[80:90] = True  # ten of the twenty at 0.7
+    chosen, steps = certify((0.9, 0.8, 0.7, 0.6), probabilities, wrong, target=0.95, delta=0.1)
+    assert [(step.campaigns, step.errors) for step in steps] == [(60, 0), (80, 0), (100, 10), (400, 10)]
+    assert steps[3].p <= 0.1  # it would pass, but one before it does not
+    assert chosen == 1
+
+
+def test_a_threshold_that_too_few_pass_is_left_out_whatever_is_right():
+    probabilities = np.concatenate([np.full(10, 0.9), np.full(50, 0.5)])
+    wrong = np.zeros(60, np.bool_)
+    assert certify((0.9, 0.5), probabilities, wrong, target=0.95, delta=0.1)[0] == 1
+    wrong[0] = True  # among the ten: they alone could not have passed in any case
+    chosen, steps = certify((0.9, 0.5), probabilities, wrong, target=0.95, delta=0.1)
+    assert (steps[1].campaigns, steps[1].errors, chosen) == (60, 1, None)
+
+
+def test_no_class_has_a_threshold_that_cannot_have_one():
+    few = np.full(44, 0.99)
+    assert certify((0.9,), few, np.zeros(44, np.bool_), target=0.95, delta=0.1)[0] is None
+    assert certify((), np.empty(0), np.empty(0, np.bool_), target=0.95, delta=0.1) == (None, [])
+
+
+def test_a_promise_is_broken_in_at_most_delta_of_draws():
+    """Scores that tell little, at the edge: each threshold's true precision is known, and below the target."""
+    random = np.random.default_rng(0)
+    thresholds = (0.95, 0.8, 0.6, 0.3)
+    broken = 0
+    for _ in range(2000):
+        probabilities = random.uniform(0.3, 1, 200)
+        wrong = random.uniform(size=200) < np.where(probabilities > 0.95, 0.02, 0.07)
+        chosen, _ = certify(thresholds, probabilities, wrong, target=0.95, delta=0.1)
+        broken += chosen is not None and chosen > 0  # from 0.8 on the error rate is above 5 %
+    assert broken <= 0.1 * 2000
+
+
+def test_thresholds_pass_the_shares_of_the_seeds_that_they_are_made_for():
+    probabilities = np.round(np.linspace(0.01, 1, 100), 6)
+    found = thresholds_of(probabilities, (0.6, 0.8, 1.0))
+    assert [(probabilities >= one).sum() for one in found] == [60, 80, 100]
+    assert thresholds_of(np.array([0.5, 0.5])) == (0.5,)
+
+
+@given(st.integers(1, 400), st.sampled_from([0.02, 0.05]), st.integers(0, 5))
+def test_a_flag_threshold_is_the_lowest_that_so_few_innocents_pass(count, rate, seed):
+    scores = np.random.default_rng(seed).integers(0, 1000, count) / 1000
+    found = flag_threshold(scores, rate=rate, delta=0.1)
+    allowed = [errors for errors in range(count) if binom.cdf(errors, count, rate) <= 0.1]
+    if not allowed:
+        assert found is None
+        return
+    assert (scores >= found).sum() <= max(allowed)
+    assert (scores >= found - 1e-6).sum() > max(allowed)
+
+
+def test_false_positives_exceed_their_rate_in_at_most_delta_of_draws():
+    random = np.random.default_rng(1)
+    found = [flag_threshold(random.uniform(size=300).round(6), rate=0.05, delta=0.1) for _ in range(2000)]
+    assert np.mean([one < 0.95 for one in found]) <= 0.1 + 0.02

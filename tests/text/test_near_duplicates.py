@@ -4,18 +4,9 @@ import numpy as np
 import pytest
 
 from ecom_rag.errors import UsageError
-from ecom_rag.text.minhash import BANDS, WHOLE, band_keys, gram_sets, plain, similar
+from ecom_rag.text.minhash import BANDS, WHOLE, band_keys, gram_sets, similar
 from ecom_rag.text.near_duplicates import near_duplicates
-
-
-def grams(text):
-    text = plain([text])[0].ljust(3, "\0")
-    return {text[i : i + 3] for i in range(len(text) - 2)}
-
-
-def jaccard(left, right):
-    left, right = grams(left), grams(right)
-    return len(left & right) / len(left | right)
+from helpers.campaigns import jaccard, variations
 
 
 def components(texts, similarity):
@@ -25,19 +16,6 @@ def components(texts, similarity):
             if jaccard(texts[i], texts[j]) >= similarity:
                 groups = [groups[j] if group == groups[i] else group for group in groups]
     return [sorted(set(groups), key=groups.index).index(group) for group in groups]
-
-
-def variations(count, *, templates, length, edits, seed):
-    random = np.random.default_rng(seed)
-    alphabet = np.array([chr(code) for code in range(0x4E00, 0x4E00 + 400)])
-    patterns = random.choice(alphabet, (templates, length))
-    texts = []
-    for _ in range(count):
-        text = patterns[random.integers(templates)].copy()
-        for _ in range(random.integers(0, edits + 1)):
-            text[random.integers(length)] = random.choice(alphabet)
-        texts.append("".join(text))
-    return texts
 
 
 @pytest.mark.parametrize("similarity", [0.7, 0.85, 0.95])

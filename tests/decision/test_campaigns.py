@@ -11,7 +11,7 @@ from ecom_rag.decision.campaigns import NONE, CampaignStream, names_of
 from ecom_rag.decision.sketches import KEPT, packed, sketches_of, unpacked
 from ecom_rag.errors import UsageError
 from ecom_rag.text.minhash import plain, similar
-from helpers.campaigns import jaccard, variations
+from helpers.campaigns import similarities, variations
 
 
 def assign(texts, cuts=(), **settings):
@@ -26,9 +26,9 @@ def assign(texts, cuts=(), **settings):
 @pytest.mark.parametrize("seed", range(3))
 def test_a_text_joins_a_near_duplicate_before_it(similarity, seed):
     texts = variations(80, templates=5, length=60, edits=4, seed=seed)
-    found = assign(texts, similarity=similarity)
-    for i, text in enumerate(texts):
-        relatives = {found[j] for j in range(i) if jaccard(text, texts[j]) >= similarity}
+    found, pairs = assign(texts, similarity=similarity), similarities(texts)
+    for i in range(len(texts)):
+        relatives = {found[j] for j in range(i) if pairs[i][j] >= similarity}
         assert found[i] in relatives if relatives else found[i] not in found[:i]
     assert len(set(found)) > 5
 
@@ -82,7 +82,7 @@ def test_long_texts_are_estimated_as_well_as_promised():
     for _ in range(300):
         values = random.choice(2**32, 1150, replace=False).astype(np.uint32)
         pair = [np.sort(values[:1075])[:KEPT], np.sort(np.append(values[:1000], values[1075:]))[:KEPT]]  # 1000 of 1150
-        steps = [step for step in np.arange(0.7, 1, 0.002) if similar(*pair, step, KEPT)]
+        steps = [step for step in np.arange(0.7, 1, 0.002) if similar(pair[0], pair[1], step, KEPT)]
         estimates.append(steps[-1])
     assert np.mean(estimates) == pytest.approx(1000 / 1150, abs=0.005)
     assert np.std(estimates) == pytest.approx(np.sqrt(0.87 * 0.13 / KEPT), abs=0.004)

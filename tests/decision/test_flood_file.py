@@ -194,3 +194,28 @@ def test_kill_at_any_moment_leaves_a_whole_file(path):
             file.guard(capacity=5000)
         batches = rows(path, "SELECT SUM(decisions) FROM automatic GROUP BY batch")
         assert set(batches) == {(300,)} and len(batches) - 4 <= done <= len(batches)
+
+
+BEGUN = """
+import os, signal, sqlite3, sys
+from ecom_rag.decision import flood_file
+db = sqlite3.connect(sys.argv[1], isolation_level=None)
+db.executescript("PRAGMA cache_size = 1; BEGIN IMMEDIATE;" + ";".join(flood_file._SCHEMA) if sys.argv[2] == "new" else
+                 "PRAGMA cache_size = 1; BEGIN IMMEDIATE; DELETE FROM automatic")
+db.executemany("INSERT INTO looks VALUES (?, 'x', ?)", ((number, bytes(500)) for number in range(1000)))
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.parametrize("state", ["new", "old"])
+def test_half_of_a_transaction_is_undone(path, state):
+    """Killed when some of its pages are in the file already, the first time too."""
+    if state == "old":
+        run(path, TEXTS[:5])
+    before = path.read_bytes() if state == "old" else b""
+    assert subprocess.run([sys.executable, "-c", BEGUN, path, state], env=os.environ).returncode == -signal.SIGKILL
+    assert path.read_bytes() != before and path.with_name(path.name + "-journal").stat().st_size
+    once = run(path, TEXTS[5:20])
+    if state == "old":
+        run(path.with_name("other"), TEXTS[:5])
+    assert once == run(path.with_name("other"), TEXTS[5:20])

@@ -5,14 +5,11 @@ import numpy as np
 from ecom_rag.text.minhash import plain
 
 
-def jaccard(left, right):
-    left, right = _grams(left), _grams(right)
-    return len(left & right) / len(left | right)
-
-
-def _grams(text):
-    text = plain([text])[0].ljust(3, "\0")
-    return {text[i : i + 3] for i in range(len(text) - 2)}
+def similarities(texts):
+    """``(texts, texts)`` Jaccard similarities of the sets of trigrams."""
+    padded = [form.ljust(3, "\0") for form in plain(texts)]
+    grams = [{text[i : i + 3] for i in range(len(text) - 2)} for text in padded]
+    return [[len(left & right) / len(left | right) for right in grams] for left in grams]
 
 
 def variations(count, *, templates, length, edits, seed):

@@ -6,14 +6,14 @@ import pytest
 from ecom_rag.errors import UsageError
 from ecom_rag.text.minhash import BANDS, WHOLE, band_keys, gram_sets, similar
 from ecom_rag.text.near_duplicates import near_duplicates
-from helpers.campaigns import jaccard, variations
+from helpers.campaigns import similarities, variations
 
 
 def components(texts, similarity):
-    groups = list(range(len(texts)))
+    found, groups = similarities(texts), list(range(len(texts)))
     for i in range(len(texts)):
         for j in range(i):
-            if jaccard(texts[i], texts[j]) >= similarity:
+            if found[i][j] >= similarity:
                 groups = [groups[j] if group == groups[i] else group for group in groups]
     return [sorted(set(groups), key=groups.index).index(group) for group in groups]
 

@@ -56,7 +56,7 @@ class FloodFile:
         cache: Folder that lives as long as an unfinished run (``Job.start`` gives it). A resumed run begins with the
             state that is kept there, whatever other runs have added to the file since.
         keep: Campaigns in the file. Of more, those are forgotten that were met least recently, and of one batch those
-            with the fewest decisions. A campaign takes about 150 bytes of short texts, at most 8 KiB.
+            with the fewest decisions. A campaign takes 171 bytes where texts have 27 characters, at most 8 KiB a batch.
 
     Raises:
         UsageError: Another run has the file, it cannot be read or written, is damaged, of a newer version or not ours.

@@ -4,6 +4,7 @@ In: texts. Out: one ascending run of hashes for each text, band keys, and the an
 groups a batch (``near_duplicates``) and what follows a stream (``decision/campaigns.py``) share all of it.
 """
 
+import hashlib
 import re
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -21,8 +22,9 @@ NGRAM = 3
 WHOLE = 1 << 60  # values of a set of which nothing was left out
 
 _NOISE = re.compile(r"[\W_]+")
-_DRAWS = np.random.default_rng(0).integers(0, 2**63, (2, BANDS * ROWS), dtype=np.int64).astype(np.uint64)
-_FACTORS, _TERMS = _DRAWS[0] | np.uint64(1), _DRAWS[1]  # a permutation of 64-bit numbers each
+# Numbers that no version of NumPy changes: a factor and a term of each row, a permutation of 64-bit numbers.
+_DRAWS = np.frombuffer(hashlib.shake_128(b"MinHash").digest(16 * BANDS * ROWS), "<u8").reshape(2, -1).astype(np.uint64)
+_FACTORS, _TERMS = _DRAWS[0] | np.uint64(1), _DRAWS[1]
 _MIX = np.uint64(0x9E3779B97F4A7C15)
 
 

@@ -14,7 +14,6 @@ from ecom_rag.files.records import Record
 from ecom_rag.files.results import EVIDENCE, check_result
 from ecom_rag.files.values import type_name
 
-REASONS = ("below_threshold", "no_guarantee", "seeds_disagree", "no_similar_seed", "flood")
 _RIVAL = 0.5  # of the first class's probability: a second one with as much disagrees
 
 
@@ -98,6 +97,7 @@ class Decider:
             "threshold": threshold,
             "reason": reason,
             "guarantee": None if reason else self._promise(str(label)),
+            "campaign": None,
             "probabilities": named,
             **self._seeds(result, label),
             "policy": self._fingerprint,

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ecom_rag.decision.combiner import LEAST, Combiner, Verdicts, fit_combiner, verdicts, votes
-from ecom_rag.decision.evidence import evidence_of, neighbours_of_results
+from ecom_rag.decision.evidence import evidence_of, neighbours_of_results, seed_labels
 from ecom_rag.decision.guarantee import campaigns_needed, flag_threshold, thresholds_of
 from ecom_rag.decision.own_seeds import LabelledSeeds, labelled_seeds, seeds_as_listings
 from ecom_rag.decision.policy import Guarantee, Policy, check_evidence
@@ -187,7 +187,8 @@ def judge(items: Sequence[Record], labels: Sequence[str], learned: Learned, simi
         )
     provenance, number = learned.provenance, {label: place for place, label in enumerate(learned.seeds.labels)}
     used = [items[place] for place in kept.tolist()]
-    neighbours = neighbours_of_results(used, number, provenance.label_key, provenance.routes, provenance.top_k)
+    found = seed_labels(used, provenance.label_key, provenance.top_k)
+    neighbours = neighbours_of_results(used, found, number, provenance.routes, provenance.top_k)
     return Judged(
         used,
         [labels[place] for place in kept.tolist()],

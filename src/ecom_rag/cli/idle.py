@@ -210,6 +210,11 @@ TABLES: Mapping[str, Table] = {
     "recall": _RECALL,
     "calibrate": _CALIBRATE,
     "decide": _always("recalled policy output strict campaigns flood_limit reviewed id_key resume on_bad_line"),
+    "scan": {
+        **_always("new_seeds listings bank output policy depth resume"),
+        "top_k": (Needs(lambda v: v["policy"] is None, "with a policy, which says how many", "leave out --policy"),),
+        **_each(_PLACEMENT, _OF_BANK),
+    },
     "evaluate": _EVALUATE,
     "mine": _MINE,
     "teach": _TEACH,

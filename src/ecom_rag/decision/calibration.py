@@ -5,7 +5,7 @@ once: to certify those thresholds, one text per campaign.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -61,6 +61,7 @@ class Judged:
         campaigns: ``(listings,)`` int64 campaign number of each.
         representative: ``(listings,)`` whether it stands for its campaign.
         left_out: Listings that have relatives among the seeds.
+        relatives: Those, judged likewise; ``None`` for none, and no part of any promise.
     """
 
     results: list[Record]
@@ -70,6 +71,7 @@ class Judged:
     campaigns: NDArray[np.int64]
     representative: NDArray[np.bool_]
     left_out: int
+    relatives: "Judged | None" = None
 
     def units(self, innocent: Sequence[int]) -> Units:
         """One text per campaign.
@@ -178,27 +180,39 @@ def judge(items: Sequence[Record], labels: Sequence[str], learned: Learned, simi
     Raises:
         UsageError: All of them have relatives among the seeds.
     """
-    texts = [item["text"] for item in items]
-    groups = near_duplicates([*learned.seeds.texts, *texts], similarity=similarity)
+    groups = near_duplicates([*learned.seeds.texts, *(item["text"] for item in items)], similarity=similarity)
     of_seeds, of_items = groups[: len(learned.seeds.texts)], groups[len(learned.seeds.texts) :]
-    kept = np.flatnonzero(~np.isin(of_items, of_seeds))
-    if not len(kept):
+    known = np.isin(of_items, of_seeds)
+    if known.all():
         raise UsageError(
             f"all {len(items)} listings have near-duplicates among the seeds, which say nothing of new ones; calibrate"
             " on listings that are not in the bank"
         )
+    relatives = _judged(items, labels, of_items, np.flatnonzero(known), learned) if known.any() else None
+    found = _judged(items, labels, of_items, np.flatnonzero(~known), learned)
+    return replace(found, left_out=int(known.sum()), relatives=relatives)
+
+
+def _judged(
+    items: Sequence[Record],
+    labels: Sequence[str],
+    campaigns: NDArray[np.int64],
+    kept: NDArray[np.int64],
+    learned: Learned,
+) -> Judged:
+    """Some of the listings; ``campaigns`` are those of all."""
     provenance, number = learned.provenance, {label: place for place, label in enumerate(learned.seeds.labels)}
-    used = [items[place] for place in kept.tolist()]
+    used, own = [items[place] for place in kept.tolist()], [labels[place] for place in kept.tolist()]
     found = seed_labels(used, provenance.label_key, provenance.top_k)
     neighbours = neighbours_of_results(used, found, number, provenance.routes, provenance.top_k)
     return Judged(
         used,
-        [labels[place] for place in kept.tolist()],
-        np.array([number.get(labels[place], -1) for place in kept.tolist()], np.int64),
+        own,
+        np.array([number.get(label, -1) for label in own], np.int64),
         verdicts(learned.combiner, neighbours),
-        of_items[kept],
-        _representatives([texts[place] for place in kept.tolist()], of_items[kept]),
-        len(items) - len(kept),
+        campaigns[kept],
+        _representatives([item["text"] for item in used], campaigns[kept]),
+        0,
     )
 
 

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ecom_rag.decision.combiner import LEAST, Combiner, Verdicts, fit_combiner, verdicts, votes
-from ecom_rag.decision.evidence import evidence_of, neighbours_of_results
+from ecom_rag.decision.combiner import Combiner, Verdicts, combiner_of, verdicts
+from ecom_rag.decision.evidence import neighbours_of_results
 from ecom_rag.decision.guarantee import campaigns_needed, flag_threshold, thresholds_of
 from ecom_rag.decision.own_seeds import LabelledSeeds, labelled_seeds, seeds_as_listings
 from ecom_rag.decision.policy import Guarantee, Policy, check_evidence
@@ -154,14 +154,8 @@ def learn(pipeline: Pipeline, asked: Calibrate, *, progress: Progress | None = N
         seeds = labelled_seeds(view, pipeline.label_key, similarity=asked.similarity)
         step = stage(progress, "searching seeds among the others", None)
         own, truth = seeds_as_listings(pipeline, view, seeds, seed=asked.seed, progress=step)
-    routes, top_k, classes = pipeline.routes, pipeline.settings.top_k, len(seeds.labels)
-    counts = np.bincount(truth, minlength=classes)
-    if (counts > 1).sum() < 2 or len(truth) < LEAST:
-        why = f"the bank has {len(truth)} campaigns of seeds with a label; a fit needs {LEAST} of two classes"
-        combiner = votes(seeds.labels, routes, top_k, why=why)
-    else:
-        combiner = fit_combiner(evidence_of(own, routes, top_k), truth, seeds.labels, routes, top_k)
-    return Learned(provenance, seeds, combiner, _thresholds(verdicts(combiner, own), classes))
+    combiner = combiner_of(own, truth, seeds.labels, pipeline.routes, pipeline.settings.top_k)
+    return Learned(provenance, seeds, combiner, _thresholds(verdicts(combiner, own), len(seeds.labels)))
 
 
 def judge(items: Sequence[Record], labels: Sequence[str], learned: Learned, similarity: float) -> Judged:

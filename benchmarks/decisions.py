@@ -43,7 +43,8 @@ def heldout(items, campaigns, draw):
 
 def prepared(items, test, encoder, draw, asked, leave_out=()):
     """What the bank teaches, and the calibration and test listings as judged; seeds of some labels may be left out."""
-    from ecom_rag.decision.calibration import judge, learn
+    from ecom_rag.decision.judged import judge
+    from ecom_rag.decision.learned import learn
     from ecom_rag.pipeline import Pipeline, Recall, Seeds
     from ecom_rag.text.near_duplicates import near_duplicates
 

@@ -6,9 +6,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from ecom_rag.decision.calibration import calibrate, judge, learn, policy_of
+from ecom_rag.decision.calibration import calibrate, policy_of
 from ecom_rag.decision.decide import Decider
 from ecom_rag.decision.guarantee import p_value
+from ecom_rag.decision.judged import judge
+from ecom_rag.decision.learned import learn
 from ecom_rag.decision.own_seeds import labelled_seeds, seeds_as_listings
 from ecom_rag.decision.policy import Guarantee, load_policy
 from ecom_rag.decision.rules import Units, rules_of

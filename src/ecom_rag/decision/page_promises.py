@@ -2,9 +2,10 @@
 
 from collections.abc import Iterator
 
-from ecom_rag.decision.calibration import Calibration, Judged
+from ecom_rag.decision.calibration import Calibration
 from ecom_rag.decision.figures import Tally, curve_of, lacking
 from ecom_rag.decision.guarantee import percent
+from ecom_rag.decision.judged import Judged
 from ecom_rag.decision.policy import Policy, Rule
 from ecom_rag.decision.rules import by_label
 from ecom_rag.evaluation import charts

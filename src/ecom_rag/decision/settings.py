@@ -49,10 +49,10 @@ class Calibrate:
         Raises:
             UsageError: It does not.
         """
-        _share(self.precision, "precision")
-        _share(self.delta, "delta")
+        check_share(self.precision, "precision")
+        check_share(self.delta, "delta")
         if self.false_positive_rate is not None:
-            _share(self.false_positive_rate, "false_positive_rate")
+            check_share(self.false_positive_rate, "false_positive_rate")
             if not self.innocent:
                 raise UsageError("a false-positive rate is asked for, but no label is innocent; name one in `innocent`")
         for kind in arguments.names_of(self.evasive, "evasive"):
@@ -72,15 +72,34 @@ class Calibrate:
         Raises:
             UsageError: No seed has one of them.
         """
-        found = []
-        for given in arguments.names_of(self.innocent, "innocent"):
-            label = as_label(given)
-            if label is None or label not in labels:
-                raise UsageError(f"no seed has the innocent label {given!r}; labels of the seeds: {', '.join(labels)}")
-            found.append(label)
-        return tuple(found)
+        return innocent_labels(self.innocent, labels)
 
 
-def _share(value: Any, name: str) -> None:
+def innocent_labels(innocent: Sequence[str], labels: Sequence[str]) -> tuple[str, ...]:
+    """The labels that stand for nothing wrong, as labels of the bank.
+
+    Args:
+        innocent: As they were named.
+        labels: Those of the seeds.
+
+    Raises:
+        UsageError: No seed has one of them.
+    """
+    found = []
+    for given in arguments.names_of(innocent, "innocent"):
+        label = as_label(given)
+        if label is None or label not in labels:
+            raise UsageError(f"no seed has the innocent label {given!r}; labels of the seeds: {', '.join(labels)}")
+        found.append(label)
+    return tuple(found)
+
+
+def check_share(value: Any, name: str) -> None:
+    """Raise ``UsageError`` unless a setting is a number between 0 and 1.
+
+    Args:
+        value: Of the setting.
+        name: Of the setting.
+    """
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1:
         raise UsageError(f"`{name}` is {shown(value)}; expected a number between 0 and 1, e.g. 0.95")

@@ -47,7 +47,9 @@ def rules_of(
         labels: The classes.
         guarantee: What is promised.
         innocent: The labels that ``guarantee.flag_threshold`` does not concern.
-        pool: Give the classes that lack campaigns one threshold together.
+        pool: Give the classes that lack campaigns one threshold together. Which they are depends on how many campaigns
+            are put in them, never on whether these are right: a pool without the classes that err would promise too
+            much.
     """
     own = range(len(labels))
     delta = guarantee.delta / len(labels) if guarantee.jointly else guarantee.delta
@@ -56,17 +58,14 @@ def rules_of(
         floor = [0.0 if label in innocent else np.inf for label in labels]
     raised = [tuple(dict.fromkeys(max(one, floor[place]) for one in thresholds[place])) for place in own]
     rules = {labels[place]: _rule(units, [place], raised[place], guarantee.precision, delta) for place in own}
-    lacking = [place for place in own if pool and _lacks(rules[labels[place]])]
+    need = campaigns_needed(0, 1 - guarantee.precision, delta)
+    lacking = [place for place in own if pool and (units.predicted == place).sum() < need]
     if len(lacking) > 1:
         together = sorted({one for place in lacking for one in raised[place]}, reverse=True)
         names = tuple(labels[place] for place in lacking)
         for place in lacking:
             rules[labels[place]] = _rule(units, lacking, together, guarantee.precision, delta, pool=names)
     return rules
-
-
-def _lacks(rule: Rule) -> bool:
-    return rule.threshold is None and rule.labels_missing is not None
 
 
 def _rule(

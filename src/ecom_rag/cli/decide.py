@@ -75,6 +75,13 @@ def calibrate(
             help="Share of innocent campaigns that may be decided as something else.", show_default="no promise"
         ),
     ] = None,
+    evasive: Annotated[
+        str | None,
+        typer.Option(
+            help="Keep the promise for evasive spellings too, by kind: homophone,lookalike,split,... or all.",
+            show_default="none",
+        ),
+    ] = None,
     label_key: Annotated[
         str | None, typer.Option(help="Metadata key of the listings' labels.", show_default="that of the seeds")
     ] = None,
@@ -100,6 +107,7 @@ def calibrate(
       ecom-rag calibrate recalled.jsonl --bank bank --precision 0.95 --delta 0.1 --output policy.json
       ecom-rag calibrate recalled.jsonl --seeds seeds.jsonl --model starter --innocent ok --false-positive-rate 0.02
         --output policy.json
+      ecom-rag calibrate recalled.jsonl --bank bank --evasive homophone,lookalike,split --output policy.json
     """
     prepare(verbose)
     check_apart(output, recalled, model)
@@ -115,6 +123,7 @@ def calibrate(
         jointly=jointly,
         pool=pool,
         innocent=() if innocent is None else tuple(part.strip() for part in innocent.split(",")),
+        evasive=_kinds(evasive),
         false_positive_rate=false_positive_rate,
         label_key=label_key,
         similarity=similarity,
@@ -126,6 +135,13 @@ def calibrate(
     typer.echo(as_text(found), nl=False)
     tell(f"policy {found.policy.fingerprint} -> {output}")
     tell_notes(found.notes)
+
+
+def _kinds(text: str | None) -> tuple[str, ...]:
+    """Kinds of evasive spellings as they are named on the command line."""
+    from ecom_rag.evaluation.evasion import KINDS
+
+    return () if text is None else KINDS if text == "all" else tuple(part.strip() for part in text.split(","))
 
 
 def decide(

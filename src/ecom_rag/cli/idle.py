@@ -199,7 +199,7 @@ _LOADS_ENCODER = Needs(
     lambda v: v["bank"] is not None or v["model"] is not None, "without an encoder", "name one with --model"
 )
 _CALIBRATE: Table = {
-    **_always("recalled output seeds bank precision delta jointly pool innocent false_positive_rate label_key"),
+    **_always("recalled output seeds bank precision delta jointly pool innocent false_positive_rate evasive label_key"),
     **_always("similarity"),
     "model": (_FILE,),
     **_each("runtime encoder_precision device batch_tokens", _LOADS_ENCODER),
@@ -210,6 +210,11 @@ TABLES: Mapping[str, Table] = {
     "recall": _RECALL,
     "calibrate": _CALIBRATE,
     "decide": _always("recalled policy output strict campaigns flood_limit reviewed id_key resume on_bad_line"),
+    "scan": {
+        **_always("new_seeds listings bank output policy depth resume"),
+        "top_k": (Needs(lambda v: v["policy"] is None, "with a policy, which says how many", "leave out --policy"),),
+        **_each(_PLACEMENT, _OF_BANK),
+    },
     "evaluate": _EVALUATE,
     "mine": _MINE,
     "teach": _TEACH,

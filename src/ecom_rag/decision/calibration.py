@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ecom_rag.decision.combiner import LEAST, Combiner, Verdicts, fit_combiner, verdicts, votes
-from ecom_rag.decision.evidence import evidence_of, neighbours_of_results
+from ecom_rag.decision.evasive import evasive_units
+from ecom_rag.decision.evidence import evidence_of, neighbours_of_results, seed_labels
 from ecom_rag.decision.guarantee import campaigns_needed, flag_threshold, thresholds_of
 from ecom_rag.decision.own_seeds import LabelledSeeds, labelled_seeds, seeds_as_listings
 from ecom_rag.decision.policy import Guarantee, Policy, check_evidence
@@ -132,7 +133,8 @@ def calibrate(
     learned = learn(pipeline, asked, progress=progress)
     check_evidence(items, learned.provenance)
     judged = judge(items, labels, learned, asked.similarity)
-    policy = policy_of(judged, learned, asked, described=described)
+    evasive = _spelled(judged, learned, pipeline, asked, progress) if asked.evasive else {}
+    policy = policy_of(judged, learned, asked, evasive=evasive, described=described)
     return Calibration(policy, judged, list(_notes(policy, judged)))
 
 
@@ -187,7 +189,8 @@ def judge(items: Sequence[Record], labels: Sequence[str], learned: Learned, simi
         )
     provenance, number = learned.provenance, {label: place for place, label in enumerate(learned.seeds.labels)}
     used = [items[place] for place in kept.tolist()]
-    neighbours = neighbours_of_results(used, number, provenance.label_key, provenance.routes, provenance.top_k)
+    found = seed_labels(used, provenance.label_key, provenance.top_k)
+    neighbours = neighbours_of_results(used, found, number, provenance.routes, provenance.top_k)
     return Judged(
         used,
         [labels[place] for place in kept.tolist()],
@@ -199,8 +202,25 @@ def judge(items: Sequence[Record], labels: Sequence[str], learned: Learned, simi
     )
 
 
+def _spelled(
+    judged: Judged, learned: Learned, pipeline: Pipeline, asked: Calibrate, progress: Progress | None
+) -> dict[str, Units]:
+    one = np.flatnonzero(judged.representative)
+    texts = [judged.results[place]["text"] for place in one.tolist()]
+    innocent = [learned.seeds.labels.index(label) for label in asked.innocent_of(learned.seeds.labels)]
+    step = stage(progress, "recalling evasive spellings", len(texts) * len(asked.evasive))
+    return evasive_units(
+        texts, judged.truth[one], asked.evasive, pipeline, learned.combiner, innocent=innocent, progress=step
+    )
+
+
 def policy_of(
-    judged: Judged, learned: Learned, asked: Calibrate, *, described: Mapping[str, Any] | None = None
+    judged: Judged,
+    learned: Learned,
+    asked: Calibrate,
+    *,
+    evasive: Mapping[str, Units] | None = None,
+    described: Mapping[str, Any] | None = None,
 ) -> Policy:
     """The policy that labelled campaigns allow.
 
@@ -208,6 +228,7 @@ def policy_of(
         judged: The calibration listings.
         learned: From the bank.
         asked: What is to be promised.
+        evasive: The campaigns in evasive spellings, by kind.
         described: Written down with the counts.
 
     Raises:
@@ -217,7 +238,7 @@ def policy_of(
     innocent = asked.innocent_of(labels)
     units = judged.units([labels.index(label) for label in innocent])
     guarantee = _guarantee(units, labels, innocent, asked)
-    rules = rules_of(units, learned.thresholds, labels, guarantee, innocent=innocent, pool=asked.pool)
+    rules = rules_of(units, learned.thresholds, labels, guarantee, innocent=innocent, pool=asked.pool, evasive=evasive)
     counts = {
         "listings": len(judged.labels),
         "left_out_as_relatives_of_seeds": judged.left_out,
@@ -238,7 +259,16 @@ def _guarantee(units: Units, labels: Sequence[str], innocent: Sequence[str], ask
                 f"{len(flags)} calibration campaigns are innocent ({', '.join(innocent) or 'no label named'}); a"
                 f" false-positive rate of {rate:g} needs at least {need}"
             )
-    return Guarantee(asked.precision, asked.delta, asked.jointly, asked.similarity, rate, threshold, len(flags))
+    return Guarantee(
+        asked.precision,
+        asked.delta,
+        asked.jointly,
+        asked.similarity,
+        rate,
+        threshold,
+        len(flags),
+        evasive=tuple(asked.evasive),
+    )
 
 
 def _thresholds(found: Verdicts, classes: int) -> tuple[tuple[float, ...], ...]:

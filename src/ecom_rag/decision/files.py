@@ -22,7 +22,7 @@ from ecom_rag.files.results import EVIDENCE, check_result
 from ecom_rag.models.spec import AnyEncoder
 from ecom_rag.pipeline import Pipeline, Recall
 from ecom_rag.pipeline.places import Asked, OfBank, OfFile, Place
-from ecom_rag.pipeline.provenance import Provenance, read_beside
+from ecom_rag.pipeline.provenance import Provenance, read_beside, recall_of
 from ecom_rag.retrieval.routes import ROUTES, outputs_of
 from ecom_rag.text.analysis import Analyzer
 
@@ -193,14 +193,7 @@ def _settings(results: str, items: list[Record], made: Provenance | None) -> Rec
         UsageError: They do not show it.
     """
     if made is not None:
-        given = {key: value for key, value in made.settings.items() if value is not None}
-        if isinstance(given.get("fusion"), dict):
-            raise UsageError(
-                f"{results}: was recalled with a fusion of a file; calibrate with the fusion auto or weights"
-            )
-        if "hybrid_weights" in given:
-            given["hybrid_weights"] = tuple(given["hybrid_weights"])
-        return Recall(routes=made.routes, top_k=made.top_k, label_key=made.label_key, **given)
+        return recall_of(made)
     shown = {name for one in items for by_route in one.get(EVIDENCE) or () for name in by_route}
     if not shown:
         raise UsageError(

@@ -172,7 +172,7 @@ class World:
 
 
 def _complaint(code: Any, out: str, err: str, before: dict[str, str], after: dict[str, str], words: list[str]) -> str:
-    if code not in ALLOWED:
+    if code not in ALLOWED and not (code == 3 and words[0] == "monitor"):
         return f"exit {code!r}"
     if "Traceback" in out + err or "internal error" in err:
         return "a traceback"

@@ -190,6 +190,9 @@ _MERGE: Table = {
 _OF_BANK = Needs(
     lambda v: v["loads"], "on a bank whose routes need no model", "build one with dense, sparse or multivector"
 )
+_AUDITS = Needs(
+    lambda v: v["audit_share"] > 0, "with --audit-share 0, which draws nothing", "choose a larger --audit-share"
+)
 TABLES: Mapping[str, Table] = {
     "score": _SCORE,
     "rerank": _RERANK,
@@ -198,6 +201,8 @@ TABLES: Mapping[str, Table] = {
     "mine": _MINE,
     "teach": _TEACH,
     "merge": _MERGE,
+    "choose": {**_always("decided output count audit_share"), "seed": (_AUDITS,)},
+    "monitor": _always("audited policy label_key alpha jointly count_selected output plot"),
     "demo": _always("folder show_all"),
     "train embedder": _always("recipe resume"),
     "train reranker": _always("recipe resume"),

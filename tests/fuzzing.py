@@ -77,6 +77,7 @@ _WRITING = [
     "--output",
     "-o",
     "--report",
+    "--plot",
     "--per-query",
     "--fit-fusion",
     "--write-run",

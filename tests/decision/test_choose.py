@@ -14,12 +14,8 @@ from helpers import jsonl
 from helpers.decided import decided
 
 
-def placed(items):
-    return [(f"d.jsonl:{number}", item) for number, item in enumerate(items, start=1)]
-
-
 def chosen(items, count, **options):
-    return choose(placed(items), count=count, **options)
+    return choose(items, count=count, **options)
 
 
 def named(found, by=None):
@@ -168,10 +164,13 @@ def test_arguments_out_of_range(options, said):
         choose([], **options)
 
 
-def test_what_was_not_decided_is_named():
-    with pytest.raises(RecordError, match=r'd.jsonl:2: "decision" is missing'):
+def test_what_was_not_decided_is_named(tmp_path):
+    with pytest.raises(RecordError, match=r'decided record 1: "decision" is missing'):
         chosen([decided(1), {"text": "a", "metadata": {}}], 1)
     stripped = decided(2)
     del stripped["topk_seed"]
-    with pytest.raises(RecordError, match=r'd.jsonl:1: "topk_seed" is not an array of texts'):
+    with pytest.raises(RecordError, match=r'decided record 0: "topk_seed" is not an array of texts'):
         chosen([stripped], 1)
+    with pytest.raises(RecordError, match=r'd.jsonl:2: "topk_seed" is not an array'):
+        choose_file(jsonl.write(tmp_path / "d.jsonl", [decided(1), stripped]), tmp_path / "o.jsonl", count=1)
+    assert not (tmp_path / "o.jsonl").exists()

@@ -10,6 +10,18 @@ from ecom_rag.cli.options import Output, Verbose, check_apart, prepare
 from ecom_rag.cli.wording import worded
 from ecom_rag.errors import UsageError
 
+Audited = Annotated[
+    str,
+    typer.Argument(help="Decided records with persons' labels, in the order audited; - is stdin.", show_default=False),
+]
+Alpha = Annotated[float, typer.Option(help="Probability of a false alarm per class, however often you look.")]
+CountSelected = Annotated[
+    bool, typer.Option("--count-selected", help="Count texts chosen for their uncertainty too: no random sample.")
+]
+Figures = Annotated[
+    str | None, typer.Option("--output", "-o", help="File for the figures as JSON; - prints them instead.")
+]
+
 
 def choose(
     decided: Annotated[
@@ -47,28 +59,17 @@ def choose(
 
 
 def monitor(
-    audited: Annotated[
-        str,
-        typer.Argument(
-            help="Decided records with persons' labels, in the order audited; - is stdin.", show_default=False
-        ),
-    ],
+    audited: Audited,
     policy: Annotated[str, typer.Option(help="Policy that decided them: policy.json.", show_default=False)],
     label_key: Annotated[
         str, typer.Option(help="Metadata key of the person's label; records without one are skipped.")
     ] = "label",
-    alpha: Annotated[
-        float, typer.Option(help="Probability of a false alarm per class, however often you look.")
-    ] = 0.05,
+    alpha: Alpha = 0.05,
     jointly: Annotated[
         bool, typer.Option("--jointly", help="Let --alpha be for all classes together: each gets an equal part.")
     ] = False,
-    count_selected: Annotated[
-        bool, typer.Option("--count-selected", help="Count texts chosen for their uncertainty too: no random sample.")
-    ] = False,
-    output: Annotated[
-        str | None, typer.Option("--output", "-o", help="File for the figures as JSON; - prints them instead.")
-    ] = None,
+    count_selected: CountSelected = False,
+    output: Figures = None,
     plot: Annotated[str | None, typer.Option(help="Picture of the e-values: .svg, or .html with the table.")] = None,
     verbose: Verbose = False,
 ) -> None:

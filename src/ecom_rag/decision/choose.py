@@ -62,13 +62,20 @@ def choose_file(
     """
     source, target = path_of(decided_file, "decided"), path_of(output, "output")
     jobs.check_not_read(target, (source,))
-    found = choose(records.placed(source), count=count, audit_share=audit_share, seed=seed)
+    found = _choose(records.placed(source), count=count, audit_share=audit_share, seed=seed)
     writing.write(target, found.records)
     return found
 
 
-def choose(placed: Iterable[tuple[str, Record]], *, count: int, audit_share: float = 0.2, seed: int = 0) -> Chosen:
-    """As ``choose_file``, of records with their places; memory holds ``count`` records and 8 bytes per campaign."""
+def choose(items: Iterable[Record], *, count: int, audit_share: float = 0.2, seed: int = 0) -> Chosen:
+    """As ``choose_file``, of decided records from Python; any iterable, read once."""
+    cleaned = enumerate(records.cleaned(items, "decided record"))
+    placed = ((f"decided record {number}", record) for number, record in cleaned)
+    return _choose(placed, count=count, audit_share=audit_share, seed=seed)
+
+
+def _choose(placed: Iterable[tuple[str, Record]], *, count: int, audit_share: float, seed: int) -> Chosen:
+    """Of records with their places; memory holds two times ``count`` records and 8 bytes per campaign."""
     count, seed = whole(count, "count"), whole(seed, "seed", least=0)
     share = number(audit_share, "audit_share", low=0, high=1, expected="a number from 0 to 1")
     audit, uncertain, campaigns = _Best(math.ceil(count * share)), _Best(count), _Distinct()

@@ -115,6 +115,12 @@ def test_the_same_choice_in_any_order_and_as_by_brute_force(drawn, count, chance
     assert [r["chosen"]["score"] for r in alone.records] == pytest.approx(brute(items, count))
 
 
+def test_the_audits_part_is_rounded_up():
+    items = [decided(n) for n in range(100)]
+    assert [chosen(items, count, audit_share=0.1).audit for count in (1, 10, 11, 30)] == [1, 1, 2, 3]
+    assert chosen(items, 100, audit_share=0.07).audit == 7  # as floats the product is above 7
+
+
 def test_another_seed_draws_another_audit():
     items = [decided(n) for n in range(100)]
     assert named(chosen(items, 10, audit_share=1)) != named(chosen(items, 10, audit_share=1, seed=1))
@@ -126,8 +132,10 @@ def test_memory_holds_what_is_chosen_only():
 
     best = _Best(5)
     for n in range(10_000):
-        best.offer(str(random.Random(n).randrange(50)), n, n)
+        assert best.admits(n)
+        best.offer(str(random.Random(n).randrange(50)), (n,), n)
         assert len(best._entries) <= 5 and len(best._heap) <= 40
+    assert not best.admits(9000) and not _Best(0).admits(1)
     assert [kept for _, kept in best.best()] == sorted((k for _, k in best.best()), reverse=True)
 
 

@@ -78,25 +78,31 @@ def _choose(placed: Iterable[tuple[str, Record]], *, count: int, audit_share: fl
     """Of records with their places; memory holds two times ``count`` records and 8 bytes per campaign."""
     count, seed = whole(count, "count"), whole(seed, "seed", least=0)
     share = number(audit_share, "audit_share", low=0, high=1, expected="a number from 0 to 1")
-    audit, uncertain, campaigns = _Best(math.ceil(count * share)), _Best(count), _Distinct()
+    audit, uncertain, campaigns = _Best(_part(count, share)), _Best(count), _Distinct()
     read = 0
     for where, record in placed:
         read += 1
-        own, score = _scored(where, record)
-        line, drawn = records.dumps(record), _hash(f"{seed} {own.campaign}".encode())
+        own = _checked(where, record)
+        drawn, unsure = _hash(f"{seed} {own.campaign}".encode()), round(uncertainty(own.probabilities), 6)
         campaigns.add(drawn)
-        kept = (record, score)
-        audit.offer(own.campaign, (-drawn, -_hash(f"{seed} ".encode() + line)), kept)
-        uncertain.offer(own.campaign, (score["score"], -_hash(line)), kept)
+        if audit.admits(-drawn):
+            audit.offer(own.campaign, (-drawn, -_hash(f"{seed} ".encode() + records.dumps(record))), (record, unsure))
+        if uncertain.admits(unsure):  # no score is higher than the uncertainty alone
+            rank = _score(record, unsure)["score"], -_hash(records.dumps(record))
+            uncertain.offer(own.campaign, rank, (record, unsure))
     total = len(campaigns)
-    drawn_ones = audit.best()[: math.ceil(min(count, total) * share)]
-    names = {campaign for campaign, _ in drawn_ones}
-    others = [kept for campaign, kept in uncertain.best() if campaign not in names][: count - len(drawn_ones)]
-    probability = round(len(drawn_ones) / total, 9) if total else 0.0
-    marked = [_marked(record, {"by": "uncertainty", **score}) for record, score in others]
-    for _, (record, score) in drawn_ones:
-        marked.append(_marked(record, {"by": "audit", **score, "probability_of_selection": probability}))
-    return Chosen(marked, read, total, len(drawn_ones), _notes(read, total, count))
+    audited = audit.best()[: _part(min(count, total), share)]
+    names = {campaign for campaign, _ in audited}
+    others = [kept for campaign, kept in uncertain.best() if campaign not in names][: count - len(audited)]
+    probability = {"probability_of_selection": round(len(audited) / total, 9)} if audited else {}
+    marked = [_marked(record, "uncertainty", _score(record, unsure)) for record, unsure in others]
+    marked += [_marked(record, "audit", {**_score(record, unsure), **probability}) for _, (record, unsure) in audited]
+    return Chosen(marked, read, total, len(audited), _notes(read, total, count))
+
+
+def _part(count: int, share: float) -> int:
+    """The audit's part of a count, rounded up; 0.07 of 100 is 7, though the floats' product is a little more."""
+    return math.ceil(count * share - 1e-9)
 
 
 def uncertainty(probabilities: tuple[float, ...]) -> float:
@@ -128,12 +134,16 @@ class _Best:
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self._entries: dict[str, tuple[Any, Any]] = {}
-        self._heap: list[tuple[Any, str]] = []  # lowest first; may hold entries that were beaten since
+        self._entries: dict[str, tuple[tuple[Any, ...], Any]] = {}
+        self._heap: list[tuple[tuple[Any, ...], str]] = []  # lowest first; may hold entries that were beaten since
 
-    def offer(self, campaign: str, rank: Any, kept: Any) -> None:
+    def admits(self, first: Any) -> bool:
+        """Whether an entry could be kept whose rank begins with this at most."""
+        return self._most > 0 and (len(self._entries) < self._most or first >= self._heap[0][0][0])
+
+    def offer(self, campaign: str, rank: tuple[Any, ...], kept: Any) -> None:
         known = self._entries.get(campaign)
-        if self._most == 0 or (known is not None and known[0] >= rank):
+        if known is not None and known[0] >= rank:
             return
         self._entries[campaign] = rank, kept
         heapq.heappush(self._heap, (rank, campaign))
@@ -177,8 +187,8 @@ class _Distinct:
         self._new.clear()
 
 
-def _scored(where: str, record: Record) -> tuple[Decided, dict[str, float]]:
-    """The decision of a record and its score."""
+def _checked(where: str, record: Record) -> Decided:
+    """The decision of a record that has what a score needs."""
     try:
         own = decided(record)
     except ValueError as error:
@@ -186,8 +196,12 @@ def _scored(where: str, record: Record) -> tuple[Decided, dict[str, float]]:
     seeds = record.get("topk_seed")
     if not isinstance(seeds, list) or not all(isinstance(seed, str) for seed in seeds):
         raise RecordError(where, '"topk_seed" is not an array of texts; expected a record that ecom-rag decide wrote')
-    unsure, new = uncertainty(own.probabilities), novelty(record)
-    return own, {"score": round(unsure * new, 6), "uncertainty": round(unsure, 6), "novelty": round(new, 6)}
+    return own
+
+
+def _score(record: Record, unsure: float) -> dict[str, float]:
+    new = novelty(record)
+    return {"score": round(unsure * new, 6), "uncertainty": unsure, "novelty": round(new, 6)}
 
 
 def _pairs(text: str) -> set[str]:
@@ -201,8 +215,8 @@ def _hash(data: bytes) -> int:
     return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest())
 
 
-def _marked(record: Record, chosen: dict[str, Any]) -> Record:
-    return {**record, "chosen": chosen}
+def _marked(record: Record, by: str, score: dict[str, float]) -> Record:
+    return {**record, "chosen": {"by": by, **score}}
 
 
 def _notes(read: int, campaigns: int, count: int) -> list[str]:

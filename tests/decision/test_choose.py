@@ -33,10 +33,10 @@ def test_uncertainty_is_one_minus_the_margin():
 
 
 def test_novelty_by_hand():
-    """Pairs ab bc cd against ab bc ce: two of four in common; a copy in capitals and with blanks is a copy."""
-    assert novelty({"text": "abcd", "topk_seed": ["xyz", "abce"]}) == pytest.approx(0.5)
+    """Pairs ab bc cd de against ab bc cd dx: three of five in common; a copy in capitals and with blanks is a copy."""
+    assert novelty({"text": "abcde", "topk_seed": ["xyz", "abcdx"]}) == pytest.approx(2 * (1 - 3 / 5))
     assert novelty({"text": "AB cd", "topk_seed": ["abcd"]}) == 0
-    assert novelty({"text": "减肥茶", "topk_seed": ["减肥药"]}) == pytest.approx(1 - 1 / 3)
+    assert novelty({"text": "减肥茶", "topk_seed": ["减肥药"]}) == 1  # one of three
     assert novelty({"text": "abcd", "topk_seed": []}) == 1 and novelty({"text": "茶", "topk_seed": ["茶"]}) == 0
 
 

@@ -37,9 +37,9 @@ def choose(
 ) -> None:
     """Choose what to label next: texts that the policy is unsure of and that are new, and a random audit.
 
-    The score of a text is its uncertainty (1 - first + second probability) times its novelty (1 - character overlap
-    with the nearest seed). The audit is drawn from all campaigns, those decided automatically included; only its
-    texts are a random sample for monitor. "chosen" in each output record says how it was chosen.
+    The score of a text is its uncertainty (1 - first + second probability) times its novelty (less than 1 where it
+    shares most characters with a seed). The audit is drawn from all campaigns, those decided automatically
+    included; only its texts are a random sample for monitor. "chosen" in each output record says how it was chosen.
 
     \b
     Examples:

@@ -116,17 +116,18 @@ def uncertainty(probabilities: tuple[float, ...]) -> float:
 
 
 def novelty(record: Record) -> float:
-    """How unlike its seeds a text is: 1 - the largest share of character pairs that it has in common with one of them.
+    """How unlike its seeds a text is: 2 * (1 - overlap with the most similar one), at most 1.
 
-    The share is the Jaccard similarity of the sets of pairs: 0 for a copy of a seed, 1 where no seed has a pair of the
-    text or none was found. It needs no model and means the same for every route, unlike the scores of the routes.
+    The overlap is the Jaccard similarity of the sets of character pairs. So a text is new (1) where it has less than
+    half of the pairs in common with each seed or nothing was found, and a copy of a seed is not new at all (0). It
+    needs no model and means the same for every route, unlike the scores of the routes.
 
     Args:
         record: With ``text`` and ``topk_seed``.
     """
     own = _pairs(record["text"])
     seeds = (_pairs(seed) for seed in record["topk_seed"])
-    return 1 - max((len(own & other) / len(own | other) for other in seeds), default=0.0)
+    return min(1.0, 2 - 2 * max((len(own & other) / len(own | other) for other in seeds), default=0.0))
 
 
 class _Best:

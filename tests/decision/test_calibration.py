@@ -8,7 +8,7 @@ import pytest
 
 from ecom_rag.decision.calibration import calibrate, policy_of
 from ecom_rag.decision.decide import Decider
-from ecom_rag.decision.guarantee import p_value
+from ecom_rag.decision.guarantee import Candidate, p_value
 from ecom_rag.decision.judged import judge
 from ecom_rag.decision.learned import learn
 from ecom_rag.decision.own_seeds import labelled_seeds, seeds_as_listings
@@ -174,8 +174,9 @@ def test_a_spelling_that_misleads_takes_the_threshold_away():
     clean = Units(np.zeros(200, np.int64), np.zeros(200, np.int64), np.full(200, 0.9), np.full(200, 0.9))
     misled = Units(np.arange(200) % 2, np.zeros(200, np.int64), np.full(200, 0.9), np.full(200, 0.9))
     guarantee = Guarantee(0.95, 0.1, jointly=False, similarity=0.85)
-    plain = rules_of(clean, [(0.8,), (0.8,)], ("a", "b"), guarantee)
-    both = rules_of(clean, [(0.8,), (0.8,)], ("a", "b"), guarantee, evasive={"split": misled})
+    tested = [(Candidate(0.8, 0.01),)] * 2
+    plain = rules_of(clean, tested, ("a", "b"), guarantee)
+    both = rules_of(clean, tested, ("a", "b"), guarantee, evasive={"split": misled})
     assert plain["a"].threshold == 0.8
     assert both["a"].threshold is None
     assert both["a"].why.startswith("spelled evasively (split): 100 of 200")

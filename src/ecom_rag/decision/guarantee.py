@@ -2,20 +2,36 @@
 
 Among the campaigns that a threshold passes, errors are binomial. The exact tail gives for each threshold the
 probability of so few errors if its precision were below the target. Thresholds are fixed before any calibration label
-is looked at and tested from the strictest to the most liberal until one fails (fixed sequence testing: Angelopoulos et
-al., "Learn then Test", arXiv:2110.01052); the last that passes is the one. One text per campaign keeps the units
-independent (Dunn et al., arXiv:1809.07441; Lee et al., arXiv:2306.06342).
+is looked at and tested in a sequence until one fails, those first that are most likely to pass; the most liberal that
+passed is the one (fixed sequence testing: Angelopoulos et al., "Learn then Test", arXiv:2110.01052). One text per
+campaign keeps the units independent (Dunn et al., arXiv:1809.07441; Lee et al., arXiv:2306.06342).
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import beta, binom
 
-SHARES = (0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 1.0)  # of what the bank itself puts in a class, which a threshold passes
+SHARES = tuple(
+    place / 20 for place in range(6, 21)
+)  # of what the bank itself puts in a class, which a threshold passes
 _MOST_NEEDED = 1_000_000
+
+
+class Candidate(NamedTuple):
+    """A threshold to test.
+
+    Args:
+        threshold: Passed by probabilities that are at least this.
+        errors: Error rate above it among the bank's own seeds, which decides when it is tested.
+    """
+
+    threshold: float
+    errors: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +51,7 @@ class Step:
     p: float
 
 
+@lru_cache(maxsize=1 << 16)
 def p_value(errors: int, campaigns: int, rate: float) -> float:
     """Probability of at most so many errors among campaigns, were the error rate ``rate``: the exact binomial tail.
 
@@ -75,11 +92,14 @@ def campaigns_needed(errors: int, rate: float, delta: float) -> int:
     return high
 
 
-def thresholds_of(probabilities: NDArray[np.float64], shares: Sequence[float] = SHARES) -> tuple[float, ...]:
+def thresholds_of(
+    probabilities: NDArray[np.float64], wrong: NDArray[np.bool_], shares: Sequence[float] = SHARES
+) -> tuple[Candidate, ...]:
     """The thresholds to test, strictest first, from what the bank's own seeds get.
 
     Args:
         probabilities: Of the seeds that the combiner puts in the class, each without its relatives; at least one.
+        wrong: Which of them have another label.
         shares: How many of them a threshold passes.
 
     Returns:
@@ -87,11 +107,14 @@ def thresholds_of(probabilities: NDArray[np.float64], shares: Sequence[float] = 
     """
     ranked = np.sort(probabilities)[::-1]
     places = [max(int(np.ceil(share * len(ranked))), 1) - 1 for share in shares]
-    return tuple(sorted({float(np.floor(ranked[place] * 1e6) / 1e6) for place in places}, reverse=True))
+    found = sorted({float(np.floor(ranked[place] * 1e6) / 1e6) for place in places}, reverse=True)
+    passed = [probabilities >= one for one in found]
+    errors = [float((wrong[one].sum() + 0.5) / (one.sum() + 1)) for one in passed]
+    return tuple(Candidate(*one) for one in zip(found, errors, strict=True))
 
 
 def certify(
-    thresholds: Sequence[float],
+    candidates: Sequence[Candidate],
     probabilities: NDArray[np.float64],
     wrong: NDArray[np.bool_],
     *,
@@ -100,11 +123,11 @@ def certify(
 ) -> tuple[int | None, list[Step]]:
     """Test thresholds in a fixed sequence.
 
-    A threshold that too few campaigns pass to be certified even without an error is left out: that depends on how many
-    pass and not on whether they are right, so the sequence stays one that no label has touched.
+    The sequence depends on the bank's seeds and on how many campaigns pass a threshold, never on whether these are
+    right, so no label has touched it. A threshold that too few pass to be certified even without an error is left out.
 
     Args:
-        thresholds: Descending, chosen without the calibration labels.
+        candidates: By descending threshold, chosen without the calibration labels.
         probabilities: ``(campaigns,)`` of the class, for the campaigns that are put in it.
         wrong: ``(campaigns,)``: whether their class is another.
         target: Precision to promise, 0..1.
@@ -113,46 +136,61 @@ def certify(
     Returns:
         Index of the threshold, ``None`` where none passes; and what was found of each.
     """
-    steps = tested(thresholds, probabilities, wrong, target=target)
-    passed = passing(steps, target=target, delta=delta)
-    return (passed[-1] if passed else None), steps
+    steps = tested(candidates, probabilities, wrong, target=target)
+    passed = passing(steps, candidates, target=target, delta=delta)
+    return (max(passed) if passed else None), steps
 
 
 def tested(
-    thresholds: Sequence[float], probabilities: NDArray[np.float64], wrong: NDArray[np.bool_], *, target: float
+    candidates: Sequence[Candidate], probabilities: NDArray[np.float64], wrong: NDArray[np.bool_], *, target: float
 ) -> list[Step]:
     """What the campaigns say of each threshold.
 
     Args:
-        thresholds: As of ``certify``.
+        candidates: As of ``certify``.
         probabilities: As of ``certify``.
         wrong: As of ``certify``.
         target: As of ``certify``.
     """
     steps = []
-    for threshold in thresholds:
+    for threshold, _ in candidates:
         passed = probabilities >= threshold
         count, errors = int(passed.sum()), int(wrong[passed].sum())
         steps.append(Step(threshold, count, errors, p_value(errors, count, 1 - target)))
     return steps
 
 
-def passing(steps: Sequence[Step], *, target: float, delta: float) -> list[int]:
+def passing(steps: Sequence[Step], candidates: Sequence[Candidate], *, target: float, delta: float) -> set[int]:
     """Places of the steps that pass before the first one that fails; see ``certify``.
 
     Args:
-        steps: Of ``tested``, the strictest first.
+        steps: Of ``tested``.
+        candidates: Of the same thresholds.
         target: As of ``certify``.
         delta: As of ``certify``.
     """
-    found = []
-    for place, step in enumerate(steps):
-        if p_value(0, step.campaigns, 1 - target) > delta:
+    allowed = [_errors_allowed(step.campaigns, 1 - target, delta) for step in steps]
+    chances = [
+        round(float(binom.cdf(most, step.campaigns, one.errors)), 3)
+        for most, step, one in zip(allowed, steps, candidates, strict=True)
+    ]
+    found: set[int] = set()
+    for place in sorted(range(len(steps)), key=lambda place: -chances[place]):  # of equals the strictest first
+        if allowed[place] < 0:
             continue
-        if step.p > delta:
+        if steps[place].errors > allowed[place]:
             break
-        found.append(place)
+        found.add(place)
     return found
+
+
+@lru_cache(maxsize=1 << 16)
+def _errors_allowed(campaigns: int, rate: float, delta: float) -> int:
+    """The most errors with which so many campaigns pass; -1 for none."""
+    if not campaigns:
+        return -1
+    most = int(binom.ppf(delta, campaigns, rate))
+    return most if p_value(most, campaigns, rate) <= delta else most - 1
 
 
 def flag_threshold(scores: NDArray[np.float64], *, rate: float, delta: float) -> float | None:

@@ -2,8 +2,11 @@
 
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ecom_rag.decision.combiner import Combiner, Verdicts, combiner_of, verdicts
-from ecom_rag.decision.guarantee import thresholds_of
+from ecom_rag.decision.guarantee import Candidate, thresholds_of
 from ecom_rag.decision.own_seeds import LabelledSeeds, labelled_seeds, seeds_as_listings
 from ecom_rag.decision.settings import Calibrate
 from ecom_rag.errors import UsageError
@@ -28,7 +31,7 @@ class Learned:
     provenance: Provenance
     seeds: LabelledSeeds
     combiner: Combiner
-    thresholds: tuple[tuple[float, ...], ...]
+    thresholds: tuple[tuple[Candidate, ...], ...]
 
 
 def learn(pipeline: Pipeline, asked: Calibrate, *, progress: Progress | None = None) -> Learned:
@@ -50,13 +53,12 @@ def learn(pipeline: Pipeline, asked: Calibrate, *, progress: Progress | None = N
         step = stage(progress, "searching seeds among the others", None)
         own, truth = seeds_as_listings(pipeline, view, seeds, seed=asked.seed, progress=step)
     combiner = combiner_of(own, truth, seeds.labels, pipeline.routes, pipeline.settings.top_k)
-    return Learned(provenance, seeds, combiner, _thresholds(verdicts(combiner, own), len(seeds.labels)))
+    return Learned(provenance, seeds, combiner, _thresholds(verdicts(combiner, own), truth, len(seeds.labels)))
 
 
-def _thresholds(found: Verdicts, classes: int) -> tuple[tuple[float, ...], ...]:
+def _thresholds(found: Verdicts, truth: NDArray[np.int64], classes: int) -> tuple[tuple[Candidate, ...], ...]:
     """For each class what its own seeds get, or where they are too few, what all get."""
-    everywhere = thresholds_of(found.highest) if len(found.highest) else (1.0,)
-    return tuple(
-        thresholds_of(own) if len(own := found.highest[found.first == place]) >= _FEW else everywhere
-        for place in range(classes)
-    )
+    wrong = found.first != truth
+    own = [found.first == place for place in range(classes)]
+    everywhere = thresholds_of(found.highest, wrong)
+    return tuple(thresholds_of(found.highest[one], wrong[one]) if one.sum() >= _FEW else everywhere for one in own)

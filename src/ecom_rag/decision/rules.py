@@ -7,7 +7,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from ecom_rag.decision.guarantee import Step, campaigns_needed, lower_bound, passing, percent, tested
+from ecom_rag.decision.guarantee import Candidate, Step, campaigns_needed, lower_bound, passing, percent, tested
 from ecom_rag.decision.policy import Guarantee, Rule
 
 
@@ -45,7 +45,7 @@ class Units:
 
 def rules_of(
     units: Units,
-    thresholds: Sequence[Sequence[float]],
+    thresholds: Sequence[Sequence[Candidate]],
     labels: Sequence[str],
     guarantee: Guarantee,
     *,
@@ -71,23 +71,29 @@ def rules_of(
     floor = [0.0 if label in innocent else guarantee.flag_threshold or 0.0 for label in labels]
     if guarantee.false_positive_rate is not None and guarantee.flag_threshold is None:
         floor = [0.0 if label in innocent else np.inf for label in labels]
-    raised = [tuple(dict.fromkeys(max(one, floor[place]) for one in thresholds[place])) for place in own]
+    raised = [_raised(thresholds[place], floor[place]) for place in own]
     sets = {"": units, **(evasive or {})}
     rules = {labels[place]: _rule(sets, [place], raised[place], guarantee.precision, delta) for place in own}
     need = campaigns_needed(0, 1 - guarantee.precision, delta)
     lacking = [place for place in own if pool and (units.predicted == place).sum() < need]
     if len(lacking) > 1:
-        together = sorted({one for place in lacking for one in raised[place]}, reverse=True)
+        together = _raised(sorted({one for place in lacking for one in raised[place]}, reverse=True), 0.0)
         names = tuple(labels[place] for place in lacking)
         for place in lacking:
             rules[labels[place]] = _rule(sets, lacking, together, guarantee.precision, delta, pool=names)
     return rules
 
 
+def _raised(candidates: Sequence[Candidate], floor: float) -> tuple[Candidate, ...]:
+    """The same, none below a floor, each threshold once."""
+    found = {max(one.threshold, floor): one.errors for one in candidates}
+    return tuple(Candidate(*one) for one in found.items())
+
+
 def _rule(
     sets: Mapping[str, Units],
     classes: Sequence[int],
-    thresholds: Sequence[float],
+    thresholds: Sequence[Candidate],
     target: float,
     delta: float,
     *,
@@ -96,7 +102,7 @@ def _rule(
     """The rule of a class, or of several with one threshold; it has to hold on each set, the first of them clean."""
     units = sets[""]
     steps = {kind: _steps(own, classes, thresholds, target) for kind, own in sets.items()}
-    passed = [set(passing(own, target=target, delta=delta)) for own in steps.values()]
+    passed = [passing(own, thresholds, target=target, delta=delta) for own in steps.values()]
     both = set.intersection(*passed)
     labelled = int(np.isin(units.truth, classes).sum())
     if not both:
@@ -134,7 +140,7 @@ def _without(
     return Rule(target, None, last.campaigns, last.errors, bound, 0.0, 0.0, labelled, missing, why, pool, tests)
 
 
-def _steps(units: Units, classes: Sequence[int], thresholds: Sequence[float], target: float) -> list[Step]:
+def _steps(units: Units, classes: Sequence[int], thresholds: Sequence[Candidate], target: float) -> list[Step]:
     put = np.isin(units.predicted, classes)
     wrong = units.truth != units.predicted
     return tested(thresholds, units.probabilities[put], wrong[put], target=target)

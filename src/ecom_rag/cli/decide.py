@@ -20,10 +20,13 @@ from ecom_rag.cli.options import (
     Verbose,
     bars,
     check_apart,
+    check_outputs,
+    command_line,
     placed,
     prepare,
     report,
 )
+from ecom_rag.errors import UsageError
 
 FLOOD_LIMIT = 10
 SeedIds = Annotated[str, typer.Option("--id-key", help="Metadata key of the seeds' ids, named in each decision.")]
@@ -47,11 +50,15 @@ Reviewed = Annotated[
 
 
 def calibrate(
+    context: typer.Context,
     recalled: Annotated[
         str,
         typer.Argument(help="Results of recall for labelled listings that are not in the bank.", show_default=False),
     ],
     output: Annotated[str, typer.Option("--output", "-o", help="Policy to write, policy.json.", show_default=False)],
+    page: Annotated[
+        str | None, typer.Option("--report", help="HTML report to write, with plots.", show_default=False)
+    ] = None,
     seeds: Seeds = None,
     bank: Bank = None,
     model: Annotated[str | None, typer.Option(help="Encoder that recall used.", show_default="the bank's")] = None,
@@ -82,6 +89,12 @@ def calibrate(
             show_default="none",
         ),
     ] = None,
+    filter: Annotated[
+        str | None,
+        typer.Option(
+            help="Calibrate on listings whose metadata match, e.g. 'day >= \"2026-11-01\"'.", show_default="all"
+        ),
+    ] = None,
     label_key: Annotated[
         str | None, typer.Option(help="Metadata key of the listings' labels.", show_default="that of the seeds")
     ] = None,
@@ -104,15 +117,18 @@ def calibrate(
     \b
     Examples:
       ecom-rag recall labelled.jsonl --bank bank --output recalled.jsonl
-      ecom-rag calibrate recalled.jsonl --bank bank --precision 0.95 --delta 0.1 --output policy.json
+      ecom-rag calibrate recalled.jsonl --bank bank --precision 0.95 --output policy.json --report calibration.html
       ecom-rag calibrate recalled.jsonl --seeds seeds.jsonl --model starter --innocent ok --false-positive-rate 0.02
         --output policy.json
       ecom-rag calibrate recalled.jsonl --bank bank --evasive homophone,lookalike,split --output policy.json
     """
     prepare(verbose)
-    check_apart(output, recalled, model)
+    if page == "-":
+        raise UsageError("--report - is not supported: standard output is for the summary; give --report a path")
+    check_outputs((output, page), (recalled, seeds, bank, model))
 
     from ecom_rag.decision.files import calibrate_file
+    from ecom_rag.decision.page import write_page
     from ecom_rag.decision.settings import Calibrate
     from ecom_rag.decision.tables import as_text
     from ecom_rag.models.spec import ModelSpec
@@ -124,6 +140,7 @@ def calibrate(
         pool=pool,
         innocent=() if innocent is None else tuple(part.strip() for part in innocent.split(",")),
         evasive=_kinds(evasive),
+        filter=filter,
         false_positive_rate=false_positive_rate,
         label_key=label_key,
         similarity=similarity,
@@ -132,8 +149,10 @@ def calibrate(
     spec = ModelSpec(model, options) if model is not None or bank is not None else None
     with bars() as progress:
         found = calibrate_file(recalled, output, asked, seeds=seeds, bank=bank, model=spec, progress=progress)
+    if page:
+        write_page(found, page, made_by=command_line(context, without=("output", "page")))
     typer.echo(as_text(found), nl=False)
-    tell(f"policy {found.policy.fingerprint} -> {output}")
+    tell(f"policy {found.policy.fingerprint} -> {output}{f', report -> {page}' if page else ''}")
     tell_notes(found.notes)
 
 

@@ -170,7 +170,7 @@ def demo(
     show_all: Annotated[bool, typer.Option("--all", help="Print every listing.")] = False,
     verbose: Verbose = False,
 ) -> None:
-    """Decide the packaged sample listings with a promised error rate, print why, and write a page to open.
+    """Decide the packaged sample listings, say why and what is promised, and write a page.
 
     \b
     Example:

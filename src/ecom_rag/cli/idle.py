@@ -199,11 +199,14 @@ _LOADS_ENCODER = Needs(
     lambda v: v["bank"] is not None or v["model"] is not None, "without an encoder", "name one with --model"
 )
 _CALIBRATE: Table = {
-    **_always("recalled output seeds bank precision delta jointly pool innocent false_positive_rate evasive label_key"),
-    **_always("similarity"),
+    **_always("recalled output page seeds bank precision delta jointly pool innocent false_positive_rate evasive"),
+    **_always("filter label_key similarity"),
     "model": (_FILE,),
     **_each("runtime encoder_precision device batch_tokens", _LOADS_ENCODER),
 }
+_AUDITS = Needs(
+    lambda v: v["audit_share"] > 0, "with --audit-share 0, which draws nothing", "choose a larger --audit-share"
+)
 TABLES: Mapping[str, Table] = {
     "score": _SCORE,
     "rerank": _RERANK,
@@ -219,6 +222,8 @@ TABLES: Mapping[str, Table] = {
     "mine": _MINE,
     "teach": _TEACH,
     "merge": _MERGE,
+    "choose": {**_always("decided output count audit_share"), "seed": (_AUDITS,)},
+    "monitor": _always("audited policy label_key alpha jointly count_selected output plot"),
     "demo": _always("folder show_all"),
     "train embedder": _always("recipe resume"),
     "train reranker": _always("recipe resume"),

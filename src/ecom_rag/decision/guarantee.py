@@ -51,6 +51,11 @@ def lower_bound(errors: int, campaigns: int, delta: float) -> float:
     return float(beta.ppf(delta, campaigns - errors, errors + 1)) if campaigns > errors else 0.0
 
 
+def percent(share: float) -> str:
+    """A share that is promised, in percent and as it was asked for: 97.5%, never rounded to 98%."""
+    return f"{100 * share:.6g}%"
+
+
 def campaigns_needed(errors: int, rate: float, delta: float) -> int:
     """The fewest campaigns among which so many errors pass.
 

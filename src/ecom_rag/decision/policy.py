@@ -9,7 +9,7 @@ import numpy as np
 
 from ecom_rag.arguments import PathLike, path_of
 from ecom_rag.decision.combiner import Combiner
-from ecom_rag.decision.guarantee import Step
+from ecom_rag.decision.guarantee import Step, percent
 from ecom_rag.errors import PolicyError
 from ecom_rag.files import publish, readers
 from ecom_rag.files.digest import of_texts
@@ -136,8 +136,8 @@ class Policy:
         kinds = self.guarantee.evasive
         spelled = f", also of those spelled evasively ({', '.join(kinds)})" if kinds else ""
         return (
-            f"of the campaigns decided as {whose}, at least {rule.target:.0%} are right{spelled}, with confidence"
-            f" {1 - self.guarantee.delta:.0%}{among}; nothing is promised of a single listing"
+            f"of the campaigns decided as {whose}, at least {percent(rule.target)} are right{spelled}, with confidence"
+            f" {percent(1 - self.guarantee.delta)}{among}; nothing is promised of a single listing"
         )
 
     def fits(self, made: Provenance) -> str | None:

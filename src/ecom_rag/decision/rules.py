@@ -7,7 +7,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from ecom_rag.decision.guarantee import Step, campaigns_needed, lower_bound, passing, tested
+from ecom_rag.decision.guarantee import Step, campaigns_needed, lower_bound, passing, percent, tested
 from ecom_rag.decision.policy import Guarantee, Rule
 
 
@@ -100,14 +100,7 @@ def _rule(
     both = set.intersection(*passed)
     labelled = int(np.isin(units.truth, classes).sum())
     if not both:
-        missing, why = _missing(steps[_short(steps, passed)], target, delta)
-        last = steps[""][-1] if thresholds else Step(1.0, 0, 0, 1.0)
-        bound = lower_bound(last.errors, last.campaigns, delta)
-        kind = _short(steps, passed)
-        why = f"spelled evasively ({kind}): {why}" if kind else why
-        return Rule(
-            target, None, last.campaigns, last.errors, bound, 0.0, 0.0, labelled, missing, why, pool, tuple(steps[""])
-        )
+        return _without(steps, _short(steps, passed), target, delta, labelled, pool)
     chosen = max(both)
     step = steps[""][chosen]
     put = np.isin(units.predicted, classes)
@@ -127,6 +120,18 @@ def _rule(
         tuple(steps[""]),
         {kind: own[chosen] for kind, own in steps.items() if kind},
     )
+
+
+def _without(
+    steps: Mapping[str, Sequence[Step]], kind: str, target: float, delta: float, labelled: int, pool: tuple[str, ...]
+) -> Rule:
+    """A rule without a threshold, and why, from the set that lacks most."""
+    missing, why = _missing(steps[kind], target, delta)
+    why = f"spelled evasively ({kind}): {why}" if kind else why
+    last = steps[""][-1] if steps[""] else Step(1.0, 0, 0, 1.0)
+    bound = lower_bound(last.errors, last.campaigns, delta)
+    tests = tuple(steps[""])
+    return Rule(target, None, last.campaigns, last.errors, bound, 0.0, 0.0, labelled, missing, why, pool, tests)
 
 
 def _steps(units: Units, classes: Sequence[int], thresholds: Sequence[float], target: float) -> list[Step]:
@@ -152,14 +157,25 @@ def _missing(steps: Sequence[Step], target: float, delta: float) -> tuple[int | 
     if not open_:
         best = min(steps, key=lambda step: step.errors / max(step.campaigns, 1))
         return None, (
-            f"{best.errors} of {best.campaigns} campaigns are wrong, more than {rate:.1%}: more labels alone will not"
-            " give a threshold"
+            f"{best.errors} of {best.campaigns} campaigns are wrong, more than {percent(rate)}: more labels alone will"
+            " not give a threshold"
         )
-    more = {step: campaigns_needed(step.errors, rate, delta) - step.campaigns for step in open_}
-    step = min(open_, key=lambda one: max(more[one], 1))
-    need = max(more[step], 1)
+    step, need = nearest(open_, target, delta)
     found = f"{step.errors} of {step.campaigns} campaigns are wrong"
-    return need, f"{found}: too few to promise {target:.0%}; {need} more without an error would do"
+    return need, f"{found}: too few to promise {percent(target)}; {need} more without an error would do"
+
+
+def nearest(steps: Sequence[Step], target: float, delta: float) -> tuple[Step, int]:
+    """Which of tested thresholds the fewest further campaigns without an error would certify, and how many.
+
+    Args:
+        steps: At least one.
+        target: Precision to promise, 0..1.
+        delta: Probability with which the promise may be broken.
+    """
+    more = {step: max(campaigns_needed(step.errors, 1 - target, delta) - step.campaigns, 1) for step in steps}
+    step = min(steps, key=lambda one: more[one])
+    return step, more[step]
 
 
 def by_label(rules: Mapping[str, Rule]) -> list[tuple[str, Rule]]:

@@ -12,7 +12,7 @@ DOCS_STAMP := $(VENV)/.docs-installed
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
 
-demo: $(RUN_STAMP)  ## score the sample listings against the sample seed bank
+demo: $(RUN_STAMP)  ## decide the sample listings, and write a page to open
 	$(BIN)/ecom-rag demo
 
 test: $(DEV_STAMP)  ## all tests; no network, no GPU

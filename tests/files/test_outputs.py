@@ -420,7 +420,7 @@ def test_a_bank_built_without_resume_says_what_it_discards(tmp_path, caplog):
 # --- demo -------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["seeds.jsonl", "listings.jsonl", "recalled.jsonl", "reranked.jsonl", "else.txt"])
+@pytest.mark.parametrize("name", ["seeds.jsonl", "bank.jsonl", "policy.json", "demo.html", "else.txt"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_demo_writes_into_no_folder_of_the_user(tmp_path, kind, name):
     from ecom_rag import demo
@@ -433,15 +433,15 @@ def test_demo_writes_into_no_folder_of_the_user(tmp_path, kind, name):
 
 
 def test_demo_goes_on_where_it_was_before(tmp_path):
-    from ecom_rag import demo
+    from ecom_rag.demo import folder as demo
 
     target = tmp_path / "demo"
-    demo._check_folder(target)
+    demo.check_folder(target)
     target.mkdir()
-    demo._check_folder(target)
-    for name in ("seeds.jsonl", "listings.jsonl", "recalled.jsonl"):  # as a killed one leaves it
-        (target / name).write_bytes(demo._sample(name) if name in demo._SAMPLES else b"")
-        demo._check_folder(target)
+    demo.check_folder(target)
+    for name in (*demo.SAMPLES, demo.RESULTS[0]):  # as a killed one leaves it
+        (target / name).write_bytes(demo.sample(name) if name in demo.SAMPLES else b"")
+        demo.check_folder(target)
     (target / "seeds.jsonl").write_text(json.dumps(record(1)))
     with pytest.raises(UsageError, match="did not make"):
-        demo._check_folder(target)
+        demo.check_folder(target)

@@ -166,11 +166,11 @@ def rerank(
 
 
 def demo(
-    folder: Annotated[str, typer.Option(help="Folder for the sample files and the result.")] = "demo_output",
+    folder: Annotated[str, typer.Option(help="Folder for the sample files and the results.")] = "demo_output",
     show_all: Annotated[bool, typer.Option("--all", help="Print every listing.")] = False,
     verbose: Verbose = False,
 ) -> None:
-    """Score the packaged sample listings against the packaged seed bank and print the matches.
+    """Decide the packaged sample listings, say why and what is promised, and write a page.
 
     \b
     Example:

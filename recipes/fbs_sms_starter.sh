@@ -31,7 +31,7 @@ texts_per_class = 8
 alpha = 0.0
 $parents
 [schedule]
-max_steps = ${STEPS:-80}
+max_steps = ${STEPS:-40}
 learning_rate = 1e-4
 dropout = 0.0
 bf16 = ${BF16:-false}

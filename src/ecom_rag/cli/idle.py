@@ -204,11 +204,20 @@ _CALIBRATE: Table = {
     "model": (_FILE,),
     **_each("runtime encoder_precision device batch_tokens", _LOADS_ENCODER),
 }
+_AUDIT: Table = {
+    **_always("output seeds bank queries report innocent conflict precision delta similarity"),
+    "model": (_FILE,),
+    **_each(
+        "first label_key", Needs(lambda v: v["queries"] is not None, "without --queries", "name results of recall")
+    ),
+    **_each("runtime encoder_precision device batch_tokens", _LOADS_ENCODER),
+}
 TABLES: Mapping[str, Table] = {
     "score": _SCORE,
     "rerank": _RERANK,
     "recall": _RECALL,
     "calibrate": _CALIBRATE,
+    "audit": _AUDIT,
     "decide": _always("recalled policy output strict id_key resume on_bad_line"),
     "evaluate": _EVALUATE,
     "mine": _MINE,
@@ -246,5 +255,6 @@ AMBIENT: Mapping[str, Table] = {
     "score": {**_SCORE, "model": (_FILE,)},
     "recall": {**_RECALL, "model": (_FILE, _ENCODER)},
     "calibrate": {**_CALIBRATE, "model": (_FILE,)},
+    "audit": _AUDIT,
 }
 """Where values of the environment have an effect, if otherwise than given ones: a bank keeps its own model."""

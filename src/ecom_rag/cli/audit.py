@@ -32,7 +32,8 @@ Innocent = Annotated[
     str | None, typer.Option(help="Comma-separated labels that stand for nothing wrong.", show_default="none")
 ]
 Conflict = Annotated[
-    float, typer.Option(help="Probability of its own label below which a seed conflicts with its neighbours.")
+    float | None,
+    typer.Option(help="Probability of its own label below which a seed is in conflict.", show_default="by the bank"),
 ]
 First = Annotated[int, typer.Option(help="Results per listing of --queries that count as hits.", min=1)]
 Promise = Annotated[float, typer.Option(help="Precision to promise later: decides how many campaigns a label needs.")]
@@ -54,7 +55,7 @@ def audit(
     queries: Queries = None,
     report: Report = None,
     innocent: Innocent = None,
-    conflict: Conflict = 0.03,
+    conflict: Conflict = None,
     first: First = 10,
     precision: Promise = 0.95,
     delta: Delta = 0.1,

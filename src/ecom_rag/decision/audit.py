@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from ecom_rag.decision import audit_findings as kinds
 from ecom_rag.decision.audit_findings import KINDS, Finding
 from ecom_rag.decision.audit_hits import Hits, hits_of
-from ecom_rag.decision.examined import Examined, examine
+from ecom_rag.decision.examined import NEAR, Examined, examine
 from ecom_rag.decision.guarantee import campaigns_needed
 from ecom_rag.decision.own_seeds import LabelledSeeds, labelled_seeds
 from ecom_rag.decision.settings import Auditing, innocent_labels
@@ -28,7 +28,7 @@ from ecom_rag.files.results import check_result
 from ecom_rag.pipeline import Pipeline
 from ecom_rag.seeds.source import SeedView
 
-TOP_K = 20  # neighbours per seed: with ten, fewer planted errors were found
+TOP_K = 30  # neighbours per seed: with ten, fewer planted errors were found
 _READ = 10_000  # seeds read at a time
 _WHOLE = ("duplicate", "thin_class")  # kinds whose first seed stands for all
 _NAMED = 1000  # ids of other seeds in one record
@@ -105,7 +105,7 @@ def audit(
         seeds = labelled_seeds(view, pipeline.label_key, similarity=asked.similarity)
         innocent = innocent_labels(asked.innocent, seeds.labels)
         step = stage(progress, "searching seeds among the others", None)
-        examined = examine(pipeline, view, seeds, progress=step)
+        examined = examine(pipeline, view, seeds, conflict=asked.conflict, progress=step)
         ids = _ids(view, seeds.rows, pipeline.id_key)
         hits = None if results is None else _hits(results, seeds, ids, pipeline, asked)
         found = kinds.sorted_findings(list(_found(examined, hits, innocent, asked)))
@@ -122,7 +122,7 @@ def _found(examined: Examined, hits: Hits | None, innocent: Sequence[str], asked
     mixed = list(kinds.duplicate_conflicts(examined, members))
     known[[examined.group[one.places[0]] for one in mixed]] = True
     yield from mixed
-    alone = list(kinds.conflicts(examined, members, asked.conflict, known))
+    alone = list(kinds.conflicts(examined, members, known))
     known[[examined.group[one.places[0]] for one in alone]] = True
     yield from alone
     if innocent:
@@ -251,7 +251,10 @@ def _notes(
             " innocent and no false-positive rate can be promised; if the bank has them, name their label"
         )
     if examined.method == "votes":
-        yield "the bank has too few campaigns to fit probabilities; shares of the votes of similar seeds stand for them"
+        yield (
+            "the bank has too few campaigns to fit probabilities; the shares of labels among the nearest"
+            f" {NEAR} seeds stand for them"
+        )
     if hits is None:
         return
     if hits.unknown:

@@ -85,9 +85,7 @@ def duplicate_conflicts(examined: Examined, members: Sequence[NDArray[np.int64]]
             )
 
 
-def conflicts(
-    examined: Examined, members: Sequence[NDArray[np.int64]], below: float, known: NDArray[np.bool_]
-) -> Iterator[Finding]:
+def conflicts(examined: Examined, members: Sequence[NDArray[np.int64]], known: NDArray[np.bool_]) -> Iterator[Finding]:
     """Groups whose own label is improbable by what similar seeds of other campaigns say.
 
     Ranked by how much more probable the suggested label is. Confident learning (Northcutt et al., arXiv:1911.00068)
@@ -96,12 +94,13 @@ def conflicts(
     Args:
         examined: The groups.
         members: The seeds of each.
-        below: Probability of the own label under which it conflicts.
         known: ``(groups,)`` whether it is reported already.
     """
     several = examined.campaigns_of_classes()[examined.classes] >= _ALONE
     labels = examined.seeds.labels
-    for group in np.flatnonzero((examined.own < below) & (examined.suggested >= 0) & several & ~known).tolist():
+    for group in np.flatnonzero(
+        (examined.own < examined.below) & (examined.suggested >= 0) & several & ~known
+    ).tolist():
         own, other = float(examined.own[group]), float(examined.probability[group])
         suggested = labels[examined.suggested[group]]
         yield Finding(

@@ -1,20 +1,18 @@
 """The page of an audit: what was found, with the texts, for the person who decides."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from typing import Any
 
-import numpy as np
-
 from ecom_rag.decision.audit import Audit
 from ecom_rag.decision.audit_findings import KINDS
 from ecom_rag.evaluation import page
-from ecom_rag.evaluation.confusion import Confusion
 from ecom_rag.evaluation.page import Section
 from ecom_rag.files.records import Record
 
 _MOST = 50  # findings of a kind that the page shows
-_LARGE = 20  # classes of the table of conflicts
+_LARGE = 20  # pairs of labels that the table of conflicts shows
 _TITLES: Mapping[str, str] = {
     "duplicate_conflict": "Near-duplicates with different labels",
     "conflict": "Labels that similar seeds contradict",
@@ -41,7 +39,7 @@ def as_html(found: Audit, *, made_by: str, data: str) -> str:
         by_kind.setdefault(one["audit"]["kind"], []).append(one)
     for kind, title in _TITLES.items():
         if kind in by_kind:
-            sections += _kind(kind, title, by_kind[kind], found)
+            sections += _kind(kind, title, by_kind[kind])
     made = page.made_of(
         made_by, {"Data": f"{data}: {found.seeds} seeds with a label, in {found.campaigns} campaigns"}, _PACKAGES
     )
@@ -89,29 +87,23 @@ def _labels(found: Audit) -> Section:
     return Section(2, "labels", "Labels", page.table(head, body) + page.note(said))
 
 
-def _kind(kind: str, title: str, items: Sequence[Record], found: Audit) -> Iterator[Section]:
+def _kind(kind: str, title: str, items: Sequence[Record]) -> Iterator[Section]:
     if kind == "conflict":
-        told = "Rows: the label that a seed has. Columns: the label that similar seeds suggest. Numbers are seeds"
-        yield Section(2, kind, title, page.confusion_table(_confusion(items, found), told))
+        yield Section(2, kind, title, _pairs(items))
         yield Section(3, f"{kind}-cases", "The clearest ones", _cases(items))
         return
     yield Section(2, kind, title, _cases(items))
 
 
-def _confusion(items: Sequence[Record], found: Audit) -> Confusion:
-    """Own against suggested labels; those beyond the most frequent share a row and a column."""
-    pairs = [(one["audit"]["label"], one["audit"]["suggested"]) for one in items]
-    ranked = [one.label for one in sorted(found.classes, key=lambda one: (-one.campaigns, one.label))]
-    used = [label for label in ranked if any(label in pair for pair in pairs)]
-    shown, others = used[:_LARGE], len(used) - _LARGE
-    names = [*shown, *([f"{others} others"] if others > 0 else [])]
-    place = {label: min(number, len(names) - 1) for number, label in enumerate(used)}
-    counts = np.zeros((len(names), len(names)), np.int64)
-    np.add.at(counts, tuple(np.array([[place[one] for one in pair] for pair in pairs]).T), 1)
-    rows, columns = np.flatnonzero(counts.any(axis=1)), np.flatnonzero(counts.any(axis=0))
-    right = np.zeros((len(rows), len(columns)), np.bool_)
-    kept = counts[np.ix_(rows, columns)]
-    return Confusion(tuple(names[row] for row in rows), tuple(names[column] for column in columns), kept, right)
+def _pairs(items: Sequence[Record]) -> str:
+    """Which labels are suggested in place of which, campaigns counted."""
+    campaigns = {(said["campaign"], said["label"], said["suggested"]) for said in (one["audit"] for one in items)}
+    counts = Counter((label, suggested) for _, label, suggested in campaigns)
+    ranked = sorted(counts.items(), key=lambda one: (-one[1], one[0]))
+    body = [[label, suggested, f"{count}"] for (label, suggested), count in ranked[:_LARGE]]
+    rest = sum(count for _, count in ranked[_LARGE:])
+    more = page.note(f"{rest} campaigns of {len(ranked) - _LARGE} other pairs of labels.") if rest else ""
+    return page.table(["label", "suggested", "campaigns"], body, texts=2) + more
 
 
 def _cases(items: Sequence[Record]) -> str:

@@ -74,7 +74,8 @@ class Auditing:
     """What an audit looks for.
 
     Args:
-        conflict: Probability of its own label, 0..1, below which a seed conflicts with its neighbours.
+        conflict: Probability of its own label, 0..1, below which a seed conflicts with its neighbours; by default what
+            the bank itself shows to be low, see ``examine``.
         innocent: The labels that stand for nothing wrong.
         precision: That a guarantee should promise, which decides how many campaigns a class needs.
         delta: Probability with which it may be broken.
@@ -86,7 +87,7 @@ class Auditing:
         UsageError: Not here; ``check`` says what makes no sense.
     """
 
-    conflict: float = 0.03
+    conflict: float | None = None
     innocent: Sequence[str] = ()
     precision: float = 0.95
     delta: float = 0.1
@@ -100,8 +101,10 @@ class Auditing:
         Raises:
             UsageError: It does not.
         """
-        for name in ("conflict", "precision", "delta"):
-            check_share(getattr(self, name), name)
+        if self.conflict is not None:
+            check_share(self.conflict, "conflict")
+        check_share(self.precision, "precision")
+        check_share(self.delta, "delta")
         arguments.number(self.similarity, "similarity", low=0.7, high=1, expected="0.7 to 1")
         arguments.whole(self.first, "first", least=1)
         return self

@@ -255,6 +255,5 @@ AMBIENT: Mapping[str, Table] = {
     "score": {**_SCORE, "model": (_FILE,)},
     "recall": {**_RECALL, "model": (_FILE, _ENCODER)},
     "calibrate": {**_CALIBRATE, "model": (_FILE,)},
-    "audit": _AUDIT,
 }
 """Where values of the environment have an effect, if otherwise than given ones: a bank keeps its own model."""

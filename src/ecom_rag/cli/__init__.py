@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from ecom_rag._version import __version__
-from ecom_rag.cli import audit, bank, decide, evaluate, everyday, merge, mining, recall, train
+from ecom_rag.cli import audit, bank, decide, evaluate, everyday, merge, mining, recall, scan, train, watching
 from ecom_rag.cli.command import Command
 from ecom_rag.cli.guard import guarded
 
@@ -38,10 +38,13 @@ for command in (
     decide.calibrate,
     decide.decide,
     audit.audit,
+    scan.scan,
     evaluate.evaluate,
     mining.mine,
     mining.teach,
     merge.merge,
+    watching.choose,
+    watching.monitor,
     everyday.demo,
 ):
     app.command(cls=Command)(command)
@@ -50,7 +53,7 @@ app.add_typer(bank.app)
 
 
 def main() -> None:
-    """Entry point: errors in one line, exit 2; an interruption exits 130."""
+    """Entry point: errors in one line, exit 2; an alarm of monitor exits 3, an interruption 130."""
     sys.exit(guarded(_call))
 
 

@@ -20,23 +20,45 @@ from ecom_rag.cli.options import (
     Verbose,
     bars,
     check_apart,
+    check_outputs,
+    command_line,
     placed,
     prepare,
     report,
 )
+from ecom_rag.errors import UsageError
 
+FLOOD_LIMIT = 10
 SeedIds = Annotated[str, typer.Option("--id-key", help="Metadata key of the seeds' ids, named in each decision.")]
 Strict = Annotated[
     bool, typer.Option("--strict", help="Stop where the bank has changed since the policy was calibrated.")
 ]
+Campaigns = Annotated[
+    str | None,
+    typer.Option(
+        help="File that remembers campaigns (near-duplicates) from run to run.", show_default="POLICY.campaigns"
+    ),
+]
+FloodLimit = Annotated[
+    int | None,
+    typer.Option(help="Automatic decisions per campaign before a person must look.", show_default="10", min=1),
+]
+Reviewed = Annotated[
+    str | None,
+    typer.Option(help="Records with labels that people gave: their campaigns are decided again.", show_default="none"),
+]
 
 
 def calibrate(
+    context: typer.Context,
     recalled: Annotated[
         str,
         typer.Argument(help="Results of recall for labelled listings that are not in the bank.", show_default=False),
     ],
     output: Annotated[str, typer.Option("--output", "-o", help="Policy to write, policy.json.", show_default=False)],
+    page: Annotated[
+        str | None, typer.Option("--report", help="HTML report to write, with plots.", show_default=False)
+    ] = None,
     seeds: Seeds = None,
     bank: Bank = None,
     model: Annotated[str | None, typer.Option(help="Encoder that recall used.", show_default="the bank's")] = None,
@@ -58,6 +80,19 @@ def calibrate(
         float | None,
         typer.Option(
             help="Share of innocent campaigns that may be decided as something else.", show_default="no promise"
+        ),
+    ] = None,
+    evasive: Annotated[
+        str | None,
+        typer.Option(
+            help="Keep the promise for evasive spellings too, by kind: homophone,lookalike,split,... or all.",
+            show_default="none",
+        ),
+    ] = None,
+    filter: Annotated[
+        str | None,
+        typer.Option(
+            help="Calibrate on listings whose metadata match, e.g. 'day >= \"2026-11-01\"'.", show_default="all"
         ),
     ] = None,
     label_key: Annotated[
@@ -82,14 +117,18 @@ def calibrate(
     \b
     Examples:
       ecom-rag recall labelled.jsonl --bank bank --output recalled.jsonl
-      ecom-rag calibrate recalled.jsonl --bank bank --precision 0.95 --delta 0.1 --output policy.json
+      ecom-rag calibrate recalled.jsonl --bank bank --precision 0.95 --output policy.json --report calibration.html
       ecom-rag calibrate recalled.jsonl --seeds seeds.jsonl --model starter --innocent ok --false-positive-rate 0.02
         --output policy.json
+      ecom-rag calibrate recalled.jsonl --bank bank --evasive homophone,lookalike,split --output policy.json
     """
     prepare(verbose)
-    check_apart(output, recalled, model)
+    if page == "-":
+        raise UsageError("--report - is not supported: standard output is for the summary; give --report a path")
+    check_outputs((output, page), (recalled, seeds, bank, model))
 
     from ecom_rag.decision.files import calibrate_file
+    from ecom_rag.decision.page import write_page
     from ecom_rag.decision.settings import Calibrate
     from ecom_rag.decision.tables import as_text
     from ecom_rag.models.spec import ModelSpec
@@ -100,6 +139,8 @@ def calibrate(
         jointly=jointly,
         pool=pool,
         innocent=() if innocent is None else tuple(part.strip() for part in innocent.split(",")),
+        evasive=_kinds(evasive),
+        filter=filter,
         false_positive_rate=false_positive_rate,
         label_key=label_key,
         similarity=similarity,
@@ -108,9 +149,18 @@ def calibrate(
     spec = ModelSpec(model, options) if model is not None or bank is not None else None
     with bars() as progress:
         found = calibrate_file(recalled, output, asked, seeds=seeds, bank=bank, model=spec, progress=progress)
+    if page:
+        write_page(found, page, made_by=command_line(context, without=("output", "page")))
     typer.echo(as_text(found), nl=False)
-    tell(f"policy {found.policy.fingerprint} -> {output}")
+    tell(f"policy {found.policy.fingerprint} -> {output}{f', report -> {page}' if page else ''}")
     tell_notes(found.notes)
+
+
+def _kinds(text: str | None) -> tuple[str, ...]:
+    """Kinds of evasive spellings as they are named on the command line."""
+    from ecom_rag.evaluation.evasion import KINDS
+
+    return () if text is None else KINDS if text == "all" else tuple(part.strip() for part in text.split(","))
 
 
 def decide(
@@ -118,6 +168,9 @@ def decide(
     policy: Annotated[str, typer.Option(help="Policy made by ecom-rag calibrate.", show_default=False)],
     output: Output,
     strict: Strict = False,
+    campaigns: Campaigns = None,
+    flood_limit: FloodLimit = None,
+    reviewed: Reviewed = None,
     id_key: SeedIds = "id",
     resume: Resume = False,
     on_bad_line: BadLine = OnBadLine.fail,
@@ -125,15 +178,17 @@ def decide(
 ) -> None:
     """Decide each listing: its label, innocent, or a person must look, with the seeds that speak for it and against it.
 
-    Adds "decision" to each record. ecom-rag recall --policy does both at once.
+    Adds "decision" to each record. ecom-rag recall --policy does both at once. After ten automatic decisions in one
+    campaign (near-duplicates) a person must look at one of its texts; --reviewed tells what the person found.
 
     \b
     Examples:
       ecom-rag decide recalled.jsonl --policy policy.json --output decided.jsonl
       ecom-rag decide recalled.parquet --policy policy.json --strict --output decided.parquet
+      ecom-rag decide recalled.jsonl --policy policy.json --reviewed reviewed.jsonl --output decided.jsonl
     """
     prepare(verbose)
-    check_apart(output, policy)
+    check_apart(output, policy, reviewed, campaigns)
 
     from ecom_rag.decision.files import decide_file
 
@@ -144,11 +199,19 @@ def decide(
             policy,
             strict=strict,
             id_key=id_key,
+            campaigns=campaigns or beside(policy),
+            flood_limit=flood_limit or FLOOD_LIMIT,
+            reviewed=reviewed,
             resume=resume,
             on_bad_line=on_bad_line,
             progress=progress,
         )
     report(f"{decided(summary)}", summary, output)
+
+
+def beside(policy: str) -> str:
+    """Where the campaigns of a policy are remembered, if nothing else is said."""
+    return f"{policy}.campaigns"
 
 
 def decided(summary: Any) -> str:

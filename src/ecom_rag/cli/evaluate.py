@@ -1,13 +1,12 @@
 """evaluate."""
 
-import os
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any
 
 import typer
 
 from ecom_rag.cli.console import tell, write_bytes
-from ecom_rag.cli.options import Verbose, bars, command_line, prepare
+from ecom_rag.cli.options import Verbose, bars, check_outputs, command_line, prepare
 from ecom_rag.cli.wording import worded
 from ecom_rag.errors import UsageError
 
@@ -150,8 +149,6 @@ class _Outputs:
 
     def check(self, inputs: list[str | None]) -> None:
         """Nothing that is read is written over, and no output by another one; all of it before any work is done."""
-        from ecom_rag.files import publish
-
         paths = asdict(self)
         for name, path in paths.items():
             if path == "-" and name != "figures":
@@ -159,12 +156,7 @@ class _Outputs:
                 raise UsageError(
                     f"{option} - is not supported: standard output is for the figures; give {option} a path"
                 )
-        targets = [publish.target_of(path) for path in paths.values() if path is not None and path != "-"]
-        places = [os.path.realpath(target.path) for target in targets if not target.stream]
-        for target in targets:
-            if places.count(os.path.realpath(target.path)) > 1:
-                raise UsageError(f"{target.name}: is named for two outputs; give each its own")
-            publish.check_not_read(target, inputs)
+        check_outputs(paths.values(), inputs)
 
     def tell(self) -> None:
         """Say what was written where."""

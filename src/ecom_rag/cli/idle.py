@@ -85,7 +85,7 @@ _RECALL: Table = {
     "policy": (
         Needs(lambda v: v["rerank"] is None, "with a reranker: policies stand on routes", "leave out --rerank"),
     ),
-    "strict": (_POLICY,),
+    **_each("strict campaigns flood_limit reviewed", _POLICY),
     "hybrid_weights": (Needs(lambda v: "hybrid" in v["routes"], _ROUTES, "add hybrid to --routes"),),
     "exact_multivector": (
         Needs(lambda v: "multivector" in v["routes"], _ROUTES, "add multivector to --routes"),
@@ -199,8 +199,8 @@ _LOADS_ENCODER = Needs(
     lambda v: v["bank"] is not None or v["model"] is not None, "without an encoder", "name one with --model"
 )
 _CALIBRATE: Table = {
-    **_always("recalled output seeds bank precision delta jointly pool innocent false_positive_rate label_key"),
-    **_always("similarity"),
+    **_always("recalled output page seeds bank precision delta jointly pool innocent false_positive_rate evasive"),
+    **_always("filter label_key similarity"),
     "model": (_FILE,),
     **_each("runtime encoder_precision device batch_tokens", _LOADS_ENCODER),
 }
@@ -212,17 +212,27 @@ _AUDIT: Table = {
     ),
     **_each("runtime encoder_precision device batch_tokens", _LOADS_ENCODER),
 }
+_AUDITS = Needs(
+    lambda v: v["audit_share"] > 0, "with --audit-share 0, which draws nothing", "choose a larger --audit-share"
+)
 TABLES: Mapping[str, Table] = {
     "score": _SCORE,
     "rerank": _RERANK,
     "recall": _RECALL,
     "calibrate": _CALIBRATE,
     "audit": _AUDIT,
-    "decide": _always("recalled policy output strict id_key resume on_bad_line"),
+    "decide": _always("recalled policy output strict campaigns flood_limit reviewed id_key resume on_bad_line"),
+    "scan": {
+        **_always("new_seeds listings bank output policy depth resume"),
+        "top_k": (Needs(lambda v: v["policy"] is None, "with a policy, which says how many", "leave out --policy"),),
+        **_each(_PLACEMENT, _OF_BANK),
+    },
     "evaluate": _EVALUATE,
     "mine": _MINE,
     "teach": _TEACH,
     "merge": _MERGE,
+    "choose": {**_always("decided output count audit_share"), "seed": (_AUDITS,)},
+    "monitor": _always("audited policy label_key alpha jointly count_selected output plot"),
     "demo": _always("folder show_all"),
     "train embedder": _always("recipe resume"),
     "train reranker": _always("recipe resume"),

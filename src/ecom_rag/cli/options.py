@@ -5,7 +5,7 @@ import logging
 import os
 import shlex
 import sys
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from enum import StrEnum
 from typing import Annotated, Any
 
@@ -143,6 +143,19 @@ def check_apart(output: str, *read: str | None) -> None:
     from ecom_rag.files import jobs
 
     jobs.check_not_read(output, read)
+
+
+def check_outputs(paths: Iterable[str | None], read: Iterable[str | None]) -> None:
+    """Raise ``UsageError`` if an output would take the place of a file that is read, or of another output."""
+    from ecom_rag.files import publish
+
+    targets = [publish.target_of(path) for path in paths if path is not None and path != "-"]
+    places = [os.path.realpath(target.path) for target in targets if not target.stream]
+    read = list(read)
+    for target in targets:
+        if places.count(os.path.realpath(target.path)) > 1:
+            raise UsageError(f"{target.name}: is named for two outputs; give each its own")
+        publish.check_not_read(target, read)
 
 
 @contextlib.contextmanager

@@ -9,76 +9,22 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from ecom_rag.decision.combiner import Combiner, Verdicts, combiner_of, verdicts
-from ecom_rag.decision.evidence import neighbours_of_results
-from ecom_rag.decision.guarantee import campaigns_needed, flag_threshold, thresholds_of
-from ecom_rag.decision.own_seeds import LabelledSeeds, labelled_seeds, seeds_as_listings
+from ecom_rag.decision.evasive import evasive_units
+from ecom_rag.decision.guarantee import campaigns_needed, flag_threshold
+from ecom_rag.decision.judged import Judged, judge
+from ecom_rag.decision.learned import Learned, learn
 from ecom_rag.decision.policy import Guarantee, Policy, check_evidence
 from ecom_rag.decision.rules import Units, rules_of
 from ecom_rag.decision.settings import Calibrate
 from ecom_rag.errors import RecordError, UsageError
 from ecom_rag.files import records
-from ecom_rag.files.digest import of_texts
 from ecom_rag.files.identity import required_label
 from ecom_rag.files.progress import Progress, stage
 from ecom_rag.files.records import Record
+from ecom_rag.filters.parse import parse
+from ecom_rag.filters.tree import matches
 from ecom_rag.pipeline import Pipeline
-from ecom_rag.pipeline.provenance import Provenance
-from ecom_rag.text.near_duplicates import near_duplicates
-
-_FEW = 5  # seeds put in a class: with fewer its thresholds are those of all classes together
-
-
-@dataclass(frozen=True, slots=True)
-class Learned:
-    """What the bank teaches without any listing.
-
-    Args:
-        provenance: How results are made.
-        seeds: The labelled ones.
-        combiner: Fitted on them.
-        thresholds: For each class those to test, descending.
-    """
-
-    provenance: Provenance
-    seeds: LabelledSeeds
-    combiner: Combiner
-    thresholds: tuple[tuple[float, ...], ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Judged:
-    """Labelled listings, none of them a relative of a seed, and what the combiner says of them.
-
-    Args:
-        results: The listings with their seeds.
-        labels: ``(listings,)`` the label of each.
-        truth: ``(listings,)`` int64 class of each, -1 for a label that no seed has.
-        verdicts: Of the combiner.
-        campaigns: ``(listings,)`` int64 campaign number of each.
-        representative: ``(listings,)`` whether it stands for its campaign.
-        left_out: Listings that have relatives among the seeds.
-    """
-
-    results: list[Record]
-    labels: list[str]
-    truth: NDArray[np.int64]
-    verdicts: Verdicts
-    campaigns: NDArray[np.int64]
-    representative: NDArray[np.bool_]
-    left_out: int
-
-    def units(self, innocent: Sequence[int]) -> Units:
-        """One text per campaign.
-
-        Args:
-            innocent: The classes that stand for nothing wrong.
-        """
-        one = self.representative
-        found = self.verdicts
-        return Units(self.truth[one], found.first[one], found.highest[one], found.flags(innocent)[one])
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,78 +69,54 @@ def calibrate(
         PolicyError: The listings are results of another recall.
     """
     asked = (asked or Calibrate()).check()
-    items = list(records.cleaned(listings, "listing"))
-    if not items:
-        raise UsageError("there are no listings to calibrate on; give labelled ones")
+    items, notes = _sample(list(records.cleaned(listings, "listing")), asked.filter)
     if not all("topk_seed" in item for item in items):
         items = pipeline.recall(items)
     labels = [_label(number, item, asked.label_key or pipeline.label_key) for number, item in enumerate(items, 1)]
     learned = learn(pipeline, asked, progress=progress)
     check_evidence(items, learned.provenance)
     judged = judge(items, labels, learned, asked.similarity)
-    policy = policy_of(judged, learned, asked, described=described)
-    return Calibration(policy, judged, list(_notes(policy, judged)))
+    evasive = _spelled(judged, learned, pipeline, asked, progress) if asked.evasive else {}
+    policy = policy_of(judged, learned, asked, evasive=evasive, described=described)
+    return Calibration(policy, judged, [*notes, *_notes(policy, judged)])
 
 
-def learn(pipeline: Pipeline, asked: Calibrate, *, progress: Progress | None = None) -> Learned:
-    """What the bank teaches without any listing: the combiner, and the thresholds to test.
-
-    Args:
-        pipeline: Recall as listings go through it.
-        asked: What is to be promised.
-        progress: As in ``calibrate``.
+def _sample(items: list[Record], filter: Any) -> tuple[list[Record], list[str]]:
+    """The listings that a calibration may stand on: those of the filter, and none that was picked for its uncertainty.
 
     Raises:
-        UsageError: The pipeline has a reranker, or no seed has a label.
+        UsageError: None is left.
     """
-    with pipeline.view() as view:
-        provenance = pipeline.provenance(view)
-        if provenance.reranker is not None:
-            raise UsageError("the pipeline has a reranker; a policy stands on the scores of the routes: leave it out")
-        seeds = labelled_seeds(view, pipeline.label_key, similarity=asked.similarity)
-        step = stage(progress, "searching seeds among the others", None)
-        own, truth = seeds_as_listings(pipeline, view, seeds, seed=asked.seed, progress=step)
-    combiner = combiner_of(own, truth, seeds.labels, pipeline.routes, pipeline.settings.top_k)
-    return Learned(provenance, seeds, combiner, _thresholds(verdicts(combiner, own), len(seeds.labels)))
+    if filter is not None:
+        tree = parse(filter)
+        items = [item for item in items if matches(tree, item["metadata"])]
+    chosen = [item for item in items if (item.get("chosen") or {}).get("by") == "uncertainty"]
+    kept = [item for item in items if (item.get("chosen") or {}).get("by") != "uncertainty"]
+    if not kept:
+        raise UsageError("there are no listings to calibrate on; give labelled ones, drawn at random")
+    picked = f"{len(chosen)} listings were chosen for their uncertainty and left out: they are no random sample"
+    return kept, [picked] if chosen else []
 
 
-def judge(items: Sequence[Record], labels: Sequence[str], learned: Learned, similarity: float) -> Judged:
-    """What the combiner says of labelled results.
-
-    Args:
-        items: Results of the same recall.
-        labels: The label of each.
-        learned: From the bank.
-        similarity: From which two texts are of one campaign.
-
-    Raises:
-        UsageError: All of them have relatives among the seeds.
-    """
-    texts = [item["text"] for item in items]
-    groups = near_duplicates([*learned.seeds.texts, *texts], similarity=similarity)
-    of_seeds, of_items = groups[: len(learned.seeds.texts)], groups[len(learned.seeds.texts) :]
-    kept = np.flatnonzero(~np.isin(of_items, of_seeds))
-    if not len(kept):
-        raise UsageError(
-            f"all {len(items)} listings have near-duplicates among the seeds, which say nothing of new ones; calibrate"
-            " on listings that are not in the bank"
-        )
-    provenance, number = learned.provenance, {label: place for place, label in enumerate(learned.seeds.labels)}
-    used = [items[place] for place in kept.tolist()]
-    neighbours = neighbours_of_results(used, number, provenance.label_key, provenance.routes, provenance.top_k)
-    return Judged(
-        used,
-        [labels[place] for place in kept.tolist()],
-        np.array([number.get(labels[place], -1) for place in kept.tolist()], np.int64),
-        verdicts(learned.combiner, neighbours),
-        of_items[kept],
-        _representatives([texts[place] for place in kept.tolist()], of_items[kept]),
-        len(items) - len(kept),
+def _spelled(
+    judged: Judged, learned: Learned, pipeline: Pipeline, asked: Calibrate, progress: Progress | None
+) -> dict[str, Units]:
+    one = np.flatnonzero(judged.representative)
+    texts = [judged.results[place]["text"] for place in one.tolist()]
+    innocent = [learned.seeds.labels.index(label) for label in asked.innocent_of(learned.seeds.labels)]
+    step = stage(progress, "recalling evasive spellings", len(texts) * len(asked.evasive))
+    return evasive_units(
+        texts, judged.truth[one], asked.evasive, pipeline, learned.combiner, innocent=innocent, progress=step
     )
 
 
 def policy_of(
-    judged: Judged, learned: Learned, asked: Calibrate, *, described: Mapping[str, Any] | None = None
+    judged: Judged,
+    learned: Learned,
+    asked: Calibrate,
+    *,
+    evasive: Mapping[str, Units] | None = None,
+    described: Mapping[str, Any] | None = None,
 ) -> Policy:
     """The policy that labelled campaigns allow.
 
@@ -202,6 +124,7 @@ def policy_of(
         judged: The calibration listings.
         learned: From the bank.
         asked: What is to be promised.
+        evasive: The campaigns in evasive spellings, by kind.
         described: Written down with the counts.
 
     Raises:
@@ -211,8 +134,9 @@ def policy_of(
     innocent = asked.innocent_of(labels)
     units = judged.units([labels.index(label) for label in innocent])
     guarantee = _guarantee(units, labels, innocent, asked)
-    rules = rules_of(units, learned.thresholds, labels, guarantee, innocent=innocent, pool=asked.pool)
-    counts = {
+    rules = rules_of(units, learned.thresholds, labels, guarantee, innocent=innocent, pool=asked.pool, evasive=evasive)
+    counts: dict[str, Any] = {
+        "filter": None if asked.filter is None else str(asked.filter),
         "listings": len(judged.labels),
         "left_out_as_relatives_of_seeds": judged.left_out,
         "campaigns": len(units),
@@ -232,15 +156,15 @@ def _guarantee(units: Units, labels: Sequence[str], innocent: Sequence[str], ask
                 f"{len(flags)} calibration campaigns are innocent ({', '.join(innocent) or 'no label named'}); a"
                 f" false-positive rate of {rate:g} needs at least {need}"
             )
-    return Guarantee(asked.precision, asked.delta, asked.jointly, asked.similarity, rate, threshold, len(flags))
-
-
-def _thresholds(found: Verdicts, classes: int) -> tuple[tuple[float, ...], ...]:
-    """For each class what its own seeds get, or where they are too few, what all get."""
-    everywhere = thresholds_of(found.highest) if len(found.highest) else (1.0,)
-    return tuple(
-        thresholds_of(own) if len(own := found.highest[found.first == place]) >= _FEW else everywhere
-        for place in range(classes)
+    return Guarantee(
+        asked.precision,
+        asked.delta,
+        asked.jointly,
+        asked.similarity,
+        rate,
+        threshold,
+        len(flags),
+        evasive=tuple(asked.evasive),
     )
 
 
@@ -249,17 +173,6 @@ def _label(number: int, item: Record, key: str) -> str:
         return required_label(item["metadata"], key, "a listing to calibrate on")
     except ValueError as error:
         raise RecordError(f"listing {number}", str(error)) from None
-
-
-def _representatives(texts: Sequence[str], campaigns: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """One text of each campaign, by its digest: not the first nor the last, and the same in any order of the file."""
-    chosen: dict[int, tuple[str, int]] = {}
-    for place, (text, campaign) in enumerate(zip(texts, campaigns.tolist(), strict=True)):
-        mine = (of_texts([text]), place)
-        chosen[campaign] = min(chosen.get(campaign, mine), mine)
-    found = np.zeros(len(texts), np.bool_)
-    found[[place for _, place in chosen.values()]] = True
-    return found
 
 
 def _notes(policy: Policy, judged: Judged) -> Iterable[str]:

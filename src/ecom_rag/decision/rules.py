@@ -2,11 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ecom_rag.decision.guarantee import Step, campaigns_needed, certify, lower_bound
+from ecom_rag.decision.guarantee import Step, campaigns_needed, lower_bound, passing, percent, tested
 from ecom_rag.decision.policy import Guarantee, Rule
 
 
@@ -29,6 +30,18 @@ class Units:
     def __len__(self) -> int:
         return len(self.truth)
 
+    @classmethod
+    def of_none(cls) -> Self:
+        """No campaigns."""
+        classes, shares = np.empty(0, np.int64), np.empty(0)
+        return cls(classes, classes, shares, shares)
+
+    @classmethod
+    def concatenate(cls, parts: Sequence["Units"]) -> Self:
+        """The campaigns of several sets below each other."""
+        names = ("truth", "predicted", "probabilities", "flags")
+        return cls(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
+
 
 def rules_of(
     units: Units,
@@ -38,6 +51,7 @@ def rules_of(
     *,
     innocent: Sequence[str] = (),
     pool: bool = False,
+    evasive: Mapping[str, Units] | None = None,
 ) -> dict[str, Rule]:
     """A rule for every class.
 
@@ -47,7 +61,10 @@ def rules_of(
         labels: The classes.
         guarantee: What is promised.
         innocent: The labels that ``guarantee.flag_threshold`` does not concern.
-        pool: Give the classes that lack campaigns one threshold together.
+        pool: Give the classes that lack campaigns one threshold together. Which they are depends on how many campaigns
+            are put in them, never on whether these are right: a pool without the classes that err would promise too
+            much.
+        evasive: By kind of evasive spelling the same campaigns spelled so; a threshold must pass on each kind too.
     """
     own = range(len(labels))
     delta = guarantee.delta / len(labels) if guarantee.jointly else guarantee.delta
@@ -55,22 +72,20 @@ def rules_of(
     if guarantee.false_positive_rate is not None and guarantee.flag_threshold is None:
         floor = [0.0 if label in innocent else np.inf for label in labels]
     raised = [tuple(dict.fromkeys(max(one, floor[place]) for one in thresholds[place])) for place in own]
-    rules = {labels[place]: _rule(units, [place], raised[place], guarantee.precision, delta) for place in own}
-    lacking = [place for place in own if pool and _lacks(rules[labels[place]])]
+    sets = {"": units, **(evasive or {})}
+    rules = {labels[place]: _rule(sets, [place], raised[place], guarantee.precision, delta) for place in own}
+    need = campaigns_needed(0, 1 - guarantee.precision, delta)
+    lacking = [place for place in own if pool and (units.predicted == place).sum() < need]
     if len(lacking) > 1:
         together = sorted({one for place in lacking for one in raised[place]}, reverse=True)
         names = tuple(labels[place] for place in lacking)
         for place in lacking:
-            rules[labels[place]] = _rule(units, lacking, together, guarantee.precision, delta, pool=names)
+            rules[labels[place]] = _rule(sets, lacking, together, guarantee.precision, delta, pool=names)
     return rules
 
 
-def _lacks(rule: Rule) -> bool:
-    return rule.threshold is None and rule.labels_missing is not None
-
-
 def _rule(
-    units: Units,
+    sets: Mapping[str, Units],
     classes: Sequence[int],
     thresholds: Sequence[float],
     target: float,
@@ -78,20 +93,18 @@ def _rule(
     *,
     pool: tuple[str, ...] = (),
 ) -> Rule:
-    """The rule of a class, or of several with one threshold."""
-    put = np.isin(units.predicted, classes)
-    wrong = units.truth != units.predicted
-    chosen, steps = certify(thresholds, units.probabilities[put], wrong[put], target=target, delta=delta)
+    """The rule of a class, or of several with one threshold; it has to hold on each set, the first of them clean."""
+    units = sets[""]
+    steps = {kind: _steps(own, classes, thresholds, target) for kind, own in sets.items()}
+    passed = [set(passing(own, target=target, delta=delta)) for own in steps.values()]
+    both = set.intersection(*passed)
     labelled = int(np.isin(units.truth, classes).sum())
-    if chosen is None:
-        missing, why = _missing(steps, target, delta)
-        last = steps[-1] if steps else Step(1.0, 0, 0, 1.0)
-        bound = lower_bound(last.errors, last.campaigns, delta)
-        return Rule(
-            target, None, last.campaigns, last.errors, bound, 0.0, 0.0, labelled, missing, why, pool, tuple(steps)
-        )
-    step = steps[chosen]
-    right = int((put & ~wrong & (units.probabilities >= step.threshold)).sum())
+    if not both:
+        return _without(steps, _short(steps, passed), target, delta, labelled, pool)
+    chosen = max(both)
+    step = steps[""][chosen]
+    put = np.isin(units.predicted, classes)
+    right = int((put & (units.truth == units.predicted) & (units.probabilities >= step.threshold)).sum())
     return Rule(
         target,
         step.threshold,
@@ -104,8 +117,33 @@ def _rule(
         0,
         f"{step.errors} of {step.campaigns} campaigns are wrong",
         pool,
-        tuple(steps),
+        tuple(steps[""]),
+        {kind: own[chosen] for kind, own in steps.items() if kind},
     )
+
+
+def _without(
+    steps: Mapping[str, Sequence[Step]], kind: str, target: float, delta: float, labelled: int, pool: tuple[str, ...]
+) -> Rule:
+    """A rule without a threshold, and why, from the set that lacks most."""
+    missing, why = _missing(steps[kind], target, delta)
+    why = f"spelled evasively ({kind}): {why}" if kind else why
+    last = steps[""][-1] if steps[""] else Step(1.0, 0, 0, 1.0)
+    bound = lower_bound(last.errors, last.campaigns, delta)
+    tests = tuple(steps[""])
+    return Rule(target, None, last.campaigns, last.errors, bound, 0.0, 0.0, labelled, missing, why, pool, tests)
+
+
+def _steps(units: Units, classes: Sequence[int], thresholds: Sequence[float], target: float) -> list[Step]:
+    put = np.isin(units.predicted, classes)
+    wrong = units.truth != units.predicted
+    return tested(thresholds, units.probabilities[put], wrong[put], target=target)
+
+
+def _short(steps: Mapping[str, Sequence[Step]], passed: Sequence[set[int]]) -> str:
+    """The set that lacks most: the clean one if it has no threshold, else the first that has none, or the worst."""
+    none = [kind for kind, own in zip(steps, passed, strict=True) if not own]
+    return none[0] if none else min(zip(map(len, passed), steps, strict=True))[1]
 
 
 def _missing(steps: Sequence[Step], target: float, delta: float) -> tuple[int | None, str]:
@@ -119,14 +157,25 @@ def _missing(steps: Sequence[Step], target: float, delta: float) -> tuple[int | 
     if not open_:
         best = min(steps, key=lambda step: step.errors / max(step.campaigns, 1))
         return None, (
-            f"{best.errors} of {best.campaigns} campaigns are wrong, more than {rate:.1%}: more labels alone will not"
-            " give a threshold"
+            f"{best.errors} of {best.campaigns} campaigns are wrong, more than {percent(rate)}: more labels alone will"
+            " not give a threshold"
         )
-    more = {step: campaigns_needed(step.errors, rate, delta) - step.campaigns for step in open_}
-    step = min(open_, key=lambda one: max(more[one], 1))
-    need = max(more[step], 1)
+    step, need = nearest(open_, target, delta)
     found = f"{step.errors} of {step.campaigns} campaigns are wrong"
-    return need, f"{found}: too few to promise {target:.0%}; {need} more without an error would do"
+    return need, f"{found}: too few to promise {percent(target)}; {need} more without an error would do"
+
+
+def nearest(steps: Sequence[Step], target: float, delta: float) -> tuple[Step, int]:
+    """Which of tested thresholds the fewest further campaigns without an error would certify, and how many.
+
+    Args:
+        steps: At least one.
+        target: Precision to promise, 0..1.
+        delta: Probability with which the promise may be broken.
+    """
+    more = {step: max(campaigns_needed(step.errors, 1 - target, delta) - step.campaigns, 1) for step in steps}
+    step = min(steps, key=lambda one: more[one])
+    return step, more[step]
 
 
 def by_label(rules: Mapping[str, Rule]) -> list[tuple[str, Rule]]:

@@ -1,6 +1,7 @@
 """A calibration as text."""
 
 from ecom_rag.decision.calibration import Calibration
+from ecom_rag.decision.guarantee import percent
 from ecom_rag.decision.rules import by_label
 
 
@@ -14,14 +15,14 @@ def as_text(calibration: Calibration) -> str:
     guarantee, counts = policy.guarantee, policy.calibration
     among = "for all labels at once" if guarantee.jointly else "for each label by itself"
     lines = [
-        f"Promise: at least {guarantee.precision:.0%} of the campaigns decided as a label are right, with confidence"
-        f" {1 - guarantee.delta:.0%}, {among}.",
+        f"Promise: at least {percent(guarantee.precision)} of the campaigns decided as a label are right, with"
+        f" confidence {percent(1 - guarantee.delta)}, {among}.",
         f"Calibrated on {counts['campaigns']} campaigns ({counts['listings']} listings).",
     ]
-    if guarantee.flag_threshold is not None:
+    if guarantee.flag_threshold is not None and guarantee.false_positive_rate is not None:
         lines.append(
-            f"At most {guarantee.false_positive_rate:.1%} of innocent campaigns are decided as something else, with"
-            f" confidence {1 - guarantee.delta:.0%} ({guarantee.innocents} innocent campaigns)."
+            f"At most {percent(guarantee.false_positive_rate)} of innocent campaigns are decided as something else,"
+            f" with confidence {percent(1 - guarantee.delta)} ({guarantee.innocents} innocent campaigns)."
         )
     width = max(len(label) for label in policy.classes)
     lines.append("")

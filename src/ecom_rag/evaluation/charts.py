@@ -6,6 +6,7 @@ Colours are classes ``c0`` to ``c7`` of ``report.css``, which has them for light
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from html import escape
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +21,16 @@ _ROW = 40  # of a run and its interval
 _MOST_BARS = 400
 _MOST_TICKS = 8
 _LETTERS = 24  # of a name in a plot
+
+
+class Point(NamedTuple):
+    """A figure ``y`` at ``x`` with its interval, and what it says when a mouse rests on it; all of them 0..1."""
+
+    x: float
+    y: float
+    low: float
+    high: float
+    told: str
 
 
 def differences(values: NDArray[np.float64], measure: str) -> str:
@@ -90,6 +101,68 @@ def histogram(figures: Mapping[str, NDArray[np.float64]], measure: str) -> str:
             parts.append(_bar(left, y, width, _HEIGHT - _BOTTOM - y, colour=run, title=f"{name}: {value}"))
     parts.append(_x_axis(ticks(0, 1), _x, _HEIGHT - _BOTTOM, _HEIGHT - _BOTTOM, measure))
     return _figure("".join(parts), f"Number of queries by {measure}", list(figures))
+
+
+def reliability(points: Sequence[Point], x_name: str, y_name: str, caption: str) -> str:
+    """Shares over the probabilities that were given, each with its interval; on the diagonal both are the same.
+
+    Args:
+        points: Of one figure each, 0..1.
+        x_name: What the probabilities are.
+        y_name: What the shares are.
+        caption: Below the plot.
+    """
+    height = 320
+    axes = _y_axis(0, 1, y_name, height) + _x_axis(ticks(0, 1), _x, _TOP, height - _BOTTOM, x_name)
+    ends = f'x1="{_x(0):.1f}" y1="{_y(0, 0, 1, height):.1f}" x2="{_x(1):.1f}" y2="{_y(1, 0, 1, height):.1f}"'
+    parts = [f'<line {ends} class="c7 line thin" stroke-dasharray="5 4"/>']
+    for one in points:
+        x = _x(one.x)
+        low, y, high = (_y(value, 0, 1, height) for value in (one.low, one.y, one.high))
+        parts.append(
+            f'<g class="c0"><title>{escape(one.told)}</title>'
+            f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{low:.1f}" y2="{high:.1f}" class="line thin"/>'
+            f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4" class="fill"/></g>'
+        )
+    return _figure(axes + "".join(parts), caption, height=height)
+
+
+def coverage(
+    curve: tuple[Sequence[float], Sequence[float]], point: Point | None, target: float, low: float, caption: str
+) -> str:
+    """Precision over coverage of one class, the precision asked for, and the point that was chosen with its bound.
+
+    Args:
+        curve: Coverages, ascending, at least one, and the precision at each.
+        point: The chosen one, from its bound to its precision; ``None`` for none.
+        target: The precision asked for.
+        low: The lowest precision that is shown.
+        caption: Below the plot.
+    """
+    axes = _y_axis(low, 1, "precision") + _x_axis(ticks(0, 1), _x, _TOP, _HEIGHT - _BOTTOM, "coverage")
+    shown = np.unique(np.linspace(0, len(curve[0]) - 1, _MOST_BARS).astype(np.int64)).tolist()
+    points = " ".join(f"{_x(curve[0][at]):.1f},{_y(max(curve[1][at], low), low, 1):.1f}" for at in shown)
+    asked = _y(target, low, 1)
+    ends = f'x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{asked:.1f}" y2="{asked:.1f}"'
+    parts = [
+        f'<line {ends} class="c7 line thin" stroke-dasharray="5 4"/>',
+        f'<polyline points="{points}" class="c0 line thin"/>',
+    ]
+    if point is not None:
+        x, y, bound = _x(point.x), _y(max(point.y, low), low, 1), _y(max(point.low, low), low, 1)
+        parts.append(
+            f'<g class="c1"><title>{escape(point.told)}</title>'
+            f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{y:.1f}" y2="{bound:.1f}" class="line thin"/>'
+            f'<line x1="{x - 7:.1f}" x2="{x + 7:.1f}" y1="{bound:.1f}" y2="{bound:.1f}" class="line"/>'
+            f'<circle cx="{x:.1f}" cy="{y:.1f}" r="5" class="fill"/></g>'
+        )
+    return _figure(axes + "".join(parts), caption)
+
+
+def side_by_side(figures: Iterable[str]) -> str:
+    """Figures in two columns, or one below the other where a screen is narrow."""
+    grid = "display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 24rem), 1fr)); gap: 0 1.5rem"
+    return f'<div style="{grid}">{"".join(figures)}</div>'
 
 
 def ticks(low: float, high: float, *, whole: bool = False) -> list[tuple[float, str]]:

@@ -29,12 +29,13 @@ class Confusion:
     right: NDArray[np.bool_]
 
 
-def confusion(votes: Votes, *, most: int = _CLASSES) -> Confusion:
+def confusion(votes: Votes, *, most: int = _CLASSES, none: str = NO_VOTE) -> Confusion:
     """Count queries by own class and voted class.
 
     Args:
         votes: Of at least one query.
         most: Classes with a row and a column of their own.
+        none: What the column of those without a vote is called.
     """
     classes = len(votes.classes)
     support = np.bincount(votes.truth, minlength=classes)
@@ -47,7 +48,7 @@ def confusion(votes: Votes, *, most: int = _CLASSES) -> Confusion:
     place[-1] = len(shown) + 1  # where -1, no vote, points
     counts = np.zeros((len(shown) + 2, len(shown) + 2), np.int64)
     np.add.at(counts, (place[votes.truth], place[votes.predicted]), 1)
-    names = [*(votes.classes[one] for one in shown), f"{len(rest)} others", NO_VOTE]
+    names = [*(votes.classes[one] for one in shown), f"{len(rest)} others", none]
     rows, columns = np.flatnonzero(counts.any(axis=1)), np.flatnonzero(counts.any(axis=0))
     return Confusion(
         tuple(names[row] for row in rows),

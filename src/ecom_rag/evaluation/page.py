@@ -77,8 +77,21 @@ def made_of(command: str, data: Mapping[str, str], packages: Sequence[str]) -> s
         **data,
         "Versions": f"ecom_rag {__version__}, Python {platform.python_version()}, {versions}",
     }
+    return facts(lines, f"<dt>Made by</dt><dd><code>{escape(command)}</code></dd>")
+
+
+def facts(lines: Mapping[str, str], more: str = "") -> str:
+    """Names and what they are, below each other.
+
+    Args:
+        lines: Texts by name.
+        more: HTML of further ones.
+
+    Returns:
+        HTML.
+    """
     shown = "".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in lines.items())
-    return f'<dl class="made">{shown}<dt>Made by</dt><dd><code>{escape(command)}</code></dd></dl>'
+    return f'<dl class="made">{shown}{more}</dl>'
 
 
 def table(
@@ -106,12 +119,13 @@ def table(
     return f'<div class="scroll"><table><thead><tr>{line(head, "th")}</tr></thead><tbody>{lines}</tbody></table></div>'
 
 
-def confusion_table(found: Confusion, told: str) -> str:
+def confusion_table(found: Confusion, told: str, *, neutral: str | None = None) -> str:
     """A confusion matrix: a cell is as dark as its share of the row, and what is right is framed.
 
     Args:
         found: The counts; rows are own classes.
         told: What rows, columns and numbers are.
+        neutral: Name of a column that is neither right nor wrong.
 
     Returns:
         HTML.
@@ -119,7 +133,7 @@ def confusion_table(found: Confusion, told: str) -> str:
     head = "".join(f'<th class="class">{escape(name)}</th>' for name in found.predicted)
     lines = []
     for name, counts, right in zip(found.gold, found.counts.tolist(), found.right.tolist(), strict=True):
-        names = [one == name for one in found.predicted]
+        names = [one in (name, neutral) for one in found.predicted]
         cells = "".join(_cell(*one, sum(counts)) for one in zip(counts, right, names, strict=True))
         lines.append(
             f'<tr><th class="text"><span>{escape(name)}</span></th><td class="all">{sum(counts)}</td>{cells}</tr>'

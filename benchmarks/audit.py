@@ -55,9 +55,11 @@ def at_recall(score, wrong, recall=0.8) -> float:
 
 def against(examined, wrong) -> None:
     """What the audit reports, and its order."""
+    from ecom_rag.decision.examined import LIKELY
+
     ratio = np.log(examined.probability + 1e-6) - np.log(examined.own + 1e-6)
     several = examined.campaigns_of_classes()[examined.classes] > 1
-    flagged = (examined.own < examined.below) & (examined.suggested >= 0) & several
+    flagged = (examined.own < examined.below) & (examined.probability >= LIKELY) & several
     score = by_campaign(examined, ratio)
     print(
         f"    audit         {shown(by_campaign(examined, flagged * 1.0) > 0, wrong)}"

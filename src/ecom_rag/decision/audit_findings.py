@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ecom_rag.decision.audit_hits import Hits
-from ecom_rag.decision.examined import Examined
+from ecom_rag.decision.examined import LIKELY, Examined
 from ecom_rag.decision.guarantee import campaigns_needed, p_value
 
 KINDS: Mapping[str, str] = {
@@ -99,7 +99,7 @@ def conflicts(examined: Examined, members: Sequence[NDArray[np.int64]], known: N
     several = examined.campaigns_of_classes()[examined.classes] >= _ALONE
     labels = examined.seeds.labels
     for group in np.flatnonzero(
-        (examined.own < examined.below) & (examined.suggested >= 0) & several & ~known
+        (examined.own < examined.below) & (examined.probability >= LIKELY) & several & ~known
     ).tolist():
         own, other = float(examined.own[group]), float(examined.probability[group])
         suggested = labels[examined.suggested[group]]

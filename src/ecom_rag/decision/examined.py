@@ -20,6 +20,7 @@ from ecom_rag.pipeline import Pipeline
 from ecom_rag.retrieval import Ranking
 from ecom_rag.seeds.source import SeedView
 
+LIKELY = 0.5  # probability of another label, from which on it is a contradiction and not just a lack of support
 NEAR = 5  # neighbours that are named as reasons
 _MOST = 32  # seeds of a group that are searched: the copies of a flood all find the same
 _SUSPECT, _LOW, _HIGH = 0.05, 0.01, 0.1  # of its own label: the first time, the last time, at most
@@ -96,7 +97,7 @@ def examine(
             for part, found, neighbours in search_among_others(pipeline, view, seeds, places, progress=progress):
                 spool.add(part, found, neighbours)
         before = _weigh(spool, seeds, group, fitted, np.zeros(len(first), np.bool_), pipeline)
-        suspect = (before.own < _low(before, _SUSPECT, 1)) & (before.suggested >= 0)
+        suspect = (before.own < _low(before, _SUSPECT, 1)) & (before.probability >= LIKELY)
         after = before if suspect.all() else _weigh(spool, seeds, group, fitted, suspect, pipeline)
         nearest, near = _nearest(spool, seeds.classes, group, len(first))
     return Examined(

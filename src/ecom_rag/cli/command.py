@@ -31,8 +31,12 @@ _MODELS = {
     ("recall", "rerank"): "ECOM_RAG_RERANK",
     ("rerank", "model"): "ECOM_RAG_RERANK",
     ("calibrate", "model"): "ECOM_RAG_MODEL",
+    ("audit", "model"): "ECOM_RAG_MODEL",
 }
-_NOT_OURS = {("calibrate", "precision")}  # the precision that is promised, not that of an encoder
+_NOT_OURS = {
+    ("calibrate", "precision"),
+    ("audit", "precision"),
+}  # the precision that is promised, not that of an encoder
 _template = typer.Typer(add_completion=False)
 
 

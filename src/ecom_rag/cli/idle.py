@@ -204,6 +204,14 @@ _CALIBRATE: Table = {
     "model": (_FILE,),
     **_each("runtime encoder_precision device batch_tokens", _LOADS_ENCODER),
 }
+_AUDIT: Table = {
+    **_always("output seeds bank queries report innocent conflict precision delta similarity"),
+    "model": (_FILE,),
+    **_each(
+        "first label_key", Needs(lambda v: v["queries"] is not None, "without --queries", "name results of recall")
+    ),
+    **_each("runtime encoder_precision device batch_tokens", _LOADS_ENCODER),
+}
 _AUDITS = Needs(
     lambda v: v["audit_share"] > 0, "with --audit-share 0, which draws nothing", "choose a larger --audit-share"
 )
@@ -212,6 +220,7 @@ TABLES: Mapping[str, Table] = {
     "rerank": _RERANK,
     "recall": _RECALL,
     "calibrate": _CALIBRATE,
+    "audit": _AUDIT,
     "decide": _always("recalled policy output strict campaigns flood_limit reviewed id_key resume on_bad_line"),
     "scan": {
         **_always("new_seeds listings bank output policy depth resume"),

@@ -4,19 +4,24 @@ In: results of multi-route recall, and labelled ones to calibrate on. Out: a pol
 The unit of every promise is the campaign, a group of near-duplicate texts, not the row.
 """
 
+from ecom_rag.decision.audit import Audit
+from ecom_rag.decision.audit_files import audit_file
 from ecom_rag.decision.calibration import Calibration, calibrate
 from ecom_rag.decision.decide import Decider
 from ecom_rag.decision.deciding import Deciding
 from ecom_rag.decision.files import calibrate_file, decide_file
 from ecom_rag.decision.policy import Policy, load_policy
-from ecom_rag.decision.settings import Calibrate
+from ecom_rag.decision.settings import Auditing, Calibrate
 
 __all__ = [
+    "Audit",
+    "Auditing",
     "Calibrate",
     "Calibration",
     "Decider",
     "Deciding",
     "Policy",
+    "audit_file",
     "calibrate",
     "calibrate_file",
     "decide_file",

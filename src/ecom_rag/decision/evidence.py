@@ -41,6 +41,16 @@ class Neighbours:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def take(self, listings: NDArray[np.int64]) -> "Neighbours":
+        """The neighbours of some listings.
+
+        Args:
+            listings: Their places.
+        """
+        scores = {route: own[listings] for route, own in self.scores.items()}
+        ranks = {route: own[listings] for route, own in self.ranks.items()}
+        return Neighbours(self.labels[listings], scores, ranks, self.lengths[listings])
+
     @classmethod
     def concatenate(cls, parts: Sequence["Neighbours"]) -> Self:
         """The neighbours of blocks of listings below each other, of the same routes and of any width."""

@@ -1,4 +1,4 @@
-"""What a calibration is asked to promise."""
+"""What a calibration is asked to promise, and what an audit looks for."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -78,6 +78,47 @@ class Calibrate:
             UsageError: No seed has one of them.
         """
         return innocent_labels(self.innocent, labels)
+
+
+@dataclass(frozen=True, slots=True)
+class Auditing:
+    """What an audit looks for.
+
+    Args:
+        conflict: Probability of its own label, 0..1, below which a seed conflicts with its neighbours; by default what
+            the bank itself shows to be low, see ``examine``.
+        innocent: The labels that stand for nothing wrong.
+        precision: That a guarantee should promise, which decides how many campaigns a class needs.
+        delta: Probability with which it may be broken.
+        similarity: From which two texts are of one campaign, see ``near_duplicates``.
+        first: Results per listing that count as hits.
+        label_key: Metadata key of the listings' labels; by default that of the seeds.
+
+    Raises:
+        UsageError: Not here; ``check`` says what makes no sense.
+    """
+
+    conflict: float | None = None
+    innocent: Sequence[str] = ()
+    precision: float = 0.95
+    delta: float = 0.1
+    similarity: float = 0.85
+    first: int = 10
+    label_key: str | None = None
+
+    def check(self) -> "Auditing":
+        """The same, if it makes sense.
+
+        Raises:
+            UsageError: It does not.
+        """
+        if self.conflict is not None:
+            check_share(self.conflict, "conflict")
+        check_share(self.precision, "precision")
+        check_share(self.delta, "delta")
+        arguments.number(self.similarity, "similarity", low=0.7, high=1, expected="0.7 to 1")
+        arguments.whole(self.first, "first", least=1)
+        return self
 
 
 def innocent_labels(innocent: Sequence[str], labels: Sequence[str]) -> tuple[str, ...]:

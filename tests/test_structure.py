@@ -8,7 +8,7 @@ import structure
 MAP = Path(__file__).parent.parent / "docs" / "architecture.md"
 HELPERS = {"arguments", "environment", "idle", "_version"}  # of all rooms
 KNOWN_CYCLES: list[list[str]] = []
-LONG_FILES, LONG_FUNCTIONS = 1, 9  # seven of them are commands with their options
+LONG_FILES, LONG_FUNCTIONS, LONGEST_COMMAND = 1, 2, 155
 
 
 def rooms() -> list[str]:
@@ -45,8 +45,10 @@ def test_no_new_cycle():
 def test_files_and_functions_do_not_grow():
     long_files = [module.name for module in structure.modules().values() if module.lines > 300]
     assert len(long_files) <= LONG_FILES, long_files
-    long_functions = [function.place for function in structure.functions() if function.lines > 40]
+    functions = structure.functions()
+    long_functions = [one.place for one in functions if one.lines > 40 and not one.place.startswith("cli.")]
     assert len(long_functions) <= LONG_FUNCTIONS, long_functions
+    assert max(one.lines for one in functions) <= LONGEST_COMMAND  # a command is as long as it has options
     assert structure.skips() == 0
 
 

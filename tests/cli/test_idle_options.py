@@ -252,6 +252,12 @@ def test_help_names_the_variables():
     for name, command in commands():
         for parameter in command.params:
             taking.setdefault(parameter.envvar, set()).add(f"{name} {parameter.name}")
-    assert taking["ECOM_RAG_MODEL"] == {"score model", "recall model", "mine model", "bank build model"}
+    assert taking["ECOM_RAG_MODEL"] == {
+        "score model",
+        "recall model",
+        "mine model",
+        "bank build model",
+        "calibrate model",
+    }
     assert taking["ECOM_RAG_RERANK"] == {"recall rerank", "rerank model"}
     assert taking["ECOM_RAG_DEVICE"] >= {f"{name} device" for name in ("score", "rerank", "merge", "teach", "bank add")}

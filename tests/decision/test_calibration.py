@@ -6,8 +6,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from ecom_rag.decision.calibration import calibrate, judge, learn, policy_of
+from ecom_rag.decision.calibration import calibrate, learn, policy_of
 from ecom_rag.decision.decide import Decider
+from ecom_rag.decision.judged import judge
 from ecom_rag.decision.own_seeds import labelled_seeds, seeds_as_listings
 from ecom_rag.decision.policy import load_policy
 from ecom_rag.decision.settings import Calibrate

@@ -11,6 +11,7 @@ from ecom_rag.decision.evidence import (
     feature_names,
     neighbours_of_ranking,
     neighbours_of_results,
+    seed_labels,
 )
 from ecom_rag.pipeline import Pipeline, Recall, Seeds
 
@@ -49,7 +50,7 @@ def test_a_listing_by_hand():
 
 def test_a_listing_without_seeds_has_no_candidate():
     nothing = {"text": "x", "metadata": {}, "topk_sim": [], "topk_seed": [], "topk_metadata": []}
-    neighbours = neighbours_of_results([nothing], {"a": 0}, "label", ROUTES, 10)
+    neighbours = neighbours_of_results([nothing], [[]], {"a": 0}, ROUTES, 10)
     found = evidence_of(neighbours, ROUTES, 10)
     assert found.classes.tolist() == [[-1]]
     assert not found.features.any()
@@ -77,7 +78,7 @@ def test_results_and_rankings_say_the_same(routes):
         ranking = pipeline.rank(view, pipeline.asked(texts), 7)
     classes = np.array([seed["metadata"]["label"] for seed in seeds])
     one = neighbours_of_ranking(ranking, classes, texts, routes)
-    other = neighbours_of_results(results, {"0": 0, "1": 1, "2": 2}, "label", routes, 7)
+    other = neighbours_of_results(results, seed_labels(results, "label", 7), {"0": 0, "1": 1, "2": 2}, routes, 7)
     width = other.labels.shape[1]
     np.testing.assert_array_equal(one.labels[:, :width], other.labels)
     for route in routes:

@@ -3,14 +3,16 @@
 import json
 import shutil
 
+import numpy as np
 import pytest
 
 from ecom_rag.decision.calibration import calibrate
 from ecom_rag.decision.decide import Decider
-from ecom_rag.decision.files import Deciding, calibrate_file, decide_file
+from ecom_rag.decision.deciding import Deciding
+from ecom_rag.decision.files import calibrate_file, decide_file
 from ecom_rag.decision.policy import load_policy
 from ecom_rag.decision.settings import Calibrate
-from ecom_rag.errors import PolicyError, UsageError
+from ecom_rag.errors import PolicyError, RecordError, UsageError
 from ecom_rag.files import jobs
 from ecom_rag.pipeline import Recall, recall_file
 from ecom_rag.pipeline.provenance import place_of, read_beside
@@ -52,7 +54,11 @@ def test_files_and_memory_say_the_same(folder, tmp_path):
     ).policy
     assert again.classes == policy.classes
     found = Decider(policy).decide(lines(folder / "new_recalled.jsonl"))
-    assert lines(tmp_path / "decided.jsonl") == found
+    decided = lines(tmp_path / "decided.jsonl")
+    for one, other in zip(decided, found, strict=True):
+        assert one["decision"].pop("campaign")
+        assert other["decision"].pop("campaign") is None
+    assert decided == found
     assert {one["decision"]["action"] for one in found} == {"label", "innocent", "review"}
 
 
@@ -70,8 +76,9 @@ def test_recall_with_a_policy_writes_what_recall_and_decide_write(folder, tmp_pa
 def test_a_run_that_was_killed_goes_on_to_the_same_bytes(folder, tmp_path, monkeypatch):
     whole, part = tmp_path / "whole.jsonl", tmp_path / "part.jsonl"
     monkeypatch.setattr(jobs, "BLOCK_RECORDS", 64)
-    decide_file(folder / "new_recalled.jsonl", whole, folder / "policy.json")
+    decide_file(folder / "new_recalled.jsonl", whole, folder / "policy.json", flood_limit=1)
     done, block = [], Deciding.block
+    memory = {"campaigns": tmp_path / "campaigns", "flood_limit": 1}
 
     def dying(self, results):
         if len(done) == 2:
@@ -81,12 +88,45 @@ def test_a_run_that_was_killed_goes_on_to_the_same_bytes(folder, tmp_path, monke
 
     monkeypatch.setattr(Deciding, "block", dying)
     with pytest.raises(KeyboardInterrupt):
-        decide_file(folder / "new_recalled.jsonl", part, folder / "policy.json")
+        decide_file(folder / "new_recalled.jsonl", part, folder / "policy.json", **memory)
     assert not part.exists()
     monkeypatch.setattr(Deciding, "block", block)
-    summary = decide_file(folder / "new_recalled.jsonl", part, folder / "policy.json", resume=True)
+    summary = decide_file(folder / "new_recalled.jsonl", part, folder / "policy.json", resume=True, **memory)
     assert summary.resumed == 128
     assert part.read_bytes() == whole.read_bytes()
+
+
+def test_a_flood_is_decided_ten_times_and_then_looked_at(folder, tmp_path):
+    """300 small variations of one text; the campaigns are remembered, and the same input again is counted once."""
+    random = np.random.default_rng(0)
+    text = " ".join(f"fraud{number}" for number in range(12))
+    flood = [{"text": f"{text} {random.integers(1000)}", "metadata": {"id": number}} for number in range(300)]
+    write(tmp_path / "flood.jsonl", flood)
+    recall_file(tmp_path / "flood.jsonl", tmp_path / "recalled.jsonl", SETTINGS, bank=folder / "bank")
+    memory = {"campaigns": tmp_path / "campaigns"}
+
+    def decided(name, **options):
+        output = tmp_path / f"{name}.jsonl"
+        decide_file(tmp_path / "recalled.jsonl", output, folder / "policy.json", **options)
+        return [one["decision"] for one in lines(output)]
+
+    first = decided("first", **memory)
+    assert [one["action"] for one in first] == ["label"] * 10 + ["review"] * 290
+    assert {one["reason"] for one in first[10:]} == {"flood"}
+    assert {one["guarantee"] for one in first[10:]} == {None}
+    assert len({one["campaign"] for one in first}) == 1
+    assert decided("again", **memory) == first
+    write(tmp_path / "more.jsonl", [{**one, "text": f"{one['text']} x"} for one in flood[:5]])
+    recall_file(tmp_path / "more.jsonl", tmp_path / "more_recalled.jsonl", SETTINGS, bank=folder / "bank")
+    summary = decide_file(tmp_path / "more_recalled.jsonl", tmp_path / "m.jsonl", folder / "policy.json", **memory)
+    assert summary.counts["review: flood"] == 5
+    for label, action in (("fraud", "label"), ("ok", "review")):
+        write(tmp_path / "looked.jsonl", [{"text": flood[0]["text"], "metadata": {"label": label}}])
+        after = decided(f"after {label}", reviewed=tmp_path / "looked.jsonl", campaigns=tmp_path / f"{label} campaigns")
+        assert {one["action"] for one in after} == {action}
+    write(tmp_path / "looked.jsonl", [{"text": "x", "metadata": {}}])
+    with pytest.raises(RecordError, match="reviewed record 1: a reviewed record"):
+        decided("none", reviewed=tmp_path / "looked.jsonl")
 
 
 def test_a_bank_that_has_moved_on_voids_the_promises(work, tmp_path):

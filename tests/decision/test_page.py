@@ -1,6 +1,7 @@
 """The report page: its figures are those of the policy, it escapes what it shows, and it stands with little to show."""
 
 import re
+import sys
 from collections import Counter
 from dataclasses import replace
 
@@ -12,8 +13,11 @@ from ecom_rag.decision.calibration import calibrate
 from ecom_rag.decision.decide import Decider
 from ecom_rag.decision.figures import bins_of, curve_of, lacking, largest, outcome_of, tally, worst
 from ecom_rag.decision.page import as_html, write_page
+from ecom_rag.decision.policy import load_policy
 from ecom_rag.decision.settings import Calibrate
-from helpers.listings import listings, pipeline
+from ecom_rag.pipeline import Recall, recall_file
+from helpers.jsonl import write
+from helpers.listings import ROUTES, listings, pipeline
 
 EVIL = '<img src="x" onerror="alert(1)"> & \'赌博\''
 
@@ -225,3 +229,28 @@ def test_what_labels_alone_would_not_mend(found):
     shown = as_html(replace(found, policy=policy), made_by="x")
     assert rows(shown, "missing")[0][2:] == ["?", "–", "–"]
     assert "Nearest is" not in shown
+
+
+def test_the_command_writes_the_page_and_refuses_other_files_before_any_work(seeds, labelled, tmp_path, monkeypatch):
+    def run(*options):
+        from ecom_rag.cli import main
+
+        words = ["calibrate", tmp_path / "recalled.jsonl", "--seeds", tmp_path / "seeds.jsonl", *options]
+        monkeypatch.setattr(sys, "argv", ["ecom-rag", *map(str, words)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        return ended.value.code
+
+    write(tmp_path / "seeds.jsonl", seeds)
+    write(tmp_path / "labelled.jsonl", labelled)
+    recall_file(
+        tmp_path / "labelled.jsonl", tmp_path / "recalled.jsonl", Recall(routes=ROUTES), seeds=tmp_path / "seeds.jsonl"
+    )
+    policy, report = tmp_path / "policy.json", tmp_path / "a.html"
+    for wrong in (policy, tmp_path / "seeds.jsonl", tmp_path / "recalled.jsonl", tmp_path / "no" / "a.html", "-"):
+        assert run("--output", policy, "--report", wrong) == 2
+        assert not policy.exists()
+    assert run("--output", policy, "--report", report, "--precision", "0.9") == 0
+    shown = report.read_text(encoding="utf-8")
+    assert load_policy(policy).fingerprint in shown
+    assert "seeds.jsonl --precision 0.9</code>" in shown and "a.html" not in shown

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from ecom_rag._version import __version__
-from ecom_rag.cli import bank, decide, evaluate, everyday, merge, mining, recall, train
+from ecom_rag.cli import bank, decide, evaluate, everyday, merge, mining, recall, scan, train
 from ecom_rag.cli.command import Command
 from ecom_rag.cli.guard import guarded
 
@@ -37,6 +37,7 @@ for command in (
     recall.recall,
     decide.calibrate,
     decide.decide,
+    scan.scan,
     evaluate.evaluate,
     mining.mine,
     mining.teach,

@@ -28,9 +28,24 @@ from ecom_rag.cli.options import (
 )
 from ecom_rag.errors import UsageError
 
+FLOOD_LIMIT = 10
 SeedIds = Annotated[str, typer.Option("--id-key", help="Metadata key of the seeds' ids, named in each decision.")]
 Strict = Annotated[
     bool, typer.Option("--strict", help="Stop where the bank has changed since the policy was calibrated.")
+]
+Campaigns = Annotated[
+    str | None,
+    typer.Option(
+        help="File that remembers campaigns (near-duplicates) from run to run.", show_default="POLICY.campaigns"
+    ),
+]
+FloodLimit = Annotated[
+    int | None,
+    typer.Option(help="Automatic decisions per campaign before a person must look.", show_default="10", min=1),
+]
+Reviewed = Annotated[
+    str | None,
+    typer.Option(help="Records with labels that people gave: their campaigns are decided again.", show_default="none"),
 ]
 
 
@@ -130,6 +145,9 @@ def decide(
     policy: Annotated[str, typer.Option(help="Policy made by ecom-rag calibrate.", show_default=False)],
     output: Output,
     strict: Strict = False,
+    campaigns: Campaigns = None,
+    flood_limit: FloodLimit = None,
+    reviewed: Reviewed = None,
     id_key: SeedIds = "id",
     resume: Resume = False,
     on_bad_line: BadLine = OnBadLine.fail,
@@ -137,15 +155,17 @@ def decide(
 ) -> None:
     """Decide each listing: its label, innocent, or a person must look, with the seeds that speak for it and against it.
 
-    Adds "decision" to each record. ecom-rag recall --policy does both at once.
+    Adds "decision" to each record. ecom-rag recall --policy does both at once. After ten automatic decisions in one
+    campaign (near-duplicates) a person must look at one of its texts; --reviewed tells what the person found.
 
     \b
     Examples:
       ecom-rag decide recalled.jsonl --policy policy.json --output decided.jsonl
       ecom-rag decide recalled.parquet --policy policy.json --strict --output decided.parquet
+      ecom-rag decide recalled.jsonl --policy policy.json --reviewed reviewed.jsonl --output decided.jsonl
     """
     prepare(verbose)
-    check_apart(output, policy)
+    check_apart(output, policy, reviewed, campaigns)
 
     from ecom_rag.decision.files import decide_file
 
@@ -156,11 +176,19 @@ def decide(
             policy,
             strict=strict,
             id_key=id_key,
+            campaigns=campaigns or beside(policy),
+            flood_limit=flood_limit or FLOOD_LIMIT,
+            reviewed=reviewed,
             resume=resume,
             on_bad_line=on_bad_line,
             progress=progress,
         )
     report(f"{decided(summary)}", summary, output)
+
+
+def beside(policy: str) -> str:
+    """Where the campaigns of a policy are remembered, if nothing else is said."""
+    return f"{policy}.campaigns"
 
 
 def decided(summary: Any) -> str:

@@ -85,7 +85,7 @@ _RECALL: Table = {
     "policy": (
         Needs(lambda v: v["rerank"] is None, "with a reranker: policies stand on routes", "leave out --rerank"),
     ),
-    "strict": (_POLICY,),
+    **_each("strict campaigns flood_limit reviewed", _POLICY),
     "hybrid_weights": (Needs(lambda v: "hybrid" in v["routes"], _ROUTES, "add hybrid to --routes"),),
     "exact_multivector": (
         Needs(lambda v: "multivector" in v["routes"], _ROUTES, "add multivector to --routes"),
@@ -209,7 +209,12 @@ TABLES: Mapping[str, Table] = {
     "rerank": _RERANK,
     "recall": _RECALL,
     "calibrate": _CALIBRATE,
-    "decide": _always("recalled policy output strict id_key resume on_bad_line"),
+    "decide": _always("recalled policy output strict campaigns flood_limit reviewed id_key resume on_bad_line"),
+    "scan": {
+        **_always("new_seeds listings bank output policy depth resume"),
+        "top_k": (Needs(lambda v: v["policy"] is None, "with a policy, which says how many", "leave out --policy"),),
+        **_each(_PLACEMENT, _OF_BANK),
+    },
     "evaluate": _EVALUATE,
     "mine": _MINE,
     "teach": _TEACH,

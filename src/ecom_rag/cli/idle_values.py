@@ -63,4 +63,5 @@ MORE: Mapping[str, Callable[[Mapping[str, Any]], dict[str, Any] | None]] = {
     "mine": _mined,
     "bank build": lambda values: _with_routes(_named(values["routes"])),
     "bank add": _added_to,
+    "scan": _added_to,
 }

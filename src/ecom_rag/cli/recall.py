@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from ecom_rag.cli.decide import Strict, decided
+from ecom_rag.cli.decide import FLOOD_LIMIT, Campaigns, FloodLimit, Reviewed, Strict, beside, decided
 from ecom_rag.cli.options import (
     BadLine,
     Bank,
@@ -102,6 +102,9 @@ def recall(
         typer.Option(help="Policy of ecom-rag calibrate: add a decision to each record.", show_default="none"),
     ] = None,
     strict: Strict = False,
+    campaigns: Campaigns = None,
+    flood_limit: FloodLimit = None,
+    reviewed: Reviewed = None,
     config: Annotated[
         str | None, typer.Option(help="TOML file with these options; the command line wins.", show_default="none")
     ] = None,
@@ -161,7 +164,7 @@ def recall(
         },
     )
     fitted = settings.fused_by if settings.fused_by.endswith(".json") else None
-    check_apart(output, config, words, policy, fitted, models.get("model"), models.get("rerank"))
+    check_apart(output, config, words, policy, reviewed, campaigns, fitted, models.get("model"), models.get("rerank"))
     place = placed(runtime, precision, device, batch_tokens)
     if bank is not None:  # its model is loaded as the bank was built
         spec: ModelSpec | None = ModelSpec(models.get("model"), place)
@@ -172,10 +175,16 @@ def recall(
         spec = None
     after = None
     if policy is not None:
-        from ecom_rag.decision.files import Deciding
-        from ecom_rag.decision.policy import load_policy
+        from ecom_rag.decision.files import deciding_by
 
-        after = Deciding(load_policy(policy), strict=strict, id_key=id_key or "id")
+        after = deciding_by(
+            policy,
+            strict=strict,
+            id_key=settings.id_key or "id",
+            campaigns=campaigns or beside(policy),
+            flood_limit=flood_limit or FLOOD_LIMIT,
+            reviewed=reviewed,
+        )
     with bars() as progress:
         summary = recall_file(
             queries,

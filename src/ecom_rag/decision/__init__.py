@@ -6,7 +6,8 @@ The unit of every promise is the campaign, a group of near-duplicate texts, not 
 
 from ecom_rag.decision.calibration import Calibration, calibrate
 from ecom_rag.decision.decide import Decider
-from ecom_rag.decision.files import Deciding, calibrate_file, decide_file
+from ecom_rag.decision.deciding import Deciding
+from ecom_rag.decision.files import calibrate_file, decide_file
 from ecom_rag.decision.policy import Policy, load_policy
 from ecom_rag.decision.settings import Calibrate
 

@@ -5,82 +5,27 @@ once: to certify those thresholds, one text per campaign.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from ecom_rag.decision.combiner import LEAST, Combiner, Verdicts, fit_combiner, verdicts, votes
-from ecom_rag.decision.evidence import evidence_of, neighbours_of_results
+from ecom_rag.decision.combiner import LEAST, Verdicts, fit_combiner, verdicts, votes
+from ecom_rag.decision.evidence import evidence_of
 from ecom_rag.decision.guarantee import campaigns_needed, flag_threshold, thresholds_of
-from ecom_rag.decision.own_seeds import LabelledSeeds, labelled_seeds, seeds_as_listings
+from ecom_rag.decision.judged import Judged, Learned, judge
+from ecom_rag.decision.own_seeds import labelled_seeds, seeds_as_listings
 from ecom_rag.decision.policy import Guarantee, Policy, check_evidence
 from ecom_rag.decision.rules import Units, rules_of
 from ecom_rag.decision.settings import Calibrate
 from ecom_rag.errors import RecordError, UsageError
 from ecom_rag.files import records
-from ecom_rag.files.digest import of_texts
 from ecom_rag.files.identity import required_label
 from ecom_rag.files.progress import Progress, stage
 from ecom_rag.files.records import Record
 from ecom_rag.pipeline import Pipeline
-from ecom_rag.pipeline.provenance import Provenance
-from ecom_rag.text.near_duplicates import near_duplicates
 
 _FEW = 5  # seeds put in a class: with fewer its thresholds are those of all classes together
-
-
-@dataclass(frozen=True, slots=True)
-class Learned:
-    """What the bank teaches without any listing.
-
-    Args:
-        provenance: How results are made.
-        seeds: The labelled ones.
-        combiner: Fitted on them.
-        thresholds: For each class those to test, descending.
-    """
-
-    provenance: Provenance
-    seeds: LabelledSeeds
-    combiner: Combiner
-    thresholds: tuple[tuple[float, ...], ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Judged:
-    """Labelled listings, none of them a relative of a seed, and what the combiner says of them.
-
-    Args:
-        results: The listings with their seeds.
-        labels: ``(listings,)`` the label of each.
-        truth: ``(listings,)`` int64 class of each, -1 for a label that no seed has.
-        verdicts: Of the combiner.
-        campaigns: ``(listings,)`` int64 campaign number of each.
-        representative: ``(listings,)`` whether it stands for its campaign.
-        left_out: Listings that have relatives among the seeds.
-        relatives: Those, judged likewise; ``None`` for none, and no part of any promise.
-    """
-
-    results: list[Record]
-    labels: list[str]
-    truth: NDArray[np.int64]
-    verdicts: Verdicts
-    campaigns: NDArray[np.int64]
-    representative: NDArray[np.bool_]
-    left_out: int
-    relatives: "Judged | None" = None
-
-    def units(self, innocent: Sequence[int]) -> Units:
-        """One text per campaign.
-
-        Args:
-            innocent: The classes that stand for nothing wrong.
-        """
-        one = self.representative
-        found = self.verdicts
-        return Units(self.truth[one], found.first[one], found.highest[one], found.flags(innocent)[one])
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,53 +111,6 @@ def learn(pipeline: Pipeline, asked: Calibrate, *, progress: Progress | None = N
     return Learned(provenance, seeds, combiner, _thresholds(verdicts(combiner, own), classes))
 
 
-def judge(items: Sequence[Record], labels: Sequence[str], learned: Learned, similarity: float) -> Judged:
-    """What the combiner says of labelled results.
-
-    Args:
-        items: Results of the same recall.
-        labels: The label of each.
-        learned: From the bank.
-        similarity: From which two texts are of one campaign.
-
-    Raises:
-        UsageError: All of them have relatives among the seeds.
-    """
-    groups = near_duplicates([*learned.seeds.texts, *(item["text"] for item in items)], similarity=similarity)
-    of_seeds, of_items = groups[: len(learned.seeds.texts)], groups[len(learned.seeds.texts) :]
-    known = np.isin(of_items, of_seeds)
-    if known.all():
-        raise UsageError(
-            f"all {len(items)} listings have near-duplicates among the seeds, which say nothing of new ones; calibrate"
-            " on listings that are not in the bank"
-        )
-    relatives = _judged(items, labels, of_items, np.flatnonzero(known), learned) if known.any() else None
-    found = _judged(items, labels, of_items, np.flatnonzero(~known), learned)
-    return replace(found, left_out=int(known.sum()), relatives=relatives)
-
-
-def _judged(
-    items: Sequence[Record],
-    labels: Sequence[str],
-    campaigns: NDArray[np.int64],
-    kept: NDArray[np.int64],
-    learned: Learned,
-) -> Judged:
-    """Some of the listings; ``campaigns`` are those of all."""
-    provenance, number = learned.provenance, {label: place for place, label in enumerate(learned.seeds.labels)}
-    used, own = [items[place] for place in kept.tolist()], [labels[place] for place in kept.tolist()]
-    neighbours = neighbours_of_results(used, number, provenance.label_key, provenance.routes, provenance.top_k)
-    return Judged(
-        used,
-        own,
-        np.array([number.get(label, -1) for label in own], np.int64),
-        verdicts(learned.combiner, neighbours),
-        campaigns[kept],
-        _representatives([item["text"] for item in used], campaigns[kept]),
-        0,
-    )
-
-
 def policy_of(
     judged: Judged, learned: Learned, asked: Calibrate, *, described: Mapping[str, Any] | None = None
 ) -> Policy:
@@ -269,17 +167,6 @@ def _label(number: int, item: Record, key: str) -> str:
         return required_label(item["metadata"], key, "a listing to calibrate on")
     except ValueError as error:
         raise RecordError(f"listing {number}", str(error)) from None
-
-
-def _representatives(texts: Sequence[str], campaigns: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """One text of each campaign, by its digest: not the first nor the last, and the same in any order of the file."""
-    chosen: dict[int, tuple[str, int]] = {}
-    for place, (text, campaign) in enumerate(zip(texts, campaigns.tolist(), strict=True)):
-        mine = (of_texts([text]), place)
-        chosen[campaign] = min(chosen.get(campaign, mine), mine)
-    found = np.zeros(len(texts), np.bool_)
-    found[[place for _, place in chosen.values()]] = True
-    return found
 
 
 def _notes(policy: Policy, judged: Judged) -> Iterable[str]:

@@ -4,17 +4,16 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from ecom_rag.decision.combiner import verdicts
-from ecom_rag.decision.evidence import neighbours_of_results
+from ecom_rag.decision.evidence import neighbours_of_results, seed_labels
 from ecom_rag.decision.policy import Policy, check_evidence
 from ecom_rag.errors import RecordError, UsageError
 from ecom_rag.files import records
-from ecom_rag.files.identity import known_id, label_at
+from ecom_rag.files.identity import known_id
 from ecom_rag.files.keys import parse_key
 from ecom_rag.files.records import Record
 from ecom_rag.files.results import EVIDENCE, check_result
 from ecom_rag.files.values import type_name
 
-REASONS = ("below_threshold", "no_guarantee", "seeds_disagree", "no_similar_seed", "flood")
 _RIVAL = 0.5  # of the first class's probability: a second one with as much disagrees
 
 
@@ -74,18 +73,23 @@ class Decider:
         """
         evidence = self.policy.evidence
         check_evidence(results, evidence)
-        neighbours = neighbours_of_results(results, self._numbers, evidence.label_key, evidence.routes, evidence.top_k)
+        labels = seed_labels(results, evidence.label_key, evidence.top_k)
+        neighbours = neighbours_of_results(results, labels, self._numbers, evidence.routes, evidence.top_k)
         found = verdicts(self.policy.combiner, neighbours)
         return [
-            {**one, "decision": self._decision(one, classes, probabilities)}
-            for one, classes, probabilities in zip(
-                results, found.classes.tolist(), found.probabilities.tolist(), strict=True
-            )
+            {**one, "decision": self._decision(one, *own)}
+            for one, *own in zip(results, labels, found.classes.tolist(), found.probabilities.tolist(), strict=True)
         ]
 
-    def _decision(self, result: Record, classes: Sequence[int], probabilities: Sequence[float]) -> dict[str, Any]:
-        labels = self.policy.combiner.labels
-        named = {labels[one]: p for one, p in zip(classes, probabilities, strict=True) if one >= 0}
+    def _decision(
+        self,
+        result: Record,
+        seed_labels: Sequence[str | None],
+        classes: Sequence[int],
+        probabilities: Sequence[float],
+    ) -> dict[str, Any]:
+        known = self.policy.combiner.labels
+        named = {known[one]: p for one, p in zip(classes, probabilities, strict=True) if one >= 0}
         label = next(iter(named), None)
         rule = self.policy.classes.get(label or "")
         threshold = None if rule is None else rule.threshold
@@ -98,8 +102,9 @@ class Decider:
             "threshold": threshold,
             "reason": reason,
             "guarantee": None if reason else self._promise(str(label)),
+            "campaign": None,
             "probabilities": named,
-            **self._seeds(result, label),
+            **self._seeds(result, seed_labels, label),
             "policy": self._fingerprint,
         }
 
@@ -119,10 +124,8 @@ class Decider:
             return f"void: {self._void}; calibrate again"
         return self._promises[label]
 
-    def _seeds(self, result: Record, label: str | None) -> dict[str, Any]:
+    def _seeds(self, result: Record, found: Sequence[str | None], label: str | None) -> dict[str, Any]:
         """Which seeds speak for the label and which against, and their shares of the vote, which add up to 1."""
-        key, top_k = self.policy.evidence.label_key, self.policy.evidence.top_k
-        found = [label_at("a seed found", one, key) for one in result["topk_metadata"][:top_k]]
         voting = [place for place, one in enumerate(found) if one is not None]
         evidence = result.get(EVIDENCE)
         alone = self.policy.evidence.routes[0]

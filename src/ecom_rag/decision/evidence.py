@@ -12,7 +12,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from ecom_rag.files.identity import label_at
+from ecom_rag.files.identity import as_label, label_at
 from ecom_rag.files.records import Record
 from ecom_rag.files.results import EVIDENCE
 from ecom_rag.retrieval import Ranking
@@ -96,28 +96,29 @@ def neighbours_of_ranking(
 
 
 def neighbours_of_results(
-    results: Sequence[Record], classes: Mapping[str, int], label_key: str, routes: Sequence[str], top_k: int
+    results: Sequence[Record],
+    labels: Sequence[Sequence[str | None]],
+    classes: Mapping[str, int],
+    routes: Sequence[str],
+    top_k: int,
 ) -> Neighbours:
     """The neighbours of listings from their results, as ``recall`` writes them.
 
     Args:
         results: Checked by ``files.results.check_result``.
+        labels: Of their seeds, as ``seed_labels`` gives them.
         classes: Number of each label; a label that is not among them counts as none.
-        label_key: Metadata key of the seeds' labels.
         routes: What recall searched.
         top_k: Results per listing that are read.
-
-    Raises:
-        RecordError: A seed whose label is no label.
     """
     shape = len(results), max((min(len(one["topk_seed"]), top_k) for one in results), default=1) or 1
-    labels = np.full(shape, -1, np.int64)
+    numbers = np.full(shape, -1, np.int64)
     scores = {route: np.full(shape, np.nan) for route in routes}
     ranks = {route: np.zeros(shape, np.int64) for route in routes}
     alone = routes[0] if len(routes) == 1 else None
     for row, one in enumerate(results):
-        found = one["topk_metadata"][:top_k]
-        labels[row, : len(found)] = [_class_of(metadata, label_key, classes) for metadata in found]
+        found = labels[row]
+        numbers[row, : len(found)] = [classes.get(label, -1) if label is not None else -1 for label in found]
         if EVIDENCE in one:
             for place, by_route in enumerate(one[EVIDENCE][:top_k]):
                 for route, own in by_route.items():
@@ -126,12 +127,32 @@ def neighbours_of_results(
         elif alone is not None:
             scores[alone][row, : len(found)] = one["topk_sim"][:top_k]
             ranks[alone][row, : len(found)] = range(1, len(found) + 1)
-    return Neighbours(labels, scores, ranks, np.array([len(one["text"]) for one in results], np.int64))
+    return Neighbours(numbers, scores, ranks, np.array([len(one["text"]) for one in results], np.int64))
 
 
-def _class_of(metadata: Mapping[str, Any], key: str, classes: Mapping[str, int]) -> int:
-    label = label_at("a seed found", metadata, key)
-    return -1 if label is None else classes.get(label, -1)
+def seed_labels(results: Sequence[Record], key: str, top_k: int) -> list[list[str | None]]:
+    """The labels of the seeds of results, ``None`` for none.
+
+    Args:
+        results: Checked ones.
+        key: Metadata key of the labels.
+        top_k: Seeds per result that are read.
+
+    Raises:
+        RecordError: A seed whose label is no label.
+    """
+    known: dict[str, str | None] = {}  # a bank has few labels and results repeat them
+    plain = "." not in key
+
+    def label(metadata: Mapping[str, Any]) -> str | None:
+        value = metadata.get(key) if plain else None
+        if type(value) is not str:
+            return label_at("a seed found", metadata, key)
+        if value not in known:
+            known[value] = as_label(value)
+        return known[value]
+
+    return [[label(metadata) for metadata in one["topk_metadata"][:top_k]] for one in results]
 
 
 def feature_names(routes: Sequence[str], top_k: int) -> tuple[str, ...]:

@@ -11,9 +11,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ecom_rag.decision.calibration import Judged
 from ecom_rag.decision.decide import Decider
 from ecom_rag.decision.guarantee import lower_bound
+from ecom_rag.decision.judged import Judged
 from ecom_rag.decision.policy import Policy, Rule
 from ecom_rag.decision.rules import by_label, nearest
 

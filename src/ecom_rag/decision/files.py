@@ -1,116 +1,32 @@
 """Calibration and decisions over files."""
 
+import contextlib
 import time
-from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from ecom_rag._version import __version__
 from ecom_rag.arguments import PathLike, path_of
 from ecom_rag.decision.calibration import Calibration, calibrate
-from ecom_rag.decision.decide import Decider
-from ecom_rag.decision.policy import Policy, load_policy
+from ecom_rag.decision.deciding import Deciding
+from ecom_rag.decision.policy import load_policy
 from ecom_rag.decision.settings import Calibrate
 from ecom_rag.errors import PolicyError, UsageError
 from ecom_rag.files import digest, jobs, records
-from ecom_rag.files.jobs import Job, Summary
+from ecom_rag.files.jobs import Job, Process, Summary
 from ecom_rag.files.progress import Progress, stage
 from ecom_rag.files.records import Record
 from ecom_rag.files.results import EVIDENCE, check_result
 from ecom_rag.models.spec import AnyEncoder
 from ecom_rag.pipeline import Pipeline, Recall
 from ecom_rag.pipeline.places import Asked, OfBank, OfFile, Place
-from ecom_rag.pipeline.provenance import Provenance, read_beside
+from ecom_rag.pipeline.provenance import Provenance, read_beside, recall_of
 from ecom_rag.retrieval.routes import ROUTES, outputs_of
 from ecom_rag.text.analysis import Analyzer
 
 _TRIED = 16  # listings that are recalled again, where nothing else says how they were
-
-
-class Deciding:
-    """A policy at the end of a file job.
-
-    Args:
-        policy: Of ``load_policy``.
-        strict: Refuse results of seeds that have changed since the policy was calibrated.
-        id_key: Metadata key of the seeds' ids.
-
-    Attributes:
-        settings: What decides the bytes that it adds.
-        notes: What a user should know, one line each.
-    """
-
-    def __init__(self, policy: Policy, *, strict: bool = False, id_key: str = "id") -> None:
-        self.policy = policy
-        self.settings: Mapping[str, Any] = {"policy": policy.fingerprint, "strict": strict, "seed ids": id_key}
-        self.notes: list[str] = []
-        self._strict = strict
-        self._id_key = id_key
-        self._decider = Decider(policy, id_key=id_key)
-
-    def begin(self, made: Provenance) -> None:
-        """Check how the results are made.
-
-        Args:
-            made: How they are.
-
-        Raises:
-            PolicyError: They are not comparable with what the policy was calibrated on, or the seeds have changed and
-                ``strict`` was asked for.
-        """
-        void = self.policy.fits(made)
-        if void is None:
-            return
-        if self._strict:
-            raise PolicyError(f"the promises of the policy are void: {void}; calibrate again")
-        self.notes.append(
-            f"the promises of the policy are void: {void}; every decision says so until you calibrate again"
-        )
-        self._decider = Decider(self.policy, id_key=self._id_key, void=void)
-
-    def begin_file(self, results: str, made: Provenance | None) -> None:
-        """As ``begin``, for results of a file.
-
-        Args:
-            results: Its path.
-            made: How they were made; ``None`` where nothing says it.
-
-        Raises:
-            PolicyError: As ``begin``, or nothing says it and ``strict`` was asked for.
-        """
-        if made is not None:
-            self.begin(made)
-        elif self._strict:
-            raise PolicyError(f"{results}: nothing says how it was recalled; recall again, or decide without `strict`")
-        else:
-            self.notes.append(
-                f"{results}: nothing says by which encoder and from which seeds it was recalled; that was not checked"
-            )
-
-    def block(self, results: list[Record]) -> tuple[list[Record], Mapping[str, int]]:
-        """Decide a block of results.
-
-        Args:
-            results: Checked ones.
-        """
-        decided = self._decider.decide_checked(results)
-        counts: Counter[str] = Counter()
-        for one in decided:
-            decision = one["decision"]
-            counts[decision["action"]] += 1
-            if decision["reason"]:
-                counts[f"review: {decision['reason']}"] += 1
-        return decided, counts
-
-    def replay(self, written: Iterator[Record]) -> None:
-        """See ``After.replay``; nothing is remembered from one block to the next."""
-
-    def end(self) -> list[str]:
-        """See ``After.end``."""
-        return self.notes
 
 
 def decide_file(
@@ -120,6 +36,9 @@ def decide_file(
     *,
     strict: bool = False,
     id_key: str = "id",
+    campaigns: PathLike | None = None,
+    flood_limit: int = 10,
+    reviewed: PathLike | None = None,
     resume: bool = False,
     on_bad_line: str = "fail",
     progress: Progress | None = None,
@@ -132,6 +51,9 @@ def decide_file(
         policy: Path of the policy.
         strict: Refuse results of seeds that have changed since the policy was calibrated.
         id_key: Metadata key of the seeds' ids.
+        campaigns: File that remembers the campaigns from one batch to the next; by default none.
+        flood_limit: Automatic decisions in one campaign before a person must look.
+        reviewed: Path of records with the labels that people gave.
         resume: Continue an interrupted run of the same settings.
         on_bad_line: What a bad input line does: ``fail``, or ``skip`` for a note of it beside the output.
         progress: Called with the stage, how much more is done, and the total where it is known.
@@ -146,10 +68,62 @@ def decide_file(
     results, output = path_of(results, "results"), path_of(output, "output")
     jobs.check_files(results, None, output, on_bad_line=on_bad_line, top_k=None)
     jobs.check_not_read(output, [path_of(policy, "policy")])
-    deciding = Deciding(load_policy(policy), strict=strict, id_key=id_key)
+    deciding = deciding_by(
+        policy, strict=strict, id_key=id_key, campaigns=campaigns, flood_limit=flood_limit, reviewed=reviewed
+    )
     made = read_beside(results)
-    deciding.begin_file(results, made)
     step = stage(progress, "deciding", jobs.line_count(results))
+
+    job = Job(
+        output,
+        {"command": "decide", "ecom_rag": __version__, "results": results, "on_bad_line": on_bad_line}
+        | {"made": made and made.as_json(), **deciding.settings},
+        read=lambda report: records.read(results, on_bad_line=on_bad_line, check=check_result, report=report),
+        start=lambda cache: _start(deciding, results, made, cache, step),
+        accept=lambda summary: summary.notes.extend(deciding.end()),
+        replay=deciding.replay,
+    )
+    with contextlib.closing(deciding):
+        return jobs.run(job, started=started, resume=resume)
+
+
+def deciding_by(
+    policy: PathLike,
+    *,
+    strict: bool = False,
+    id_key: str = "id",
+    campaigns: PathLike | None = None,
+    flood_limit: int = 10,
+    reviewed: PathLike | None = None,
+) -> Deciding:
+    """What ``decide_file`` does to results, also for ``recall_file``.
+
+    Args:
+        policy: As there.
+        strict: As there.
+        id_key: As there.
+        campaigns: As there.
+        flood_limit: As there.
+        reviewed: As there.
+
+    Raises:
+        EcomRagError: Anything the user can mend.
+    """
+    looks = () if reviewed is None else list(records.read(path_of(reviewed, "reviewed")))
+    return Deciding(
+        load_policy(policy),
+        strict=strict,
+        id_key=id_key,
+        campaigns=campaigns,
+        flood_limit=flood_limit,
+        reviewed=looks,
+    )
+
+
+def _start(
+    deciding: Deciding, results: str, made: Provenance | None, cache: Path | None, step: Callable[[int], None] | None
+) -> Process:
+    deciding.begin_file(results, made, cache)
 
     def process(block: list[Record]) -> tuple[list[Record], Mapping[str, int]]:
         found = deciding.block(block)
@@ -157,16 +131,7 @@ def decide_file(
             step(len(block))
         return found
 
-    job = Job(
-        output,
-        {"command": "decide", "ecom_rag": __version__, "results": results, "on_bad_line": on_bad_line}
-        | {"made": made and made.as_json(), **deciding.settings},
-        read=lambda report: records.read(results, on_bad_line=on_bad_line, check=check_result, report=report),
-        start=lambda cache: process,
-        accept=lambda summary: summary.notes.extend(deciding.end()),
-        replay=deciding.replay,
-    )
-    return jobs.run(job, started=started, resume=resume)
+    return process
 
 
 def calibrate_file(
@@ -228,14 +193,7 @@ def _settings(results: str, items: list[Record], made: Provenance | None) -> Rec
         UsageError: They do not show it.
     """
     if made is not None:
-        given = {key: value for key, value in made.settings.items() if value is not None}
-        if isinstance(given.get("fusion"), dict):
-            raise UsageError(
-                f"{results}: was recalled with a fusion of a file; calibrate with the fusion auto or weights"
-            )
-        if "hybrid_weights" in given:
-            given["hybrid_weights"] = tuple(given["hybrid_weights"])
-        return Recall(routes=made.routes, top_k=made.top_k, label_key=made.label_key, **given)
+        return recall_of(made)
     shown = {name for one in items for by_route in one.get(EVIDENCE) or () for name in by_route}
     if not shown:
         raise UsageError(

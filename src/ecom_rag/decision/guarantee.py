@@ -56,6 +56,11 @@ def percent(share: float) -> str:
     return f"{100 * share:.6g}%"
 
 
+def floored(share: float) -> float:
+    """A bound to three decimals that is never rounded up to more than holds."""
+    return int(share * 1000 + 1e-9) / 1000
+
+
 def campaigns_needed(errors: int, rate: float, delta: float) -> int:
     """The fewest campaigns among which so many errors pass.
 

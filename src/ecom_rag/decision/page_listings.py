@@ -4,7 +4,6 @@ from html import escape
 
 import numpy as np
 
-from ecom_rag.decision.calibration import Judged
 from ecom_rag.decision.figures import (
     REVIEW,
     Outcome,
@@ -15,6 +14,7 @@ from ecom_rag.decision.figures import (
     tally,
     worst,
 )
+from ecom_rag.decision.judged import Judged
 from ecom_rag.decision.policy import Policy
 from ecom_rag.evaluation import charts
 from ecom_rag.evaluation.confusion import confusion

@@ -2,9 +2,10 @@
 
 from collections.abc import Iterator
 
-from ecom_rag.decision.calibration import Calibration, Judged
+from ecom_rag.decision.calibration import Calibration
 from ecom_rag.decision.figures import Tally, curve_of, lacking
-from ecom_rag.decision.guarantee import percent
+from ecom_rag.decision.guarantee import floored, percent
+from ecom_rag.decision.judged import Judged
 from ecom_rag.decision.policy import Policy, Rule
 from ecom_rag.decision.rules import by_label
 from ecom_rag.evaluation import charts
@@ -58,7 +59,7 @@ def _promise_cells(rule: Rule) -> list[str]:
     if rule.threshold is None:
         return ["review", "–", missing, *["–"] * 4, f"{rule.labelled:,}"]
     return [
-        floored(rule.bound),
+        f"{floored(rule.bound):.1%}",
         f"{rule.coverage:.0%}",
         missing,
         f"{rule.threshold:.4f}",
@@ -67,11 +68,6 @@ def _promise_cells(rule: Rule) -> list[str]:
         f"{rule.errors:,}",
         f"{rule.labelled:,}",
     ]
-
-
-def floored(share: float) -> str:
-    """A share in percent that is never rounded up to more than holds."""
-    return f"{int(share * 1000 + 1e-9) / 10:.1f}%"
 
 
 def missing_section(policy: Policy, judged: Judged, campaigns: Tally) -> Iterator[Section]:
@@ -125,7 +121,7 @@ def coverage_section(policy: Policy, judged: Judged) -> Iterator[Section]:
         caption = f"{name}: no threshold"
         if rule.threshold is not None:
             right = 1 - rule.errors / max(rule.campaigns, 1)
-            caption = f"{name}: at least {floored(rule.bound)} right at a coverage of {rule.coverage:.0%}"
+            caption = f"{name}: at least {floored(rule.bound):.1%} right at a coverage of {rule.coverage:.0%}"
             point, low = charts.Point(rule.coverage, right, rule.bound, right, caption), min(low, rule.bound)
         low = next(one for one in _FLOORS if one <= min(low, rule.target - 0.02))
         plots.append(

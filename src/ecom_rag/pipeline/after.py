@@ -1,6 +1,7 @@
 """What may be done with the results of a recall over files before they are written."""
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any, Protocol
 
 from ecom_rag.files.records import Record
@@ -16,8 +17,8 @@ class After(Protocol):
 
     settings: Mapping[str, Any]
 
-    def begin(self, made: Provenance) -> None:
-        """Called once, before the first block, with how the results are made."""
+    def begin(self, made: Provenance, cache: Path | None) -> None:
+        """Called once, before the first block, with how the results are made and where a run may keep things."""
 
     def block(self, results: list[Record]) -> tuple[list[Record], Mapping[str, int]]:
         """The results of a block as they are written, and what was counted in them; blocks come in order."""
@@ -27,3 +28,6 @@ class After(Protocol):
 
     def end(self) -> list[str]:
         """Called when all is written, before the output gets its name; notes for the user."""
+
+    def close(self) -> None:
+        """Called last, whether the run is complete or not."""

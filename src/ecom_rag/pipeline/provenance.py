@@ -84,6 +84,25 @@ def settings_of(settings: Recall, routes: Sequence[str]) -> dict[str, Any]:
     }
 
 
+def recall_of(made: Provenance) -> Recall:
+    """The settings that make results alike.
+
+    Args:
+        made: How they were made.
+
+    Raises:
+        UsageError: By a fusion of a file, whose path is not known any more.
+    """
+    given = {key: value for key, value in made.settings.items() if value is not None}
+    if isinstance(given.get("fusion"), dict):
+        raise UsageError(
+            "the results were fused by a fitted fusion of a file; recall with the fusion auto or with weights"
+        )
+    if "hybrid_weights" in given:
+        given["hybrid_weights"] = tuple(given["hybrid_weights"])
+    return Recall(routes=made.routes, top_k=made.top_k, label_key=made.label_key, **given)
+
+
 def _shown(value: Any) -> str:
     if isinstance(value, tuple):
         return "+".join(value)

@@ -1,5 +1,6 @@
 """Score, recall and rerank over files: each is the one file job of ``files.jobs`` around what is done in memory."""
 
+import contextlib
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -205,7 +206,7 @@ def _search(asked: Asked, *, after: After | None = None, resume: bool, progress:
         with pipeline.view() as view:
             made.append(pipeline.provenance(view))
         if after is not None:
-            after.begin(made[0])
+            after.begin(made[0], cache)
         return lambda block: _recalled(pipeline.recall(block, progress=step), id_key, after)
 
     job = Job(
@@ -218,7 +219,8 @@ def _search(asked: Asked, *, after: After | None = None, resume: bool, progress:
         earlier=place.report,
         replay=(lambda written: None) if after is None else after.replay,
     )
-    summary = jobs.run(job, started=started, resume=resume)
+    with contextlib.nullcontext() if after is None else contextlib.closing(after):
+        summary = jobs.run(job, started=started, resume=resume)
     summary.seeds = place.count
     summary.notes = [*notes, *_found_notes(summary, notes), *summary.notes, *place.notes(), *_own_notes(summary)]
     return summary

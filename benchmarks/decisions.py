@@ -12,6 +12,7 @@ from common import arguments, heading
 ROUTES = ("bm25", "dense", "variant")
 SETS = {"fbs_sms_zh": (), "chinese_harm": ("不违规",)}
 TOP_K = 10
+EVASIVE = ("homophone", "lookalike", "split", "pinyin")
 
 
 class Remembered:
@@ -28,6 +29,8 @@ class Remembered:
 
     def encode(self, texts, *, side="passage", outputs=("dense",), progress=None):
         """See ``Encoder``."""
+        if not all(text in self._rows for text in texts):
+            return self._encoder.encode(texts, side=side, outputs=outputs)
         return self._found[side].take(np.array([self._rows[text] for text in texts], np.int64))
 
 
@@ -40,8 +43,8 @@ def heldout(items, campaigns, draw):
 
 def prepared(items, test, encoder, draw, asked, leave_out=()):
     """What the bank teaches, and the calibration and test listings as judged; seeds of some labels may be left out."""
-    from ecom_rag.decision.calibration import learn
     from ecom_rag.decision.judged import judge
+    from ecom_rag.decision.learned import learn
     from ecom_rag.pipeline import Pipeline, Recall, Seeds
     from ecom_rag.text.near_duplicates import near_duplicates
 
@@ -54,7 +57,7 @@ def prepared(items, test, encoder, draw, asked, leave_out=()):
     results = [pipeline.recall([items[row] for row in rest]), pipeline.recall(test)]
     labels = [[one["metadata"]["label"] for one in part] for part in results]
     calibration, fresh = (judge(*part, learned, asked.similarity) for part in zip(results, labels, strict=True))
-    return learned, calibration, fresh, results[1]
+    return learned, calibration, fresh, results[1], pipeline
 
 
 def against_the_vote(learned, test, every) -> None:
@@ -173,6 +176,40 @@ def redrawn(population, learned, guarantee, count, resamples) -> None:
         )
 
 
+def evasive(learned, calibration, fresh, pipeline, asked, texts) -> None:
+    """Dev listings in every kind of evasive spelling, decided by thresholds of clean texts and of evasive ones."""
+    from ecom_rag.decision.calibration import policy_of
+    from ecom_rag.decision.evasive import evasive_units
+    from ecom_rag.evaluation.evasion import KINDS
+
+    def spelled(judged, rows, kinds, seed):
+        chosen = [judged.results[row]["text"] for row in rows]
+        options = {"innocent": [], "seed": seed}
+        return evasive_units(chosen, judged.truth[rows], kinds, pipeline, learned.combiner, **options)
+
+    one = np.flatnonzero(calibration.representative)
+    calibrated = spelled(calibration, one, EVASIVE, 0)
+    policies = [policy_of(calibration, learned, asked), policy_of(calibration, learned, asked, evasive=calibrated)]
+    rows = np.random.default_rng(0).permutation(np.flatnonzero(fresh.representative))[:texts]
+    every = {"clean": taken(fresh.units([]), np.searchsorted(np.flatnonzero(fresh.representative), rows))}
+    every |= spelled(fresh, rows, KINDS, 1)
+    print(f"  evasive spellings of {len(rows)} dev campaigns: thresholds of clean texts / of {', '.join(EVASIVE)} too")
+    base = []
+    for kind, units in every.items():
+        cells = []
+        for number, policy in enumerate(policies):
+            rules = [policy.classes[label].threshold for label in learned.seeds.labels]
+            floor = np.array([np.inf if one is None else one for one in rules] + [np.inf])
+            passed = units.probabilities >= floor[units.predicted]
+            right = units.truth == units.predicted
+            share = (passed & right).mean()
+            base += [share] if kind == "clean" else []
+            cells.append(
+                f"decided {passed.mean():.3f}, precision {right[passed].mean():.3f}, kept {share / base[number]:.3f}"
+            )
+        print(f"    {kind:12} {len(units):4}  right {right.mean():.3f}   {'   '.join(cells)}")
+
+
 def false_positives(learned, without, calibration, fresh, innocent, asked, resamples) -> None:
     """A promised false-positive rate of 2 % when innocent campaigns are drawn anew, and the recall that it leaves.
 
@@ -235,20 +272,30 @@ def main() -> None:
     from ecom_rag.decision.settings import Calibrate
     from ecom_rag.files.records import read
 
-    args = arguments(__doc__, draws={"type": int, "default": 1}, resamples={"type": int, "default": 500})
+    args = arguments(
+        __doc__,
+        draws={"type": int, "default": 1},
+        resamples={"type": int, "default": 500},
+        sets={"default": ",".join(SETS)},
+        evasive={"type": int, "default": 0, "help": "dev listings per kind of evasive spelling, instead of resamples"},
+    )
     heading("Decisions")
     encoder = Encoder.from_pretrained("starter")
-    for name, innocent in SETS.items():
+    for name in args.sets.split(","):
+        innocent = SETS[name]
         items, test = (list(read(f"{args.data}/{name}/{part}.jsonl.gz")) for part in ("train", "dev"))
         remembered = Remembered(encoder, list(dict.fromkeys(one["text"] for one in [*items, *test])))
         for draw in range(args.draws):
             asked = Calibrate(innocent=innocent)
-            learned, calibration, fresh, every = prepared(items, test, remembered, draw, asked)
+            learned, calibration, fresh, every, pipeline = prepared(items, test, remembered, draw, asked)
             print(f"\n{name}, draw {draw}: bank {len(learned.seeds.rows)}, calibration {len(calibration.labels)}")
             against_the_vote(learned, fresh, every)
             policy = policy_of(calibration, learned, asked)
             transfer(policy, fresh)
             numbers = [learned.seeds.labels.index(one) for one in innocent]
+            if args.evasive:
+                evasive(learned, calibration, fresh, pipeline, asked, args.evasive)
+                continue
             population = Population([calibration, fresh], numbers, asked.similarity)
             count = int(calibration.representative.sum())
             for delta in (0.1, 0.05):

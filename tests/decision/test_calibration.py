@@ -6,11 +6,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from ecom_rag.decision.calibration import calibrate, learn, policy_of
+from ecom_rag.decision.calibration import calibrate, policy_of
 from ecom_rag.decision.decide import Decider
+from ecom_rag.decision.guarantee import p_value
 from ecom_rag.decision.judged import judge
+from ecom_rag.decision.learned import learn
 from ecom_rag.decision.own_seeds import labelled_seeds, seeds_as_listings
-from ecom_rag.decision.policy import load_policy
+from ecom_rag.decision.policy import Guarantee, load_policy
+from ecom_rag.decision.rules import Units, rules_of
 from ecom_rag.decision.settings import Calibrate
 from ecom_rag.errors import PolicyError, RecordError, UsageError
 from ecom_rag.pipeline import Pipeline, Recall, Seeds
@@ -134,6 +137,38 @@ def test_a_false_positive_rate_raises_every_threshold_but_that_of_innocents(reca
         calibrate(labelled[:90], recall, asked)
     with pytest.raises(UsageError, match="no seed has the innocent label 'harmless'"):
         calibrate(labelled, recall, Calibrate(innocent=("harmless",)))
+
+
+def test_a_promise_for_evasive_spellings_holds_for_every_kind(recall, labelled, found):
+    kinds = ("spacing", "leet")
+    policy = calibrate(labelled, recall, Calibrate(innocent=("ok",), evasive=kinds)).policy
+    for label in LABELS:
+        rule, clean = policy.classes[label], found.policy.classes[label]
+        if rule.threshold is None:
+            assert any(kind in rule.why for kind in kinds)
+            continue
+        assert rule.threshold >= clean.threshold
+        assert set(rule.evasive) == set(kinds)
+        for step in rule.evasive.values():
+            assert step.threshold == rule.threshold
+            assert p_value(step.errors, step.campaigns, 0.05) <= 0.1
+    assert any(policy.classes[label].threshold is not None for label in LABELS)
+    promise = next(filter(None, map(policy.promise, LABELS)))
+    assert "also of those spelled evasively (spacing, leet)" in promise
+    with pytest.raises(UsageError, match="evasive"):
+        calibrate(labelled, recall, Calibrate(evasive=("rhyme",)))
+
+
+def test_a_spelling_that_misleads_takes_the_threshold_away():
+    """A kind in which half of the campaigns are put in the wrong class, with high probability."""
+    clean = Units(np.zeros(200, np.int64), np.zeros(200, np.int64), np.full(200, 0.9), np.full(200, 0.9))
+    misled = Units(np.arange(200) % 2, np.zeros(200, np.int64), np.full(200, 0.9), np.full(200, 0.9))
+    guarantee = Guarantee(0.95, 0.1, jointly=False, similarity=0.85)
+    plain = rules_of(clean, [(0.8,), (0.8,)], ("a", "b"), guarantee)
+    both = rules_of(clean, [(0.8,), (0.8,)], ("a", "b"), guarantee, evasive={"split": misled})
+    assert plain["a"].threshold == 0.8
+    assert both["a"].threshold is None
+    assert both["a"].why.startswith("spelled evasively (split): 100 of 200")
 
 
 def test_labels_that_no_seed_has_are_errors_and_named(recall, labelled):

@@ -82,6 +82,13 @@ def calibrate(
             help="Share of innocent campaigns that may be decided as something else.", show_default="no promise"
         ),
     ] = None,
+    evasive: Annotated[
+        str | None,
+        typer.Option(
+            help="Keep the promise for evasive spellings too, by kind: homophone,lookalike,split,... or all.",
+            show_default="none",
+        ),
+    ] = None,
     label_key: Annotated[
         str | None, typer.Option(help="Metadata key of the listings' labels.", show_default="that of the seeds")
     ] = None,
@@ -107,6 +114,7 @@ def calibrate(
       ecom-rag calibrate recalled.jsonl --bank bank --precision 0.95 --output policy.json --report calibration.html
       ecom-rag calibrate recalled.jsonl --seeds seeds.jsonl --model starter --innocent ok --false-positive-rate 0.02
         --output policy.json
+      ecom-rag calibrate recalled.jsonl --bank bank --evasive homophone,lookalike,split --output policy.json
     """
     prepare(verbose)
     if page == "-":
@@ -125,6 +133,7 @@ def calibrate(
         jointly=jointly,
         pool=pool,
         innocent=() if innocent is None else tuple(part.strip() for part in innocent.split(",")),
+        evasive=_kinds(evasive),
         false_positive_rate=false_positive_rate,
         label_key=label_key,
         similarity=similarity,
@@ -138,6 +147,13 @@ def calibrate(
     typer.echo(as_text(found), nl=False)
     tell(f"policy {found.policy.fingerprint} -> {output}{f', report -> {page}' if page else ''}")
     tell_notes(found.notes)
+
+
+def _kinds(text: str | None) -> tuple[str, ...]:
+    """Kinds of evasive spellings as they are named on the command line."""
+    from ecom_rag.evaluation.evasion import KINDS
+
+    return () if text is None else KINDS if text == "all" else tuple(part.strip() for part in text.split(","))
 
 
 def decide(

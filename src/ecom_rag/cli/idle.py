@@ -199,7 +199,8 @@ _LOADS_ENCODER = Needs(
     lambda v: v["bank"] is not None or v["model"] is not None, "without an encoder", "name one with --model"
 )
 _CALIBRATE: Table = {
-    **_always("recalled output page seeds bank precision delta jointly pool innocent false_positive_rate label_key"),
+    **_always("recalled output page seeds bank precision delta jointly pool innocent false_positive_rate evasive"),
+    **_always("label_key"),
     **_always("similarity"),
     "model": (_FILE,),
     **_each("runtime encoder_precision device batch_tokens", _LOADS_ENCODER),

@@ -10,11 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from ecom_rag.decision.combiner import LEAST, Verdicts, fit_combiner, verdicts, votes
-from ecom_rag.decision.evidence import evidence_of
-from ecom_rag.decision.guarantee import campaigns_needed, flag_threshold, thresholds_of
-from ecom_rag.decision.judged import Judged, Learned, judge
-from ecom_rag.decision.own_seeds import labelled_seeds, seeds_as_listings
+from ecom_rag.decision.evasive import evasive_units
+from ecom_rag.decision.guarantee import campaigns_needed, flag_threshold
+from ecom_rag.decision.judged import Judged, judge
+from ecom_rag.decision.learned import Learned, learn
 from ecom_rag.decision.policy import Guarantee, Policy, check_evidence
 from ecom_rag.decision.rules import Units, rules_of
 from ecom_rag.decision.settings import Calibrate
@@ -24,8 +23,6 @@ from ecom_rag.files.identity import required_label
 from ecom_rag.files.progress import Progress, stage
 from ecom_rag.files.records import Record
 from ecom_rag.pipeline import Pipeline
-
-_FEW = 5  # seeds put in a class: with fewer its thresholds are those of all classes together
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,40 +76,30 @@ def calibrate(
     learned = learn(pipeline, asked, progress=progress)
     check_evidence(items, learned.provenance)
     judged = judge(items, labels, learned, asked.similarity)
-    policy = policy_of(judged, learned, asked, described=described)
+    evasive = _spelled(judged, learned, pipeline, asked, progress) if asked.evasive else {}
+    policy = policy_of(judged, learned, asked, evasive=evasive, described=described)
     return Calibration(policy, judged, list(_notes(policy, judged)))
 
 
-def learn(pipeline: Pipeline, asked: Calibrate, *, progress: Progress | None = None) -> Learned:
-    """What the bank teaches without any listing: the combiner, and the thresholds to test.
-
-    Args:
-        pipeline: Recall as listings go through it.
-        asked: What is to be promised.
-        progress: As in ``calibrate``.
-
-    Raises:
-        UsageError: The pipeline has a reranker, or no seed has a label.
-    """
-    with pipeline.view() as view:
-        provenance = pipeline.provenance(view)
-        if provenance.reranker is not None:
-            raise UsageError("the pipeline has a reranker; a policy stands on the scores of the routes: leave it out")
-        seeds = labelled_seeds(view, pipeline.label_key, similarity=asked.similarity)
-        step = stage(progress, "searching seeds among the others", None)
-        own, truth = seeds_as_listings(pipeline, view, seeds, seed=asked.seed, progress=step)
-    routes, top_k, classes = pipeline.routes, pipeline.settings.top_k, len(seeds.labels)
-    counts = np.bincount(truth, minlength=classes)
-    if (counts > 1).sum() < 2 or len(truth) < LEAST:
-        why = f"the bank has {len(truth)} campaigns of seeds with a label; a fit needs {LEAST} of two classes"
-        combiner = votes(seeds.labels, routes, top_k, why=why)
-    else:
-        combiner = fit_combiner(evidence_of(own, routes, top_k), truth, seeds.labels, routes, top_k)
-    return Learned(provenance, seeds, combiner, _thresholds(verdicts(combiner, own), classes))
+def _spelled(
+    judged: Judged, learned: Learned, pipeline: Pipeline, asked: Calibrate, progress: Progress | None
+) -> dict[str, Units]:
+    one = np.flatnonzero(judged.representative)
+    texts = [judged.results[place]["text"] for place in one.tolist()]
+    innocent = [learned.seeds.labels.index(label) for label in asked.innocent_of(learned.seeds.labels)]
+    step = stage(progress, "recalling evasive spellings", len(texts) * len(asked.evasive))
+    return evasive_units(
+        texts, judged.truth[one], asked.evasive, pipeline, learned.combiner, innocent=innocent, progress=step
+    )
 
 
 def policy_of(
-    judged: Judged, learned: Learned, asked: Calibrate, *, described: Mapping[str, Any] | None = None
+    judged: Judged,
+    learned: Learned,
+    asked: Calibrate,
+    *,
+    evasive: Mapping[str, Units] | None = None,
+    described: Mapping[str, Any] | None = None,
 ) -> Policy:
     """The policy that labelled campaigns allow.
 
@@ -120,6 +107,7 @@ def policy_of(
         judged: The calibration listings.
         learned: From the bank.
         asked: What is to be promised.
+        evasive: The campaigns in evasive spellings, by kind.
         described: Written down with the counts.
 
     Raises:
@@ -129,7 +117,7 @@ def policy_of(
     innocent = asked.innocent_of(labels)
     units = judged.units([labels.index(label) for label in innocent])
     guarantee = _guarantee(units, labels, innocent, asked)
-    rules = rules_of(units, learned.thresholds, labels, guarantee, innocent=innocent, pool=asked.pool)
+    rules = rules_of(units, learned.thresholds, labels, guarantee, innocent=innocent, pool=asked.pool, evasive=evasive)
     counts = {
         "listings": len(judged.labels),
         "left_out_as_relatives_of_seeds": judged.left_out,
@@ -150,15 +138,15 @@ def _guarantee(units: Units, labels: Sequence[str], innocent: Sequence[str], ask
                 f"{len(flags)} calibration campaigns are innocent ({', '.join(innocent) or 'no label named'}); a"
                 f" false-positive rate of {rate:g} needs at least {need}"
             )
-    return Guarantee(asked.precision, asked.delta, asked.jointly, asked.similarity, rate, threshold, len(flags))
-
-
-def _thresholds(found: Verdicts, classes: int) -> tuple[tuple[float, ...], ...]:
-    """For each class what its own seeds get, or where they are too few, what all get."""
-    everywhere = thresholds_of(found.highest) if len(found.highest) else (1.0,)
-    return tuple(
-        thresholds_of(own) if len(own := found.highest[found.first == place]) >= _FEW else everywhere
-        for place in range(classes)
+    return Guarantee(
+        asked.precision,
+        asked.delta,
+        asked.jointly,
+        asked.similarity,
+        rate,
+        threshold,
+        len(flags),
+        evasive=tuple(asked.evasive),
     )
 
 

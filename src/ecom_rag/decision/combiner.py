@@ -129,6 +129,25 @@ def votes(labels: Sequence[str], routes: Sequence[str], top_k: int, *, why: str)
     return Combiner("votes", tuple(routes), top_k, tuple(labels), zeros, zeros + 1, zeros, bias, 0.0, {"why": why})
 
 
+def combiner_of(
+    neighbours: Neighbours, truth: NDArray[np.int64], labels: Sequence[str], routes: Sequence[str], top_k: int
+) -> Combiner:
+    """Fit the weights where the bank has enough for that; where it has too few, the seeds vote.
+
+    Args:
+        neighbours: Of the bank's own seeds as listings, one per campaign.
+        truth: ``(listings,)`` class of each.
+        labels: The classes.
+        routes: What recall searched.
+        top_k: Results per listing.
+    """
+    counts = np.bincount(truth, minlength=len(labels))
+    if (counts > 1).sum() < 2 or len(truth) < LEAST:
+        why = f"the bank has {len(truth)} campaigns of seeds with a label; a fit needs {LEAST} of two classes"
+        return votes(labels, routes, top_k, why=why)
+    return fit_combiner(evidence_of(neighbours, routes, top_k), truth, labels, routes, top_k)
+
+
 def fit_combiner(
     evidence: Evidence, truth: NDArray[np.int64], labels: Sequence[str], routes: Sequence[str], top_k: int
 ) -> Combiner:

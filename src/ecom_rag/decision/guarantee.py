@@ -118,20 +118,46 @@ def certify(
     Returns:
         Index of the threshold, ``None`` where none passes; and what was found of each.
     """
-    rate = 1 - target
+    steps = tested(thresholds, probabilities, wrong, target=target)
+    passed = passing(steps, target=target, delta=delta)
+    return (passed[-1] if passed else None), steps
+
+
+def tested(
+    thresholds: Sequence[float], probabilities: NDArray[np.float64], wrong: NDArray[np.bool_], *, target: float
+) -> list[Step]:
+    """What the campaigns say of each threshold.
+
+    Args:
+        thresholds: As of ``certify``.
+        probabilities: As of ``certify``.
+        wrong: As of ``certify``.
+        target: As of ``certify``.
+    """
     steps = []
     for threshold in thresholds:
         passed = probabilities >= threshold
         count, errors = int(passed.sum()), int(wrong[passed].sum())
-        steps.append(Step(threshold, count, errors, p_value(errors, count, rate)))
-    best = None
+        steps.append(Step(threshold, count, errors, p_value(errors, count, 1 - target)))
+    return steps
+
+
+def passing(steps: Sequence[Step], *, target: float, delta: float) -> list[int]:
+    """Places of the steps that pass before the first one that fails; see ``certify``.
+
+    Args:
+        steps: Of ``tested``, the strictest first.
+        target: As of ``certify``.
+        delta: As of ``certify``.
+    """
+    found = []
     for place, step in enumerate(steps):
-        if p_value(0, step.campaigns, rate) > delta:
+        if p_value(0, step.campaigns, 1 - target) > delta:
             continue
         if step.p > delta:
             break
-        best = place
-    return best, steps
+        found.append(place)
+    return found
 
 
 def flag_threshold(scores: NDArray[np.float64], *, rate: float, delta: float) -> float | None:

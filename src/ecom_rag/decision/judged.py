@@ -1,4 +1,4 @@
-"""Labelled listings, judged: what the combiner says of each, its campaign, and whether it has relatives in the bank."""
+"""Labelled listings beside what the combiner says of them, by campaign."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -6,32 +6,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from ecom_rag.decision.combiner import Combiner, Verdicts, verdicts
+from ecom_rag.decision.combiner import Verdicts, verdicts
 from ecom_rag.decision.evidence import neighbours_of_results, seed_labels
-from ecom_rag.decision.own_seeds import LabelledSeeds
+from ecom_rag.decision.learned import Learned
 from ecom_rag.decision.rules import Units
 from ecom_rag.errors import UsageError
 from ecom_rag.files.digest import of_texts
 from ecom_rag.files.records import Record
-from ecom_rag.pipeline.provenance import Provenance
 from ecom_rag.text.near_duplicates import near_duplicates
-
-
-@dataclass(frozen=True, slots=True)
-class Learned:
-    """What the bank teaches without any listing.
-
-    Args:
-        provenance: How results are made.
-        seeds: The labelled ones.
-        combiner: Fitted on them.
-        thresholds: For each class those to test, descending.
-    """
-
-    provenance: Provenance
-    seeds: LabelledSeeds
-    combiner: Combiner
-    thresholds: tuple[tuple[float, ...], ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,6 +39,7 @@ class Rule:
         why: What is so, in words.
         pool: The classes that share this threshold and this promise; empty for a promise of its own.
         steps: Every threshold that was tested.
+        evasive: By kind of evasive spelling what the threshold passes of the campaigns spelled so.
     """
 
     target: float
@@ -53,6 +54,7 @@ class Rule:
     why: str
     pool: tuple[str, ...] = ()
     steps: tuple[Step, ...] = ()
+    evasive: Mapping[str, Step] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +72,7 @@ class Guarantee:
         false_positive_rate: Share of innocents that may be decided as something else; ``None`` where none is promised.
         flag_threshold: What every class that is not innocent must reach for that.
         innocents: Innocent calibration campaigns.
+        evasive: Kinds of evasive spellings for which the precision is promised too.
     """
 
     precision: float
@@ -79,6 +82,7 @@ class Guarantee:
     false_positive_rate: float | None = None
     flag_threshold: float | None = None
     innocents: int = 0
+    evasive: tuple[str, ...] = ()
     unit: str = "campaign"
     method: str = "exact binomial tail, fixed sequence of thresholds from the bank's own seeds, one text per campaign"
     assumes: str = "listings come as the calibration campaigns did: same sources, same time, same bank, same encoder"
@@ -129,8 +133,10 @@ class Policy:
             return None
         whose = f"the labels {', '.join(rule.pool)} together" if rule.pool else f"the label {label}"
         among = " jointly with the other labels" if self.guarantee.jointly else ""
+        kinds = self.guarantee.evasive
+        spelled = f", also of those spelled evasively ({', '.join(kinds)})" if kinds else ""
         return (
-            f"of the campaigns decided as {whose}, at least {percent(rule.target)} are right, with confidence"
+            f"of the campaigns decided as {whose}, at least {percent(rule.target)} are right{spelled}, with confidence"
             f" {percent(1 - self.guarantee.delta)}{among}; nothing is promised of a single listing"
         )
 
@@ -260,10 +266,12 @@ def _policy(content: Mapping[str, Any]) -> Policy:
     )
     rules = {label: _rule(one) for label, one in content["classes"].items()}
     guarantee = Guarantee(**content["guarantee"])
+    guarantee = replace(guarantee, evasive=tuple(guarantee.evasive))
     return Policy(evidence, combiner, guarantee, rules, tuple(content["innocent"]), content["calibration"])
 
 
 def _rule(content: Mapping[str, Any]) -> Rule:
     known = {one.name for one in fields(Rule)}
     rule = Rule(**{key: value for key, value in content.items() if key in known})
-    return replace(rule, pool=tuple(rule.pool), steps=tuple(Step(**step) for step in content["steps"]))
+    evasive = {kind: Step(**step) for kind, step in content["evasive"].items()}
+    return replace(rule, pool=tuple(rule.pool), steps=tuple(Step(**step) for step in content["steps"]), evasive=evasive)

@@ -2,11 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ecom_rag.decision.guarantee import Step, campaigns_needed, certify, lower_bound, percent
+from ecom_rag.decision.guarantee import Step, campaigns_needed, lower_bound, passing, percent, tested
 from ecom_rag.decision.policy import Guarantee, Rule
 
 
@@ -29,6 +30,18 @@ class Units:
     def __len__(self) -> int:
         return len(self.truth)
 
+    @classmethod
+    def of_none(cls) -> Self:
+        """No campaigns."""
+        classes, shares = np.empty(0, np.int64), np.empty(0)
+        return cls(classes, classes, shares, shares)
+
+    @classmethod
+    def concatenate(cls, parts: Sequence["Units"]) -> Self:
+        """The campaigns of several sets below each other."""
+        names = ("truth", "predicted", "probabilities", "flags")
+        return cls(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
+
 
 def rules_of(
     units: Units,
@@ -38,6 +51,7 @@ def rules_of(
     *,
     innocent: Sequence[str] = (),
     pool: bool = False,
+    evasive: Mapping[str, Units] | None = None,
 ) -> dict[str, Rule]:
     """A rule for every class.
 
@@ -48,6 +62,7 @@ def rules_of(
         guarantee: What is promised.
         innocent: The labels that ``guarantee.flag_threshold`` does not concern.
         pool: Give the classes that lack campaigns one threshold together.
+        evasive: By kind of evasive spelling the same campaigns spelled so; a threshold must pass on each kind too.
     """
     own = range(len(labels))
     delta = guarantee.delta / len(labels) if guarantee.jointly else guarantee.delta
@@ -55,13 +70,14 @@ def rules_of(
     if guarantee.false_positive_rate is not None and guarantee.flag_threshold is None:
         floor = [0.0 if label in innocent else np.inf for label in labels]
     raised = [tuple(dict.fromkeys(max(one, floor[place]) for one in thresholds[place])) for place in own]
-    rules = {labels[place]: _rule(units, [place], raised[place], guarantee.precision, delta) for place in own}
+    sets = {"": units, **(evasive or {})}
+    rules = {labels[place]: _rule(sets, [place], raised[place], guarantee.precision, delta) for place in own}
     lacking = [place for place in own if pool and _lacks(rules[labels[place]])]
     if len(lacking) > 1:
         together = sorted({one for place in lacking for one in raised[place]}, reverse=True)
         names = tuple(labels[place] for place in lacking)
         for place in lacking:
-            rules[labels[place]] = _rule(units, lacking, together, guarantee.precision, delta, pool=names)
+            rules[labels[place]] = _rule(sets, lacking, together, guarantee.precision, delta, pool=names)
     return rules
 
 
@@ -70,7 +86,7 @@ def _lacks(rule: Rule) -> bool:
 
 
 def _rule(
-    units: Units,
+    sets: Mapping[str, Units],
     classes: Sequence[int],
     thresholds: Sequence[float],
     target: float,
@@ -78,20 +94,25 @@ def _rule(
     *,
     pool: tuple[str, ...] = (),
 ) -> Rule:
-    """The rule of a class, or of several with one threshold."""
-    put = np.isin(units.predicted, classes)
-    wrong = units.truth != units.predicted
-    chosen, steps = certify(thresholds, units.probabilities[put], wrong[put], target=target, delta=delta)
+    """The rule of a class, or of several with one threshold; it has to hold on each set, the first of them clean."""
+    units = sets[""]
+    steps = {kind: _steps(own, classes, thresholds, target) for kind, own in sets.items()}
+    passed = [set(passing(own, target=target, delta=delta)) for own in steps.values()]
+    both = set.intersection(*passed)
     labelled = int(np.isin(units.truth, classes).sum())
-    if chosen is None:
-        missing, why = _missing(steps, target, delta)
-        last = steps[-1] if steps else Step(1.0, 0, 0, 1.0)
+    if not both:
+        missing, why = _missing(steps[_short(steps, passed)], target, delta)
+        last = steps[""][-1] if thresholds else Step(1.0, 0, 0, 1.0)
         bound = lower_bound(last.errors, last.campaigns, delta)
+        kind = _short(steps, passed)
+        why = f"spelled evasively ({kind}): {why}" if kind else why
         return Rule(
-            target, None, last.campaigns, last.errors, bound, 0.0, 0.0, labelled, missing, why, pool, tuple(steps)
+            target, None, last.campaigns, last.errors, bound, 0.0, 0.0, labelled, missing, why, pool, tuple(steps[""])
         )
-    step = steps[chosen]
-    right = int((put & ~wrong & (units.probabilities >= step.threshold)).sum())
+    chosen = max(both)
+    step = steps[""][chosen]
+    put = np.isin(units.predicted, classes)
+    right = int((put & (units.truth == units.predicted) & (units.probabilities >= step.threshold)).sum())
     return Rule(
         target,
         step.threshold,
@@ -104,8 +125,21 @@ def _rule(
         0,
         f"{step.errors} of {step.campaigns} campaigns are wrong",
         pool,
-        tuple(steps),
+        tuple(steps[""]),
+        {kind: own[chosen] for kind, own in steps.items() if kind},
     )
+
+
+def _steps(units: Units, classes: Sequence[int], thresholds: Sequence[float], target: float) -> list[Step]:
+    put = np.isin(units.predicted, classes)
+    wrong = units.truth != units.predicted
+    return tested(thresholds, units.probabilities[put], wrong[put], target=target)
+
+
+def _short(steps: Mapping[str, Sequence[Step]], passed: Sequence[set[int]]) -> str:
+    """The set that lacks most: the clean one if it has no threshold, else the first that has none, or the worst."""
+    none = [kind for kind, own in zip(steps, passed, strict=True) if not own]
+    return none[0] if none else min(zip(map(len, passed), steps, strict=True))[1]
 
 
 def _missing(steps: Sequence[Step], target: float, delta: float) -> tuple[int | None, str]:

@@ -6,6 +6,7 @@ from typing import Any
 
 from ecom_rag import arguments
 from ecom_rag.errors import UsageError
+from ecom_rag.evaluation.evasion import KINDS
 from ecom_rag.files.identity import as_label
 from ecom_rag.files.values import shown
 
@@ -21,6 +22,8 @@ class Calibrate:
         pool: Give the classes that lack campaigns one threshold together, with a promise for all of them only.
         innocent: The labels that stand for nothing wrong.
         false_positive_rate: Share of innocents that may be decided as something else; by default none is promised.
+        evasive: Kinds of evasive spellings (``evaluation.evasion.KINDS``) for which the precision is promised too: the
+            calibration listings are spelled so and recalled as well.
         label_key: Metadata key of the listings' labels; by default that of the seeds.
         similarity: From which two texts are of one campaign, see ``near_duplicates``.
         seed: Of the draw of seeds.
@@ -35,6 +38,7 @@ class Calibrate:
     pool: bool = False
     innocent: Sequence[str] = ()
     false_positive_rate: float | None = None
+    evasive: Sequence[str] = ()
     label_key: str | None = None
     similarity: float = 0.85
     seed: int = 0
@@ -45,12 +49,14 @@ class Calibrate:
         Raises:
             UsageError: It does not.
         """
-        _share(self.precision, "precision")
-        _share(self.delta, "delta")
+        check_share(self.precision, "precision")
+        check_share(self.delta, "delta")
         if self.false_positive_rate is not None:
-            _share(self.false_positive_rate, "false_positive_rate")
+            check_share(self.false_positive_rate, "false_positive_rate")
             if not self.innocent:
                 raise UsageError("a false-positive rate is asked for, but no label is innocent; name one in `innocent`")
+        for kind in arguments.names_of(self.evasive, "evasive"):
+            arguments.one_of(kind, "evasive", KINDS)
         for name in ("jointly", "pool"):
             arguments.flag(getattr(self, name), name)
         arguments.number(self.similarity, "similarity", low=0.7, high=1, expected="0.7 to 1")
@@ -66,15 +72,34 @@ class Calibrate:
         Raises:
             UsageError: No seed has one of them.
         """
-        found = []
-        for given in arguments.names_of(self.innocent, "innocent"):
-            label = as_label(given)
-            if label is None or label not in labels:
-                raise UsageError(f"no seed has the innocent label {given!r}; labels of the seeds: {', '.join(labels)}")
-            found.append(label)
-        return tuple(found)
+        return innocent_labels(self.innocent, labels)
 
 
-def _share(value: Any, name: str) -> None:
+def innocent_labels(innocent: Sequence[str], labels: Sequence[str]) -> tuple[str, ...]:
+    """The labels that stand for nothing wrong, as labels of the bank.
+
+    Args:
+        innocent: As they were named.
+        labels: Those of the seeds.
+
+    Raises:
+        UsageError: No seed has one of them.
+    """
+    found = []
+    for given in arguments.names_of(innocent, "innocent"):
+        label = as_label(given)
+        if label is None or label not in labels:
+            raise UsageError(f"no seed has the innocent label {given!r}; labels of the seeds: {', '.join(labels)}")
+        found.append(label)
+    return tuple(found)
+
+
+def check_share(value: Any, name: str) -> None:
+    """Raise ``UsageError`` unless a setting is a number between 0 and 1.
+
+    Args:
+        value: Of the setting.
+        name: Of the setting.
+    """
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1:
         raise UsageError(f"`{name}` is {shown(value)}; expected a number between 0 and 1, e.g. 0.95")

@@ -12,12 +12,14 @@ from scipy.stats import binomtest
 from ecom_rag.decision.calibration import calibrate
 from ecom_rag.decision.decide import Decider
 from ecom_rag.decision.figures import bins_of, curve_of, lacking, largest, outcome_of, tally, worst
+from ecom_rag.decision.guarantee import Step
 from ecom_rag.decision.page import as_html, write_page
 from ecom_rag.decision.policy import load_policy
 from ecom_rag.decision.settings import Calibrate
+from ecom_rag.decision.tables import as_text
 from ecom_rag.pipeline import Recall, recall_file
 from helpers.jsonl import write
-from helpers.listings import ROUTES, listings, pipeline
+from helpers.listings import LABELS, ROUTES, listings, pipeline
 
 EVIL = '<img src="x" onerror="alert(1)"> & \'赌博\''
 
@@ -221,6 +223,21 @@ def test_pools_joint_promises_and_false_positives_are_said(found):
     rate = replace(policy.guarantee, false_positive_rate=0.2, flag_threshold=0.1, innocents=200)
     shown = as_html(replace(found, policy=replace(policy, guarantee=rate)), made_by="x")
     assert re.search(r"At most 20% of the innocent campaigns are .* in the calibration \d+ of 200\.", shown)
+
+
+def test_evasive_spellings_are_part_of_the_claim_and_have_a_table(found):
+    policy = found.policy
+    step = Step(0.5, 1234, 7, 0.01)
+    rules = {
+        label: replace(rule, evasive={"split": step} if rule.threshold else {})
+        for label, rule in policy.classes.items()
+    }
+    spelled = replace(policy, classes=rules, guarantee=replace(policy.guarantee, evasive=("split", "homophone")))
+    shown = as_html(replace(found, policy=spelled), made_by="x")
+    assert "at least 90% are right, also of those spelled evasively (split, homophone), with confidence 90%" in shown
+    assert "also of those spelled evasively (split, homophone)" in as_text(replace(found, policy=spelled))
+    assert {tuple(line[1:]) for line in rows(shown, "evasive")} == {("7 of 1,234", "–")}
+    assert {line[0] for line in rows(shown, "evasive")} == set(LABELS)
 
 
 def test_what_labels_alone_would_not_mend(found):

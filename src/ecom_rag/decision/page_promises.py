@@ -138,6 +138,29 @@ def coverage_section(policy: Policy, judged: Judged) -> Iterator[Section]:
     yield Section(2, "coverage", "Precision over coverage", told + charts.side_by_side(plots))
 
 
+def evasive_section(policy: Policy) -> Iterator[Section]:
+    """What each threshold passes of the calibration campaigns in evasive spellings; nothing where none was asked for.
+
+    Args:
+        policy: The rules.
+    """
+    kinds = policy.guarantee.evasive
+    ranked = [(label, rule) for label, rule in by_label(policy.classes) if rule.threshold is not None]
+    if not kinds or not ranked:
+        return
+    body = [[label, *(_of(rule, kind) for kind in kinds)] for label, rule in ranked]
+    told = note(
+        "Errors among the calibration campaigns that are decided, each spelled so on purpose. A threshold had to be"
+        " certified on each kind by itself, as on the texts as they are."
+    )
+    yield Section(2, "evasive", "Evasive spellings", table(["label", *kinds], body) + told)
+
+
+def _of(rule: Rule, kind: str) -> str:
+    step = rule.evasive.get(kind)
+    return "–" if step is None else f"{step.errors:,} of {step.campaigns:,}"
+
+
 def method_section(policy: Policy) -> Section:
     """How the thresholds were found, with every one that was tested.
 

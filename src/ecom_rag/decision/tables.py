@@ -15,8 +15,8 @@ def as_text(calibration: Calibration) -> str:
     guarantee, counts = policy.guarantee, policy.calibration
     among = "for all labels at once" if guarantee.jointly else "for each label by itself"
     lines = [
-        f"Promise: at least {percent(guarantee.precision)} of the campaigns decided as a label are right, with"
-        f" confidence {percent(1 - guarantee.delta)}, {among}.",
+        f"Promise: at least {percent(guarantee.precision)} of the campaigns decided as a label are right"
+        f"{guarantee.spelled}, with confidence {percent(1 - guarantee.delta)}, {among}.",
         f"Calibrated on {counts['campaigns']} campaigns ({counts['listings']} listings).",
     ]
     if guarantee.flag_threshold is not None and guarantee.false_positive_rate is not None:

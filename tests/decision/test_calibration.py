@@ -118,10 +118,20 @@ def test_jointly_is_stricter_and_a_pool_promises_for_the_pool(recall, labelled):
         assert strict is None or strict >= plain
         assert jointly.classes[label].bound <= alone.classes[label].bound or strict != plain
     assert "jointly with the other labels" in str(jointly.promise("fraud"))
-    few = policy_of(judged, learned, Calibrate(precision=0.97, pool=True))
+    few = policy_of(judged, learned, Calibrate(precision=0.99, pool=True))
     pooled = [rule for rule in few.classes.values() if rule.pool]
     assert len(pooled) >= 2
     assert len({(rule.threshold, rule.pool) for rule in pooled}) == 1
+
+
+def test_a_pool_does_not_leave_out_the_classes_that_err(recall, labelled):
+    """Chosen by the labels that certify it, a pool of classes that happen to be right would promise too much."""
+    learned = learn(recall, Calibrate())
+    judged = judge(recall.recall(labelled), [one["metadata"]["label"] for one in labelled], learned, 0.85)
+    asked = Calibrate(precision=0.99, pool=True)
+    wrong = replace(judged, truth=np.where(judged.truth == 0, 1, judged.truth))
+    pools = [{rule.pool for rule in policy_of(one, learned, asked).classes.values()} for one in (judged, wrong)]
+    assert pools[0] == pools[1] and max(map(len, pools[0])) >= 2
 
 
 def test_a_false_positive_rate_raises_every_threshold_but_that_of_innocents(recall, labelled):

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from ecom_rag._version import __version__
-from ecom_rag.cli import bank, decide, evaluate, everyday, merge, mining, recall, scan, train
+from ecom_rag.cli import bank, decide, evaluate, everyday, merge, mining, recall, scan, train, watching
 from ecom_rag.cli.command import Command
 from ecom_rag.cli.guard import guarded
 
@@ -42,6 +42,8 @@ for command in (
     mining.mine,
     mining.teach,
     merge.merge,
+    watching.choose,
+    watching.monitor,
     everyday.demo,
 ):
     app.command(cls=Command)(command)
@@ -50,7 +52,7 @@ app.add_typer(bank.app)
 
 
 def main() -> None:
-    """Entry point: errors in one line, exit 2; an interruption exits 130."""
+    """Entry point: errors in one line, exit 2; an alarm of monitor exits 3, an interruption 130."""
     sys.exit(guarded(_call))
 
 

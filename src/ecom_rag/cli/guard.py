@@ -1,4 +1,7 @@
-"""Every end of a command in one line and an exit code: 0 done, 2 an error, 130 interrupted; never a traceback.
+"""Every end of a command in one line and an exit code, never a traceback.
+
+The codes are 0 for done, 2 for an error, 3 for an alarm (the run ended well, and found what it watches for) and 130 for
+an interruption.
 
 ``ECOM_RAG_TRACEBACK=1`` prints the traceback too.
 """
@@ -26,6 +29,7 @@ _ClickError: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__na
 # How typer words a value that is none of an option's choices.
 _CHOICE = re.compile(r"(?:Value error, )?(?P<value>['\"].*['\"]) is not one of (?P<choices>'.*')\.?", re.DOTALL)
 
+ALARM = 3
 _FAILED = 2
 _INTERRUPTED = 130
 # What libraries say of a full disk or memory, in errors of their own classes.

@@ -200,11 +200,13 @@ _LOADS_ENCODER = Needs(
 )
 _CALIBRATE: Table = {
     **_always("recalled output page seeds bank precision delta jointly pool innocent false_positive_rate evasive"),
-    **_always("label_key"),
-    **_always("similarity"),
+    **_always("label_key similarity"),
     "model": (_FILE,),
     **_each("runtime encoder_precision device batch_tokens", _LOADS_ENCODER),
 }
+_AUDITS = Needs(
+    lambda v: v["audit_share"] > 0, "with --audit-share 0, which draws nothing", "choose a larger --audit-share"
+)
 TABLES: Mapping[str, Table] = {
     "score": _SCORE,
     "rerank": _RERANK,
@@ -220,6 +222,8 @@ TABLES: Mapping[str, Table] = {
     "mine": _MINE,
     "teach": _TEACH,
     "merge": _MERGE,
+    "choose": {**_always("decided output count audit_share"), "seed": (_AUDITS,)},
+    "monitor": _always("audited policy label_key alpha jointly count_selected output plot"),
     "demo": _always("folder show_all"),
     "train embedder": _always("recipe resume"),
     "train reranker": _always("recipe resume"),

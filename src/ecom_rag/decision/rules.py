@@ -61,7 +61,9 @@ def rules_of(
         labels: The classes.
         guarantee: What is promised.
         innocent: The labels that ``guarantee.flag_threshold`` does not concern.
-        pool: Give the classes that lack campaigns one threshold together.
+        pool: Give the classes that lack campaigns one threshold together. Which they are depends on how many campaigns
+            are put in them, never on whether these are right: a pool without the classes that err would promise too
+            much.
         evasive: By kind of evasive spelling the same campaigns spelled so; a threshold must pass on each kind too.
     """
     own = range(len(labels))
@@ -72,17 +74,14 @@ def rules_of(
     raised = [tuple(dict.fromkeys(max(one, floor[place]) for one in thresholds[place])) for place in own]
     sets = {"": units, **(evasive or {})}
     rules = {labels[place]: _rule(sets, [place], raised[place], guarantee.precision, delta) for place in own}
-    lacking = [place for place in own if pool and _lacks(rules[labels[place]])]
+    need = campaigns_needed(0, 1 - guarantee.precision, delta)
+    lacking = [place for place in own if pool and (units.predicted == place).sum() < need]
     if len(lacking) > 1:
         together = sorted({one for place in lacking for one in raised[place]}, reverse=True)
         names = tuple(labels[place] for place in lacking)
         for place in lacking:
             rules[labels[place]] = _rule(sets, lacking, together, guarantee.precision, delta, pool=names)
     return rules
-
-
-def _lacks(rule: Rule) -> bool:
-    return rule.threshold is None and rule.labels_missing is not None
 
 
 def _rule(
@@ -101,14 +100,7 @@ def _rule(
     both = set.intersection(*passed)
     labelled = int(np.isin(units.truth, classes).sum())
     if not both:
-        missing, why = _missing(steps[_short(steps, passed)], target, delta)
-        last = steps[""][-1] if thresholds else Step(1.0, 0, 0, 1.0)
-        bound = lower_bound(last.errors, last.campaigns, delta)
-        kind = _short(steps, passed)
-        why = f"spelled evasively ({kind}): {why}" if kind else why
-        return Rule(
-            target, None, last.campaigns, last.errors, bound, 0.0, 0.0, labelled, missing, why, pool, tuple(steps[""])
-        )
+        return _without(steps, _short(steps, passed), target, delta, labelled, pool)
     chosen = max(both)
     step = steps[""][chosen]
     put = np.isin(units.predicted, classes)
@@ -128,6 +120,18 @@ def _rule(
         tuple(steps[""]),
         {kind: own[chosen] for kind, own in steps.items() if kind},
     )
+
+
+def _without(
+    steps: Mapping[str, Sequence[Step]], kind: str, target: float, delta: float, labelled: int, pool: tuple[str, ...]
+) -> Rule:
+    """A rule without a threshold, and why, from the set that lacks most."""
+    missing, why = _missing(steps[kind], target, delta)
+    why = f"spelled evasively ({kind}): {why}" if kind else why
+    last = steps[""][-1] if steps[""] else Step(1.0, 0, 0, 1.0)
+    bound = lower_bound(last.errors, last.campaigns, delta)
+    tests = tuple(steps[""])
+    return Rule(target, None, last.campaigns, last.errors, bound, 0.0, 0.0, labelled, missing, why, pool, tests)
 
 
 def _steps(units: Units, classes: Sequence[int], thresholds: Sequence[float], target: float) -> list[Step]:

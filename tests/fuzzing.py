@@ -24,6 +24,8 @@ from typing import Any
 
 import typer
 
+from helpers.decided import policy_file
+
 ALLOWED = (0, 2, 130)
 WORDS = [
     "茶",
@@ -205,8 +207,7 @@ def _write_decided(folder: Path, results: list[Any]) -> None:
         {**results[n % 4], "decision": {**decision, "campaign": f"c{n}"}, "chosen": {"by": "audit"}} for n in range(20)
     ]
     _write_lines(folder / "decided.jsonl", decided)
-    policy = {"kind": "ecom_rag policy", "classes": {"a": {"target": 0.95, "threshold": 0.9}}}
-    _write_lines(folder / "policy.json", [policy])
+    policy_file(folder / "policy.json", a=(0.95, 0.9))
 
 
 def _write_lines(path: Path, items: list[Any]) -> None:

@@ -181,6 +181,24 @@ def test_a_spelling_that_misleads_takes_the_threshold_away():
     assert both["a"].why.startswith("spelled evasively (split): 100 of 200")
 
 
+def test_listings_that_were_picked_for_their_uncertainty_are_no_sample(recall, labelled, found):
+    picked = [{**one, "text": f"picked {one['text']}", "chosen": {"by": "uncertainty"}} for one in labelled[:50]]
+    again = calibrate([*labelled, *picked], recall, Calibrate(innocent=("ok",)))
+    assert again.policy.classes == found.policy.classes
+    assert again.notes[0].startswith("50 listings were chosen for their uncertainty and left out")
+    audit = [{**one, "chosen": {"by": "audit"}} for one in labelled]
+    assert calibrate(audit, recall, Calibrate(innocent=("ok",))).policy.classes == found.policy.classes
+
+
+def test_a_filter_calibrates_on_the_newest(recall, labelled):
+    dated = [{**one, "metadata": {**one["metadata"], "day": number // 100}} for number, one in enumerate(labelled)]
+    found = calibrate(dated, recall, Calibrate(filter="day >= 4"))
+    assert found.policy.calibration["listings"] == 200
+    assert found.policy.calibration["filter"] == "day >= 4"
+    with pytest.raises(UsageError, match="no listings to calibrate on"):
+        calibrate(dated, recall, Calibrate(filter="day > 9"))
+
+
 def test_labels_that_no_seed_has_are_errors_and_named(recall, labelled):
     other = [{**one, "metadata": {"label": "new"}} if one["metadata"]["label"] == "fraud" else one for one in labelled]
     found = calibrate(other, recall)

@@ -1,23 +1,16 @@
 """Records as ``ecom-rag decide`` writes them, and the policy that decided them."""
 
-import json
+from ecom_rag.decision.combiner import votes
+from ecom_rag.decision.policy import Guarantee, Policy, Rule
+from ecom_rag.pipeline.provenance import Provenance
 
-POLICY = {
-    "version": 1,
-    "kind": "ecom_rag policy",
-    "guarantee": {"claim": "precision", "delta": 0.1},
-    "classes": {
-        "fraud": {"target": 0.95, "threshold": 0.91, "bound": 0.96},
-        "spam": {"target": 0.9, "threshold": 0.8},
-        "rare": {"target": 0.95, "threshold": None, "labels_missing": 12},
-    },
-}
+CLASSES = {"fraud": (0.95, 0.91), "spam": (0.9, 0.8), "rare": (0.95, None)}
 
 
 def decided(number, label="fraud", *, truth=None, campaign=None, action="label", probabilities=None, chosen=None):
     """One record; ``truth`` is what a person said."""
     probabilities = {label: 0.95, "other": 0.03} if probabilities is None else probabilities
-    threshold = POLICY["classes"].get(label, {}).get("threshold")
+    threshold = CLASSES.get(label, (None, None))[1]
     return {
         "text": f"text {number}",
         "metadata": {"id": number} | ({} if truth is None else {"label": truth}),
@@ -37,6 +30,12 @@ def decided(number, label="fraud", *, truth=None, campaign=None, action="label",
 
 
 def policy_file(path, **classes):
-    """A policy on disk; ``classes`` replace those of ``POLICY``."""
-    path.write_text(json.dumps(POLICY | ({"classes": classes} if classes else {})), encoding="utf-8")
+    """A policy on disk; ``classes``, label to target and threshold, replace ``CLASSES``."""
+    rules = {
+        label: Rule(target, threshold, 60, 0, 0.95, 1.0, 1.0, 60, 0, "none is wrong")
+        for label, (target, threshold) in (classes or CLASSES).items()
+    }
+    made = Provenance(("bm25",), 10, {}, None, None, "label", None, 0, 60)
+    combiner = votes(tuple(rules), ("bm25",), 10, why="made by hand")
+    Policy(made, combiner, Guarantee(0.95, 0.1, jointly=False, similarity=0.85), rules).save(path)
     return str(path)

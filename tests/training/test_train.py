@@ -406,9 +406,11 @@ def test_parts_of_like_length_give_what_the_whole_batch_gives(mean_folder, bert_
     whole = model(dict(feature))[output]
     widths = []
     model.register_forward_pre_hook(lambda _, given: widths.append(tuple(given[0]["input_ids"].shape)))
-    monkeypatch.setattr(modules, "PART", 3)
+    monkeypatch.setattr(modules, "PART", 48)
     torch.testing.assert_close(modules._in_parts(model, feature, output), whole, rtol=1e-4, atol=1e-5)
-    assert [rows for rows, _ in widths] == [3, 3, 1] and widths[0][1] < widths[1][1] <= widths[2][1]
+    assert sum(rows for rows, _ in widths) == len(texts) and max(rows for rows, _ in widths) > 1
+    assert all(rows == 1 or rows * width <= 48 for rows, width in widths)
+    assert [width for _, width in widths] == sorted((width for _, width in widths), reverse=True)
 
 
 def test_dropout_of_the_recipe(mean_folder, tmp_path):

@@ -89,6 +89,12 @@ def calibrate(
             show_default="none",
         ),
     ] = None,
+    filter: Annotated[
+        str | None,
+        typer.Option(
+            help="Calibrate on listings whose metadata match, e.g. 'day >= \"2026-11-01\"'.", show_default="all"
+        ),
+    ] = None,
     label_key: Annotated[
         str | None, typer.Option(help="Metadata key of the listings' labels.", show_default="that of the seeds")
     ] = None,
@@ -134,6 +140,7 @@ def calibrate(
         pool=pool,
         innocent=() if innocent is None else tuple(part.strip() for part in innocent.split(",")),
         evasive=_kinds(evasive),
+        filter=filter,
         false_positive_rate=false_positive_rate,
         label_key=label_key,
         similarity=similarity,

@@ -200,7 +200,7 @@ _LOADS_ENCODER = Needs(
 )
 _CALIBRATE: Table = {
     **_always("recalled output page seeds bank precision delta jointly pool innocent false_positive_rate evasive"),
-    **_always("label_key similarity"),
+    **_always("filter label_key similarity"),
     "model": (_FILE,),
     **_each("runtime encoder_precision device batch_tokens", _LOADS_ENCODER),
 }

@@ -22,6 +22,8 @@ from ecom_rag.files import records
 from ecom_rag.files.identity import required_label
 from ecom_rag.files.progress import Progress, stage
 from ecom_rag.files.records import Record
+from ecom_rag.filters.parse import parse
+from ecom_rag.filters.tree import matches
 from ecom_rag.pipeline import Pipeline
 
 
@@ -67,9 +69,7 @@ def calibrate(
         PolicyError: The listings are results of another recall.
     """
     asked = (asked or Calibrate()).check()
-    items = list(records.cleaned(listings, "listing"))
-    if not items:
-        raise UsageError("there are no listings to calibrate on; give labelled ones")
+    items, notes = _sample(list(records.cleaned(listings, "listing")), asked.filter)
     if not all("topk_seed" in item for item in items):
         items = pipeline.recall(items)
     labels = [_label(number, item, asked.label_key or pipeline.label_key) for number, item in enumerate(items, 1)]
@@ -78,7 +78,24 @@ def calibrate(
     judged = judge(items, labels, learned, asked.similarity)
     evasive = _spelled(judged, learned, pipeline, asked, progress) if asked.evasive else {}
     policy = policy_of(judged, learned, asked, evasive=evasive, described=described)
-    return Calibration(policy, judged, list(_notes(policy, judged)))
+    return Calibration(policy, judged, [*notes, *_notes(policy, judged)])
+
+
+def _sample(items: list[Record], filter: Any) -> tuple[list[Record], list[str]]:
+    """The listings that a calibration may stand on: those of the filter, and none that was picked for its uncertainty.
+
+    Raises:
+        UsageError: None is left.
+    """
+    if filter is not None:
+        tree = parse(filter)
+        items = [item for item in items if matches(tree, item["metadata"])]
+    chosen = [item for item in items if (item.get("chosen") or {}).get("by") == "uncertainty"]
+    kept = [item for item in items if (item.get("chosen") or {}).get("by") != "uncertainty"]
+    if not kept:
+        raise UsageError("there are no listings to calibrate on; give labelled ones, drawn at random")
+    picked = f"{len(chosen)} listings were chosen for their uncertainty and left out: they are no random sample"
+    return kept, [picked] if chosen else []
 
 
 def _spelled(
@@ -118,7 +135,8 @@ def policy_of(
     units = judged.units([labels.index(label) for label in innocent])
     guarantee = _guarantee(units, labels, innocent, asked)
     rules = rules_of(units, learned.thresholds, labels, guarantee, innocent=innocent, pool=asked.pool, evasive=evasive)
-    counts = {
+    counts: dict[str, Any] = {
+        "filter": None if asked.filter is None else str(asked.filter),
         "listings": len(judged.labels),
         "left_out_as_relatives_of_seeds": judged.left_out,
         "campaigns": len(units),

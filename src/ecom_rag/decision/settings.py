@@ -9,6 +9,7 @@ from ecom_rag.errors import UsageError
 from ecom_rag.evaluation.evasion import KINDS
 from ecom_rag.files.identity import as_label
 from ecom_rag.files.values import shown
+from ecom_rag.filters.parse import parse
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +25,7 @@ class Calibrate:
         false_positive_rate: Share of innocents that may be decided as something else; by default none is promised.
         evasive: Kinds of evasive spellings (``evaluation.evasion.KINDS``) for which the precision is promised too: the
             calibration listings are spelled so and recalled as well.
+        filter: Condition on the listings' metadata, e.g. ``day >= "2026-11-01"``; by default all count.
         label_key: Metadata key of the listings' labels; by default that of the seeds.
         similarity: From which two texts are of one campaign, see ``near_duplicates``.
         seed: Of the draw of seeds.
@@ -39,6 +41,7 @@ class Calibrate:
     innocent: Sequence[str] = ()
     false_positive_rate: float | None = None
     evasive: Sequence[str] = ()
+    filter: Any = None
     label_key: str | None = None
     similarity: float = 0.85
     seed: int = 0
@@ -55,6 +58,8 @@ class Calibrate:
             check_share(self.false_positive_rate, "false_positive_rate")
             if not self.innocent:
                 raise UsageError("a false-positive rate is asked for, but no label is innocent; name one in `innocent`")
+        if self.filter is not None:
+            parse(self.filter)
         for kind in arguments.names_of(self.evasive, "evasive"):
             arguments.one_of(kind, "evasive", KINDS)
         for name in ("jointly", "pool"):

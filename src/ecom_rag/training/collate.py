@@ -7,7 +7,7 @@ turn, none again before all were shown.
 
 import hashlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -68,6 +68,10 @@ class LabelledCollator:
         inputs = single_inputs(self._tokenizer, texts, self._max_length)
         return {**_prefixed("texts", inputs), "label": {"labels": torch.from_numpy(self._classes[numbers])}}
 
+    def texts(self) -> Iterator[str]:
+        """All that a batch may hold; each text with either instruction."""
+        return (instruction + text for instruction in sorted(set(self._instructions)) for text in self._data.texts)
+
 
 class GroupCollator:
     """Queries with some of their documents, the positives first: two features for an embedder, pairs for a reranker.
@@ -121,14 +125,25 @@ class GroupCollator:
         if self._task == "reranker":
             asked = [item.query for item in items for _ in range(group)]
             return {"pairs": pair_inputs(self._tokenizer, asked, documents, self._max_length), "label": label}
-        query_instruction, passage_instruction = self._instructions
-        queries = [(query_instruction if item.prompt is None else item.prompt) + item.query for item in items]
-        passages = [passage_instruction + text for text in documents]
+        queries = [self._asked(item) for item in items]
+        passages = [self._instructions[1] + text for text in documents]
         return {
             **_prefixed("queries", single_inputs(self._tokenizer, queries, self._max_length)),
             **_prefixed("documents", single_inputs(self._tokenizer, passages, self._max_length)),
             "label": label,
         }
+
+    def texts(self) -> Iterator[str]:
+        """All that a batch may hold, each once; of a pair its two texts."""
+        passages = {text for item in self._items for text in item.positives + item.negatives}
+        if self._task == "reranker":
+            yield from {item.query for item in self._items} | passages
+        else:
+            yield from {self._asked(item) for item in self._items}
+            yield from (self._instructions[1] + text for text in passages)
+
+    def _asked(self, item: Group) -> str:
+        return (self._instructions[0] if item.prompt is None else item.prompt) + item.query
 
     def _label(self, numbers: list[int], items: list[Group], documents: list[str], group: int) -> dict[str, Tensor]:
         known = [self._known[self._ids[item.query]] for item in items]

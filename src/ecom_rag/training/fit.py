@@ -18,7 +18,7 @@ import torch
 from ecom_rag.errors import UsageError
 from ecom_rag.files import workfolders
 from ecom_rag.models.runtimes import cpu
-from ecom_rag.training import checkpoints, health, report
+from ecom_rag.training import checkpoints, embedding_rows, health, report
 from ecom_rag.training.averaging import best_average
 from ecom_rag.training.callbacks import Hooks, patience_spent, step_of
 from ecom_rag.training.losses.distributed import world
@@ -63,6 +63,7 @@ def _train(recipe: Recipe, output: Path, work: Path, *, resume: bool, progress: 
         logger.warning("schedule.bf16 makes training slower on this CPU; on one without AMX leave it out")
     torch.manual_seed(recipe.seed)
     model = checkpoints.load(recipe, plan.start)
+    embedding_rows.train_only(model, plan.used)
     hooks = Hooks(model, plan, progress=progress, resume_from=resume_from)
     trainer = make_trainer(plan, model, hooks, work)
     untrained = health.state_of(model)

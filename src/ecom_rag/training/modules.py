@@ -16,7 +16,7 @@ from ecom_rag.training.losses.distributed import rank
 from ecom_rag.training.recipe import Loss
 
 _TEMPERATURES = {"supervised_contrastive": 0.1}
-PART = 64  # texts of like length that go through the model together on a CPU
+PART = 1024  # padded tokens that go through the model together on a CPU, in texts of like length
 
 
 class EmbedderLoss(CachedLossMixin, nn.Module):
@@ -191,15 +191,17 @@ class RerankerLoss(CachedLossMixin, nn.Module):
 
 def _in_parts(model: Any, feature: dict[str, Tensor], output: str) -> Tensor:
     """The model's output for a batch; on a CPU, where padding costs as much as text, in parts of like length."""
-    lengths = feature["attention_mask"].sum(1)
-    if lengths.device.type != "cpu" or len(lengths) <= PART:
+    if feature["attention_mask"].device.type != "cpu":
         whole: Tensor = model(feature)[output]
         return whole
-    order = torch.argsort(lengths, stable=True)
-    found = []
-    for rows in torch.split(order, PART):
-        longest = int(lengths[rows[-1]])
+    lengths = feature["attention_mask"].sum(1)
+    order = torch.argsort(lengths, descending=True, stable=True)
+    found, start = [], 0
+    while start < len(order):
+        longest = int(lengths[order[start]])
+        rows = order[start : start + max(1, PART // longest)]
         found.append(model({name: value[rows, :longest] for name, value in feature.items()})[output])
+        start += len(rows)
     return torch.cat(found)[torch.argsort(order)]
 
 

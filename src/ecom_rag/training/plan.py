@@ -7,6 +7,9 @@ from itertools import repeat
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ecom_rag.errors import UsageError
 from ecom_rag.files.digest import Digest, of_file
 from ecom_rag.models.checkpoints.fingerprint import fingerprint
@@ -14,8 +17,10 @@ from ecom_rag.models.checkpoints.tokens import Tokenizer
 from ecom_rag.text.near_duplicates import near_duplicates
 from ecom_rag.training.batches import Batches
 from ecom_rag.training.checkpoints import Start, find_start
+from ecom_rag.training.collate import GroupCollator, LabelledCollator
 from ecom_rag.training.data import Groups, Labelled, read_data
 from ecom_rag.training.dev import make_dev
+from ecom_rag.training.embedding_rows import token_ids
 from ecom_rag.training.idle import check_keys
 from ecom_rag.training.recipe import OVER_GROUPS, OVER_LABELS, Recipe
 from ecom_rag.training.sampling import pk_batches, row_batches
@@ -32,6 +37,8 @@ class Plan:
         tokenizer: Of that checkpoint.
         dev: The dev measure; ``None`` without validation data.
         batches: The sampler.
+        collator: Makes the tensors of a batch.
+        used: Token ids that batches may hold, ascending.
     """
 
     recipe: Recipe
@@ -40,6 +47,8 @@ class Plan:
     tokenizer: Tokenizer
     dev: Any
     batches: Batches
+    collator: Any
+    used: NDArray[np.int64]
 
     @property
     def measure(self) -> str | None:
@@ -53,6 +62,7 @@ class Plan:
             "model": fingerprint(self.start.folder),
             "data": digest_of(self.data),
             "dev data": files_digest(self.recipe.data.dev),
+            "number of trained tokens": len(self.used),
         }
 
 
@@ -70,7 +80,9 @@ def make_plan(recipe: Recipe) -> Plan:
     tokenizer = Tokenizer(start.folder)
     dev = make_dev(recipe, data, tokenizer, start.max_length)
     batches = make_batches(recipe, data, world=int(os.environ.get("WORLD_SIZE", "1")))
-    return Plan(recipe, data, start, tokenizer, dev, batches)
+    collator = _make_collator(recipe, data, start, tokenizer, batches)
+    used = token_ids(tokenizer, collator.texts(), start.max_length)
+    return Plan(recipe, data, start, tokenizer, dev, batches, collator, used)
 
 
 def make_batches(recipe: Recipe, data: Labelled | Groups, *, world: int = 1) -> Batches:
@@ -105,6 +117,24 @@ def make_batches(recipe: Recipe, data: Labelled | Groups, *, world: int = 1) -> 
     sources = [item.source for item in data.items]
     size = min(asked.batch_size, max(world, len(data) // world * world))
     return row_batches(len(data), batch_size=size, sources=sources, one_source=asked.one_source, **shared)
+
+
+def _make_collator(
+    recipe: Recipe, data: Labelled | Groups, start: Start, tokenizer: Tokenizer, batches: Batches
+) -> LabelledCollator | GroupCollator:
+    if isinstance(data, Labelled):
+        return LabelledCollator(data, tokenizer, max_length=start.max_length, instructions=start.instructions)
+    return GroupCollator(
+        data,
+        tokenizer,
+        batches,
+        task=recipe.task,
+        positives=recipe.data.positives,
+        negatives=recipe.data.negatives,
+        max_length=start.max_length,
+        instructions=start.instructions,
+        seed=recipe.seed,
+    )
 
 
 def _with_loss_name(recipe: Recipe, data: Labelled | Groups) -> Recipe:

@@ -9,8 +9,6 @@ import torch
 from ecom_rag.training import health
 from ecom_rag.training.callbacks import DevEvaluator, Hooks
 from ecom_rag.training.checkpoints import on_cpu
-from ecom_rag.training.collate import GroupCollator, LabelledCollator
-from ecom_rag.training.data import Labelled
 from ecom_rag.training.modules import EmbedderLoss, RerankerLoss
 from ecom_rag.training.plan import Plan
 from ecom_rag.training.recipe import Recipe
@@ -34,7 +32,7 @@ def make_trainer(plan: Plan, model: Any, hooks: Hooks, work: Path) -> Any:
         model=model,
         args=_arguments(plan.recipe, kind.training_args_class, plan.dev, work, plan.batches.batches),
         train_dataset=Dataset.from_dict({"row": np.arange(len(plan.data))}),
-        data_collator=_collator(plan),
+        data_collator=plan.collator,
         loss=_loss(plan, model),
         evaluator=DevEvaluator(plan.dev) if plan.dev else None,
         callbacks=[hooks],
@@ -45,23 +43,6 @@ def make_trainer(plan: Plan, model: Any, hooks: Hooks, work: Path) -> Any:
     trainer.remove_callback(PrinterCallback)  # it prints to stdout
     trainer.remove_callback(kind.model_card_callback_class)  # our own card holds no data
     return trainer
-
-
-def _collator(plan: Plan) -> Any:
-    data, recipe, start = plan.data, plan.recipe, plan.start
-    if isinstance(data, Labelled):
-        return LabelledCollator(data, plan.tokenizer, max_length=start.max_length, instructions=start.instructions)
-    return GroupCollator(
-        data,
-        plan.tokenizer,
-        plan.batches,
-        task=recipe.task,
-        positives=recipe.data.positives,
-        negatives=recipe.data.negatives,
-        max_length=start.max_length,
-        instructions=start.instructions,
-        seed=recipe.seed,
-    )
 
 
 def _loss(plan: Plan, model: Any) -> Any:

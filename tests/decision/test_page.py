@@ -267,7 +267,7 @@ def test_the_command_writes_the_page_and_refuses_other_files_before_any_work(see
     for wrong in (policy, tmp_path / "seeds.jsonl", tmp_path / "recalled.jsonl", tmp_path / "no" / "a.html", "-"):
         assert run("--output", policy, "--report", wrong) == 2
         assert not policy.exists()
-    assert run("--output", policy, "--report", report, "--precision", "0.9") == 0
+    assert run("--output", policy, "--report", report, "--precision", "0.9", "--quiet") == 0
     shown = report.read_text(encoding="utf-8")
     assert load_policy(policy).fingerprint in shown
     assert "seeds.jsonl --precision 0.9</code>" in shown and "a.html" not in shown

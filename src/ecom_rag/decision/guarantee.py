@@ -160,6 +160,27 @@ def passing(steps: Sequence[Step], *, target: float, delta: float) -> list[int]:
     return found
 
 
+def within_reach(steps: Sequence[Step], *, target: float, delta: float) -> list[Step]:
+    """The steps that do not pass and that further labels could make pass: those up to the first that fails.
+
+    What lies behind that one is not tested before it passes, however good it looks.
+
+    Args:
+        steps: As of ``passing``.
+        target: As of ``certify``.
+        delta: As of ``certify``.
+    """
+    passed = set(passing(steps, target=target, delta=delta))
+    found = []
+    for place, step in enumerate(steps):
+        if place in passed:
+            continue
+        found.append(step)
+        if p_value(0, step.campaigns, 1 - target) <= delta:
+            break
+    return found
+
+
 def flag_threshold(scores: NDArray[np.float64], *, rate: float, delta: float) -> float | None:
     """The lowest threshold that innocents pass at most so often, as an order statistic.
 

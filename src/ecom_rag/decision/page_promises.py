@@ -97,7 +97,7 @@ def missing_section(policy: Policy, judged: Judged, campaigns: Tally) -> Iterato
     if sum(gains.values()):
         more = campaigns.coverage + sum(gains.values())
         told += note(
-            f"With all of these thresholds {more:.1%} of the campaigns would be decided instead of"
+            f"With these thresholds too, {more:.1%} of the campaigns would be decided instead of"
             f" {campaigns.coverage:.1%}."
         )
     head = ["label", "why", "labels missing", "would decide", "to label at random"]

@@ -7,7 +7,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from ecom_rag.decision.guarantee import Step, campaigns_needed, lower_bound, passing, percent, tested
+from ecom_rag.decision.guarantee import Step, campaigns_needed, lower_bound, passing, percent, tested, within_reach
 from ecom_rag.decision.policy import Guarantee, Rule
 
 
@@ -153,9 +153,10 @@ def _missing(steps: Sequence[Step], target: float, delta: float) -> tuple[int | 
     if most == 0:
         need = campaigns_needed(0, rate, delta)
         return need, f"no calibration campaign is put in this class; a threshold needs {need} without an error"
-    open_ = [step for step in steps if step.errors <= rate * step.campaigns]
+    near = within_reach(steps, target=target, delta=delta)
+    open_ = [step for step in near if step.errors <= rate * step.campaigns]
     if not open_:
-        best = min(steps, key=lambda step: step.errors / max(step.campaigns, 1))
+        best = min(near, key=lambda step: step.errors / max(step.campaigns, 1))
         return None, (
             f"{best.errors} of {best.campaigns} campaigns are wrong, more than {percent(rate)}: more labels alone will"
             " not give a threshold"

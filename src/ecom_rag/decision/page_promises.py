@@ -89,10 +89,10 @@ def missing_section(policy: Policy, judged: Judged, campaigns: Tally) -> Iterato
         body.append([one.label, one.rule.why, needs, gain, effort])
     gains = {one.rule.pool or one.label: one.would_pass or 0.0 for one in found if one.rule.labels_missing}
     told = note(
-        "Labels missing: further campaigns that pass the nearest threshold without an error; ?: labels alone will not"
-        " do. Would decide: the share of all campaigns that this threshold passes. To label at random: about how many"
-        " campaigns of any kind contain as many as are missing; fewer will do where those are labelled that the policy"
-        " puts in the label."
+        "Missing: further labelled campaigns that pass the nearest threshold without an error; ?: labels alone will not"
+        " do. Would decide: the share of all campaigns that this threshold passes. At random: about how many"
+        " campaigns of any kind, once labelled, contain as many as are missing; fewer will do where those are labelled"
+        " that the policy puts in the label."
     )
     if sum(gains.values()):
         more = campaigns.coverage + sum(gains.values())
@@ -100,7 +100,7 @@ def missing_section(policy: Policy, judged: Judged, campaigns: Tally) -> Iterato
             f"With these thresholds too, {more:.1%} of the campaigns would be decided instead of"
             f" {campaigns.coverage:.1%}."
         )
-    head = ["label", "why", "labels missing", "would decide", "to label at random"]
+    head = ["label", "why", "missing", "would decide", "at random"]
     yield Section(2, "missing", "Labels missing", table(head, body, texts=2) + told)
 
 
@@ -115,7 +115,7 @@ def coverage_section(policy: Policy, judged: Judged) -> Iterator[Section]:
     plots = []
     for labels, rule in {rule.pool or (label,): rule for label, rule in by_label(policy.classes)}.items():
         curve = curve_of(judged, [number[label] for label in labels])
-        if not len(curve.coverage):
+        if len(curve.coverage) < (2 if rule.threshold is None else 1):  # a single point is no line
             continue
         name, point, low = ", ".join(labels), None, float(curve.precision[-1])
         caption = f"{name}: no threshold"

@@ -8,14 +8,23 @@ from scipy.stats import beta, binom
 
 from ecom_rag.decision.guarantee import (
     Candidate,
+    Step,
     _errors_allowed,
     campaigns_needed,
     certify,
     flag_threshold,
     lower_bound,
     p_value,
+    passing,
     thresholds_of,
+    within_reach,
 )
+from ecom_rag.decision.rules import nearest
+
+
+def sequence(*thresholds, errors=0.0):
+    """Candidates that are all as likely to pass, so that the strictest comes first."""
+    return [Candidate(one, errors) for one in thresholds]
 
 
 @given(st.integers(0, 400), st.floats(0, 1), st.floats(0.001, 0.999))
@@ -51,11 +60,6 @@ def test_the_bound_is_the_precision_at_which_the_tail_is_delta(errors, more, del
     assert binom.cdf(errors, campaigns, 1 - found) == pytest.approx(delta, rel=1e-6)
 
 
-def sequence(*thresholds, errors=0.0):
-    """Candidates that are all as likely to pass, so that the strictest comes first."""
-    return [Candidate(one, errors) for one in thresholds]
-
-
 def test_a_sequence_stops_at_the_first_threshold_that_fails_and_takes_the_last_that_passed():
     probabilities = np.concatenate([np.full(60, 0.9), np.full(20, 0.8), np.full(20, 0.7), np.full(300, 0.6)])
     wrong = np.zeros(400, np.bool_)
@@ -73,6 +77,37 @@ def test_a_threshold_that_too_few_pass_is_left_out_whatever_is_right():
     wrong[0] = True  # among the ten: they alone could not have passed in any case
     chosen, steps = certify(sequence(0.9, 0.5), probabilities, wrong, target=0.95, delta=0.1)
     assert (steps[1].campaigns, steps[1].errors, chosen) == (60, 1, None)
+
+
+@given(st.lists(st.tuples(st.integers(0, 60), st.integers(0, 3)), min_size=1, max_size=5))
+def test_the_campaigns_that_are_said_to_be_missing_give_a_threshold(added):
+    """Each further threshold passes so many more campaigns, so many of them wrong."""
+    counts = np.cumsum([(right + wrong, wrong) for right, wrong in added], axis=0).tolist()
+
+    def steps(more=0, first=0):
+        further = [more if place >= first else 0 for place in range(len(counts))]
+        return [
+            Step(1.0 - place / 10, count + one, errors, p_value(errors, count + one, 0.05))
+            for place, ((count, errors), one) in enumerate(zip(counts, further, strict=True))
+        ]
+
+    rule = {"target": 0.95, "delta": 0.1}
+    if passing(steps(), **rule):
+        return
+    near = [one for one in within_reach(steps(), **rule) if one.errors <= 0.05 * one.campaigns]
+    if near:
+        step, missing = nearest(near, **rule)
+        first = round((1.0 - step.threshold) * 10)
+        assert passing(steps(missing, first), **rule)
+        assert missing == 1 or not passing(steps(missing - 1, first), **rule)
+
+
+def test_what_lies_behind_a_threshold_that_fails_is_not_within_reach():
+    steps = [Step(0.9, 10, 0, 0.6), Step(0.8, 60, 3, 0.65), Step(0.7, 200, 3, 0.01)]
+    assert passing(steps, target=0.95, delta=0.1) == set()
+    assert within_reach(steps, target=0.95, delta=0.1) == steps[:2]
+    assert within_reach(steps[2:], target=0.95, delta=0.1) == []
+    assert nearest(steps[:2], 0.95, 0.1) == (steps[0], 35)
 
 
 def test_no_class_has_a_threshold_that_cannot_have_one():

@@ -1,6 +1,7 @@
 """The report page: its figures are those of the policy, it escapes what it shows, and it stands with little to show."""
 
 import re
+import sys
 from collections import Counter
 from dataclasses import replace
 
@@ -11,9 +12,14 @@ from scipy.stats import binomtest
 from ecom_rag.decision.calibration import calibrate
 from ecom_rag.decision.decide import Decider
 from ecom_rag.decision.figures import bins_of, curve_of, lacking, largest, outcome_of, tally, worst
+from ecom_rag.decision.guarantee import Step
 from ecom_rag.decision.page import as_html, write_page
+from ecom_rag.decision.policy import load_policy
 from ecom_rag.decision.settings import Calibrate
-from helpers.listings import listings, pipeline
+from ecom_rag.decision.tables import as_text
+from ecom_rag.pipeline import Recall, recall_file
+from helpers.jsonl import write
+from helpers.listings import LABELS, ROUTES, listings, pipeline
 
 EVIL = '<img src="x" onerror="alert(1)"> & \'赌博\''
 
@@ -219,9 +225,49 @@ def test_pools_joint_promises_and_false_positives_are_said(found):
     assert re.search(r"At most 20% of the innocent campaigns are .* in the calibration \d+ of 200\.", shown)
 
 
+def test_evasive_spellings_are_part_of_the_claim_and_have_a_table(found):
+    policy = found.policy
+    step = Step(0.5, 1234, 7, 0.01)
+    rules = {
+        label: replace(rule, evasive={"split": step} if rule.threshold else {})
+        for label, rule in policy.classes.items()
+    }
+    spelled = replace(policy, classes=rules, guarantee=replace(policy.guarantee, evasive=("split", "homophone")))
+    shown = as_html(replace(found, policy=spelled), made_by="x")
+    assert "at least 90% are right, also of those spelled evasively (split, homophone), with confidence 90%" in shown
+    assert "also of those spelled evasively (split, homophone)" in as_text(replace(found, policy=spelled))
+    assert {tuple(line[1:]) for line in rows(shown, "evasive")} == {("7 of 1,234", "–")}
+    assert {line[0] for line in rows(shown, "evasive")} == set(LABELS)
+
+
 def test_what_labels_alone_would_not_mend(found):
     hopeless = replace(found.policy.classes["rare"], labels_missing=None)
     policy = replace(found.policy, classes={**found.policy.classes, "rare": hopeless})
     shown = as_html(replace(found, policy=policy), made_by="x")
     assert rows(shown, "missing")[0][2:] == ["?", "–", "–"]
     assert "Nearest is" not in shown
+
+
+def test_the_command_writes_the_page_and_refuses_other_files_before_any_work(seeds, labelled, tmp_path, monkeypatch):
+    def run(*options):
+        from ecom_rag.cli import main
+
+        words = ["calibrate", tmp_path / "recalled.jsonl", "--seeds", tmp_path / "seeds.jsonl", *options]
+        monkeypatch.setattr(sys, "argv", ["ecom-rag", *map(str, words)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        return ended.value.code
+
+    write(tmp_path / "seeds.jsonl", seeds)
+    write(tmp_path / "labelled.jsonl", labelled)
+    recall_file(
+        tmp_path / "labelled.jsonl", tmp_path / "recalled.jsonl", Recall(routes=ROUTES), seeds=tmp_path / "seeds.jsonl"
+    )
+    policy, report = tmp_path / "policy.json", tmp_path / "a.html"
+    for wrong in (policy, tmp_path / "seeds.jsonl", tmp_path / "recalled.jsonl", tmp_path / "no" / "a.html", "-"):
+        assert run("--output", policy, "--report", wrong) == 2
+        assert not policy.exists()
+    assert run("--output", policy, "--report", report, "--precision", "0.9", "--quiet") == 0
+    shown = report.read_text(encoding="utf-8")
+    assert load_policy(policy).fingerprint in shown
+    assert "seeds.jsonl --precision 0.9</code>" in shown and "a.html" not in shown

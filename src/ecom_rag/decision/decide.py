@@ -110,14 +110,14 @@ class Decider:
 
     def _reason(self, named: dict[str, float], threshold: float | None) -> str | None:
         """Why a person must look; ``None`` where nobody must."""
-        if not named or 1 - sum(named.values()) > max(named.values()):
+        first, second = (*sorted(named.values(), reverse=True), 0.0, 0.0)[:2]
+        if threshold is not None and first >= threshold:
+            return None
+        if 1 - sum(named.values()) > first:  # more than any label: none of them
             return "no_similar_seed"
-        first, second = (*sorted(named.values(), reverse=True), 0.0)[:2]
         if threshold is None:
             return "no_guarantee"
-        if first < threshold:
-            return "seeds_disagree" if second >= _RIVAL * first else "below_threshold"
-        return None
+        return "seeds_disagree" if second >= _RIVAL * first else "below_threshold"
 
     def _promise(self, label: str) -> str | None:
         if self._void is not None:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ecom_rag.decision.decide import Decider
-from ecom_rag.decision.guarantee import lower_bound
+from ecom_rag.decision.guarantee import lower_bound, passing, within_reach
 from ecom_rag.decision.judged import Judged
 from ecom_rag.decision.policy import Policy, Rule
 from ecom_rag.decision.rules import by_label, nearest
@@ -88,7 +88,8 @@ class Curve(NamedTuple):
 class Lacking(NamedTuple):
     """What a class without a threshold needs: so many further campaigns, to pass so large a share of all campaigns.
 
-    ``would_pass`` is ``None`` where no calibration campaign passes a threshold that labels could certify.
+    ``would_pass`` is ``None`` where no calibration campaign passes a threshold that labels could certify, or where
+    the campaigns in evasive spellings are too few or too often wrong.
     """
 
     label: str
@@ -177,9 +178,7 @@ def lacking(policy: Policy, judged: Judged) -> list[Lacking]:
     delta = guarantee.delta / len(policy.classes) if guarantee.jointly else guarantee.delta
     for label, rule in by_label(policy.classes):
         if rule.threshold is None:
-            open_ = [one for one in rule.steps if one.campaigns and one.errors <= (1 - rule.target) * one.campaigns]
-            passing = nearest(open_, rule.target, delta)[0].campaigns / campaigns if open_ else None
-            found.append(Lacking(label, rule, passing))
+            found.append(Lacking(label, rule, _would_pass(rule, delta, campaigns)))
     return sorted(found, key=lambda one: (one.rule.labels_missing is None, one.rule.labels_missing or 0))
 
 
@@ -213,3 +212,12 @@ def worst(found: Outcome, most: int) -> list[int]:
     rows = np.flatnonzero(found.wrong & found.judged.representative)
     order = np.argsort(-found.judged.verdicts.highest[rows], kind="stable")
     return [int(row) for row in rows[order][:most]]
+
+
+def _would_pass(rule: Rule, delta: float, campaigns: int) -> float | None:
+    """Share of the campaigns that the nearest threshold passes; ``None`` where evasive spellings are what lacks."""
+    if passing(rule.steps, target=rule.target, delta=delta):
+        return None
+    near = within_reach(rule.steps, target=rule.target, delta=delta)
+    open_ = [step for step in near if step.campaigns and step.errors <= (1 - rule.target) * step.campaigns]
+    return nearest(open_, rule.target, delta)[0].campaigns / campaigns if open_ else None

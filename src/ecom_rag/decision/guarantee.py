@@ -43,12 +43,14 @@ class Step:
         campaigns: Campaigns that pass.
         errors: Those of another class among them.
         p: Probability of so few errors if the precision were the target; at most delta is a pass.
+        expected: Error rate above the threshold among the bank's own seeds, which decides when it is tested.
     """
 
     threshold: float
     campaigns: int
     errors: int
     p: float
+    expected: float = 0.0
 
 
 @lru_cache(maxsize=1 << 16)
@@ -71,6 +73,11 @@ def lower_bound(errors: int, campaigns: int, delta: float) -> float:
 def percent(share: float) -> str:
     """A share that is promised, in percent and as it was asked for: 97.5%, never rounded to 98%."""
     return f"{100 * share:.6g}%"
+
+
+def floored(share: float) -> float:
+    """A bound to three decimals that is never rounded up to more than holds."""
+    return int(share * 1000 + 1e-9) / 1000
 
 
 def campaigns_needed(errors: int, rate: float, delta: float) -> int:
@@ -137,7 +144,7 @@ def certify(
         Index of the threshold, ``None`` where none passes; and what was found of each.
     """
     steps = tested(candidates, probabilities, wrong, target=target)
-    passed = passing(steps, candidates, target=target, delta=delta)
+    passed = passing(steps, target=target, delta=delta)
     return (max(passed) if passed else None), steps
 
 
@@ -153,35 +160,61 @@ def tested(
         target: As of ``certify``.
     """
     steps = []
-    for threshold, _ in candidates:
+    for threshold, expected in candidates:
         passed = probabilities >= threshold
         count, errors = int(passed.sum()), int(wrong[passed].sum())
-        steps.append(Step(threshold, count, errors, p_value(errors, count, 1 - target)))
+        steps.append(Step(threshold, count, errors, p_value(errors, count, 1 - target), expected))
     return steps
 
 
-def passing(steps: Sequence[Step], candidates: Sequence[Candidate], *, target: float, delta: float) -> set[int]:
+def passing(steps: Sequence[Step], *, target: float, delta: float) -> set[int]:
     """Places of the steps that pass before the first one that fails; see ``certify``.
 
     Args:
         steps: Of ``tested``.
-        candidates: Of the same thresholds.
         target: As of ``certify``.
         delta: As of ``certify``.
     """
-    allowed = [_errors_allowed(step.campaigns, 1 - target, delta) for step in steps]
-    chances = [
-        round(float(binom.cdf(most, step.campaigns, one.errors)), 3)
-        for most, step, one in zip(allowed, steps, candidates, strict=True)
-    ]
     found: set[int] = set()
-    for place in sorted(range(len(steps)), key=lambda place: -chances[place]):  # of equals the strictest first
-        if allowed[place] < 0:
+    for place, allowed in _sequence(steps, target, delta):
+        if allowed < 0:
             continue
-        if steps[place].errors > allowed[place]:
+        if steps[place].errors > allowed:
             break
         found.add(place)
     return found
+
+
+def within_reach(steps: Sequence[Step], *, target: float, delta: float) -> list[Step]:
+    """The steps that do not pass and that further labels could make pass: the first that fails, and those before it.
+
+    What lies behind that one is not tested before it passes, however good it looks.
+
+    Args:
+        steps: As of ``passing``.
+        target: As of ``certify``.
+        delta: As of ``certify``.
+    """
+    passed = passing(steps, target=target, delta=delta)
+    found = []
+    for place, allowed in _sequence(steps, target, delta):
+        if place in passed:
+            continue
+        found.append(place)
+        if allowed >= 0:
+            break
+    return [steps[place] for place in sorted(found)]
+
+
+def _sequence(steps: Sequence[Step], target: float, delta: float) -> list[tuple[int, int]]:
+    """In which order thresholds are tested, and how many errors each may have, -1 for none: too few campaigns pass."""
+    allowed = [_errors_allowed(step.campaigns, 1 - target, delta) for step in steps]
+    chances = [
+        round(float(binom.cdf(most, step.campaigns, step.expected)), 3) if most >= 0 else 2.0
+        for most, step in zip(allowed, steps, strict=True)
+    ]
+    order = sorted(range(len(steps)), key=lambda place: -chances[place])  # of equals the strictest first
+    return [(place, allowed[place]) for place in order]
 
 
 @lru_cache(maxsize=1 << 16)

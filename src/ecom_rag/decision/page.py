@@ -14,7 +14,13 @@ from ecom_rag.decision.page_listings import (
     reliability_section,
     worst_section,
 )
-from ecom_rag.decision.page_promises import coverage_section, method_section, missing_section, promises_section
+from ecom_rag.decision.page_promises import (
+    coverage_section,
+    evasive_section,
+    method_section,
+    missing_section,
+    promises_section,
+)
 from ecom_rag.decision.policy import Policy
 from ecom_rag.evaluation.page import document, made_of
 from ecom_rag.files.publish import writing
@@ -42,6 +48,7 @@ def as_html(calibration: Calibration, *, made_by: str, title: str = "Calibration
         promises_section(calibration),
         *missing_section(policy, judged, campaigns),
         *coverage_section(policy, judged),
+        *evasive_section(policy),
         confusion_section(policy, found),
         worst_section(policy, found),
         campaigns_section(policy, found),
@@ -79,7 +86,7 @@ def _said(policy: Policy, found: Outcome) -> list[str]:
     if any(rule.threshold is not None for rule in policy.classes.values()):
         said = [
             f"Of the campaigns that this policy decides without a person, at least {percent(guarantee.precision)} are"
-            f" right, with confidence {confidence}: {_among(policy)}.",
+            f" right{guarantee.spelled}, with confidence {confidence}: {_among(policy)}.",
             "Nothing is promised of a single listing, nor of another population: other sources, another time, another"
             " bank or encoder. A campaign is a group of near-duplicate texts and counts once.",
         ]

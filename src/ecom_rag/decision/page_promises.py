@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from ecom_rag.decision.calibration import Calibration
 from ecom_rag.decision.figures import Tally, curve_of, lacking
-from ecom_rag.decision.guarantee import percent
+from ecom_rag.decision.guarantee import floored, percent
 from ecom_rag.decision.judged import Judged
 from ecom_rag.decision.policy import Policy, Rule
 from ecom_rag.decision.rules import by_label
@@ -59,7 +59,7 @@ def _promise_cells(rule: Rule) -> list[str]:
     if rule.threshold is None:
         return ["review", "–", missing, *["–"] * 4, f"{rule.labelled:,}"]
     return [
-        floored(rule.bound),
+        f"{floored(rule.bound):.1%}",
         f"{rule.coverage:.0%}",
         missing,
         f"{rule.threshold:.4f}",
@@ -68,11 +68,6 @@ def _promise_cells(rule: Rule) -> list[str]:
         f"{rule.errors:,}",
         f"{rule.labelled:,}",
     ]
-
-
-def floored(share: float) -> str:
-    """A share in percent that is never rounded up to more than holds."""
-    return f"{int(share * 1000 + 1e-9) / 10:.1f}%"
 
 
 def missing_section(policy: Policy, judged: Judged, campaigns: Tally) -> Iterator[Section]:
@@ -94,18 +89,18 @@ def missing_section(policy: Policy, judged: Judged, campaigns: Tally) -> Iterato
         body.append([one.label, one.rule.why, needs, gain, effort])
     gains = {one.rule.pool or one.label: one.would_pass or 0.0 for one in found if one.rule.labels_missing}
     told = note(
-        "Labels missing: further campaigns that pass the nearest threshold without an error; ?: labels alone will not"
-        " do. Would decide: the share of all campaigns that this threshold passes. To label at random: about how many"
-        " campaigns of any kind contain as many as are missing; fewer will do where those are labelled that the policy"
-        " puts in the label."
+        "Missing: further labelled campaigns that pass the nearest threshold without an error; ?: labels alone will not"
+        " do. Would decide: the share of all campaigns that this threshold passes. At random: about how many"
+        " campaigns of any kind, once labelled, contain as many as are missing; fewer will do where those are labelled"
+        " that the policy puts in the label."
     )
     if sum(gains.values()):
         more = campaigns.coverage + sum(gains.values())
         told += note(
-            f"With all of these thresholds {more:.1%} of the campaigns would be decided instead of"
+            f"With these thresholds too, {more:.1%} of the campaigns would be decided instead of"
             f" {campaigns.coverage:.1%}."
         )
-    head = ["label", "why", "labels missing", "would decide", "to label at random"]
+    head = ["label", "why", "missing", "would decide", "at random"]
     yield Section(2, "missing", "Labels missing", table(head, body, texts=2) + told)
 
 
@@ -120,13 +115,13 @@ def coverage_section(policy: Policy, judged: Judged) -> Iterator[Section]:
     plots = []
     for labels, rule in {rule.pool or (label,): rule for label, rule in by_label(policy.classes)}.items():
         curve = curve_of(judged, [number[label] for label in labels])
-        if not len(curve.coverage):
+        if len(curve.coverage) < (2 if rule.threshold is None else 1):  # a single point is no line
             continue
         name, point, low = ", ".join(labels), None, float(curve.precision[-1])
         caption = f"{name}: no threshold"
         if rule.threshold is not None:
             right = 1 - rule.errors / max(rule.campaigns, 1)
-            caption = f"{name}: at least {floored(rule.bound)} right at a coverage of {rule.coverage:.0%}"
+            caption = f"{name}: at least {floored(rule.bound):.1%} right at a coverage of {rule.coverage:.0%}"
             point, low = charts.Point(rule.coverage, right, rule.bound, right, caption), min(low, rule.bound)
         low = next(one for one in _FLOORS if one <= min(low, rule.target - 0.02))
         plots.append(
@@ -141,6 +136,29 @@ def coverage_section(policy: Policy, judged: Judged) -> Iterator[Section]:
         " not all begin at 0."
     )
     yield Section(2, "coverage", "Precision over coverage", told + charts.side_by_side(plots))
+
+
+def evasive_section(policy: Policy) -> Iterator[Section]:
+    """What each threshold passes of the calibration campaigns in evasive spellings; nothing where none was asked for.
+
+    Args:
+        policy: The rules.
+    """
+    kinds = policy.guarantee.evasive
+    ranked = [(label, rule) for label, rule in by_label(policy.classes) if rule.threshold is not None]
+    if not kinds or not ranked:
+        return
+    body = [[label, *(_of(rule, kind) for kind in kinds)] for label, rule in ranked]
+    told = note(
+        "Errors among the calibration campaigns that are decided, each spelled so on purpose. A threshold had to be"
+        " certified on each kind by itself, as on the texts as they are."
+    )
+    yield Section(2, "evasive", "Evasive spellings", table(["label", *kinds], body) + told)
+
+
+def _of(rule: Rule, kind: str) -> str:
+    step = rule.evasive.get(kind)
+    return "–" if step is None else f"{step.errors:,} of {step.campaigns:,}"
 
 
 def method_section(policy: Policy) -> Section:

@@ -87,6 +87,11 @@ class Guarantee:
     method: str = "exact binomial tail, fixed sequence of thresholds from the bank's own seeds, one text per campaign"
     assumes: str = "listings come as the calibration campaigns did: same sources, same time, same bank, same encoder"
 
+    @property
+    def spelled(self) -> str:
+        """What is promised of evasive spellings, to be said behind "are right"."""
+        return f", also of those spelled evasively ({', '.join(self.evasive)})" if self.evasive else ""
+
 
 @dataclass(frozen=True, slots=True)
 class Policy:
@@ -133,11 +138,9 @@ class Policy:
             return None
         whose = f"the labels {', '.join(rule.pool)} together" if rule.pool else f"the label {label}"
         among = " jointly with the other labels" if self.guarantee.jointly else ""
-        kinds = self.guarantee.evasive
-        spelled = f", also of those spelled evasively ({', '.join(kinds)})" if kinds else ""
         return (
-            f"of the campaigns decided as {whose}, at least {percent(rule.target)} are right{spelled}, with confidence"
-            f" {percent(1 - self.guarantee.delta)}{among}; nothing is promised of a single listing"
+            f"of the campaigns decided as {whose}, at least {percent(rule.target)} are right{self.guarantee.spelled},"
+            f" with confidence {percent(1 - self.guarantee.delta)}{among}; nothing is promised of a single listing"
         )
 
     def fits(self, made: Provenance) -> str | None:

@@ -7,7 +7,16 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from ecom_rag.decision.guarantee import Candidate, Step, campaigns_needed, lower_bound, passing, percent, tested
+from ecom_rag.decision.guarantee import (
+    Candidate,
+    Step,
+    campaigns_needed,
+    lower_bound,
+    passing,
+    percent,
+    tested,
+    within_reach,
+)
 from ecom_rag.decision.policy import Guarantee, Rule
 
 
@@ -102,7 +111,7 @@ def _rule(
     """The rule of a class, or of several with one threshold; it has to hold on each set, the first of them clean."""
     units = sets[""]
     steps = {kind: _steps(own, classes, thresholds, target) for kind, own in sets.items()}
-    passed = [passing(own, thresholds, target=target, delta=delta) for own in steps.values()]
+    passed = [passing(own, target=target, delta=delta) for own in steps.values()]
     both = set.intersection(*passed)
     labelled = int(np.isin(units.truth, classes).sum())
     if not both:
@@ -129,7 +138,12 @@ def _rule(
 
 
 def _without(
-    steps: Mapping[str, Sequence[Step]], kind: str, target: float, delta: float, labelled: int, pool: tuple[str, ...]
+    steps: Mapping[str, Sequence[Step]],
+    kind: str,
+    target: float,
+    delta: float,
+    labelled: int,
+    pool: tuple[str, ...],
 ) -> Rule:
     """A rule without a threshold, and why, from the set that lacks most."""
     missing, why = _missing(steps[kind], target, delta)
@@ -159,9 +173,10 @@ def _missing(steps: Sequence[Step], target: float, delta: float) -> tuple[int | 
     if most == 0:
         need = campaigns_needed(0, rate, delta)
         return need, f"no calibration campaign is put in this class; a threshold needs {need} without an error"
-    open_ = [step for step in steps if step.errors <= rate * step.campaigns]
+    near = within_reach(steps, target=target, delta=delta)
+    open_ = [step for step in near if step.errors <= rate * step.campaigns]
     if not open_:
-        best = min(steps, key=lambda step: step.errors / max(step.campaigns, 1))
+        best = min(near, key=lambda step: step.errors / max(step.campaigns, 1))
         return None, (
             f"{best.errors} of {best.campaigns} campaigns are wrong, more than {percent(rate)}: more labels alone will"
             " not give a threshold"

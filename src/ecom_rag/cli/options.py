@@ -130,7 +130,7 @@ def command_line(context: typer.Context, *, without: Collection[str]) -> str:
     for parameter in context.command.params:
         name, value = str(parameter.name), context.params.get(str(parameter.name))
         source = getattr(context.get_parameter_source(name), "name", "")
-        if name in without or source != "COMMANDLINE":
+        if name in without or name not in context.params or source != "COMMANDLINE":
             continue
         option = max(parameter.secondary_opts if value is False else parameter.opts, key=len, default="")
         words += [option] if parameter.param_type_name == "option" else []

@@ -192,6 +192,8 @@ def terms(outcome: Outcome) -> list[str]:
     said = [
         f"Each promise holds with {1 - guarantee.delta:.0%} confidence for listings like the {len(judged.labels)}"
         " labelled ones that it was made with. They are neither seeds nor among the listings decided here."
+        " All were written for this demo, half of the seeds after a look at its outcome: take the shares below as"
+        " an illustration."
     ]
     if any(policy.classes[label].pool for label in counts):
         said.append(

@@ -244,7 +244,7 @@ def _notes(
     if unlabelled:
         yield f"{unlabelled} rows of the bank have no label (or were removed) and were not looked at"
     if nameless := sum(name is None for name in ids):
-        yield f"{nameless} seeds have no id; bank delete --id cannot name them"
+        yield f"{nameless} seeds have no id, by which they could be deleted"
     if not innocent:
         yield (
             "no label is innocent: near-innocents were not looked for; without innocent seeds nothing can be decided as"

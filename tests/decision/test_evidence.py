@@ -13,6 +13,7 @@ from ecom_rag.decision.evidence import (
     neighbours_of_results,
     seed_labels,
 )
+from ecom_rag.errors import RecordError
 from ecom_rag.pipeline import Pipeline, Recall, Seeds
 
 ROUTES = ("bm25", "variant")
@@ -56,6 +57,13 @@ def test_a_listing_without_seeds_has_no_candidate():
     assert not found.features.any()
     combiner = votes(["a"], ROUTES, 10, why="few")
     assert verdicts(combiner, neighbours).probabilities.tolist() == [[0]]
+
+
+@pytest.mark.parametrize("spoiled", [{}, {"score": 1}, {"score": "high", "rank": 1}, {"score": 1, "rank": 10**30}, 7])
+def test_evidence_that_is_none_is_an_error_in_a_line(spoiled):
+    one = {"text": "x", "topk_seed": ["y"], "topk_metadata": [{"label": "a"}], "topk_evidence": [{"bm25": spoiled}]}
+    with pytest.raises(RecordError, match='"topk_evidence" of seed 1 is not what recall writes'):
+        neighbours_of_results([one], [["a"]], {"a": 0}, ROUTES, 10)
 
 
 def test_classes_beyond_the_most_are_left_out():

@@ -12,6 +12,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from ecom_rag.errors import RecordError
 from ecom_rag.files.identity import as_label, label_at
 from ecom_rag.files.records import Record
 from ecom_rag.files.results import EVIDENCE
@@ -120,6 +121,9 @@ def neighbours_of_results(
         classes: Number of each label; a label that is not among them counts as none.
         routes: What recall searched.
         top_k: Results per listing that are read.
+
+    Raises:
+        RecordError: Evidence without a score or a rank.
     """
     shape = len(results), max((min(len(one["topk_seed"]), top_k) for one in results), default=1) or 1
     numbers = np.full(shape, -1, np.int64)
@@ -130,10 +134,15 @@ def neighbours_of_results(
         found = labels[row]
         numbers[row, : len(found)] = [classes.get(label, -1) if label is not None else -1 for label in found]
         if EVIDENCE in one:
-            for place, by_route in enumerate(one[EVIDENCE][:top_k]):
-                for route, own in by_route.items():
-                    if route in scores:
-                        scores[route][row, place], ranks[route][row, place] = own["score"], own["rank"]
+            try:
+                for place, by_route in enumerate(one[EVIDENCE][:top_k]):
+                    for route, own in by_route.items():
+                        if route in scores:
+                            scores[route][row, place], ranks[route][row, place] = own["score"], own["rank"]
+            except (KeyError, TypeError, ValueError, OverflowError):
+                raise RecordError(
+                    f"result {row + 1}", f'"{EVIDENCE}" of seed {place + 1} is not what recall writes; recall it again'
+                ) from None
         elif alone is not None:
             scores[alone][row, : len(found)] = one["topk_sim"][:top_k]
             ranks[alone][row, : len(found)] = range(1, len(found) + 1)

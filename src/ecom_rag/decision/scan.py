@@ -29,7 +29,7 @@ from ecom_rag.pipeline import Pipeline, Recall
 from ecom_rag.pipeline.provenance import recall_of
 from ecom_rag.seeds.bank import SeedBank, snapshot
 
-DEPTH = 500  # listings per seed and route: of the listings that a seed hits, about 99 in 100 are among them
+DEPTH = 500  # listings per seed and route: nine in ten of those that a seed hits, see benchmarks.md
 _SEEDS = 16  # new seeds per block
 _FORWARD = 1024  # listings recalled at a time
 

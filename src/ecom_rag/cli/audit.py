@@ -18,6 +18,7 @@ from ecom_rag.cli.options import (
     bars,
     check_apart,
     command_line,
+    names,
     placed,
     prepare,
 )
@@ -84,8 +85,7 @@ def audit(
     from ecom_rag.decision.settings import Auditing
     from ecom_rag.models.spec import ModelSpec
 
-    labels = () if innocent is None else tuple(part.strip() for part in innocent.split(","))
-    asked = Auditing(conflict, labels, precision, delta, similarity, first, label_key)
+    asked = Auditing(conflict, names(innocent), precision, delta, similarity, first, label_key)
     options = placed(runtime, encoder_precision, device, batch_tokens)
     spec = ModelSpec(model, options) if model is not None or bank is not None else None
     places = {"seeds": seeds, "bank": bank, "queries": queries, "report": report}

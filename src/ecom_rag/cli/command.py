@@ -33,10 +33,7 @@ _MODELS = {
     ("calibrate", "model"): "ECOM_RAG_MODEL",
     ("audit", "model"): "ECOM_RAG_MODEL",
 }
-_NOT_OURS = {
-    ("calibrate", "precision"),
-    ("audit", "precision"),
-}  # the precision that is promised, not that of an encoder
+_NOT_OURS = {("calibrate", "precision"), ("audit", "precision")}  # what is promised, not how an encoder computes
 _template = typer.Typer(add_completion=False)
 
 

@@ -22,13 +22,13 @@ from ecom_rag.cli.options import (
     check_apart,
     check_outputs,
     command_line,
+    names,
     placed,
     prepare,
     report,
 )
 from ecom_rag.errors import UsageError
 
-FLOOD_LIMIT = 10
 SeedIds = Annotated[str, typer.Option("--id-key", help="Metadata key of the seeds' ids, named in each decision.")]
 Strict = Annotated[
     bool, typer.Option("--strict", help="Stop where the bank has changed since the policy was calibrated.")
@@ -39,10 +39,7 @@ Campaigns = Annotated[
         help="File that remembers campaigns (near-duplicates) from run to run.", show_default="POLICY.campaigns"
     ),
 ]
-FloodLimit = Annotated[
-    int | None,
-    typer.Option(help="Automatic decisions per campaign before a person must look.", show_default="10", min=1),
-]
+FloodLimit = Annotated[int, typer.Option(help="Automatic decisions per campaign before a person must look.", min=1)]
 Reviewed = Annotated[
     str | None,
     typer.Option(help="Records with labels that people gave: their campaigns are decided again.", show_default="none"),
@@ -138,7 +135,7 @@ def calibrate(
         delta=delta,
         jointly=jointly,
         pool=pool,
-        innocent=() if innocent is None else tuple(part.strip() for part in innocent.split(",")),
+        innocent=names(innocent),
         evasive=_kinds(evasive),
         filter=filter,
         false_positive_rate=false_positive_rate,
@@ -160,7 +157,7 @@ def _kinds(text: str | None) -> tuple[str, ...]:
     """Kinds of evasive spellings as they are named on the command line."""
     from ecom_rag.evaluation.evasion import KINDS
 
-    return () if text is None else KINDS if text == "all" else tuple(part.strip() for part in text.split(","))
+    return KINDS if text == "all" else names(text)
 
 
 def decide(
@@ -169,7 +166,7 @@ def decide(
     output: Output,
     strict: Strict = False,
     campaigns: Campaigns = None,
-    flood_limit: FloodLimit = None,
+    flood_limit: FloodLimit = 10,
     reviewed: Reviewed = None,
     id_key: SeedIds = "id",
     resume: Resume = False,
@@ -200,7 +197,7 @@ def decide(
             strict=strict,
             id_key=id_key,
             campaigns=campaigns or beside(policy),
-            flood_limit=flood_limit or FLOOD_LIMIT,
+            flood_limit=flood_limit,
             reviewed=reviewed,
             resume=resume,
             on_bad_line=on_bad_line,

@@ -264,6 +264,5 @@ TABLES: Mapping[str, Table] = {
 AMBIENT: Mapping[str, Table] = {
     "score": {**_SCORE, "model": (_FILE,)},
     "recall": {**_RECALL, "model": (_FILE, _ENCODER)},
-    "calibrate": {**_CALIBRATE, "model": (_FILE,)},
 }
 """Where values of the environment have an effect, if otherwise than given ones: a bank keeps its own model."""

@@ -176,6 +176,11 @@ def names_told_last() -> Iterator[None]:
     tell_notes(dict.fromkeys(held))
 
 
+def names(text: str | None) -> tuple[str, ...]:
+    """Comma-separated names of an option, none where it is not given."""
+    return () if text is None else tuple(part.strip() for part in text.split(","))
+
+
 def numbers(text: str, option: str = "--weights") -> list[float]:
     """Three comma-separated numbers of an option."""
     try:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from ecom_rag.cli.decide import FLOOD_LIMIT, Campaigns, FloodLimit, Reviewed, Strict, beside, decided
+from ecom_rag.cli.decide import Campaigns, FloodLimit, Reviewed, Strict, beside, decided
 from ecom_rag.cli.options import (
     BadLine,
     Bank,
@@ -103,7 +103,7 @@ def recall(
     ] = None,
     strict: Strict = False,
     campaigns: Campaigns = None,
-    flood_limit: FloodLimit = None,
+    flood_limit: FloodLimit = 10,
     reviewed: Reviewed = None,
     config: Annotated[
         str | None, typer.Option(help="TOML file with these options; the command line wins.", show_default="none")
@@ -182,7 +182,7 @@ def recall(
             strict=strict,
             id_key=settings.id_key or "id",
             campaigns=campaigns or beside(policy),
-            flood_limit=flood_limit or FLOOD_LIMIT,
+            flood_limit=flood_limit,
             reviewed=reviewed,
         )
     with bars() as progress:

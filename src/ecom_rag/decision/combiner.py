@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 
-from ecom_rag.decision.evidence import Evidence, Neighbours, evidence_of, feature_names
+from ecom_rag.decision.evidence import Evidence, Neighbours, evidence_of, feature_names, neighbours_of_results
+from ecom_rag.files.records import Record
 
 LEAST = 100  # seeds as listings: with fewer, weights would be fitted to chance
 _PENALTY = 3.0  # of squared weights, beside the sum of the listings' losses
@@ -113,6 +114,21 @@ def verdicts(combiner: Combiner, neighbours: Neighbours) -> Verdicts:
     order = np.argsort(-probabilities, axis=1, kind="stable")
     classes = np.take_along_axis(evidence.classes, order, axis=1)
     return Verdicts(classes, np.take_along_axis(probabilities, order, axis=1))
+
+
+def verdicts_of(combiner: Combiner, results: Sequence[Record], labels: Sequence[Sequence[str | None]]) -> Verdicts:
+    """As ``verdicts``, of results.
+
+    Args:
+        combiner: Of the same routes.
+        results: Of recall, checked by ``files.results.check_result``.
+        labels: Of their seeds, as ``evidence.seed_labels`` gives them.
+
+    Raises:
+        RecordError: Evidence without a score or a rank.
+    """
+    number = {label: place for place, label in enumerate(combiner.labels)}
+    return verdicts(combiner, neighbours_of_results(results, labels, number, combiner.routes, combiner.top_k))
 
 
 def votes(labels: Sequence[str], routes: Sequence[str], top_k: int, *, why: str) -> Combiner:

@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from ecom_rag.decision.combiner import verdicts
-from ecom_rag.decision.evidence import neighbours_of_results, seed_labels
+from ecom_rag.decision.combiner import verdicts_of
+from ecom_rag.decision.evidence import seed_labels
 from ecom_rag.decision.policy import Policy, check_evidence
 from ecom_rag.errors import RecordError, UsageError
 from ecom_rag.files import records
@@ -36,7 +36,6 @@ class Decider:
         self.policy = policy
         self._id_key = id_key
         self._void = void
-        self._numbers = {label: place for place, label in enumerate(policy.combiner.labels)}
         self._promises = {label: policy.promise(label) for label in policy.classes}
         self._fingerprint = policy.fingerprint
 
@@ -74,8 +73,7 @@ class Decider:
         evidence = self.policy.evidence
         check_evidence(results, evidence)
         labels = seed_labels(results, evidence.label_key, evidence.top_k)
-        neighbours = neighbours_of_results(results, labels, self._numbers, evidence.routes, evidence.top_k)
-        found = verdicts(self.policy.combiner, neighbours)
+        found = verdicts_of(self.policy.combiner, results, labels)
         return [
             {**one, "decision": self._decision(one, *own)}
             for one, *own in zip(results, labels, found.classes.tolist(), found.probabilities.tolist(), strict=True)

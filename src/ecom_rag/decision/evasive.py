@@ -5,8 +5,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from ecom_rag.decision.combiner import Combiner, verdicts
-from ecom_rag.decision.evidence import neighbours_of_results, seed_labels
+from ecom_rag.decision.combiner import Combiner, verdicts_of
+from ecom_rag.decision.evidence import seed_labels
 from ecom_rag.decision.rules import Units
 from ecom_rag.evaluation.evasion import variants
 from ecom_rag.pipeline import Pipeline
@@ -38,7 +38,6 @@ def evasive_units(
         seed: Of the spellings.
         progress: Called with the number of texts encoded.
     """
-    number = {label: place for place, label in enumerate(combiner.labels)}
     records = [{"text": text, "metadata": {"id": place}} for place, text in enumerate(texts)]
     found = {}
     for kind in kinds:
@@ -48,8 +47,7 @@ def evasive_units(
         for start in range(0, len(spelled), _BLOCK):
             results = pipeline.recall(spelled[start : start + _BLOCK], progress=progress)
             labels = seed_labels(results, pipeline.label_key, combiner.top_k)
-            neighbours = neighbours_of_results(results, labels, number, combiner.routes, combiner.top_k)
-            own = verdicts(combiner, neighbours)
+            own = verdicts_of(combiner, results, labels)
             of = rows[start : start + _BLOCK]
             parts.append(Units(truth[of], own.first, own.highest, own.flags(innocent)))
         found[kind] = Units.concatenate(parts)

@@ -121,14 +121,13 @@ def deciding_by(
 
 
 def _start(
-    deciding: Deciding, results: str, made: Provenance | None, cache: Path | None, step: Callable[[int], None] | None
+    deciding: Deciding, results: str, made: Provenance | None, cache: Path | None, step: Callable[[int], None]
 ) -> Process:
     deciding.begin_file(results, made, cache)
 
     def process(block: list[Record]) -> tuple[list[Record], Mapping[str, int]]:
         found = deciding.block(block)
-        if step is not None:
-            step(len(block))
+        step(len(block))
         return found
 
     return process

@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from ecom_rag.decision.combiner import Verdicts, verdicts
-from ecom_rag.decision.evidence import neighbours_of_results, seed_labels
+from ecom_rag.decision.combiner import Verdicts, verdicts_of
+from ecom_rag.decision.evidence import seed_labels
 from ecom_rag.decision.learned import Learned
 from ecom_rag.decision.rules import Units
 from ecom_rag.errors import UsageError
@@ -27,8 +27,8 @@ class Judged:
         verdicts: Of the combiner.
         campaigns: ``(listings,)`` int64 campaign number of each.
         representative: ``(listings,)`` whether it stands for its campaign.
-        left_out: Listings that have relatives among the seeds.
-        relatives: Those, judged likewise; ``None`` for none, and no part of any promise.
+        relatives: Listings that have relatives among the seeds, judged likewise; no part of any promise. ``None`` for
+            none.
     """
 
     results: list[Record]
@@ -37,8 +37,12 @@ class Judged:
     verdicts: Verdicts
     campaigns: NDArray[np.int64]
     representative: NDArray[np.bool_]
-    left_out: int
     relatives: "Judged | None" = None
+
+    @property
+    def left_out(self) -> int:
+        """Listings that have relatives among the seeds."""
+        return 0 if self.relatives is None else len(self.relatives.labels)
 
     def units(self, innocent: Sequence[int]) -> Units:
         """One text per campaign.
@@ -73,7 +77,7 @@ def judge(items: Sequence[Record], labels: Sequence[str], learned: Learned, simi
         )
     relatives = _judged(items, labels, of_items, np.flatnonzero(known), learned) if known.any() else None
     found = _judged(items, labels, of_items, np.flatnonzero(~known), learned)
-    return replace(found, left_out=int(known.sum()), relatives=relatives)
+    return replace(found, relatives=relatives)
 
 
 def _judged(
@@ -87,15 +91,13 @@ def _judged(
     provenance, number = learned.provenance, {label: place for place, label in enumerate(learned.seeds.labels)}
     used, own = [items[place] for place in kept.tolist()], [labels[place] for place in kept.tolist()]
     found = seed_labels(used, provenance.label_key, provenance.top_k)
-    neighbours = neighbours_of_results(used, found, number, provenance.routes, provenance.top_k)
     return Judged(
         used,
         own,
         np.array([number.get(label, -1) for label in own], np.int64),
-        verdicts(learned.combiner, neighbours),
+        verdicts_of(learned.combiner, used, found),
         campaigns[kept],
         _representatives([item["text"] for item in used], campaigns[kept]),
-        0,
     )
 
 

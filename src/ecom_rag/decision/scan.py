@@ -9,7 +9,7 @@ import contextlib
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -146,7 +146,7 @@ class Scanner:
         self._done: set[int] = set()
         self._folder: tempfile.TemporaryDirectory[str] | None = None
 
-    def start(self, cache: Path | None, step: Any) -> Process:
+    def start(self, cache: Path | None, step: Callable[[int], None]) -> Process:
         """What is done to each block of new seeds.
 
         Args:
@@ -160,8 +160,7 @@ class Scanner:
 
         def process(block: list[Record]) -> tuple[list[Record], Mapping[str, int]]:
             found = self.block(block)
-            if step is not None:
-                step(len(block))
+            step(len(block))
             return found
 
         return process

@@ -63,7 +63,7 @@ def rerank(
     before = Ranking(places, scores)
     pairs = [(result["text"], seed) for result in given for seed in result["topk_seed"]]
     relevance = cross_encoder.score(pairs, normalize=normalize, progress=progress)
-    after = _by_relevance(before, relevance, k=top_k or scores.shape[1], blend=blend)
+    after = by_relevance(before, relevance, k=top_k or scores.shape[1], blend=blend)
     found = []
     for result, order, new, evidence in zip(given, after.rows, after.scores, evidence_lists(after), strict=True):
         taken = {name for item in result.get(EVIDENCE, ()) for name in item}
@@ -100,14 +100,35 @@ def rerank_rows(
     Raises:
         EmbeddingError: The reranker gave NaN or infinity.
     """
+    relevance = cross_encoder.score(pairs_of(ranking, queries, documents), normalize=normalize)
+    return by_relevance(ranking, relevance, k=k, blend=blend)
+
+
+def pairs_of(ranking: Ranking, queries: Sequence[str], documents: Mapping[int, str]) -> list[tuple[str, str]]:
+    """What a reranker reads of a ranking: each query with its candidates, one query after the other.
+
+    Args:
+        ranking: Candidates of the queries.
+        queries: Their texts.
+        documents: The text of each row in the ranking.
+    """
     query, place = np.nonzero(ranking.rows >= 0)
     rows = ranking.rows[query, place].tolist()
-    pairs = [(queries[number], documents[row]) for number, row in zip(query.tolist(), rows, strict=True)]
-    return _by_relevance(ranking, cross_encoder.score(pairs, normalize=normalize), k=k, blend=blend)
+    return [(queries[number], documents[row]) for number, row in zip(query.tolist(), rows, strict=True)]
 
 
-def _by_relevance(ranking: Ranking, relevance: NDArray[np.float32], *, k: int, blend: float) -> Ranking:
-    """A ranking in the order of the relevance of its candidates, given one query after the other."""
+def by_relevance(ranking: Ranking, relevance: NDArray[np.float32], *, k: int, blend: float) -> Ranking:
+    """A ranking in the order of the relevance of its candidates.
+
+    Args:
+        ranking: The candidates.
+        relevance: ``(candidates,)`` of what ``pairs_of`` gave.
+        k: Results per query.
+        blend: As of ``rerank``.
+
+    Raises:
+        EmbeddingError: The relevance holds NaN or infinity.
+    """
     if not np.isfinite(relevance).all():
         raise EmbeddingError("the reranker gave NaN or infinity; its checkpoint is damaged, or needs `precision` fp32")
     found = ranking.rows >= 0

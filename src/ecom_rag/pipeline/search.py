@@ -1,8 +1,9 @@
 """Multi-route recall in memory: routes -> fusion -> optional reranking, over seeds of any kind."""
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,19 @@ from ecom_rag.seeds.source import SeedSource, SeedView, check_built, check_route
 logger = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a search found, before any reranking.
+
+    Args:
+        ranking: Of each query.
+        seeds: The record of each row in it.
+    """
+
+    ranking: Ranking
+    seeds: Mapping[int, Record]
+
+
 class Pipeline:
     """Routes, fusion and reranker over seeds, ready for queries.
 
@@ -35,6 +49,7 @@ class Pipeline:
         settings: What to search and how; by default all routes of the seeds.
         encoder: Encoder of the queries, for routes over embeddings; by default that of the seeds.
         cross_encoder: Reranker of the fused candidates; by default they keep their order.
+        fitted: Weights for the fusion ``auto`` that are known already; by default they are fitted.
 
     Raises:
         UsageError: Settings that make no sense, or a route that the seeds do not have.
@@ -43,6 +58,7 @@ class Pipeline:
     Attributes:
         notes: What is wrong with the filter, one line each: no seed meets it, or no seed has one of its keys. Each is
             logged as a warning too.
+        fitted: Weights of the routes, where they were fitted; ``None`` where they were not.
     """
 
     def __init__(
@@ -52,6 +68,7 @@ class Pipeline:
         *,
         encoder: Encoder | None = None,
         cross_encoder: CrossEncoder | None = None,
+        fitted: LearnedFusion | None = None,
     ) -> None:
         if not isinstance(seeds, SeedSource):
             raise UsageError(f"`seeds` is of type {type_name(seeds)}; expected Seeds(records, ...) or an open SeedBank")
@@ -72,9 +89,10 @@ class Pipeline:
         self.id_key = self.settings.id_key_of(seeds.id_key)
         self._seeds = seeds
         self._cross_encoder = cross_encoder
-        self._fitted = self._fit() if self.settings.fused_by == "auto" else self.settings.fitted()
-        if self._fitted is not None:
-            self._fitted.check_routes(self.routes)
+        auto = self.settings.fused_by == "auto"
+        self.fitted = (fitted or self._fit()) if auto else self.settings.fitted()
+        if self.fitted is not None:
+            self.fitted.check_routes(self.routes)
 
     def __repr__(self) -> str:
         reranked = "" if self._cross_encoder is None else f", reranked by {self._cross_encoder!r}"
@@ -101,11 +119,9 @@ class Pipeline:
             return []
         asked = self.asked([query["text"] for query in queries], progress=progress)
         with self._seeds.view() as view:
-            own = view.own_rows(queries, self.id_key) if self.settings.exclude_self else None
             keep = self.settings.top_k if self._cross_encoder is None else self.settings.depth
-            ranking = self.rank(view, asked, keep, own=own)
-            rows = np.unique(ranking.rows[ranking.rows >= 0]).tolist()
-            seeds = dict(zip(rows, view.records(rows), strict=True))
+            found = self.find(view, queries, asked, keep)
+        ranking, seeds = found.ranking, found.seeds
         if self._cross_encoder is not None:
             texts = {row: seed["text"] for row, seed in seeds.items()}
             ranking = rerank_rows(
@@ -118,6 +134,23 @@ class Pipeline:
                 blend=self.settings.blend,
             )
         return results_of(queries, ranking, seeds)
+
+    def find(self, view: SeedView, queries: Sequence[Record], asked: Queries, k: int) -> Found:
+        """The k best seeds of each query by all routes together, and their records, before any reranking.
+
+        Args:
+            view: One state of the seeds.
+            queries: Clean records.
+            asked: The same, as ``asked`` gives them.
+            k: Results per query, at most the depth of the settings.
+
+        Raises:
+            BankError: The bank is closed or empty.
+        """
+        own = view.own_rows(queries, self.id_key) if self.settings.exclude_self else None
+        ranking = self.rank(view, asked, k, own=own)
+        rows = np.unique(ranking.rows[ranking.rows >= 0]).tolist()
+        return Found(ranking, dict(zip(rows, view.records(rows), strict=True)))
 
     def view(self) -> AbstractContextManager[SeedView]:
         """The seeds as they are now, for the length of a ``with`` block."""
@@ -141,7 +174,7 @@ class Pipeline:
             BankError: The bank is closed or empty.
         """
         found = self.search(view, queries, where=self.settings.filter, own=own)
-        return self.settings.fuse(found, k, self._fitted)
+        return self.settings.fuse(found, k, self.fitted)
 
     def provenance(self, view: SeedView) -> Provenance:
         """How results are made over one state of the seeds.

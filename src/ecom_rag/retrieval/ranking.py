@@ -73,6 +73,11 @@ class Ranking:
         """``(queries,)``: results of each query."""
         return (self.rows >= 0).sum(axis=1)
 
+    def take(self, queries: slice) -> "Ranking":
+        """The rankings of some of the queries."""
+        evidence = {name: Evidence(own.scores[queries], own.ranks[queries]) for name, own in self.evidence.items()}
+        return replace(self, rows=self.rows[queries], scores=self.scores[queries], evidence=evidence)
+
     def first(self, k: int) -> "Ranking":
         """The k best of each query."""
         evidence = {name: Evidence(own.scores[:, :k], own.ranks[:, :k]) for name, own in self.evidence.items()}

@@ -42,8 +42,8 @@ def seeds(words_tell):
 
 
 def weights(pipeline):
-    assert pipeline._fitted is not None
-    return pipeline._fitted.weights
+    assert pipeline.fitted is not None
+    return pipeline.fitted.weights
 
 
 @pytest.mark.parametrize(("words_tell", "signal", "better"), [(True, 0.0, "bm25"), (False, 4.0, "dense")])
@@ -52,7 +52,7 @@ def test_the_route_that_finds_the_label_weighs_more(words_tell, signal, better):
     pipeline = Pipeline(source, Recall())
     found = weights(pipeline)
     [other] = set(ROUTES) - {better}
-    assert found[better] > 2 * found[other] and pipeline._fitted.accepted
+    assert found[better] > 2 * found[other] and pipeline.fitted.accepted
     assert found["variant"] == pytest.approx(0.15, abs=1e-3)  # 0.3 of the others' mean, as by default
     [note] = pipeline.notes
     assert note.startswith("fusion auto: bm25 0.") and "among 240 seeds by label" in note
@@ -95,7 +95,7 @@ def test_without_a_reason_the_weights_are_the_default_ones(records, why):
 
 def test_one_route_is_not_fused():
     source = Seeds(seeds(True), routes=("bm25",))
-    assert Pipeline(source, Recall())._fitted is None
+    assert Pipeline(source, Recall()).fitted is None
     two = Pipeline(Seeds(seeds(True), routes=("bm25", "variant")), Recall(fusion="auto"))
     assert two.notes == ["fusion auto: the default weights, since bm25 and variant leave nothing to fit"]
 
@@ -110,7 +110,7 @@ def test_an_empty_bank_has_nothing_to_fit(tmp_path):
 
 def test_another_label_and_a_value_that_is_none():
     source = Seeds(seeds(True), routes=ROUTES, encoder=Telling(0.0))
-    assert not Pipeline(source, Recall(label_key="kind"))._fitted.accepted  # all have it: nothing tells routes apart
+    assert not Pipeline(source, Recall(label_key="kind")).fitted.accepted  # all have it: nothing tells routes apart
     broken = seeds(True)
     broken[7]["metadata"]["label"] = ["a", "b"]
     with pytest.raises(RecordError, match=r'seed 8: metadata "label" is a list of 2'):

@@ -13,7 +13,7 @@ from ecom_rag import errors as library
 from ecom_rag.filters.parse import parse as parse_filter
 from ecom_rag.pipeline.settings import Recall
 from ecom_rag.serving import keys
-from ecom_rag.serving.http.redact import redacted
+from ecom_rag.serving.http.redact import KNOWN, redacted, strings
 from ecom_rag.serving.keys import Keys
 from ecom_rag.serving.problems import TYPES, Problem
 from helpers.served import Client, logged, serving, small_app
@@ -165,24 +165,23 @@ def leaked(text):
 def test_a_secret_in_every_field_is_in_no_answer_and_no_log(tmp_path):
     token = keys.add(tmp_path / "keys.json", "boss", ["admin"])
     app = small_app(keys=Keys(tmp_path / "keys.json"), raises=echoing)
-    with logged() as log, serving(app) as port:
-        base = f"http://127.0.0.1:{port}"
+    with logged() as log, serving(app) as port, httpx.Client(base_url=f"http://127.0.0.1:{port}") as client:
         headers = {"authorization": f"Bearer {token}"}
         shown = ""
         for settings in placed(SECRET):
             settings["headers"] = settings.get("headers", {}) | headers
             for path in ("/v1/ask", f"/v1/{SECRET}", f"/v1/raw/{SECRET}?q={SECRET}"):
-                answer = httpx.post(f"{base}{path}", **settings)
+                answer = client.post(path, **settings)
                 shown += "" if answer.status_code == 200 else answer.text + str(answer.headers)
         for text in (SECRET, f"a {SECRET} b", f"it's {SECRET}' x", f'"{SECRET}"', f"line\n{SECRET}\ttab"):
             for _ in range(30):
                 body = {"records": [{"text": text, "metadata": {text: text}}]}
-                answer = httpx.post(f"{base}/v1/ask", json=body, headers=headers)
+                answer = client.post("/v1/ask", json=body, headers=headers)
                 assert answer.status_code >= 400
                 shown += answer.text
         for wrong in ({"authorization": "Bearer Zq7SECRETmarker"}, {"cookie": "ecom_rag_session=Zq7SECRETmarker"}):
-            shown += httpx.post(f"{base}/v1/ask", json={}, headers=wrong).text
-        shown += str(httpx.get(f"{base}/healthz", headers={"x-request-id": "Zq7 SECRET marker"}).headers)
+            shown += client.post("/v1/ask", json={}, headers=wrong).text
+        shown += str(client.get("/healthz", headers={"x-request-id": "Zq7 SECRET marker"}).headers)
     assert leaked(shown) == [] and leaked(log.getvalue()) == []
     assert token not in log.getvalue() and log.getvalue().count('"route"') > 100
 
@@ -205,7 +204,9 @@ def test_real_messages_keep_their_sentence():
             call()
         return redacted(str(error.value), sent)
 
-    assert said(lambda: Recall(fusion=SECRET).check(), SECRET).startswith("fusion '...' is unknown; expected rrf, minmax")
+    assert said(lambda: Recall(fusion=SECRET).check(), SECRET).startswith(
+        "fusion '...' is unknown; expected rrf, minmax"
+    )
     found = said(lambda: parse_filter(f"label = {SECRET}"), f"label = {SECRET}")
     assert found.startswith("filter, character 9: found") and not leaked(found) and "expected" in found
     assert redacted(
@@ -218,5 +219,16 @@ def test_real_messages_keep_their_sentence():
 def test_redaction_leaves_nothing_long_of_what_was_sent(text, wording):
     found = redacted(wording.format(text), [text])
     shown = " ".join(text.split())
-    if len(shown) >= 3 and shown not in wording and shown not in "...":
+    if len(shown) >= 3 and shown not in wording and shown not in KNOWN | {"..."}:
         assert shown not in found
+
+
+def test_redaction_of_a_large_request_takes_no_time_and_tells_nothing():
+    many = {"texts": [f"text {number}" for number in range(30_000)]}
+    assert redacted("found text 29999", strings(many)).startswith("the request cannot be served")
+    assert redacted("found Brand7", ["x " * 4_000_000 + "Brand7"]) == "found ..."
+
+
+def test_an_error_of_a_task_group_is_the_error():
+    group = ExceptionGroup("two tasks", [Problem(504, "late", code="deadline")])
+    assert Client(small_app(raises=raising(group)))("POST", "/v1/ask", json=ASK).status_code == 504

@@ -210,7 +210,7 @@ def _unreadable(raw: bytes, error: ValueError) -> Problem:
     if "surrogate" in said:
         message = f"half of a surrogate pair (a cut emoji) at {place}; replace it by U+FFFD"
         return Problem(400, message, code="lone_surrogate")
-    if "recursion" in said:
+    if "depth limit" in said:
         return Problem(400, f"the body is nested deeper than {MAX_LEVELS} levels; flatten it", code="too_deep")
     if "infinity" in said or _NOT_FINITE.match(text, max(0, error.pos)):
         message = f"a number at {place} is NaN, infinite or too large; JSON has none such, send null"

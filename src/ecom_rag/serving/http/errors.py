@@ -106,6 +106,8 @@ def problem_of(error: Exception, scope: Scope) -> Problem:
         error: Anything that was raised while a request was served.
         scope: Of the request.
     """
+    while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:  # of a task group
+        error = error.exceptions[0]
     if isinstance(error, Problem):
         return error
     if isinstance(error, RequestValidationError):

@@ -7,9 +7,11 @@ programs that must not hold it. What remains is the sentence around the quotes.
 
 import re
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from typing import Any
 
 WITHHELD = "..."
+_MOST = 20_000  # strings that are looked for; a message about a request of more is withheld, as looking takes time
 _LONGEST = 500  # characters of a message
 _SHORTEST = 3  # characters of a string that is looked for by itself
 _BEGINNING = 12  # characters by which a longer string is found, since the library cuts what it shows
@@ -84,10 +86,12 @@ def redacted(message: str, sent: Iterable[str] = ()) -> str:
         sent: The strings of the request.
 
     Returns:
-        At most 500 characters on one line.
+        At most 500 characters on one line; of a request with very many strings nothing of the message.
     """
     text = " ".join(message.split())[:_LONGEST]
-    sent = [one for one in sent if len(one) >= _SHORTEST and one not in KNOWN]
+    sent = [one for one in islice(sent, _MOST) if len(one) >= _SHORTEST and one not in KNOWN]
+    if len(sent) == _MOST:
+        return "the request cannot be served as it is; send fewer texts at once to see why"
     found = {part for one in sent for part in _parts(one) if part in text}
     for part in sorted(found, key=len, reverse=True):
         text = text.replace(part, WITHHELD)

@@ -258,6 +258,9 @@ TABLES: Mapping[str, Table] = {
     "bank export": _always("bank output filter"),
     "bank snapshot": _always("bank out"),
     "bank restore": _always("snapshot bank"),
+    "keys add": _always("name scopes file expires"),
+    "keys list": _always("file as_json"),
+    "keys revoke": _always("name file"),
 }
 
 

@@ -11,18 +11,19 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ecom_rag.decision.policy import Policy, load_policy
-from ecom_rag.errors import UsageError
+from ecom_rag.errors import BankError, UsageError
 from ecom_rag.files.records import Record
 from ecom_rag.models import Encoder
 from ecom_rag.models.spec import ModelSpec, cross_encoder_of, encoder_of
 from ecom_rag.pipeline.provenance import recall_of
 from ecom_rag.pipeline.settings import read_settings
-from ecom_rag.seeds.bank.model import Model
+from ecom_rag.seeds.bank import Change, SeedBank, SeedPage
+from ecom_rag.serving import writes
 from ecom_rag.serving.banks import Banks
 from ecom_rag.serving.engine.asked import Asked, overridden
 from ecom_rag.serving.engine.batching import Batcher, Ran
 from ecom_rag.serving.engine.fusions import Fusions
-from ecom_rag.serving.engine.models import EncoderStage, RerankerStage
+from ecom_rag.serving.engine.models import EncoderStage, RerankerStage, embeddings_of
 from ecom_rag.serving.engine.search import Recalled, SearchStage
 from ecom_rag.serving.journal.journal import Journal
 from ecom_rag.serving.problems import Problem
@@ -32,6 +33,7 @@ logger = logging.getLogger(__name__)
 
 _WARM = "加微信 warm up"
 _DECISIONS = 4096  # per transaction of the journal
+_SEEN = 5.0  # seconds to wait until searches see a write
 T = TypeVar("T")
 
 
@@ -63,7 +65,7 @@ class Engine:
         self._write_thread = pool(ThreadPoolExecutor(1, thread_name_prefix="write"))
         self._journaling = Batcher("journal", self._journal, self._write_thread, budget=_DECISIONS, watch=watch)
         self.journal: Journal | None = None
-        self._encoders: dict[Model | str, EncoderStage] = {}
+        self._encoders: dict[str, EncoderStage] = {}  # by fingerprint
         self.encoder: EncoderStage | None = None
         self.reranker: RerankerStage | None = None
         self.policies: dict[str, Policy] = {}
@@ -78,11 +80,11 @@ class Engine:
         """
         self._loop = asyncio.get_running_loop()
         await self._loop.run_in_executor(self._side_thread, self._load)
-        self._fusions = Fusions(self.banks, self._side_thread, encoder=self._encoder_of)
+        self._fusions = Fusions(self.banks, self._side_thread, stage=self._stage_for)
         self._search = SearchStage(
             self.banks,
             self._search_thread,
-            encoders=self._stage_of,
+            stage=self._stage_for,
             reranker=self.reranker,
             policies=self.policies,
             fusions=self._fusions,
@@ -116,7 +118,8 @@ class Engine:
             Problem: 404 where there is no such bank.
             UsageError: Settings that make no sense, or a reranker that is not there.
         """
-        routes = self.banks.routes(bank)
+        with self.banks.lease(bank) as own:
+            routes = own.routes
         reranked = self.reranker is not None if rerank is None else rerank
         if reranked and self.reranker is None:
             raise UsageError("rerank is true, but the service has no reranker; leave it out")
@@ -133,7 +136,6 @@ class Engine:
         Raises:
             Problem: 404 where there is no such bank, 409 where it has no policy.
         """
-        self.banks.routes(bank)
         policy = self.policies.get(bank)
         if policy is None:
             raise Problem(409, "this bank has no policy, so nothing is decided over it", code="no_policy", param="bank")
@@ -166,6 +168,94 @@ class Engine:
             result["decision"]["id"] = id_
         milliseconds = {**found.milliseconds, "journal": round(1000 * (time.monotonic() - started), 3)}
         return replace(found, milliseconds=milliseconds)
+
+    async def upsert(
+        self, bank: str, records: Sequence[Record], *, expected_sequence: int | None = None, key: str | None = None
+    ) -> Change:
+        """Write seeds, all or none; once this returns they are on the disk, and searches see them.
+
+        Args:
+            bank: Name of the bank.
+            records: Clean ones.
+            expected_sequence: Sequence that the bank must be at.
+            key: Idempotency key.
+
+        Raises:
+            Problem: As of ``writes.upsert``.
+            EcomRagError: As there.
+        """
+        with self.banks.lease(bank) as own:
+            change = await self._written(writes.answered, own, records, key=key, expected_sequence=expected_sequence)
+            if change is None:
+                embeddings = fingerprint = None
+                stage = self._stage_for(own)
+                if stage is not None and records:
+                    texts, outputs = [one["text"] for one in records], own.settings.outputs
+                    embeddings = embeddings_of(await stage.encode(texts, side="passage", outputs=outputs))
+                    fingerprint = stage.encoder.fingerprint
+                change = await self._written(
+                    writes.upsert,
+                    own,
+                    records,
+                    embeddings=embeddings,
+                    fingerprint=fingerprint,
+                    expected_sequence=expected_sequence,
+                    key=key,
+                )
+        await self._seen(bank, change)
+        return change
+
+    async def delete(self, bank: str, *, dry_run: bool, **asked: Any) -> Change:
+        """Remove seeds; once this returns they are gone from the disk and from searches.
+
+        Args:
+            bank: Name of the bank.
+            dry_run: Only say how many would go.
+            asked: As of ``writes.delete``.
+
+        Raises:
+            Problem: As of ``writes.delete``.
+            EcomRagError: As there.
+        """
+        with self.banks.lease(bank) as own:
+            if dry_run:
+                return await self._written(writes.dry_run, own, asked.get("ids"), filter=asked.get("filter"))
+            change = await self._written(writes.delete, own, confirmed=True, **asked)
+        await self._seen(bank, change)
+        return change
+
+    async def page(self, bank: str, filter: str | None, *, after: int, limit: int) -> SeedPage:
+        """Some of a bank's seeds, in row order. Raises as ``SeedBank.page``."""
+
+        def read() -> SeedPage:
+            with self.banks.lease(bank) as own:
+                return own.page(filter, after=after, limit=limit)
+
+        return await asyncio.to_thread(read)
+
+    async def seed(self, bank: str, id_: str) -> Record | None:
+        """The seed of an id; ``None`` where there is none. Raises as ``SeedBank.get``."""
+
+        def read() -> Record | None:
+            with self.banks.lease(bank) as own:
+                return own.get([id_])[0]
+
+        return await asyncio.to_thread(read)
+
+    async def swap(self, bank: str, path: str) -> int:
+        """Let another bank take a bank's place; gives its sequence. Raises as ``Banks.swap``."""
+        return await asyncio.to_thread(self.banks.swap, bank, path)
+
+    async def _written(self, function: Callable[..., T], *arguments: Any, **named: Any) -> T:
+        """Do something in the thread that writes."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._write_thread, lambda: function(*arguments, **named))
+
+    async def _seen(self, bank: str, change: Change) -> None:
+        """Wait until searches see a change; a change that they cannot see yet is on the disk all the same."""
+        seen = asyncio.wrap_future(self.banks.visible(bank, change.sequence))
+        with contextlib.suppress(TimeoutError, BankError):
+            await asyncio.wait_for(seen, _SEEN)
 
     async def journaled(self, work: Callable[[Journal], T]) -> T:
         """Do something with the journal, beside the event loop.
@@ -209,14 +299,11 @@ class Engine:
         if self.policies:
             self.journal = self._open_journal()
         for name, path in settings.banks.items():
-            self.banks.open(name, path)
-        for name in settings.banks:
-            self._encoder_for(name)
+            self.banks.open(name, path, encoder=self._encoder_for(Path(path)))
         if settings.model is not None:
-            spec = ModelSpec(settings.model, settings.placement)
-            self.encoder = next(
-                (one for one in self._encoders.values() if one.name == settings.model), None
-            ) or self._stage(settings.model, encoder_of(spec), settings.model)
+            named = [one for one in self._encoders.values() if one.name == settings.model]
+            own = named[0] if named else None
+            self.encoder = own or self._stage(encoder_of(ModelSpec(settings.model, settings.placement)), settings.model)
         elif self._encoders:
             self.encoder = next(iter(self._encoders.values()))
         if settings.rerank is not None:
@@ -241,36 +328,33 @@ class Engine:
             raise UsageError(f"{folder}: cannot be used as a folder ({error.strerror}); give another `state`") from None
         return Journal.open(folder / "journal.db", second_looks=settings.second_looks)
 
-    def _encoder_for(self, bank: str) -> None:
-        """Load the encoder of a bank, or give it that of another bank of the same model."""
-        with self.banks.leased(bank) as own:
-            if own.model is None:
-                return
-            stage = self._encoders.get(own.model)
-            if stage is None:
-                encoder = own.model.load(**self.settings.placement)
-                stage = self._stage(own.model, encoder, own.model.path)
-            own.use(stage.encoder)
+    def _encoder_for(self, path: Path) -> Encoder | None:
+        """The encoder of a bank, loaded where no other bank of its model is open."""
+        with SeedBank.open(path, maintain=False) as own:
+            model = own.model
+        if model is None:
+            return None
+        stage = self._encoders.get(model.fingerprint)
+        if stage is None:
+            stage = self._stage(model.load(**self.settings.placement), model.path)
+        return stage.encoder
 
-    def _stage(self, key: Model | str, encoder: Encoder, name: str) -> EncoderStage:
-        self._encoders[key] = EncoderStage(
+    def _stage(self, encoder: Encoder, name: str) -> EncoderStage:
+        stage = EncoderStage(
             encoder,
             self._model_thread,
             name=name,
             queue_seconds=self.settings.limits.queue_seconds,
             watch=self._watch,
         )
-        return self._encoders[key]
+        return self._encoders.setdefault(encoder.fingerprint, stage)
 
-    def _stage_of(self, bank: str) -> EncoderStage | None:
-        model = self.banks.model(bank)
-        return None if model is None else self._encoders[model]
-
-    def _encoder_of(self, bank: str) -> Encoder | None:
-        stage = self._stage_of(bank)
-        return None if stage is None else stage.encoder
+    def _stage_for(self, bank: SeedBank) -> EncoderStage | None:
+        """The encoder of an open bank."""
+        return None if bank.model is None else self._encoders[bank.model.fingerprint]
 
     def _changed(self, bank: str, sequence: int) -> None:
-        """A bank has changed, in the thread that found it."""
-        if self._loop is not None:
-            logger.info("bank %s is at change %d", bank, sequence)
+        """A bank has changed; called by the thread that found it."""
+        logger.info("bank %s is at change %d", bank, sequence)
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._fusions.stale, bank)

@@ -6,12 +6,13 @@ from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import replace
 
-from ecom_rag.models import Encoder
+from ecom_rag.errors import EcomRagError
 from ecom_rag.pipeline.search import Pipeline
 from ecom_rag.retrieval.learned_fusion import LearnedFusion
 from ecom_rag.seeds.bank import SeedBank
 from ecom_rag.serving.banks import Banks
 from ecom_rag.serving.engine.asked import Asked
+from ecom_rag.serving.engine.models import EncoderStage
 
 logger = logging.getLogger(__name__)
 
@@ -27,14 +28,18 @@ class Fusions:
     Args:
         banks: The open banks.
         executor: A thread of its own: a fit searches a thousand seeds.
-        encoder: The encoder of a bank, by its name.
+        patience: Seconds after a change before the weights are fitted again, together for all changes meanwhile.
+        stage: The encoder of an open bank.
     """
 
-    def __init__(self, banks: Banks, executor: Executor, *, encoder: Callable[[str], Encoder | None]) -> None:
-        self._banks, self._executor, self._encoder = banks, executor, encoder
+    def __init__(self, banks: Banks, executor: Executor, *, patience: float = 30.0, stage: Callable[[SeedBank], EncoderStage | None]) -> None:
+        self._banks, self._executor, self._stage = banks, executor, stage
+        self._patience = patience
         self._fits: dict[Key, tuple[SeedBank, LearnedFusion | None]] = {}
         self._asked: dict[Key, Asked] = {}
         self._running: dict[Key, asyncio.Future[None]] = {}
+        self._renewing: set[str] = set()
+        self._tasks: set[asyncio.Future[None]] = set()
 
     async def prepare(self, asked: Asked) -> None:
         """Have the weights for a request ready.
@@ -52,14 +57,29 @@ class Fusions:
             running.add_done_callback(lambda _: self._running.pop(key, None))
         await asyncio.shield(running)
 
-    async def renew(self, bank: str) -> None:
-        """Fit the weights of a bank again.
+    def stale(self, bank: str) -> None:
+        """Fit the weights of a bank again, soon; called in the event loop.
 
         Args:
             bank: Name of the bank, which has changed or was swapped.
         """
-        for key in [one for one in self._fits if one[0] == bank]:
-            await self._fit(key)
+        if bank in self._renewing or not any(key[0] == bank for key in self._fits):
+            return
+        self._renewing.add(bank)
+        task = asyncio.ensure_future(self._renew(bank))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _renew(self, bank: str) -> None:
+        """Fit the weights of a bank once it has been left alone for a while, or was changed for long."""
+        try:
+            await asyncio.sleep(self._patience)
+            for key in [one for one in self._fits if one[0] == bank]:
+                await self._fit(key)
+        except EcomRagError as error:  # the weights of before stay
+            logger.warning("bank %s: its fusion weights could not be fitted again (%s)", bank, error)
+        finally:
+            self._renewing.discard(bank)
 
     def fitted(self, asked: Asked, bank: SeedBank) -> LearnedFusion | None:
         """The weights, where they are of this very bank; ``None`` where there are none.
@@ -76,9 +96,10 @@ class Fusions:
         asked = self._asked[key]
 
         def fit() -> tuple[SeedBank, LearnedFusion | None]:
-            with self._banks.leased(asked.bank) as bank:
+            with self._banks.lease(asked.bank) as bank:
+                stage = self._stage(bank)
                 settings = replace(asked.settings, filter=None)
-                return bank, Pipeline(bank, settings, encoder=self._encoder(asked.bank)).fitted
+                return bank, Pipeline(bank, settings, encoder=None if stage is None else stage.encoder).fitted
 
         self._fits[key] = await asyncio.get_running_loop().run_in_executor(self._executor, fit)
 

@@ -17,12 +17,15 @@ from ecom_rag.models import Embeddings
 from ecom_rag.models.cross_encoder import sigmoid
 from ecom_rag.pipeline.reranking import by_relevance, pairs_of
 from ecom_rag.pipeline.search import Found, Pipeline
+from ecom_rag.retrieval.learned_fusion import LearnedFusion
 from ecom_rag.retrieval.routes import Queries, outputs_of
-from ecom_rag.serving.banks import Banks, Reader
+from ecom_rag.seeds.bank import SeedBank
+from ecom_rag.serving.banks import Banks
 from ecom_rag.serving.engine.asked import Asked
 from ecom_rag.serving.engine.batching import Batcher, Ran
 from ecom_rag.serving.engine.fusions import Fusions
 from ecom_rag.serving.engine.models import Encoded, EncoderStage, RerankerStage, embeddings_of
+from ecom_rag.serving.opening import Reader
 
 _QUERIES = 256  # per batch
 _PIPELINES = 256  # that are kept ready
@@ -71,10 +74,12 @@ class Ready:
     Args:
         bank: The handle.
         pipeline: Over it.
+        fitted: The weights that it was made with.
     """
 
-    bank: Any
+    bank: SeedBank
     pipeline: Pipeline
+    fitted: LearnedFusion | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +101,7 @@ class SearchStage:
     Args:
         banks: Those.
         executor: The search thread.
-        encoders: The encoder of a bank, by the bank's name; ``None`` where it needs none.
+        stage: The encoder of an open bank; ``None`` where it needs none.
         reranker: Of candidates; ``None`` where reranking is not offered.
         policies: By the name of the bank.
         fusions: Gives the fitted weights.
@@ -109,14 +114,14 @@ class SearchStage:
         banks: Banks,
         executor: Executor,
         *,
-        encoders: Callable[[str], EncoderStage | None],
+        stage: Callable[[SeedBank], EncoderStage | None],
         reranker: RerankerStage | None,
         policies: Mapping[str, Policy],
         fusions: Fusions,
         queue_seconds: float,
         watch: Callable[[Ran], None] | None = None,
     ) -> None:
-        self._banks, self._encoders, self._reranker = banks, encoders, reranker
+        self._banks, self._stage, self._reranker = banks, stage, reranker
         self._policies, self._fusions = policies, fusions
         self._ready: OrderedDict[Asked, Ready] = OrderedDict()
         self._deciders: dict[tuple[str, str | None], Decider] = {}
@@ -136,7 +141,7 @@ class SearchStage:
         """
         watch = _Watch()
         outputs = outputs_of(asked.settings.routes)
-        encoder = self._encoders(asked.bank) if outputs else None
+        encoder = self._encoder(asked.bank) if outputs else None
         encoded = None
         if encoder is not None:
             encoded = await encoder.encode([one["text"] for one in records], side="query", outputs=outputs)
@@ -151,12 +156,6 @@ class SearchStage:
         truncated = [False] * len(records) if encoded is None else [one.truncated for one in encoded]
         tokens = 0 if encoded is None else sum(one.tokens for one in encoded)
         return Recalled(found, state, truncated, tokens, watch.milliseconds)
-
-    def forget(self, bank: str) -> None:
-        """Make the pipelines of a bank anew: it was swapped, or its weights were fitted again. In the search thread."""
-        for asked in [one for one in self._ready if one.bank == bank]:
-            del self._ready[asked]
-        self._states = {known: state for known, state in self._states.items() if known[0].bank != bank}
 
     async def _reranked(self, asked: Asked, records: Sequence[Record], found: Found) -> list[Record]:
         assert self._reranker is not None
@@ -182,21 +181,25 @@ class SearchStage:
             results = self._decider(asked.bank, state.void).decide_checked(results)
         return [(part, state) for part in _cut(results, requests)]
 
+    def _encoder(self, bank: str) -> EncoderStage | None:
+        with self._banks.lease(bank) as own:
+            return self._stage(own)
+
     def _keep(self, asked: Asked) -> int:
         return asked.settings.depth if asked.reranked else asked.settings.top_k
 
     def _pipeline(self, asked: Asked, reader: Reader) -> Pipeline:
-        known = self._ready.get(asked)
-        if known is None or known.bank is not reader.bank:
-            encoder = self._encoders(asked.bank)
+        known, fitted = self._ready.get(asked), self._fusions.fitted(asked, reader.bank)
+        if known is None or known.bank is not reader.bank or known.fitted is not fitted:
+            encoder = self._stage(reader.bank)
             pipeline = Pipeline(
                 reader.bank,
                 asked.settings,
                 encoder=None if encoder is None else encoder.encoder,
                 cross_encoder=self._reranker.cross_encoder if asked.reranked and self._reranker else None,
-                fitted=self._fusions.fitted(asked, reader.bank),
+                fitted=fitted,
             )
-            known = self._ready[asked] = Ready(reader.bank, pipeline)
+            known = self._ready[asked] = Ready(reader.bank, pipeline, fitted)
             while len(self._ready) > _PIPELINES:
                 self._ready.popitem(last=False)
         self._ready.move_to_end(asked)

@@ -118,3 +118,15 @@ class FeedbackRequest(Strict):
     actor: Annotated[
         str | None, Field(min_length=1, max_length=128, description="The person; by default the name of the key.")
     ] = None
+
+
+class SeedsRequest(Strict):
+    """Seeds to write."""
+
+    records: Annotated[list[Record], Field(min_length=1, description="Seeds; each with its id in the metadata.")]
+
+
+class SwapRequest(Strict):
+    """The bank that takes the place."""
+
+    path: Annotated[str, Field(min_length=1, max_length=4096, description="Folder on the machine of the service.")]

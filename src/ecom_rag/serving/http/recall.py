@@ -35,18 +35,19 @@ async def recall(body: bodies.RecallRequest, service: Annotated[Service, Depends
     return Json(answer_of(found))
 
 
-def records_of(service: Service, given: list[bodies.Record]) -> list[Record]:
+def records_of(service: Service, given: list[bodies.Record], *, most: int | None = None) -> list[Record]:
     """The records of a request, clean.
 
     Args:
         service: Has the limits.
         given: As they were sent.
+        most: How many there may be; by default as many as texts.
 
     Raises:
         Problem: Too many of them, or a text that is too long.
         RecordError: Something that JSON lines cannot hold.
     """
-    service.check_texts([one.text for one in given], "records", most=service.limits.texts)
+    service.check_texts([one.text for one in given], "records", most=most or service.limits.texts)
     return list(records.cleaned([{"text": one.text, "metadata": one.metadata} for one in given], "records"))
 
 

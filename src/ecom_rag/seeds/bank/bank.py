@@ -16,7 +16,7 @@ from ecom_rag.models import Encoder
 from ecom_rag.models.embeddings import Embeddings
 from ecom_rag.seeds.bank import changes, table, upkeep
 from ecom_rag.seeds.bank.changes import Change
-from ecom_rag.seeds.bank.derived import Plan
+from ecom_rag.seeds.bank.derived import Pause, Plan
 from ecom_rag.seeds.bank.documents import ids_of, rows_of
 from ecom_rag.seeds.bank.encoding import Encoding
 from ecom_rag.seeds.bank.filtered import filtered
@@ -272,13 +272,32 @@ class SeedBank:
     def view(self) -> AbstractContextManager[View]:
         """The bank as of its last change, for one search or one block of searches.
 
-        While it is held, changes are acknowledged, but other views of this handle that need them wait; so hold it no
-        longer than the search.
+        While it is held, neither changes nor other views wait for it. Within a view of the same thread it is that one.
 
         Raises:
             BankError: The bank is closed; also when a view that is still held is asked after that.
         """
         return self._live.view()
+
+    def pin(self, *, pause: Pause | None = None) -> View:
+        """A view of the last change that stays until its ``end()`` is called; any thread may use it.
+
+        Args:
+            pause: Called between slices of the work that brings the indexes there, for a thread in the background; by
+                default it is done at once.
+
+        Raises:
+            BankError: The bank is closed or cannot be read.
+        """
+        return self._live.pin(pause=pause)
+
+    def using(self, pinned: View) -> AbstractContextManager[None]:
+        """Let ``view()`` give a pinned view, in this thread and for the length of a ``with`` block.
+
+        Args:
+            pinned: What ``pin`` gave.
+        """
+        return self._live.using(pinned)
 
     def refresh(self) -> int:
         """Bring the indexes up to the last change, as every search does; returns the sequence that searches now see."""

@@ -79,7 +79,7 @@ class Store:
         if not (folder / FILE).is_file():
             found = "no such folder" if not folder.exists() else "not a seed bank"
             raise BankError(f"{folder}: {found} (there is no {FILE} in it); make one with ecom-rag bank build")
-        with self._errors():
+        with self.errors():
             db = self._connect()
             if db.execute("PRAGMA application_id").fetchone()[0] != _APPLICATION:
                 raise BankError(f"{folder / FILE}: is another program's database; expected a seed bank")
@@ -111,7 +111,7 @@ class Store:
     @contextlib.contextmanager
     def reading(self) -> Iterator[tuple[sqlite3.Connection, State]]:
         """A read transaction: one committed state, whatever is written meanwhile."""
-        with self._errors():
+        with self.errors():
             with self._guard:
                 self.check_open()
                 db = self._idle.pop() if self._idle else self._connect()
@@ -128,7 +128,7 @@ class Store:
         Raises:
             BankError: Another process has been writing for longer than the timeout.
         """
-        with self._errors():
+        with self.errors():
             if not self._turn.acquire(timeout=self._timeout):
                 raise BankError(f"{self.folder}: another thread has been writing for {self._timeout:g} s; try again")
             try:
@@ -156,12 +156,12 @@ class Store:
 
     def checkpoint(self) -> None:
         """Move the write-ahead log into the file and empty it, as far as readers allow."""
-        with self._errors(), self._turn:
+        with self.errors(), self._turn:
             self._writing().execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def give_space_back(self) -> None:
         """Return unused pages to the file system."""
-        with self._errors(), self._turn:
+        with self.errors(), self._turn:
             self._writing().execute("PRAGMA incremental_vacuum").fetchall()
 
     def close(self) -> None:
@@ -218,7 +218,8 @@ class Store:
         return db
 
     @contextlib.contextmanager
-    def _errors(self) -> Iterator[None]:
+    def errors(self) -> Iterator[None]:
+        """Make a ``BankError`` of what SQLite raises."""
         try:
             yield
         except sqlite3.DatabaseError as error:

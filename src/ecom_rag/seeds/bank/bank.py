@@ -203,6 +203,32 @@ class SeedBank:
             )
         return replace(change, notes=change.notes + self._look_after())
 
+    def would_delete(self, ids: Iterable[Any] | None = None, *, filter: Any = None) -> Change:
+        """What ``delete`` would do now; nothing is written.
+
+        Args:
+            ids: Any iterable of strings and integers; or
+            filter: An expression or its dict form.
+
+        Raises:
+            UsageError: Neither or both are given, or not a filter.
+            BankError: The bank is closed.
+        """
+        if (ids is None) == (filter is None):
+            raise UsageError("delete takes ids or a filter; give one of them")
+        return changes.would_remove(self.store, ids, filter, indexed=self._indexed)
+
+    def answered(self, request: Request) -> Change | None:
+        """The answer that a request was given before; ``None`` for a new one.
+
+        Args:
+            request: Its key and digest.
+
+        Raises:
+            RepeatedKeyError: Another request has used the key.
+        """
+        return Terms(request=request).answered(self.store)
+
     @property
     def sequence(self) -> int:
         """Number of the last change."""
@@ -244,7 +270,7 @@ class SeedBank:
         return found.count
 
     def filter_notes(self, filter: Any) -> list[str]:
-        """A line each for: no document meets the filter; no document has one of its keys.
+        """A line each for: no document meets the filter; no document has one of its keys. In a view, of its state.
 
         Args:
             filter: An expression or its dict form; ``None`` for none.
@@ -252,7 +278,7 @@ class SeedBank:
         Raises:
             UsageError: Not a filter.
         """
-        with self.store.reading() as (db, state):
+        with self._live.reading() as (db, state):
             return filtered(db, state, filter, self._indexed).notes
 
     def documents(self, filter: Any = None) -> Iterator[Record]:
@@ -349,10 +375,25 @@ class SeedBank:
     def __exit__(self, *error: object) -> None:
         self.close()
 
+    def maintain(self, *, pause: Pause | None = None) -> list[str]:
+        """Compact the bank or save its indexes where that is due, as every change does unless told otherwise.
+
+        Args:
+            pause: Called between slices of the work, for a thread in the background; by default it is done at once.
+
+        Returns:
+            A note where it failed; it is tried again the next time.
+        """
+
+        def save() -> None:
+            self._live.save(pause=pause)
+
+        return upkeep.look_after(
+            self.store, self._live, compact=lambda: upkeep.compact(self.store, save=save), save=save
+        )
+
     def _look_after(self) -> list[str]:
-        if not self._maintain:
-            return []
-        return upkeep.look_after(self.store, self._live, compact=self.compact, save=self.save_indexes)
+        return self.maintain() if self._maintain else []
 
     def _warn(self, notes: Iterable[str]) -> None:
         for note in notes:

@@ -130,6 +130,20 @@ def remove_matching(store: Store, filter: Any, *, allow_most: bool, indexed: fro
     return _made(store, remove, terms)
 
 
+def would_remove(store: Store, ids: Iterable[Any] | None, filter: Any, *, indexed: frozenset[Path]) -> Change:
+    """What the removal of ids, or of what a filter matches, would do now.
+
+    Raises:
+        UsageError: Something that cannot be an id, or not a filter.
+    """
+    wanted = None if ids is None else ids_of(ids)
+    with store.reading() as (db, state):
+        if wanted is not None:
+            return Change(state.sequence, removed=len(table.documents_of(db, wanted)))
+        found = filtered(db, state, filter, indexed)
+    return Change(state.sequence, removed=found.count, notes=found.notes)
+
+
 def _made(store: Store, make: Callable[[Connection, State], Change], terms: Terms) -> Change:
     """Make a change on its terms, and keep the answer with it, all in one transaction."""
     with store.writing() as (db, state):

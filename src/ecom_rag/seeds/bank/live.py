@@ -74,6 +74,17 @@ class LiveIndexes:
         finally:
             self._local.held = before
 
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[tuple[Connection, State]]:
+        """The read transaction of the view that this thread holds, else a new one."""
+        held: View | None = getattr(self._local, "held", None)
+        if held is None:
+            with self._store.reading() as found:
+                yield found
+        else:
+            self._store.check_open()
+            yield held.transaction
+
     def pin(self, *, pause: Pause | None = None) -> View:
         """A view of the last committed state that stays until it is ended, by any thread."""
         while True:  # until others have not moved the indexes past our transaction
@@ -95,14 +106,17 @@ class LiveIndexes:
                         release=stack.pop_all().close,
                     )
 
-    def save(self) -> None:
+    def save(self, *, pause: Pause | None = None) -> None:
         """Write the indexes as of now beside the record."""
-        with self.view() as view:
+        view = self.pin(pause=pause)
+        try:
             with self._changing:
                 arrays = derived.arrays_of(view.derived)
             written = derived.save(view.derived, arrays, self._plan, self._store.folder)
             if written is not None:
                 self._saved_next_row = written.next_row
+        finally:
+            view.end()
 
     def rows_unsaved(self, state: State) -> int:
         """Rows that whoever opens the bank has to add to the saved indexes, as far as is known."""

@@ -22,6 +22,7 @@ from ecom_rag.seeds.bank.sqlite_errors import bank_errors
 
 FILE = "bank.db"
 FORMAT = 1
+_LOG_BYTES = 1 << 24  # that a write-ahead log keeps when it starts anew
 _APPLICATION = 0x65636F6D  # "ecom"
 _SCHEMA = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -257,6 +258,7 @@ class Store:
             cached_statements=64,
         )
         db.execute("PRAGMA synchronous = FULL")
+        db.execute(f"PRAGMA journal_size_limit = {_LOG_BYTES}")
         return db
 
     def errors(self) -> contextlib.AbstractContextManager[None]:

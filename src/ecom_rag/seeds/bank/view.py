@@ -66,6 +66,7 @@ class View:
         live: Documents that can be found.
         routes: Names of the indexes.
         derived: The indexes and their rows; not to be changed.
+        transaction: The connection that reads this state, and where the bank stands in it.
     """
 
     def __init__(
@@ -87,6 +88,7 @@ class View:
         self.name: str | None = plan.bank
         self._plan = plan
         self._db = db
+        self.transaction = db, state
         self.derived = derived
         self._masks = masks
         self._indexed = indexed

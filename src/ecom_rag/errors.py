@@ -13,7 +13,8 @@
     │   ├── BankChangedError    it has been changed since the sequence that a change expected
     │   └── RepeatedKeyError    an idempotency key that another request has used
     ├── PolicyError         a policy that is not one, or that does not fit what it is asked to decide
-    └── ResumeError         an unfinished run that cannot be continued as asked
+    ├── ResumeError         an unfinished run that cannot be continued as asked
+    └── ServiceError        a service that refuses a request, or cannot be reached
 """
 
 
@@ -76,6 +77,19 @@ class PolicyError(EcomRagError):
 
 class ResumeError(EcomRagError):
     """An unfinished run that cannot be continued as asked."""
+
+
+class ServiceError(EcomRagError):
+    """A service that refuses a request, or cannot be reached.
+
+    Args:
+        message: What the service said, and where.
+        status: Of the answer; ``None`` where there was none.
+    """
+
+    def __init__(self, message: str, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 def mark_resumable(error: BaseException) -> None:

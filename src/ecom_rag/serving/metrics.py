@@ -1,9 +1,12 @@
 """What the service counts, for Prometheus; no text and no name of a client is ever a label."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector, generate_latest
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
 
 from ecom_rag.serving.engine.batching import Ran
 
@@ -17,21 +20,17 @@ class Metrics:
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
         ProcessCollector(registry=self._registry)
-        own = {"registry": self._registry}
-        self._requests = Counter("ecom_rag_requests", "Answered requests.", ("route", "method", "status"), **own)
-        self._latency = Histogram(
-            "ecom_rag_request_seconds", "Time to answer a request.", ("route",), buckets=_SECONDS, **own
-        )
-        self._waited = Histogram(
-            "ecom_rag_queue_wait_seconds", "Longest wait of a request in a batch.", ("stage",), buckets=_SECONDS, **own
-        )
-        self._ran = Histogram("ecom_rag_batch_seconds", "Time of a batch.", ("stage",), buckets=_SECONDS, **own)
+        own = self._registry
+        count, spread = partial(Counter, registry=own), partial(Histogram, registry=own, buckets=_SECONDS)
+        self._requests = count("ecom_rag_requests", "Answered requests.", ("route", "method", "status"))
+        self._latency = spread("ecom_rag_request_seconds", "Time to answer a request.", ("route",))
+        self._waited = spread("ecom_rag_queue_wait_seconds", "Longest wait of a request in a batch.", ("stage",))
+        self._ran = spread("ecom_rag_batch_seconds", "Time of a batch.", ("stage",))
         self._units = Histogram(
-            "ecom_rag_batch_units", "Texts, pairs or requests in a batch.", ("stage",), buckets=_UNITS, **own
+            "ecom_rag_batch_units", "Texts, pairs or requests in a batch.", ("stage",), buckets=_UNITS, registry=own
         )
-        self._truncated = Counter("ecom_rag_truncated_texts", "Texts that a model read in part.", ("route",), **own)
-        self._decisions = Counter("ecom_rag_decisions", "Decisions.", ("bank", "action", "reason"), **own)
-        self._refused = Counter("ecom_rag_problems", "Requests that failed.", ("code",), **own)
+        self._truncated = count("ecom_rag_truncated_texts", "Texts that a model read in part.", ("route",))
+        self._decisions = count("ecom_rag_decisions", "Decisions.", ("bank", "action", "reason"))
 
     def watch(self, ran: Ran) -> None:
         """Count a batch."""
@@ -39,17 +38,14 @@ class Metrics:
         self._ran.labels(ran.batcher).observe(ran.seconds)
         self._units.labels(ran.batcher).observe(ran.units)
 
-    def answered(self, *, route: str, method: str, status: int, seconds: float) -> None:
+    def answered(self, line: Mapping[str, Any]) -> None:
         """Count a request.
 
         Args:
-            route: Template of its path.
-            method: Of HTTP.
-            status: That it was answered with.
-            seconds: From its first byte to its last.
+            line: As ``logs.Access`` tells it: ``route``, ``method``, ``status`` and ``milliseconds``.
         """
-        self._requests.labels(route, method, str(status)).inc()
-        self._latency.labels(route).observe(seconds)
+        self._requests.labels(line["route"], line["method"], str(line["status"])).inc()
+        self._latency.labels(line["route"]).observe(line["milliseconds"] / 1000)
 
     def truncated(self, route: str, count: int) -> None:
         """Count texts that a model read in part."""
@@ -60,20 +56,31 @@ class Metrics:
         """Count a decision."""
         self._decisions.labels(bank, decision["action"], decision["reason"] or "").inc()
 
-    def refused(self, code: str) -> None:
-        """Count a request that failed."""
-        self._refused.labels(code).inc()
-
-    def gauge(self, name: str, help: str, value: Callable[[], float]) -> None:
-        """Show a number that is asked for when the metrics are read.
+    def gauge(self, name: str, said: str, label: str, values: Callable[[], Mapping[str, float]]) -> None:
+        """Show numbers that are looked up when the metrics are read.
 
         Args:
             name: Of the metric.
-            help: In a sentence.
-            value: Gives the number.
+            said: What it is, in a sentence.
+            label: What the numbers are told apart by.
+            values: Gives them.
         """
-        Gauge(name, help, registry=self._registry).set_function(value)
+        self._registry.register(_Lookup(name, said, label, values))
 
     def text(self) -> bytes:
         """In the format that Prometheus reads."""
         return generate_latest(self._registry)
+
+
+class _Lookup(Collector):
+    """Numbers that are looked up."""
+
+    def __init__(self, name: str, said: str, label: str, values: Callable[[], Mapping[str, float]]) -> None:
+        self._name, self._said, self._label, self._values = name, said, label, values
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        """What the registry asks for."""
+        family = GaugeMetricFamily(self._name, self._said, labels=[self._label])
+        for name, value in self._values().items():
+            family.add_metric([name], value)
+        yield family

@@ -24,20 +24,24 @@ class Server(uvicorn.Server):
         config: Of uvicorn.
         service: Whose phase it tells.
         ready: Called once with the address, when models and banks are loaded.
+
+    Attributes:
+        service: As given.
+        address: Where it is reached; ``None`` until it is ready.
     """
 
     def __init__(self, config: uvicorn.Config, service: Service, *, ready: Callable[[str], None]) -> None:
         super().__init__(config)
-        self._service = service
+        self.service = service
         self._ready = ready
-        self._told = False
+        self.address: str | None = None
         self._stop_at: float | None = None
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """A signal to stop; uvicorn would raise it again at the end, so that a stop as asked looked like a crash."""
         if self._stop_at is None:
-            self._service.phase = Phase.DRAINING
-            self._stop_at = time.monotonic() + self._service.settings.drain_delay
+            self.service.phase = Phase.DRAINING
+            self._stop_at = time.monotonic() + self.service.settings.drain_delay
         else:
             self.should_exit = self.force_exit = True
 
@@ -50,13 +54,13 @@ class Server(uvicorn.Server):
         Returns:
             Whether to stop.
         """
-        phase = self._service.phase
+        phase = self.service.phase
         if phase is Phase.FAILED or (self._stop_at is not None and time.monotonic() >= self._stop_at):
             return True
-        if phase is Phase.READY and not self._told and self.servers:
-            self._told = True
+        if phase is Phase.READY and self.address is None and self.servers:
             host, port = self.servers[0].sockets[0].getsockname()[:2]
-            self._ready(f"http://{f'[{host}]' if ':' in host else host}:{port}")
+            self.address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+            self._ready(self.address)
         return await super().on_tick(counter)
 
 
@@ -68,26 +72,40 @@ def serve(settings: Serve, *, ready: Callable[[str], None] = lambda address: Non
         ready: Called with the address once requests are served.
 
     Raises:
-        EcomRagError: What cannot be loaded or used.
-        UsageError: The address cannot be listened on.
+        EcomRagError: What cannot be loaded or used, or an address that cannot be listened on.
+    """
+    server, listening = prepared(settings, ready=ready)
+    with listening:
+        server.run(sockets=[listening])
+    if server.service.failure is not None:
+        raise server.service.failure
+
+
+def prepared(settings: Serve, *, ready: Callable[[str], None] = lambda address: None) -> tuple[Server, socket.socket]:
+    """A server that has not been started, and the socket that it will listen on.
+
+    Args:
+        settings: Of the service.
+        ready: As of ``serve``.
+
+    Raises:
+        EcomRagError: As ``serve``.
     """
     check_exposed(settings.host, settings.keys)
     listening = _listening(settings.host, settings.port)
-    app = create_app(settings)
-    service: Service = app.state.service
+    try:
+        app = create_app(settings)
+    except BaseException:
+        listening.close()
+        raise
     config = uvicorn.Config(
         app,
         log_config=None,
         access_log=False,
         server_header=False,
         timeout_graceful_shutdown=round(settings.drain_seconds),
-        h11_max_incomplete_event_size=65_536,
     )
-    server = Server(config, service, ready=ready)
-    with listening:
-        server.run(sockets=[listening])
-    if service.failure is not None:
-        raise service.failure
+    return Server(config, app.state.service, ready=ready), listening
 
 
 def _listening(host: str, port: int) -> socket.socket:

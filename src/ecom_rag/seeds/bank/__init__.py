@@ -6,7 +6,7 @@
 out is a ``View``: indexes, filter masks and records of one state.
 """
 
-from ecom_rag.seeds.bank.bank import SeedBank
+from ecom_rag.seeds.bank.bank import SeedBank, SeedPage
 from ecom_rag.seeds.bank.building import Built, add, build, create
 from ecom_rag.seeds.bank.changes import Change
 from ecom_rag.seeds.bank.copies import restore, snapshot
@@ -21,6 +21,7 @@ __all__ = [
     "Change",
     "Request",
     "SeedBank",
+    "SeedPage",
     "View",
     "add",
     "build",

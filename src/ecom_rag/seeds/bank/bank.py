@@ -5,9 +5,9 @@ from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
-from ecom_rag.arguments import PathLike, flag, number, path_of
+from ecom_rag.arguments import PathLike, flag, number, path_of, whole
 from ecom_rag.errors import BankError, UsageError
 from ecom_rag.files.keys import parse_key
 from ecom_rag.files.records import Record, cleaned
@@ -28,6 +28,18 @@ from ecom_rag.seeds.bank.store import Store, read_meta
 from ecom_rag.seeds.bank.view import View
 
 logger = logging.getLogger(__name__)
+
+
+class SeedPage(NamedTuple):
+    """Some documents of a bank.
+
+    Args:
+        records: New ones.
+        after: Where the next page begins; ``None`` at the end.
+    """
+
+    records: list[Record]
+    after: int | None
 
 
 class SeedBank:
@@ -302,6 +314,25 @@ class SeedBank:
             for record in table.documents(db, found.where, found.parameters):
                 self.store.check_open()
                 yield record
+
+    def page(self, filter: Any = None, *, after: int = 0, limit: int = 100) -> SeedPage:
+        """Some of the documents, in row order.
+
+        Args:
+            filter: An expression or its dict form; by default all documents.
+            after: Where the page before ended; 0 for the first.
+            limit: Documents per page.
+
+        Raises:
+            UsageError: Not a filter, or a number out of range.
+            BankError: The bank is closed.
+        """
+        after, limit = whole(after, "after", least=0), whole(limit, "limit")
+        with self.store.reading() as (db, state):
+            found = filtered(db, state, filter, self._indexed)
+            rows = table.page(db, found.where, found.parameters, after=after - 1, limit=limit + 1)
+        more = len(rows) > limit
+        return SeedPage([record for _, record in rows[:limit]], rows[limit - 1][0] + 1 if more else None)
 
     def get(self, ids: Iterable[Any]) -> list[Record | None]:
         """The documents of ids.

@@ -71,6 +71,7 @@ class Engine:
         self.policies: dict[str, Policy] = {}
         self.banks = Banks(poll_seconds=settings.poll_seconds, changed=self._changed)
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._search_stage: SearchStage | None = None
 
     async def start(self) -> None:
         """Load the models, open the banks and search once in each, so that no request waits for that.
@@ -81,7 +82,7 @@ class Engine:
         self._loop = asyncio.get_running_loop()
         await self._loop.run_in_executor(self._side_thread, self._load)
         self._fusions = Fusions(self.banks, self._side_thread, stage=self._stage_for)
-        self._search = SearchStage(
+        self._search_stage = SearchStage(
             self.banks,
             self._search_thread,
             stage=self._stage_for,
@@ -140,6 +141,11 @@ class Engine:
         if policy is None:
             raise Problem(409, "this bank has no policy, so nothing is decided over it", code="no_policy", param="bank")
         return Asked.of(bank, recall_of(policy.evidence), decided=True)
+
+    @property
+    def _search(self) -> SearchStage:
+        assert self._search_stage is not None, "requests are let in once the service is ready"
+        return self._search_stage
 
     async def recall(self, asked: Asked, records: Sequence[Record]) -> Recalled:
         """See ``SearchStage.recall``."""
@@ -256,6 +262,14 @@ class Engine:
         seen = asyncio.wrap_future(self.banks.visible(bank, change.sequence))
         with contextlib.suppress(TimeoutError, BankError):
             await asyncio.wait_for(seen, _SEEN)
+
+    def waiting(self) -> dict[str, float]:
+        """Seconds of work that wait, by stage."""
+        stages = [self._journaling]
+        stages += [one.batcher for one in (self.encoder, self.reranker) if one is not None]
+        if self._search_stage is not None:
+            stages.append(self._search_stage.batcher)
+        return {stage.name: stage.seconds for stage in stages}
 
     async def journaled(self, work: Callable[[Journal], T]) -> T:
         """Do something with the journal, beside the event loop.

@@ -32,7 +32,14 @@ class Fusions:
         stage: The encoder of an open bank.
     """
 
-    def __init__(self, banks: Banks, executor: Executor, *, patience: float = 30.0, stage: Callable[[SeedBank], EncoderStage | None]) -> None:
+    def __init__(
+        self,
+        banks: Banks,
+        executor: Executor,
+        *,
+        patience: float = 30.0,
+        stage: Callable[[SeedBank], EncoderStage | None],
+    ) -> None:
         self._banks, self._executor, self._stage = banks, executor, stage
         self._patience = patience
         self._fits: dict[Key, tuple[SeedBank, LearnedFusion | None]] = {}

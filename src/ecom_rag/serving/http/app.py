@@ -5,18 +5,18 @@ import contextlib
 import logging
 from collections.abc import AsyncIterator
 
-from ecom_rag.serving.http.body import Body
-from ecom_rag.serving.http.guard import Buckets, Guard
-from ecom_rag.serving.http.logs import Access
-from ecom_rag.serving.http.sessions import Sessions
-from ecom_rag.serving.keys import Keys
 from fastapi import FastAPI
 
 from ecom_rag._version import __version__
 from ecom_rag.errors import EcomRagError
 from ecom_rag.serving.engine.engine import Engine
-from ecom_rag.serving.http import decide, embeddings, errors, health, recall, rerank
+from ecom_rag.serving.http import banks, decide, embeddings, errors, health, recall, rerank
+from ecom_rag.serving.http.body import Body
+from ecom_rag.serving.http.guard import Buckets, Guard
+from ecom_rag.serving.http.logs import Access
 from ecom_rag.serving.http.service import Phase, Service
+from ecom_rag.serving.http.sessions import Sessions
+from ecom_rag.serving.keys import Keys
 from ecom_rag.serving.metrics import Metrics
 from ecom_rag.serving.settings import Serve
 
@@ -49,7 +49,7 @@ def create_app(settings: Serve) -> FastAPI:
         separate_input_output_schemas=False,
     )
     app.state.service = service
-    for part in (embeddings, rerank, recall, decide, health):
+    for part in (embeddings, rerank, recall, decide, banks, health):
         app.include_router(part.router)
     errors.install(app)
     sessions = None if keys is None else Sessions(keys)
@@ -57,9 +57,28 @@ def create_app(settings: Serve) -> FastAPI:
     app.add_middleware(Body, limits=settings.limits, forms=("/review/",))
     app.add_middleware(Guard, keys=keys, sessions=sessions, buckets=buckets, public=PUBLIC, login="/review/login")
     app.add_middleware(errors.Answers)
-    app.add_middleware(Access)
+    app.add_middleware(Access, answered=metrics.answered)
+    _gauges(service)
     app.state.sessions = sessions
     return app
+
+
+def _gauges(service: Service) -> None:
+    """Numbers that are looked up when the metrics are read."""
+    gauge, engine = service.metrics.gauge, service.engine
+    gauge("ecom_rag_queue_seconds", "Seconds of work that wait, by stage.", "stage", engine.waiting)
+    gauge(
+        "ecom_rag_bank_sequence",
+        "Number of the last change that searches see.",
+        "bank",
+        lambda: {name: one.sequence for name, one in engine.banks.health().items()},
+    )
+    gauge(
+        "ecom_rag_bank_seeds",
+        "Seeds that searches see.",
+        "bank",
+        lambda: {name: one.documents for name, one in engine.banks.health().items()},
+    )
 
 
 @contextlib.asynccontextmanager

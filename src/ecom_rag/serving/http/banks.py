@@ -35,9 +35,7 @@ async def banks(service: Served) -> Json:
     return Json({"data": [_bank(service, name) for name in service.engine.banks.names()]})
 
 
-@router.get(
-    "/v1/banks/{bank}/seeds", summary="List seeds", response_class=Json, dependencies=[Depends(needs("read"))]
-)
+@router.get("/v1/banks/{bank}/seeds", summary="List seeds", response_class=Json, dependencies=[Depends(needs("read"))])
 async def seeds(
     bank: Bank,
     service: Served,

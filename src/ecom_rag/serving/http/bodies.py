@@ -2,8 +2,9 @@
 
 from typing import Annotated, Any, Literal
 
-from ecom_rag.serving.http.schema import STRICT
 from pydantic import BaseModel, Field
+
+from ecom_rag.serving.http.schema import STRICT
 
 Output = Literal["dense", "sparse", "multivector"]
 Route = Literal["bm25", "dense", "sparse", "multivector", "variant", "hybrid"]

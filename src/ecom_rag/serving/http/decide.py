@@ -3,16 +3,16 @@
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
-from ecom_rag.serving.http.body import Route
-from ecom_rag.serving.http.guard import needs
-from ecom_rag.serving.http.schema import RESPONSES, Json
-from ecom_rag.serving.journal.items import Decision
-from ecom_rag.serving.keys import Key
-from fastapi import APIRouter, Depends, Path, Query
+from fastapi import APIRouter, Depends, Path, Query, Request
 
 from ecom_rag.serving.http import bodies
+from ecom_rag.serving.http.body import Route
+from ecom_rag.serving.http.guard import needs
 from ecom_rag.serving.http.recall import answer_of, records_of
+from ecom_rag.serving.http.schema import RESPONSES, Json
 from ecom_rag.serving.http.service import Service, service_of
+from ecom_rag.serving.journal.items import Decision
+from ecom_rag.serving.keys import Key
 
 router = APIRouter(route_class=Route, tags=["decisions"], responses=RESPONSES)
 
@@ -23,6 +23,7 @@ Id = Annotated[str, Path(max_length=64, description="Id of the decision, as /v1/
 
 @router.post("/v1/decide", summary="Decide records by the bank's policy", response_class=Json)
 async def decide(
+    request: Request,
     body: bodies.DecideRequest,
     key: Annotated[Key, Depends(needs("read"))],
     service: Annotated[Service, Depends(service_of)],
@@ -32,7 +33,7 @@ async def decide(
     Decisions are on the disk before they are answered. ``decision.id`` is the name under which people speak of them.
     """
     bank, items = service.bank(body.bank), records_of(service, body.records)
-    found = await service.in_time(service.engine.decide(bank, items, actor=key.name), body.deadline_ms)
+    found = await service.in_time(request, service.engine.decide(bank, items, actor=key.name), body.deadline_ms)
     service.metrics.truncated("/v1/decide", sum(found.truncated))
     for result in found.results:
         service.metrics.decided(bank, result["decision"])

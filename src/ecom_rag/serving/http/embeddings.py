@@ -5,14 +5,14 @@ from collections.abc import Sequence
 from typing import Annotated, Any
 
 import numpy as np
-from ecom_rag.serving.http.body import Route
-from ecom_rag.serving.http.guard import needs
-from ecom_rag.serving.http.schema import RESPONSES, Json
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter, Depends, Request
 from numpy.typing import NDArray
 
 from ecom_rag.serving.engine.models import Encoded
 from ecom_rag.serving.http.bodies import EmbeddingsRequest
+from ecom_rag.serving.http.body import Route
+from ecom_rag.serving.http.guard import needs
+from ecom_rag.serving.http.schema import RESPONSES, Json
 from ecom_rag.serving.http.service import Service, service_of
 from ecom_rag.serving.problems import Problem
 
@@ -20,7 +20,9 @@ router = APIRouter(route_class=Route, dependencies=[Depends(needs("read"))], tag
 
 
 @router.post("/v1/embeddings", summary="Encode texts", response_class=Json)
-async def embeddings(body: EmbeddingsRequest, service: Annotated[Service, Depends(service_of)]) -> Json:
+async def embeddings(
+    request: Request, body: EmbeddingsRequest, service: Annotated[Service, Depends(service_of)]
+) -> Json:
     """Dense, sparse and multi-vector embeddings of texts, from one pass of the model.
 
     ``truncated`` says of each text whether the model read it in part only. ``sparse`` holds token ids and weights as
@@ -48,7 +50,7 @@ async def embeddings(body: EmbeddingsRequest, service: Annotated[Service, Depend
         )
     outputs = tuple(dict.fromkeys(body.outputs))
     work = stage.encode(texts, side=body.side, outputs=outputs, truncate=body.truncate)
-    found = await service.in_time(work, body.deadline_ms)
+    found = await service.in_time(request, work, body.deadline_ms)
     service.metrics.truncated("/v1/embeddings", sum(one.truncated for one in found))
     as_text = body.encoding_format == "base64"
     data = [_entry(place, one, as_text=as_text, dimensions=body.dimensions) for place, one in enumerate(found)]
@@ -101,4 +103,4 @@ def _cut(vector: NDArray[np.float32], dimensions: int) -> NDArray[np.float32]:
 
 def _numbers(values: NDArray[np.float32], as_text: bool) -> Any:
     values = np.ascontiguousarray(values, "<f4")
-    return base64.b64encode(values).decode("ascii") if as_text else values
+    return base64.b64encode(values.data).decode("ascii") if as_text else values

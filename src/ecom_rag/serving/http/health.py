@@ -2,11 +2,11 @@
 
 from typing import Annotated, Any
 
-from ecom_rag.serving.http.guard import needs
-from ecom_rag.serving.http.schema import RESPONSES, Json
 from fastapi import APIRouter, Depends, Request
 from starlette.responses import Response
 
+from ecom_rag.serving.http.guard import needs
+from ecom_rag.serving.http.schema import RESPONSES, Json
 from ecom_rag.serving.http.service import Service, service_of
 
 router = APIRouter(tags=["operation"], responses={status: RESPONSES[status] for status in (400, 401, 403, 429, 500)})

@@ -5,7 +5,7 @@ import re
 import secrets
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import IO, Any
@@ -32,11 +32,19 @@ class Access:
 
     Args:
         app: What answers.
+        answered: Called with what each access line tells.
         ticks: Seconds of a clock that never goes back.
     """
 
-    def __init__(self, app: ASGIApp, *, ticks: Callable[[], float] = time.perf_counter) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        answered: Callable[[Mapping[str, Any]], object] = lambda line: None,
+        ticks: Callable[[], float] = time.perf_counter,
+    ) -> None:
         self.app = app
+        self._answered = answered
         self._ticks = ticks
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -63,7 +71,9 @@ class Access:
             await self.app(scope, receive, counted)
         finally:
             milliseconds = round((self._ticks() - started) * 1000, 2)
-            access.info("request", extra={"fields": _line(scope, status, milliseconds, size)})
+            line = _line(scope, status, milliseconds, size)
+            self._answered(line)
+            access.info("request", extra={"fields": line})
             request_id.reset(token)
 
 

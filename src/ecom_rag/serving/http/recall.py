@@ -2,15 +2,15 @@
 
 from typing import Annotated, Any
 
-from ecom_rag.serving.http.body import Route
-from ecom_rag.serving.http.guard import needs
-from ecom_rag.serving.http.schema import RESPONSES, Json
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter, Depends, Request
 
 from ecom_rag.files import records
 from ecom_rag.files.records import Record
 from ecom_rag.serving.engine.search import Recalled
 from ecom_rag.serving.http import bodies
+from ecom_rag.serving.http.body import Route
+from ecom_rag.serving.http.guard import needs
+from ecom_rag.serving.http.schema import RESPONSES, Json
 from ecom_rag.serving.http.service import Service, service_of
 
 router = APIRouter(route_class=Route, dependencies=[Depends(needs("read"))], tags=["recall"], responses=RESPONSES)
@@ -19,7 +19,9 @@ _OVERRIDES = ("fusion", "weights", "depth", "top_k", "filter", "normalize", "ble
 
 
 @router.post("/v1/recall", summary="Find the most similar seeds", response_class=Json)
-async def recall(body: bodies.RecallRequest, service: Annotated[Service, Depends(service_of)]) -> Json:
+async def recall(
+    request: Request, body: bodies.RecallRequest, service: Annotated[Service, Depends(service_of)]
+) -> Json:
     """Each record with ``topk_sim``, ``topk_seed``, ``topk_metadata`` and ``topk_evidence``, as recall writes files.
 
     All of one answer are from one state of the bank, whose sequence is given.
@@ -30,7 +32,7 @@ async def recall(body: bodies.RecallRequest, service: Annotated[Service, Depends
     overrides: dict[str, Any] = {name: getattr(body, name) for name in _OVERRIDES}
     overrides["routes"] = None if body.routes is None else tuple(body.routes)
     asked = service.engine.asked(bank, overrides, rerank=body.rerank)
-    found = await service.in_time(service.engine.recall(asked, items), body.deadline_ms)
+    found = await service.in_time(request, service.engine.recall(asked, items), body.deadline_ms)
     service.metrics.truncated("/v1/recall", sum(found.truncated))
     return Json(answer_of(found))
 

@@ -4,15 +4,15 @@ import uuid
 from typing import Annotated, Any
 
 import numpy as np
-from ecom_rag.serving.http.body import Route
-from ecom_rag.serving.http.guard import needs
-from ecom_rag.serving.http.schema import RESPONSES, Json
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter, Depends, Request
 
 from ecom_rag.models.cross_encoder import sigmoid
 from ecom_rag.serving.engine.models import check_whole
 from ecom_rag.serving.http.bodies import RerankRequest
+from ecom_rag.serving.http.body import Route
 from ecom_rag.serving.http.embeddings import check_model
+from ecom_rag.serving.http.guard import needs
+from ecom_rag.serving.http.schema import RESPONSES, Json
 from ecom_rag.serving.http.service import Service, service_of
 from ecom_rag.serving.problems import Problem
 
@@ -22,7 +22,7 @@ router = APIRouter(route_class=Route, dependencies=[Depends(needs("read"))], tag
 @router.post("/rerank", summary="Order documents by relevance (Jina)", response_class=Json)
 @router.post("/v1/rerank", summary="Order documents by relevance (Cohere v1, Jina)", response_class=Json)
 @router.post("/v2/rerank", summary="Order documents by relevance (Cohere v2)", response_class=Json)
-async def rerank(body: RerankRequest, service: Annotated[Service, Depends(service_of)]) -> Json:
+async def rerank(request: Request, body: RerankRequest, service: Annotated[Service, Depends(service_of)]) -> Json:
     """Documents in the order of their relevance to a query; equal ones as they came.
 
     ``relevance_score`` is in 0..1, or the model's logit with ``normalize`` false.
@@ -35,7 +35,7 @@ async def rerank(body: RerankRequest, service: Annotated[Service, Depends(servic
         raise Problem(404, "the service was started without a reranker", code="no_model", param="model")
     check_model(body.model, stage.name)
     work = stage.score([(body.query, document) for document in documents])
-    found = await service.in_time(work, body.deadline_ms)
+    found = await service.in_time(request, work, body.deadline_ms)
     if not body.truncate:
         check_whole([one.truncated for one in found], stage.longest, "documents")
     truncated = sum(one.truncated for one in found)

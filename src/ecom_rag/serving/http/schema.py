@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+import orjson
 from pydantic import BaseModel, ConfigDict
 from starlette.responses import Response
 
@@ -58,9 +59,12 @@ class Json(Response):
     media_type = "application/json"
 
     def render(self, content: Any) -> bytes:
-        """JSON as bytes; integers of any size are kept.
+        """JSON as bytes; integers of any size are kept, arrays are written without a list of their numbers.
 
         Args:
-            content: Dicts, lists, strings, finite numbers.
+            content: Dicts, lists, strings, finite numbers, NumPy arrays.
         """
-        return json_text.dumps(content)
+        try:
+            return orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY)
+        except TypeError:
+            return json_text.dumps(content)

@@ -1,14 +1,15 @@
 """What all endpoints stand on: the engine, whether it is ready, its limits, and the deadline of a request."""
 
 import asyncio
-from collections.abc import Awaitable, Sequence
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from fastapi import Request
 
 from ecom_rag.serving.engine.engine import Engine
+from ecom_rag.serving.http.body import attend
 from ecom_rag.serving.metrics import Metrics
 from ecom_rag.serving.problems import Problem
 from ecom_rag.serving.settings import Limits, Serve
@@ -111,20 +112,22 @@ class Service:
                 422, f'"{param}" is {value}; at most {self.limits.depth} is taken', code="too_deep", param=param
             )
 
-    async def in_time(self, work: Awaitable[T], deadline_ms: int | None) -> T:
-        """Wait for work until its deadline.
+    async def in_time(self, request: Request, work: Coroutine[Any, Any, T], deadline_ms: int | None) -> T:
+        """Wait for work until its deadline, or until the client has gone.
 
         Args:
+            request: Its body has been read.
             work: What is waited for; it is cancelled at the deadline.
             deadline_ms: Milliseconds; by default, and at most, that of the limits.
 
         Raises:
             Problem: 504.
+            ClientGoneError: Nobody waits any more.
         """
         milliseconds = min(deadline_ms or self.limits.deadline_ms, self.limits.deadline_ms)
         try:
             async with asyncio.timeout(milliseconds / 1000):
-                return await work
+                return await attend(request, work)
         except TimeoutError:
             raise Problem(
                 504,

@@ -234,6 +234,12 @@ TABLES: Mapping[str, Table] = {
     "choose": {**_always("decided output count audit_share"), "seed": (_AUDITS,)},
     "monitor": _always("audited policy label_key alpha jointly count_selected output plot"),
     "demo": _always("folder show_all"),
+    "serve": {
+        **_always("bank model rerank host port keys settings_file"),
+        **_each(_PLACEMENT),
+        "policy": (Needs(lambda v: v["bank"] or v["settings_file"], "without a bank", "name one with --bank"),),
+        "state": (Needs(lambda v: v["policy"] or v["settings_file"], "without a policy", "name one with --policy"),),
+    },
     "train embedder": _always("recipe resume"),
     "train reranker": _always("recipe resume"),
     "bank build": {

@@ -1,5 +1,7 @@
 """serve."""
 
+import logging
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -47,8 +49,9 @@ def serve(
     keys: Annotated[
         str | None, typer.Option(help="File of API keys, made by ecom-rag keys add.", show_default="none")
     ] = None,
-    config: Annotated[
-        str | None, typer.Option(help="TOML file of settings and limits; the command line wins.", show_default="none")
+    settings_file: Annotated[
+        str | None,
+        typer.Option("--config", help="TOML file of settings and limits; the command line wins.", show_default="none"),
     ] = None,
     runtime: Runtime = RuntimeName.auto,
     precision: PrecisionOption = Precision.auto,
@@ -71,6 +74,7 @@ def serve(
     """
     prepare(verbose)
     try:
+        from ecom_rag.serving.http import logs
         from ecom_rag.serving.run import serve as run
     except ModuleNotFoundError as error:
         raise UsageError(
@@ -90,9 +94,10 @@ def serve(
         "keys": keys,
         "placement": placed(runtime, precision, device, batch_tokens),
     }
-    settings = read_serve(config, options)
+    settings = read_serve(settings_file, options)
     if not settings.banks and settings.model is None and settings.rerank is None:
         raise UsageError("there is nothing to serve; name a --bank, a --model or a --rerank")
+    logs.install(sys.stderr, level=logging.INFO if verbose else logging.WARNING)
     tell("loading models and banks")
 
     def ready(address: str) -> None:

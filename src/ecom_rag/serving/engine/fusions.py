@@ -77,6 +77,11 @@ class Fusions:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
+    def close(self) -> None:
+        """Fit no more."""
+        for task in (*self._tasks, *self._running.values()):
+            task.cancel()
+
     async def _renew(self, bank: str) -> None:
         """Fit the weights of a bank once it has been left alone for a while, or was changed for long."""
         try:

@@ -44,7 +44,7 @@ async def seeds(
     limit: Annotated[int, Query(ge=1, le=1000, description="Seeds per page.")] = 100,
 ) -> Json:
     """Seeds in the order in which they were written."""
-    page = await service.engine.page(service.bank(bank), filter, after=cursor, limit=limit)
+    page = await service.engine.stores.page(service.bank(bank), filter, after=cursor, limit=limit)
     return Json({"data": page.records, "cursor": page.after})
 
 
@@ -53,7 +53,7 @@ async def seeds(
 )
 async def seed(bank: Bank, seed: SeedId, service: Served) -> Json:
     """The seed of an id."""
-    found = await service.engine.seed(service.bank(bank), seed)
+    found = await service.engine.stores.seed(service.bank(bank), seed)
     if found is None:
         raise Problem(404, "the bank has no seed of this id", code="no_seed", param="seed")
     return Json(found)
@@ -71,7 +71,7 @@ async def upsert(
     """A seed whose id exists takes the place of the old one. What is answered is on the disk, and searches see it."""
     name = service.bank(bank)
     items = records_of(service, body.records, most=service.limits.seeds)
-    change = await service.engine.upsert(
+    change = await service.engine.stores.upsert(
         name, items, expected_sequence=_sequence(if_match), key=_own(key, idempotency_key)
     )
     return _changed(change)
@@ -88,7 +88,7 @@ async def remove(
 ) -> Json:
     """Remove the seed of an id; one that is not there is no error, ``removed`` is 0 then."""
     return _changed(
-        await service.engine.delete(
+        await service.engine.stores.delete(
             service.bank(bank),
             dry_run=False,
             ids=[seed],
@@ -114,9 +114,9 @@ async def remove_matching(
     """Nothing is removed until ``dry_run=false`` says so."""
     name = service.bank(bank)
     if dry_run:
-        return _changed(await service.engine.delete(name, dry_run=True, filter=filter), dry_run=True)
+        return _changed(await service.engine.stores.delete(name, dry_run=True, filter=filter), dry_run=True)
     return _changed(
-        await service.engine.delete(
+        await service.engine.stores.delete(
             name,
             dry_run=False,
             filter=filter,
@@ -136,7 +136,7 @@ async def remove_matching(
 async def swap(bank: Bank, body: bodies.SwapRequest, service: Served) -> Json:
     """The new bank is opened, checked and searched once before it takes the place; no request fails meanwhile."""
     name = service.bank(bank)
-    await service.engine.swap(name, body.path)
+    await service.engine.stores.swap(name, body.path)
     return Json(_bank(service, name))
 
 

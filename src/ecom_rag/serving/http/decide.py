@@ -60,7 +60,7 @@ async def decisions(
     ] = None,
 ) -> Json:
     """Decisions with their texts, results and history."""
-    page = await service.engine.journaled(lambda own: own.decisions(cursor, limit=limit, filter=filter))
+    page = await service.engine.decisions.journaled(lambda own: own.decisions(cursor, limit=limit, filter=filter))
     return Json({"data": [plain(one) for one in page.items], "cursor": page.cursor})
 
 
@@ -72,7 +72,7 @@ async def decisions(
 )
 async def decision(decision: Id, service: Annotated[Service, Depends(service_of)]) -> Json:
     """A decision, and everything that people did about it."""
-    return Json(plain(await service.engine.journaled(lambda own: own.get(decision))))
+    return Json(plain(await service.engine.decisions.journaled(lambda own: own.get(decision))))
 
 
 @router.post("/v1/decisions/{decision}/feedback", summary="Say what a text is", response_class=Json)
@@ -86,7 +86,7 @@ async def feedback(
 
     The flood guard takes it as a look at the text's campaign: later decisions of the campaign with this label stand.
     """
-    settled = await service.engine.journaled(
+    settled = await service.engine.decisions.journaled(
         lambda own: own.verdict(
             decision,
             actor=body.actor or key.name,

@@ -30,7 +30,7 @@ async def embeddings(
     """
     texts = [body.input] if isinstance(body.input, str) else body.input
     service.check_texts(texts, "input", most=service.limits.texts)
-    stage = service.engine.encoder
+    stage = service.engine.models.encoder
     if stage is None:
         raise Problem(404, "the service was started without an encoder", code="no_model", param="model")
     check_model(body.model, stage.name)

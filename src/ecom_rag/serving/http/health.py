@@ -44,7 +44,7 @@ async def metrics(request: Request) -> Response:
 async def models(service: Annotated[Service, Depends(service_of)]) -> Json:
     """Encoder and reranker, with what they give."""
     found: list[dict[str, Any]] = []
-    if (encoder := service.engine.encoder) is not None:
+    if (encoder := service.engine.models.encoder) is not None:
         own = encoder.encoder
         found.append(
             {
@@ -59,7 +59,7 @@ async def models(service: Annotated[Service, Depends(service_of)]) -> Json:
                 "fingerprint": own.fingerprint,
             }
         )
-    if (reranker := service.engine.reranker) is not None:
+    if (reranker := service.engine.models.reranker) is not None:
         model = reranker.cross_encoder
         found.append(
             {

@@ -30,7 +30,7 @@ async def rerank(request: Request, body: RerankRequest, service: Annotated[Servi
     documents = [one if isinstance(one, str) else one.text for one in body.documents]
     service.check_texts([body.query], "query", most=1)
     service.check_texts(documents, "documents", most=service.limits.documents)
-    stage = service.engine.reranker
+    stage = service.engine.models.reranker
     if stage is None:
         raise Problem(404, "the service was started without a reranker", code="no_model", param="model")
     check_model(body.model, stage.name)

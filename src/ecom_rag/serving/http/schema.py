@@ -65,6 +65,6 @@ class Json(Response):
             content: Dicts, lists, strings, finite numbers, NumPy arrays.
         """
         try:
-            return orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY)
+            return orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_APPEND_NEWLINE)
         except TypeError:
             return json_text.dumps(content)

@@ -198,8 +198,8 @@ class Journal:
         Args:
             actor: The person.
             queue: ``review`` or ``escalated``.
-            filter: An expression over the metadata, with the decision under ``decision``: ``decision.reason = "flood"``
-                It looks at the text that stands for its campaign.
+            filter: An expression over the metadata and the decision (``decision.reason = "flood"``; a metadata key
+                ``decision`` gives way to it). It looks at the text that stands for its campaign.
             lease_seconds: How long the item is the person's.
 
         Returns:
@@ -230,14 +230,14 @@ class Journal:
 
         Args:
             filter: As of ``next``.
-            limit: Most items.
+            limit: Most items, 1 to 1,000.
             cursor: Of the page before.
 
         Raises:
             UsageError: An argument is out of range, or the filter is none.
         """
         with self._store.reading() as db:
-            return lists.list_waiting(db, filter, whole(limit, "limit"), cursor)
+            return lists.list_waiting(db, filter, limit, cursor)
 
     def counts(self) -> Counts:
         """What waits, by policy, reason, label and age."""
@@ -247,7 +247,7 @@ class Journal:
     def decisions(self, cursor: str | None = None, *, limit: int = 50, filter: Any = None) -> Page:
         """All decisions, the newest first. Arguments and errors are those of ``waiting``."""
         with self._store.reading() as db:
-            return lists.list_decisions(db, filter, whole(limit, "limit"), cursor)
+            return lists.list_decisions(db, filter, limit, cursor)
 
     def get(self, decision_id: str) -> Decision:
         """A decision with its history; not for somebody who is to take a second look. Raises ``UnknownDecision``."""

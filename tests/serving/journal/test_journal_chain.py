@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ecom_rag.errors import UsageError
-from ecom_rag.serving.journal import Head, Journal, JournalDamaged, clock
+from ecom_rag.serving.journal import Head, Journal, JournalDamaged, UnknownDecision, clock
 from helpers.journals import automatic, put, to_review
 
 WRITER = """
@@ -192,6 +192,43 @@ def test_foreign_damaged_and_newer_files(tmp_path):
         Journal.open(tmp_path / "none" / "j.db")
     with pytest.raises(UsageError, match="is not a file"):
         Journal.open(tmp_path)
+
+
+def test_several_processes_make_one_file(tmp_path):
+    code = "import sys; from ecom_rag.serving.journal import Journal; from helpers.journals import automatic, put\n"
+    code += "with Journal.open(sys.argv[1]) as journal: put(journal, automatic('a'), automatic('b'))"
+    runs = [subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "j.db")]) for _ in range(3)]
+    assert [run.wait(120) for run in runs] == [0, 0, 0]
+    with Journal.open(tmp_path / "j.db") as journal:
+        assert journal.verify().sequence == 6
+
+
+def test_a_full_disk_leaves_nothing_half_written(tmp_path):
+    with Journal.open(tmp_path / "j.db") as journal:
+        put(journal, automatic("a"))
+        writer = journal._store._writer
+        [pages] = writer.execute("PRAGMA page_count").fetchone()
+        writer.execute(f"PRAGMA max_page_count = {pages}")
+        with pytest.raises(OSError, match=r"\[Errno 28\] No space left on device: '.*j\.db'"):
+            put(journal, *[to_review("long " * 500) for _ in range(50)])
+        assert journal.verify().sequence == 1 and journal.counts().waiting == 0
+        writer.execute("PRAGMA max_page_count = 1000000")
+        put(journal, automatic("b"))
+        assert journal.verify().sequence == 2
+
+
+def test_odd_texts_are_refused_in_one_line(tmp_path):
+    with Journal.open(tmp_path / "j.db") as journal:
+        assert put(journal) == [] == journal.admit_and_record([], bank="b", sequence=1, actor="a")
+        for bad in (automatic("half \ud83d"), automatic("a", key="\ud83d")):
+            with pytest.raises(UsageError, match="lone surrogate"):
+                put(journal, automatic("good"), bad)
+        for id_ in ("\ud83d", "", None, 7, "dec_" + "0" * 20, "x" * 10_000):
+            with pytest.raises(UnknownDecision, match="is not in the journal"):
+                journal.get(id_)
+        [id_] = put(journal, automatic("no \0 limits 😀", key={"deep": [2**80, 1e300, None]}))
+        assert journal.get(id_).record == automatic("no \0 limits 😀", key={"deep": [2**80, 1e300, None]})
+        assert journal.verify().sequence == 1
 
 
 def test_a_closed_journal_says_so(tmp_path):

@@ -303,3 +303,41 @@ def test_kappa_of_the_textbook():
     assert found.share == 0.7 and found.kappa == pytest.approx(0.4)
     assert found.disagreements == [("no", "yes", 10), ("yes", "no", 5)]
     assert agreement_of([("yes", "yes", 3)]).kappa is None and agreement_of([]).share is None
+
+
+def test_no_call_reads_a_whole_table(journal):
+    """By the plans of all statements that the calls run: searches, or a walk along the index of the queue."""
+    statements = set()
+    ids = put(journal, *[to_review(f"text {n}") for n in range(50)])
+    journal.decisions()  # opens the reader
+    for db in (journal._store._writer, *journal._store._idle):
+        db.set_trace_callback(statements.add)
+    journal.admit_and_record([automatic("one"), to_review("two")], bank="b", sequence=1, actor="shop")
+    item = journal.next("anna")
+    journal.verdict(item.id, actor="anna", label="fraud", lease=item.lease)
+    journal.skip(ids[7], actor="anna")
+    journal.escalate(ids[8], actor="anna")
+    for _ in range(3):
+        journal.undo("anna")
+    for call in (journal.waiting, journal.decisions, journal.counts, journal.agreement, lambda: journal.get(ids[0])):
+        call()
+    for queue in ("review", "escalated"):
+        journal.next("ben", queue=queue)
+        journal.next("ben", queue=queue, filter='label = "none"')
+    list(journal.export("verdicts"))
+    db = journal._store._writer
+    db.set_trace_callback(None)
+    plans = [
+        (step[-1], sql)
+        for sql in statements
+        if sql.startswith(("SELECT", "UPDATE", "DELETE", "INSERT OR"))
+        for step in db.execute(f"EXPLAIN QUERY PLAN {sql}")
+    ]
+    assert len(statements) > 40
+    small = {"head", "leases", "l", "own", "flood_counts", "flood_examples", "flood_looks", "c", "x"}
+    whole = [(step, sql) for step, sql in plans if step.startswith("SCAN") and step.split()[1] not in small]
+    assert [step for step, _ in whole if "INDEX" not in step and "CONSTANT" not in step] == []
+    assert {step for step, _ in plans if " w " in f"{step} " and "SCAN" in step} == {
+        "SCAN w USING COVERING INDEX queue"
+    }
+    assert not [sql for step, sql in plans if "entries" in step and "SCAN" in step]

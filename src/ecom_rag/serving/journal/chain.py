@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from ecom_rag.errors import UsageError
 from ecom_rag.files.json_text import dumps, loads
 from ecom_rag.serving.journal import clock
 from ecom_rag.serving.journal.errors import JournalDamaged
@@ -87,6 +88,9 @@ def append(db: sqlite3.Connection, drafts: Sequence[Draft]) -> list[Entry]:
 
     Returns:
         The entries.
+
+    Raises:
+        UsageError: A text that cannot be written as UTF-8.
     """
     sequence, last, previous = db.execute("SELECT sequence, time, hash FROM head").fetchone()
     now = clock.wall()
@@ -94,7 +98,7 @@ def append(db: sqlite3.Connection, drafts: Sequence[Draft]) -> list[Entry]:
     rows, entries = [], []
     for draft in drafts:
         sequence += 1
-        fields = (sequence, time, told, draft.kind, draft.decision, draft.actor, dumps(draft.body), draft.supersedes)
+        fields = (sequence, time, told, draft.kind, draft.decision, draft.actor, _body(draft), draft.supersedes)
         digest = _hash(previous, fields)
         rows.append((*fields, previous, digest))
         entries.append(Entry(sequence, time, *draft))
@@ -160,6 +164,15 @@ def _wrong(row: tuple[Any, ...], before: int, previous: bytes) -> str | None:
     if row[-1] != _hash(row[-2], row[:-2]):
         return f"entry {sequence} was changed (its hash does not fit)"
     return None if row[-2] == previous else f"entry {sequence} was put in (it does not follow the entry before it)"
+
+
+def _body(draft: Draft) -> bytes:
+    try:
+        return dumps(draft.body)
+    except UnicodeEncodeError:
+        raise UsageError(
+            f"{draft.kind} of {draft.actor}: holds a lone surrogate (half of a cut emoji); replace it by U+FFFD"
+        ) from None
 
 
 def _hash(previous: bytes, fields: Sequence[Any]) -> bytes:

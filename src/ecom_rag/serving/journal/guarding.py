@@ -83,7 +83,7 @@ class Guarding:
                 guard.looks[campaign] = Look(*before)
         self._end(db)
 
-    def finish(self, *, committed: bool) -> None:
+    def finish(self, committed: bool) -> None:
         """The end of a transaction; after one that failed the guard has seen what is not kept, and is read again."""
         if self._touched and not committed:
             self._guard = None
@@ -118,8 +118,8 @@ def _restored(db: sqlite3.Connection, limit: int, capacity: int) -> FloodGuard:
 
 def _known(db: sqlite3.Connection) -> Iterator[Known]:
     rows = db.execute(
-        "SELECT c.campaign, c.decisions, e.example FROM flood_counts c JOIN flood_examples e ON e.campaign = c.campaign"
-        " ORDER BY c.last, c.campaign, e.number"
+        "SELECT c.campaign, c.decisions, x.example FROM flood_counts c JOIN flood_examples x ON x.campaign = c.campaign"
+        " ORDER BY c.last, c.campaign, x.number"
     )
     for (campaign, decisions), found in groupby(rows, key=lambda row: (row[0], row[1])):
         yield Known(campaign, decisions, b"".join(example for _, _, example in found))

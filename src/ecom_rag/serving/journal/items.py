@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from ecom_rag.arguments import text_of
 from ecom_rag.decision.choose import uncertainty
 from ecom_rag.decision.decided import ACTIONS
 from ecom_rag.decision.floods import FLOOD
@@ -73,6 +74,7 @@ class Decision:
 
 def record(db: sqlite3.Connection, decided: Sequence[Record], *, bank: str, sequence: int, actor: str) -> list[str]:
     """Write decisions, within a write transaction; see ``Journal.record``."""
+    text_of(bank, "bank")
     ids = [f"dec_{uuid.uuid4().hex[:20]}" for _ in decided]
     drafts = [
         Draft("decided", id_, actor, {"bank": bank, "sequence": sequence, "record": one})
@@ -103,7 +105,8 @@ def find(db: sqlite3.Connection, id_: str) -> Row:
     Raises:
         UnknownDecision: There is none of this id.
     """
-    found = db.execute(f"SELECT {_COLUMNS} FROM items WHERE id = ?", (id_,)).fetchone()
+    sought = id_ if isinstance(id_, str) and id_.isascii() else ""  # no other text is an id, and some cannot be bound
+    found = db.execute(f"SELECT {_COLUMNS} FROM items WHERE id = ?", (sought,)).fetchone()
     if found is None:
         raise UnknownDecision(f"decision {str(id_)[:40]!r}: is not in the journal; expected an id that it gave")
     return Row(*found)

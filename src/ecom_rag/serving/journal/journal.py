@@ -1,11 +1,9 @@
 """The journal as the rest of the service sees it."""
 
-import contextlib
-import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 from ecom_rag.arguments import PathLike, number, one_of, path_of, text_of, whole
@@ -37,7 +35,7 @@ class Journal:
     def __init__(self, store: Store, guarding: Guarding, second_looks: float) -> None:
         self.path = store.path
         self._store, self._guarding, self._share = store, guarding, second_looks
-        self._turn = threading.Lock()  # of those who write
+        self._changing = partial(store.writing, guarding.finish)
 
     @classmethod
     def open(
@@ -68,13 +66,12 @@ class Journal:
 
     def close(self) -> None:
         """Let go of the file, after the change that is under way; a second time does nothing."""
-        with self._turn:
-            self._store.close()
+        self._store.close()
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     def record(self, decided: Sequence[Record], *, bank: str, sequence: int, actor: str) -> list[str]:
@@ -201,8 +198,8 @@ class Journal:
         Args:
             actor: The person.
             queue: ``review`` or ``escalated``.
-            filter: An expression over the metadata, with the decision under ``decision``: ``decision.reason = "flood"``
-                It looks at the text that stands for its campaign.
+            filter: An expression over the metadata and the decision (``decision.reason = "flood"``; a metadata key
+                ``decision`` gives way to it). It looks at the text that stands for its campaign.
             lease_seconds: How long the item is the person's.
 
         Returns:
@@ -213,8 +210,8 @@ class Journal:
         """
         one_of(queue, "queue", ("review", "escalated"))
         seconds = number(lease_seconds, "lease_seconds", low=0, high=86_400, expected="0 to 86,400 seconds")
-        with self._changing() as db:
-            return leases.lease(db, people.actor_of(actor), queue, filter, seconds)
+        wanted = leases.Wanted(people.actor_of(actor), queue, filter, seconds)
+        return leases.next_item(self._store.reading, self._changing, wanted)
 
     def held(self, actor: str) -> list[tuple[str, str]]:
         """Decision id and lease of the items that a person has open, the earliest first."""
@@ -233,14 +230,14 @@ class Journal:
 
         Args:
             filter: As of ``next``.
-            limit: Most items.
+            limit: Most items, 1 to 1,000.
             cursor: Of the page before.
 
         Raises:
             UsageError: An argument is out of range, or the filter is none.
         """
         with self._store.reading() as db:
-            return lists.list_waiting(db, filter, whole(limit, "limit"), cursor)
+            return lists.list_waiting(db, filter, limit, cursor)
 
     def counts(self) -> Counts:
         """What waits, by policy, reason, label and age."""
@@ -250,7 +247,7 @@ class Journal:
     def decisions(self, cursor: str | None = None, *, limit: int = 50, filter: Any = None) -> Page:
         """All decisions, the newest first. Arguments and errors are those of ``waiting``."""
         with self._store.reading() as db:
-            return lists.list_decisions(db, filter, whole(limit, "limit"), cursor)
+            return lists.list_decisions(db, filter, limit, cursor)
 
     def get(self, decision_id: str) -> Decision:
         """A decision with its history; not for somebody who is to take a second look. Raises ``UnknownDecision``."""
@@ -301,15 +298,3 @@ class Journal:
     def _exported(self, kind: str, label_key: tuple[str, ...], bank: str | None) -> Iterator[Record]:
         with self._store.reading() as db:
             yield from exports.exported(db, kind, label_key, bank)
-
-    @contextlib.contextmanager
-    def _changing(self) -> Iterator[Any]:
-        """A write transaction, and the guard as it was where it fails."""
-        with self._turn:
-            committed = False
-            try:
-                with self._store.writing() as db:
-                    yield db
-                committed = True
-            finally:
-                self._guarding.finish(committed=committed)

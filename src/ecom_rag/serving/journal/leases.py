@@ -7,6 +7,8 @@ after a restart of the machine by the clock, and then it ends too where the cloc
 
 import secrets
 import sqlite3
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +30,20 @@ _QUEUES = {
     "escalated": f"SELECT i.entry, i.campaign FROM items i WHERE i.state = 3 AND {_FREE} AND {{}}"
     " ORDER BY EXISTS (SELECT 1 FROM skips s WHERE s.actor = ? AND s.entry = i.entry), i.entry LIMIT 1",
 }
+
+_IN_QUEUE = "EXISTS (SELECT 1 FROM waiting w WHERE w.entry = i.entry)"
+_STANDS = {"second": "i.second = 1", "review": _IN_QUEUE, "skipped": _IN_QUEUE, "escalated": "i.state = 3"}
+_Transaction = Callable[[], AbstractContextManager[sqlite3.Connection]]
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a person asks for; the arguments of ``Journal.next``."""
+
+    actor: str
+    queue: str
+    filter: Any
+    seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,27 +69,57 @@ class Item:
     seconds: float
 
 
-def lease(db: sqlite3.Connection, actor: str, queue: str, filter: Any, seconds: float) -> Item | None:
-    """Give a person the next item, within a write transaction; see ``Journal.next``."""
-    drop_ended(db)
-    condition, values = filter_sql(filter)
-    found = None
-    for name in ("second", "review", "skipped") if queue == "review" else (queue,):
-        sql = _QUEUES[name].format(condition)
+def next_item(reading: _Transaction, changing: _Transaction, wanted: Wanted) -> Item | None:
+    """Give a person the next item; see ``Journal.next``.
+
+    A filter may have to look at much of the queue, so that is done in a read transaction, beside which others write;
+    where somebody else took what was found, it is looked for again.
+
+    Args:
+        reading: Begins a read transaction.
+        changing: Begins a write transaction.
+        wanted: What the person asks for.
+    """
+    if wanted.filter is None:
+        with changing() as db:
+            drop_ended(db)
+            found = _first(db, wanted)
+            return None if found is None else _taken(db, wanted, *found)
+    while True:
+        with changing() as db:
+            drop_ended(db)
+        with reading() as db:
+            found = _first(db, wanted)
+        if found is None:
+            return None
+        with changing() as db:
+            item = _taken(db, wanted, *found)
+        if item is not None:
+            return item
+
+
+def _first(db: sqlite3.Connection, wanted: Wanted) -> tuple[str, int, str] | None:
+    """Part of the queue, entry and campaign of the first item that a person may have."""
+    condition, values = filter_sql(wanted.filter)
+    actor = wanted.actor
+    for name in ("second", "review", "skipped") if wanted.queue == "review" else (wanted.queue,):
         own = {"second": [actor, actor, *values], "escalated": [*values, actor]}.get(name, [actor, *values])
-        found = db.execute(sql, own).fetchone()
+        found = db.execute(_QUEUES[name].format(condition), own).fetchone()
         if found is not None:
-            break
-    if found is None:
+            return name, *found
+    return None
+
+
+def _taken(db: sqlite3.Connection, wanted: Wanted, name: str, entry: int, campaign: str) -> Item | None:
+    """The item, leased; ``None`` where it was taken or answered since it was found."""
+    if not db.execute(f"SELECT 1 FROM items i WHERE i.entry = ? AND {_FREE} AND {_STANDS[name]}", (entry,)).fetchone():
         return None
-    entry, campaign = found
-    now, ticks, token = clock.wall(), clock.ticks(), secrets.token_urlsafe(16)
-    span = round(seconds * clock.SECOND)
-    values = [campaign, entry, actor, token, clock.boot(), ticks + span, now, now + span]
-    db.execute("INSERT INTO leases VALUES (?, ?, ?, ?, ?, ?, ?, ?)", values)
+    now, token, span = clock.wall(), secrets.token_urlsafe(16), round(wanted.seconds * clock.SECOND)
+    times = (clock.boot(), clock.ticks() + span, now, now + span)
+    db.execute("INSERT INTO leases VALUES (?, ?, ?, ?, ?, ?, ?, ?)", (campaign, entry, wanted.actor, token, *times))
     [one] = decision_where(db, "i.entry = ?", [entry])
     size = db.execute("SELECT size FROM waiting WHERE campaign = ?", (campaign,)).fetchone() or (1,)
-    return Item(one.id, one.time, one.bank, one.record, size[0], token, seconds)
+    return Item(one.id, one.time, one.bank, one.record, size[0], token, wanted.seconds)
 
 
 def drop_ended(db: sqlite3.Connection) -> None:

@@ -5,12 +5,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from ecom_rag.arguments import whole
 from ecom_rag.errors import UsageError
 from ecom_rag.serving.journal import clock
 from ecom_rag.serving.journal.items import Decision, decision_where, filter_sql
 
 _HOUR = 3600 * clock.SECOND
 _LARGEST = 2**63 - 1
+_MOST = 1000  # items of a page
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +61,7 @@ class Counts:
 
 def list_waiting(db: sqlite3.Connection, filter: Any, limit: int, cursor: str | None) -> Page:
     """Part of the queue, one text per campaign; see ``Journal.waiting``."""
-    condition, values = filter_sql(filter)
+    limit, (condition, values) = _checked(limit), filter_sql(filter)
     rank, entry = (-_LARGEST, 0) if cursor is None else _numbers(cursor, 2)
     rows = db.execute(
         "SELECT w.rank, w.entry, w.size FROM waiting w CROSS JOIN items i ON i.entry = w.entry"
@@ -74,7 +76,7 @@ def list_waiting(db: sqlite3.Connection, filter: Any, limit: int, cursor: str | 
 
 def list_decisions(db: sqlite3.Connection, filter: Any, limit: int, cursor: str | None) -> Page:
     """Part of all decisions, newest first; see ``Journal.decisions``."""
-    condition, values = filter_sql(filter)
+    limit, (condition, values) = _checked(limit), filter_sql(filter)
     [before] = (_LARGEST,) if cursor is None else _numbers(cursor, 1)
     order = " ORDER BY i.entry DESC LIMIT ?"
     found = list(decision_where(db, f"i.entry < ? AND {condition}{order}", [before, *values, limit + 1]))
@@ -103,6 +105,12 @@ def count(db: sqlite3.Connection) -> Counts:
         by_age={"hour": in_hour, "day": in_day - in_hour, "week": in_week - in_day, "older": total - in_week},
         oldest_seconds=(now - oldest) / clock.SECOND,
     )
+
+
+def _checked(limit: int) -> int:
+    if whole(limit, "limit") > _MOST:
+        raise UsageError(f"`limit` is {limit}; expected at most {_MOST}; ask for the rest with the cursor")
+    return limit
 
 
 def _number_of(db: sqlite3.Connection, what: str) -> int:

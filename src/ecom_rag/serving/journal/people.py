@@ -93,10 +93,10 @@ def undo(db: sqlite3.Connection, guarding: Guarding, actor: str, second_looks: f
         NothingToUndo: There is none among the person's last ``UNDO_DEPTH`` actions.
     """
     last = db.execute(
-        "SELECT e.sequence FROM (SELECT sequence FROM entries WHERE actor = ? AND kind <> 'decided' AND kind <> 'undo'"
-        " ORDER BY sequence DESC LIMIT ?) e"
-        " WHERE NOT EXISTS (SELECT 1 FROM entries u WHERE u.kind = 'undo' AND u.supersedes = e.sequence)"
-        " ORDER BY e.sequence DESC LIMIT 1",
+        "SELECT own.sequence FROM (SELECT sequence FROM entries"
+        " WHERE actor = ? AND kind <> 'decided' AND kind <> 'undo' ORDER BY sequence DESC LIMIT ?) own"
+        " WHERE NOT EXISTS (SELECT 1 FROM entries u WHERE u.kind = 'undo' AND u.supersedes = own.sequence)"
+        " ORDER BY own.sequence DESC LIMIT 1",
         (actor, UNDO_DEPTH),
     ).fetchone()
     if last is None:
@@ -116,7 +116,7 @@ def undo(db: sqlite3.Connection, guarding: Guarding, actor: str, second_looks: f
 def _unskip(db: sqlite3.Connection, row: Row, actor: str) -> None:
     """What is left of a person's skips of an item when the last one is taken back."""
     before = db.execute(
-        "SELECT MAX(sequence) FROM entries e WHERE decision = ? AND kind = 'skip' AND actor = ?"
+        "SELECT MAX(sequence) FROM entries e WHERE decision = ? AND kind <> 'decided' AND kind = 'skip' AND actor = ?"
         " AND NOT EXISTS (SELECT 1 FROM entries u WHERE u.kind = 'undo' AND u.supersedes = e.sequence)",
         (row.id, actor),
     ).fetchone()[0]

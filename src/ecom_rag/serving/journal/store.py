@@ -8,7 +8,7 @@ what, and ``flood_*`` is the memory of the flood guard.
 import contextlib
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from ecom_rag.errors import UsageError
@@ -66,7 +66,7 @@ _SCHEMA = (
 
 
 class Store:
-    """The open file. Readers each get a connection of their own; whoever writes sees to it that nobody else does.
+    """The open file. Readers each get a connection of their own; writers take turns.
 
     Args:
         path: The file; it is made where there is none.
@@ -81,6 +81,7 @@ class Store:
     def __init__(self, path: Path, *, timeout: float = 10.0) -> None:
         self.path = path
         self._timeout = timeout
+        self._turn = threading.Lock()  # of those who write
         self._guard = threading.Lock()  # of what is idle and whether the file is closed
         self._idle: list[sqlite3.Connection] = []
         self._closed = False
@@ -110,23 +111,28 @@ class Store:
                 self._give_back(db)
 
     @contextlib.contextmanager
-    def writing(self) -> Iterator[sqlite3.Connection]:
-        """A write transaction, committed and synced when the block ends, undone if it raises; one at a time."""
-        with self._told():
+    def writing(self, finish: Callable[[bool], None]) -> Iterator[sqlite3.Connection]:
+        """A write transaction, committed and synced when the block ends, undone if it raises; one at a time.
+
+        Args:
+            finish: Called at the end, before anybody else writes, with whether it was committed.
+        """
+        with self._turn, self._told():
             self._check_open()
-            db = self._writer
+            db, committed = self._writer, False
             db.execute("BEGIN IMMEDIATE")
             try:
                 yield db
                 db.execute("COMMIT")
-            except BaseException:
+                committed = True
+            finally:
                 if db.in_transaction:
                     db.execute("ROLLBACK")
-                raise
+                finish(committed)
 
     def close(self) -> None:
         """Close all connections; a second time does nothing. Readers close their own when they are done."""
-        with self._guard:
+        with self._turn, self._guard:
             if not self._closed:
                 self._closed = True
                 self._writer.close()

@@ -2,7 +2,6 @@
 
 import random
 import signal
-import sqlite3
 import subprocess
 import sys
 import time
@@ -10,7 +9,7 @@ import time
 import pytest
 
 from ecom_rag.errors import BankError, RecordError, UsageError
-from ecom_rag.seeds.bank import BankSettings, SeedBank, create, requests
+from ecom_rag.seeds.bank import BankSettings, SeedBank, create
 from ecom_rag.serving import writes
 from ecom_rag.serving.banks import Banks
 from ecom_rag.serving.problems import Problem
@@ -74,18 +73,17 @@ def test_another_sequence_is_412_and_a_key_for_another_request_409(bank):
     assert bank.sequence == 2
 
 
-def test_a_busy_bank_a_full_disk_and_a_closed_bank(bank, monkeypatch):
+def test_a_busy_bank_a_full_disk_and_a_closed_bank(bank):
     with SeedBank.open(bank.path, timeout=0.1) as other, bank.store.writing():
         assert problem(lambda: writes.upsert(other, [seed(20)])) == (503, "bank_busy")
 
-    def full(*_):
-        raise sqlite3.OperationalError("database or disk is full")
-
-    with monkeypatch.context() as patched:
-        patched.setattr(requests, "remember", full)
-        assert problem(lambda: writes.upsert(bank, [seed(20)], key="1")) == (507, "disk_full")
+    bank.store._writing().execute("PRAGMA max_page_count = 1")  # no page more than there are
+    large = [{"text": "common " * 5000, "metadata": {"id": f"large{number}"}} for number in range(20)]
+    assert problem(lambda: writes.upsert(bank, large, key="1")) == (507, "disk_full")
     assert (len(bank), bank.sequence) == (15, 1)
-    assert not writes.upsert(bank, [seed(20)], key="1").repeated
+    bank.store._writing().execute("PRAGMA max_page_count = 1000000")
+    assert not writes.upsert(bank, large, key="1").repeated
+    assert (len(bank), bank.sequence) == (35, 2)
     bank.close()
     with pytest.raises(BankError, match="is closed"):
         writes.upsert(bank, [seed(21)])

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from ecom_rag.errors import BankError
 from ecom_rag.seeds.bank import SeedBank
+from ecom_rag.seeds.bank.store import State
 from ecom_rag.serving.opening import Reader
 from ecom_rag.serving.shared import Shared
 
@@ -82,6 +83,11 @@ class Slot:
     def sequence(self) -> int:
         """Of the state that searches see."""
         return self._state.value.view.sequence
+
+    @property
+    def stand(self) -> State:
+        """Where the bank stands in the state that searches see."""
+        return self._state.value.view.transaction[1]
 
     def advance(self, bank: Shared[SeedBank], state: Shared[Reader]) -> bool:
         """Let a later state take the place of the present one; ``False`` where the bank was swapped meanwhile.

@@ -13,6 +13,7 @@ from ecom_rag.serving.slots import Slot
 logger = logging.getLogger(__name__)
 
 LOG_BYTES = 1 << 26  # of a write-ahead log that is made to start anew
+_FEW = 1000  # rows that are made visible while writers wait
 
 
 class Watcher:
@@ -96,13 +97,22 @@ class Watcher:
         before, latest = slot.sequence, bank.value.sequence
         if latest != before and slot.advance(bank, pinned(bank, Pauses(self.stop))):
             self._changed(slot.name, slot.sequence)
-        if bank.value.store.log_bytes() > LOG_BYTES and self._renewed.get(slot.name) != latest:
-            with bank.value.store.between_changes():
-                slot.advance(bank, pinned(bank, None))
-            self._renewed[slot.name] = latest
+        if bank.value.store.log_bytes() > LOG_BYTES and self._renewed.get(slot.name) != slot.sequence:
+            self._renew_log(slot, bank)
         if latest != before and self._maintain:
             for note in bank.value.maintain(pause=Pauses(self.stop)):
-                logger.warning("bank %s: %s", slot.name, note)
+                if not self.stop.is_set():
+                    logger.warning("bank %s: %s", slot.name, note)
+
+    def _renew_log(self, slot: Slot, bank: Shared[SeedBank]) -> None:
+        """Pin a state that needs nothing of the log while writers wait: the next change starts the log anew."""
+        with bank.value.store.between_changes():
+            with bank.value.store.reading() as (_, latest):
+                pass
+            at = slot.stand
+            if latest.purged == at.purged and latest.next_row - at.next_row <= _FEW:  # else writers would wait long
+                slot.advance(bank, pinned(bank, None))
+                self._renewed[slot.name] = slot.sequence
 
     def _close_what_is_left(self) -> None:
         while True:

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -379,6 +380,9 @@ class SeedBank:
 
         Args:
             pinned: What ``pin`` gave.
+
+        Raises:
+            BankError: SQLite fails within the block.
         """
         return self._live.using(pinned)
 
@@ -387,9 +391,16 @@ class SeedBank:
         with self.view() as view:
             return view.sequence
 
-    def save_indexes(self) -> None:
-        """Write the indexes beside the record, so that the next one to open the bank need not build them."""
-        self._live.save()
+    def save_indexes(self, *, pause: Pause | None = None) -> None:
+        """Write the indexes beside the record, so that the next one to open the bank need not build them.
+
+        Args:
+            pause: Called between slices of the work, for a thread in the background; by default it is done at once.
+
+        Raises:
+            BankError: The bank is closed or cannot be read.
+        """
+        self._live.save(pause=pause)
 
     def compact(self) -> int:
         """Drop removed rows from the file and from the indexes; returns how many there were."""
@@ -413,14 +424,11 @@ class SeedBank:
             pause: Called between slices of the work, for a thread in the background; by default it is done at once.
 
         Returns:
-            A note where it failed; it is tried again the next time.
+            A note where it failed, also where the pause has ended it; it is tried again the next time.
         """
-
-        def save() -> None:
-            self._live.save(pause=pause)
-
+        save = partial(self.save_indexes, pause=pause)
         return upkeep.look_after(
-            self.store, self._live, compact=lambda: upkeep.compact(self.store, save=save), save=save
+            self.store, self._live, compact=partial(upkeep.compact, self.store, save=save), save=save
         )
 
     def _look_after(self) -> list[str]:

@@ -1,9 +1,11 @@
 """What the service is asked to do, and all of its limits with their defaults."""
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from difflib import get_close_matches
-from typing import Any
+from types import NoneType, UnionType
+from typing import Any, get_args, get_type_hints
 
 from ecom_rag.arguments import PathLike, path_of
 from ecom_rag.errors import UsageError
@@ -107,28 +109,34 @@ def _check(found: Any, kind: type, where: str) -> None:
     """Refuse keys that are not those of a class, and values of other kinds than its fields have."""
     if not isinstance(found, Mapping):
         raise UsageError(f"{where.rstrip('.')} is {shown(found)}; expected a table of settings")
-    known = {one.name: str(one.type) for one in fields(kind)}
+    known = get_type_hints(kind)
     for key, value in found.items():
         if key not in known:
-            near = get_close_matches(key, known, 1)
+            near = get_close_matches(str(key), known, 1)
             hint = f"did you mean {near[0]}?" if near else f"expected some of {', '.join(known)}"
             raise UsageError(f"{where}{key} is unknown; {hint}")
-        said = known[key]
-        expected = _KINDS[said.removesuffix(" | None")]
-        missing = value is None and said.endswith("| None")
-        if not missing and (not isinstance(value, expected) or isinstance(value, bool)):
-            raise UsageError(f"{where}{key} is {shown(value)}; expected {said}")
-        if isinstance(value, int | float) and value < 0:
-            raise UsageError(f"{where}{key} is {shown(value)}; expected a number from 0 on")
-        if "str, str" in said and not all(isinstance(one, str) for one in value.values()):
-            raise UsageError(f"{where}{key} is {shown(value)}; expected a path per bank")
+        if expected := _expected(known[key], value, _HIGHEST.get(key, math.inf)):
+            raise UsageError(f"{where}{key} is {shown(value)}; expected {expected}")
+
+
+def _expected(kind: Any, value: Any, highest: float) -> str | None:
+    """What a value should be; ``None`` where it is that."""
+    kinds = [one for one in get_args(kind) if one is not NoneType] if isinstance(kind, UnionType) else [kind]
+    if value is None and kinds != [kind]:
+        return None
+    if kinds == [str]:
+        return None if isinstance(value, str) and value else "a string that is not empty"
+    if kinds[0] in (int, float):
+        fits = isinstance(value, int | kinds[0]) and not isinstance(value, bool)
+        said = "a whole number" if kinds == [int] else "a number"
+        until = "from 0 on" if highest == math.inf else f"from 0 to {highest:g}"
+        return None if fits and 0 <= value <= highest and math.isfinite(value) else f"{said} {until}"
+    if not isinstance(value, Mapping):
+        return "a table"
+    if get_args(kind)[1] is str and not all(isinstance(one, str) and one for one in value.values()):
+        return "a table of paths by the names of banks"
+    return None
 
 
 _REMEDY = "see docs/service.md for an example"
-_KINDS: Mapping[str, Any] = {
-    "str": str,
-    "int": int,
-    "float": (int, float),
-    "Mapping[str, str]": Mapping,
-    "Mapping[str, Any]": Mapping,
-}
+_HIGHEST: Mapping[str, float] = {"port": 65_535, "second_looks": 1}

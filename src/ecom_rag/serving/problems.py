@@ -22,6 +22,7 @@ TYPES: Mapping[int, str] = {
     413: "request_too_large",
     415: "invalid_request_error",
     422: "invalid_request_error",
+    431: "request_too_large",
     429: "rate_limit_error",
     500: "server_error",
     503: "unavailable_error",

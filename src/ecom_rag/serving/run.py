@@ -10,6 +10,7 @@ import uvicorn
 from ecom_rag.errors import UsageError
 from ecom_rag.serving.http.app import create_app
 from ecom_rag.serving.http.guard import check_exposed
+from ecom_rag.serving.http.protocol import Protocol
 from ecom_rag.serving.http.service import Phase, Service
 from ecom_rag.serving.settings import Serve
 
@@ -100,6 +101,8 @@ def prepared(settings: Serve, *, ready: Callable[[str], None] = lambda address: 
         raise
     config = uvicorn.Config(
         app,
+        http=Protocol,
+        ws="none",
         log_config=None,
         access_log=False,
         server_header=False,

@@ -144,8 +144,11 @@ def test_what_would_wait_too_long_is_refused_and_what_runs_is_not():
         tasks = await waiting(batcher, ([1], None), ([2] * 1000, None))
         batcher._rate = 100.0
         with pytest.raises(Problem) as refused:
-            await batcher.submit([3])
+            await batcher.submit([3] * 1001)
+        tasks += await waiting(batcher, ([4], None))  # it is served in the next round: the large one takes turns
         stage.gate.set()
+        await tasks[-1]
+        assert not tasks[1].done()
         await asyncio.gather(*tasks)
         assert await batcher.submit([5]) == [10]  # and takes requests again at once
         return refused.value

@@ -68,7 +68,8 @@ def overridden(settings: Recall, asked: Mapping[str, Any], *, routes: tuple[str,
         default = Recall()
         idle = [name for name in ("normalize", "blend") if name in given and given[name] != getattr(default, name)]
         if idle:
-            raise UsageError(f"{' and '.join(idle)} have no effect without a reranker; leave them out, or ask for one")
+            has = "has" if len(idle) == 1 else "have"
+            raise UsageError(f"{' and '.join(idle)} {has} no effect without a reranker; leave it out, or ask for one")
         found = replace(found, normalize=default.normalize, blend=default.blend)
     found.check_use(found.routes, reranker=reranked)
     return found

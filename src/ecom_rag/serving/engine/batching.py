@@ -30,6 +30,9 @@ class Request:
         units: What is computed, one answer each.
         costs: Of each unit, in the batcher's measure.
         answered: Completed with the answers, in the order of the units.
+
+    Attributes:
+        waiting: Cost of the units that no batch has taken.
     """
 
     key: Hashable
@@ -40,10 +43,10 @@ class Request:
     taken: int = 0
     answers: list[Any] = field(default_factory=list)
 
-    @property
-    def waiting(self) -> int:
-        """Cost of the units that no batch has taken."""
-        return sum(self.costs[self.taken :])
+    waiting: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.waiting = sum(self.costs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +105,7 @@ class Batcher:
 
     @property
     def seconds(self) -> float:
-        """How long what waits will take, by the throughput so far; 0 where nothing has run yet."""
+        """How long what waits will take, by the throughput under load; 0 before there was any."""
         return self._waiting / self._rate if self._rate else 0.0
 
     async def submit(
@@ -124,13 +127,7 @@ class Batcher:
         if not units:
             return []
         costs = [1] * len(units) if costs is None else costs
-        if self._queue and self.seconds > self._queue_seconds:
-            raise Problem(
-                429,
-                f"the service is busy: {self.seconds:.1f} seconds of work wait; try again later",
-                code="overloaded",
-                retry_after=self.seconds,
-            )
+        self._check_room(sum(costs))
         answered: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
         request = Request(key, units, costs, answered)
         self._queue.append(request)
@@ -183,6 +180,7 @@ class Batcher:
                 continue
             own.setdefault(request, []).append(request.units[request.taken])
             request.taken += 1
+            request.waiting -= cost
             room -= cost
             self._waiting -= cost
             if request.taken < len(request.units):
@@ -198,6 +196,24 @@ class Batcher:
         for request in [one for one in self._queue if one.answered.done()]:
             self._queue.remove(request)
             self._waiting -= request.waiting
+
+    def _check_room(self, cost: int) -> None:
+        """Refuse a request that would wait too long.
+
+        Units are taken in turns, so of a larger request no more comes before a smaller one than that one's own cost:
+        who writes ten thousand seeds does not keep others from searching.
+        """
+        if self._rate is None or self.seconds <= self._queue_seconds:
+            return
+        before = sum(min(one.waiting, cost) for one in self._queue if not one.answered.done())
+        seconds = before / self._rate
+        if seconds > self._queue_seconds:
+            raise Problem(
+                429,
+                f"the service is busy: {seconds:.1f} seconds of work wait; try again later",
+                code="overloaded",
+                retry_after=seconds,
+            )
 
     async def _one_by_one(self, taken: list[tuple[Request, list[Any]]], error: Exception) -> None:
         """After a batch that failed: each request by itself, so that only the one at fault fails."""
@@ -217,7 +233,10 @@ class Batcher:
     def _note(self, taken: list[tuple[Request, list[Any]]], seconds: float, waited: float) -> None:
         cost = sum(sum(request.costs[request.taken - len(own) : request.taken]) for request, own in taken)
         rate = cost / max(seconds, 1e-6)
-        self._rate = rate if self._rate is None else _MEMORY * self._rate + (1 - _MEMORY) * rate
+        if self._queue:  # more was waiting: this is what the thread can do
+            self._rate = rate if self._rate is None else _MEMORY * self._rate + (1 - _MEMORY) * rate
+        elif self._rate is not None:  # one small batch takes longer per unit than a full one, so it tells only of more
+            self._rate = max(self._rate, rate)
         if self._watch is not None:
             self._watch(Ran(self.name, sum(len(own) for _, own in taken), cost, seconds, waited))
 

@@ -35,6 +35,7 @@ class Engine:
     Args:
         settings: Of the service.
         watch: Called after each batch of each stage.
+        begin: Called once in each thread that does the work of requests.
 
     Attributes:
         banks: The open ones.
@@ -44,7 +45,13 @@ class Engine:
         policies: By the name of the bank.
     """
 
-    def __init__(self, settings: Serve, *, watch: Callable[[Ran], None] | None = None) -> None:
+    def __init__(
+        self,
+        settings: Serve,
+        *,
+        watch: Callable[[Ran], None] | None = None,
+        begin: Callable[[], None] | None = None,
+    ) -> None:
         self.settings = settings
         self._defaults, models = read_settings(None, settings.recall)
         if models:
@@ -52,7 +59,7 @@ class Engine:
         self._watch = watch
         self._stack = contextlib.ExitStack()
         self._threads = {
-            name: self._stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix=name))
+            name: self._stack.enter_context(ThreadPoolExecutor(1, name, initializer=None if name == "side" else begin))
             for name in ("model", "search", "write", "side")
         }
         self.policies: dict[str, Policy] = {}

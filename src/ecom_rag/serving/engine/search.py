@@ -125,7 +125,7 @@ class SearchStage:
         self._policies, self._fusions = policies, fusions
         self._ready: OrderedDict[Asked, Ready] = OrderedDict()
         self._deciders: dict[tuple[str, str | None], Decider] = {}
-        self._states: dict[tuple[Asked, int], State] = {}
+        self._states: dict[tuple[Asked, str | None, int], State] = {}
         self.batcher = Batcher("search", self._run, executor, budget=_QUERIES, queue_seconds=queue_seconds, watch=watch)
 
     async def recall(self, asked: Asked, records: Sequence[Record]) -> Recalled:
@@ -206,15 +206,15 @@ class SearchStage:
         return known.pipeline
 
     def _state(self, asked: Asked, pipeline: Pipeline, reader: Reader) -> State:
-        sequence = reader.view.sequence
-        known = self._states.get((asked, sequence))
+        key = (asked, reader.view.name, reader.view.sequence)  # a bank that was swapped in may be at the same sequence
+        known = self._states.get(key)
         if known is None:
             void = None
             if asked.decided:
                 void = self._policies[asked.bank].fits(pipeline.provenance(reader.view))
             if len(self._states) > 4 * _PIPELINES:
                 self._states.clear()
-            known = self._states[asked, sequence] = State(asked.bank, reader.view.name, sequence, void)
+            known = self._states[key] = State(asked.bank, key[1], key[2], void)
         return known
 
     def _decider(self, bank: str, void: str | None) -> Decider:

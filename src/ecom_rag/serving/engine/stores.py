@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from typing import Any, TypeVar
 
@@ -12,7 +12,9 @@ from ecom_rag.seeds.bank import Change, SeedBank, SeedPage
 from ecom_rag.serving import writes
 from ecom_rag.serving.banks import Banks
 from ecom_rag.serving.engine.models import EncoderStage, embeddings_of
+from ecom_rag.serving.problems import Problem
 
+_CHANGES = 32  # that may wait
 _SEEN = 5.0  # seconds to wait until searches see a write
 T = TypeVar("T")
 
@@ -28,6 +30,7 @@ class Stores:
 
     def __init__(self, banks: Banks, executor: Executor, *, stage: Callable[[SeedBank], EncoderStage | None]) -> None:
         self._banks, self._executor, self._stage = banks, executor, stage
+        self._waiting = 0
 
     async def upsert(
         self, bank: str, records: Sequence[Record], *, expected_sequence: int | None = None, key: str | None = None
@@ -44,7 +47,7 @@ class Stores:
             Problem: As of ``writes.upsert``.
             EcomRagError: As there.
         """
-        with self._banks.lease(bank) as own:
+        with self._turn(), self._banks.lease(bank) as own:
             change = await self._written(writes.answered, own, records, key=key, expected_sequence=expected_sequence)
             if change is None:
                 embeddings = fingerprint = None
@@ -77,7 +80,7 @@ class Stores:
             Problem: As of ``writes.delete``.
             EcomRagError: As there.
         """
-        with self._banks.lease(bank) as own:
+        with self._turn(), self._banks.lease(bank) as own:
             if dry_run:
                 return await self._written(writes.dry_run, own, asked.get("ids"), filter=asked.get("filter"))
             change = await self._written(writes.delete, own, confirmed=True, **asked)
@@ -105,6 +108,22 @@ class Stores:
     async def swap(self, bank: str, path: str) -> int:
         """Let another bank take a bank's place; gives its sequence. Raises as ``Banks.swap``."""
         return await asyncio.to_thread(self._banks.swap, bank, path)
+
+    @contextlib.contextmanager
+    def _turn(self) -> Iterator[None]:
+        """One of the changes that may wait; each may hold a whole body, and none has a deadline.
+
+        Raises:
+            Problem: 429, there are too many.
+        """
+        if self._waiting >= _CHANGES:
+            told = f"{self._waiting} changes of seeds wait already, so nothing was written; try again later"
+            raise Problem(429, told, code="overloaded", retry_after=1)
+        self._waiting += 1
+        try:
+            yield
+        finally:
+            self._waiting -= 1
 
     async def _written(self, function: Callable[..., T], *arguments: Any, **named: Any) -> T:
         """Do something in the thread that writes."""

@@ -13,7 +13,7 @@ from ecom_rag.serving.engine.engine import Engine
 from ecom_rag.serving.http import banks, decide, embeddings, errors, health, recall, rerank
 from ecom_rag.serving.http.body import Body
 from ecom_rag.serving.http.guard import Buckets, Guard
-from ecom_rag.serving.http.logs import Access
+from ecom_rag.serving.http.logs import Access, in_batches
 from ecom_rag.serving.http.service import Phase, Service
 from ecom_rag.serving.http.sessions import Sessions
 from ecom_rag.serving.keys import Keys
@@ -39,13 +39,14 @@ def create_app(settings: Serve) -> FastAPI:
         EcomRagError: Settings that make no sense, or a file of keys that cannot be used.
     """
     metrics = Metrics()
-    service = Service(settings, Engine(settings, watch=metrics.watch), metrics)
+    service = Service(settings, Engine(settings, watch=metrics.watch, begin=in_batches), metrics)
     keys = None if settings.keys is None else Keys(settings.keys)
     app = FastAPI(
         title="ecom_rag",
         version=__version__,
         description=_ABOUT,
         lifespan=_lifespan,
+        redirect_slashes=False,
         separate_input_output_schemas=False,
     )
     app.state.service = service
@@ -57,7 +58,7 @@ def create_app(settings: Serve) -> FastAPI:
     app.add_middleware(Body, limits=settings.limits, forms=("/review/",))
     app.add_middleware(Guard, keys=keys, sessions=sessions, buckets=buckets, public=PUBLIC, login="/review/login")
     app.add_middleware(errors.Answers)
-    app.add_middleware(Access, answered=metrics.answered)
+    app.add_middleware(Access, answered=metrics.answered, closing=lambda: service.phase is Phase.DRAINING)
     _gauges(service)
     app.state.sessions = sessions
     return app

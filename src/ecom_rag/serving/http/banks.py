@@ -4,43 +4,76 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, Path, Query
 
+from ecom_rag.errors import BankError, ModelError
 from ecom_rag.seeds.bank import Change
-from ecom_rag.serving.http import bodies
+from ecom_rag.serving.http import bodies, listings
 from ecom_rag.serving.http.body import Route
 from ecom_rag.serving.http.guard import needs
+from ecom_rag.serving.http.listings import BanksAnswer, ChangeAnswer, SeedsAnswer
 from ecom_rag.serving.http.recall import records_of
-from ecom_rag.serving.http.schema import RESPONSES, Json
+from ecom_rag.serving.http.redact import redacted
+from ecom_rag.serving.http.schema import RESPONSES, Json, gives
 from ecom_rag.serving.http.service import Service, service_of
 from ecom_rag.serving.keys import Key
 from ecom_rag.serving.problems import Problem
+from ecom_rag.serving.writes import LONGEST_KEY
 
 router = APIRouter(route_class=Route, tags=["banks"], responses=RESPONSES)
 
+_LONGEST_OWN = LONGEST_KEY - 65  # the name of the API key and a colon stand before it
+
 Bank = Annotated[str, Path(max_length=64, description="Name of the bank.")]
-SeedId = Annotated[str, Path(max_length=512, description="Id of the seed.")]
+SeedId = Annotated[str, Path(min_length=1, max_length=2048, description="Id of the seed, percent-encoded.")]
 Served = Annotated[Service, Depends(service_of)]
 IfMatch = Annotated[
     str | None,
-    Header(max_length=32, description="Sequence that the bank must be at, else 412 and nothing is written."),
+    Header(
+        max_length=32,
+        pattern=r'^"?[0-9]+"?$',
+        description="Sequence that the bank must be at, with or without quotes; else 412 and nothing is written.",
+    ),
 ]
 IdempotencyKey = Annotated[
-    str | None, Header(max_length=255, description="The same key with the same request writes once; kept for 24 hours.")
+    str | None,
+    Header(
+        min_length=1,
+        max_length=_LONGEST_OWN,
+        pattern=r"^[\x20-\x7e]+$",
+        description="The same key with the same request writes once; kept for 24 hours.",
+    ),
 ]
-Filter = Annotated[str | None, Query(max_length=4096, description="Condition on the metadata of the seeds.")]
+Filter = Annotated[
+    str | None,
+    Query(max_length=4096, description="Condition on the metadata of the seeds.", examples=['label = "fraud"']),
+]
 
 
-@router.get("/v1/banks", summary="List the banks", response_class=Json, dependencies=[Depends(needs("read"))])
+@router.get(
+    "/v1/banks",
+    summary="List the banks",
+    response_class=Json,
+    responses=gives(BanksAnswer, "The banks."),
+    dependencies=[Depends(needs("read"))],
+)
 async def banks(service: Served) -> Json:
     """Name, routes, model, seeds and sequence of each bank, and whether it is well."""
     return Json({"data": [_bank(service, name) for name in service.engine.banks.names()]})
 
 
-@router.get("/v1/banks/{bank}/seeds", summary="List seeds", response_class=Json, dependencies=[Depends(needs("read"))])
+@router.get(
+    "/v1/banks/{bank}/seeds",
+    summary="List seeds",
+    response_class=Json,
+    responses=gives(SeedsAnswer, "Part of the seeds."),
+    dependencies=[Depends(needs("read"))],
+)
 async def seeds(
     bank: Bank,
     service: Served,
     filter: Filter = None,
-    cursor: Annotated[int, Query(ge=0, description="Where the page before ended.")] = 0,
+    cursor: Annotated[
+        int, Query(ge=0, le=2**63 - 1, description="The cursor of the page before; 0 for the first.")
+    ] = 0,
     limit: Annotated[int, Query(ge=1, le=1000, description="Seeds per page.")] = 100,
 ) -> Json:
     """Seeds in the order in which they were written."""
@@ -49,7 +82,11 @@ async def seeds(
 
 
 @router.get(
-    "/v1/banks/{bank}/seeds/{seed}", summary="One seed", response_class=Json, dependencies=[Depends(needs("read"))]
+    "/v1/banks/{bank}/seeds/{seed:path}",
+    summary="One seed",
+    response_class=Json,
+    responses=gives(bodies.Record, "The seed."),
+    dependencies=[Depends(needs("read"))],
 )
 async def seed(bank: Bank, seed: SeedId, service: Served) -> Json:
     """The seed of an id."""
@@ -59,7 +96,12 @@ async def seed(bank: Bank, seed: SeedId, service: Served) -> Json:
     return Json(found)
 
 
-@router.put("/v1/banks/{bank}/seeds", summary="Write seeds, all or none", response_class=Json)
+@router.put(
+    "/v1/banks/{bank}/seeds",
+    summary="Write seeds, all or none",
+    response_class=Json,
+    responses=gives(ChangeAnswer, "What was changed."),
+)
 async def upsert(
     bank: Bank,
     body: bodies.SeedsRequest,
@@ -77,7 +119,12 @@ async def upsert(
     return _changed(change)
 
 
-@router.delete("/v1/banks/{bank}/seeds/{seed}", summary="Remove one seed", response_class=Json)
+@router.delete(
+    "/v1/banks/{bank}/seeds/{seed:path}",
+    summary="Remove one seed",
+    response_class=Json,
+    responses=gives(ChangeAnswer, "What was changed."),
+)
 async def remove(
     bank: Bank,
     seed: SeedId,
@@ -98,7 +145,12 @@ async def remove(
     )
 
 
-@router.delete("/v1/banks/{bank}/seeds", summary="Remove the seeds that meet a filter", response_class=Json)
+@router.delete(
+    "/v1/banks/{bank}/seeds",
+    summary="Remove the seeds that meet a filter",
+    response_class=Json,
+    responses=gives(ChangeAnswer, "What was changed."),
+)
 async def remove_matching(
     bank: Bank,
     key: Annotated[Key, Depends(needs("write"))],
@@ -131,12 +183,18 @@ async def remove_matching(
     "/v1/admin/banks/{bank}:swap",
     summary="Let another bank take a bank's place",
     response_class=Json,
+    responses=gives(listings.Bank, "The bank that is served now."),
     dependencies=[Depends(needs("admin"))],
 )
 async def swap(bank: Bank, body: bodies.SwapRequest, service: Served) -> Json:
     """The new bank is opened, checked and searched once before it takes the place; no request fails meanwhile."""
     name = service.bank(bank)
-    await service.engine.stores.swap(name, body.path)
+    try:
+        await service.engine.stores.swap(name, body.path)
+    except (BankError, ModelError) as error:
+        told = redacted(str(error), [body.path]).removeprefix("...: ")
+        message = f"the folder cannot take the place of the bank, which is served as before: {told}"
+        raise Problem(422, message, code="no_successor", param="path") from None
     return Json(_bank(service, name))
 
 
@@ -175,14 +233,9 @@ def _sequence(if_match: str | None) -> int | None:
     """The sequence that a header names, with or without the quotes of an ETag."""
     if if_match is None:
         return None
-    text = if_match.strip().strip('"')
-    if not (text.isascii() and text.isdigit()):
-        raise Problem(
-            422, "If-Match is not the sequence of a bank, a whole number", code="no_sequence", param="If-Match"
-        )
-    return int(text)
+    return int(if_match.strip('"'))
 
 
 def _own(key: Key, idempotency_key: str | None) -> str | None:
     """The key of one client's request; clients do not know of each other."""
-    return None if idempotency_key is None else f"{key.name}:{idempotency_key}"[-255:]
+    return None if idempotency_key is None else f"{key.name}:{idempotency_key}"

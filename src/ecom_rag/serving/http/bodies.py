@@ -25,7 +25,10 @@ class Strict(BaseModel):
 class EmbeddingsRequest(Strict):
     """Texts to encode: OpenAI's fields, and what bge-m3 gives beyond them."""
 
-    input: Annotated[str | list[str], Field(description="A text, or several.", examples=[["加微信私下转账便宜"]])]
+    input: Annotated[
+        str | Annotated[list[str], Field(min_length=1)],
+        Field(description="A text, or several.", examples=[["加微信私下转账便宜"]]),
+    ]
     model: Annotated[str | None, Field(max_length=256, description="Name of the model, as /v1/models lists it.")] = None
     encoding_format: Annotated[
         Literal["float", "base64"], Field(description="Numbers as JSON, or as base64 of little-endian float32.")

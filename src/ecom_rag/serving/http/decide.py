@@ -6,13 +6,15 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Path, Query, Request
 
 from ecom_rag.serving.http import bodies
+from ecom_rag.serving.http.answers import DecideAnswer, DecisionsAnswer, FeedbackAnswer, Journaled
 from ecom_rag.serving.http.body import Route
 from ecom_rag.serving.http.guard import needs
 from ecom_rag.serving.http.recall import answer_of, records_of
-from ecom_rag.serving.http.schema import RESPONSES, Json
+from ecom_rag.serving.http.schema import RESPONSES, Json, gives
 from ecom_rag.serving.http.service import Service, service_of
 from ecom_rag.serving.journal.items import Decision
 from ecom_rag.serving.keys import Key
+from ecom_rag.serving.problems import Problem
 
 router = APIRouter(route_class=Route, tags=["decisions"], responses=RESPONSES)
 
@@ -21,7 +23,12 @@ _TOLD = ("label", "innocent", "note", "bank", "seed_id")
 Id = Annotated[str, Path(max_length=64, description="Id of the decision, as /v1/decide gave it.")]
 
 
-@router.post("/v1/decide", summary="Decide records by the bank's policy", response_class=Json)
+@router.post(
+    "/v1/decide",
+    summary="Decide records by the bank's policy",
+    response_class=Json,
+    responses=gives(DecideAnswer, "The records with their decisions."),
+)
 async def decide(
     request: Request,
     body: bodies.DecideRequest,
@@ -44,11 +51,14 @@ async def decide(
     "/v1/decisions",
     summary="List decisions, the newest first",
     response_class=Json,
+    responses=gives(DecisionsAnswer, "Part of the decisions."),
     dependencies=[Depends(needs("review"))],
 )
 async def decisions(
     service: Annotated[Service, Depends(service_of)],
-    cursor: Annotated[str | None, Query(max_length=64, description="Where the page before ended.")] = None,
+    cursor: Annotated[
+        str | None, Query(max_length=64, description="The cursor of the page before; left out for the first.")
+    ] = None,
     limit: Annotated[int, Query(ge=1, le=200, description="Decisions per page.")] = 50,
     filter: Annotated[
         str | None,
@@ -68,6 +78,7 @@ async def decisions(
     "/v1/decisions/{decision}",
     summary="One decision with its history",
     response_class=Json,
+    responses=gives(Journaled, "The decision."),
     dependencies=[Depends(needs("review"))],
 )
 async def decision(decision: Id, service: Annotated[Service, Depends(service_of)]) -> Json:
@@ -75,7 +86,12 @@ async def decision(decision: Id, service: Annotated[Service, Depends(service_of)
     return Json(plain(await service.engine.decisions.journaled(lambda own: own.get(decision))))
 
 
-@router.post("/v1/decisions/{decision}/feedback", summary="Say what a text is", response_class=Json)
+@router.post(
+    "/v1/decisions/{decision}/feedback",
+    summary="Say what a text is",
+    response_class=Json,
+    responses=gives(FeedbackAnswer, "The verdict is in the journal."),
+)
 async def feedback(
     decision: Id,
     body: bodies.FeedbackRequest,
@@ -86,6 +102,8 @@ async def feedback(
 
     The flood guard takes it as a look at the text's campaign: later decisions of the campaign with this label stand.
     """
+    if body.innocent and body.label is not None:
+        raise Problem(422, "a verdict is either a label or innocent; leave one out", code="two_verdicts", param="label")
     settled = await service.engine.decisions.journaled(
         lambda own: own.verdict(
             decision,

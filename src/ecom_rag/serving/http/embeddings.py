@@ -9,17 +9,23 @@ from fastapi import APIRouter, Depends, Request
 from numpy.typing import NDArray
 
 from ecom_rag.serving.engine.models import Encoded
+from ecom_rag.serving.http.answers import EmbeddingsAnswer
 from ecom_rag.serving.http.bodies import EmbeddingsRequest
 from ecom_rag.serving.http.body import Route
 from ecom_rag.serving.http.guard import needs
-from ecom_rag.serving.http.schema import RESPONSES, Json
+from ecom_rag.serving.http.schema import RESPONSES, Json, gives
 from ecom_rag.serving.http.service import Service, service_of
 from ecom_rag.serving.problems import Problem
 
 router = APIRouter(route_class=Route, dependencies=[Depends(needs("read"))], tags=["models"], responses=RESPONSES)
 
 
-@router.post("/v1/embeddings", summary="Encode texts", response_class=Json)
+@router.post(
+    "/v1/embeddings",
+    summary="Encode texts",
+    response_class=Json,
+    responses=gives(EmbeddingsAnswer, "Embeddings in the order of the texts."),
+)
 async def embeddings(
     request: Request, body: EmbeddingsRequest, service: Annotated[Service, Depends(service_of)]
 ) -> Json:
@@ -39,6 +45,13 @@ async def embeddings(
             422,
             f'"dimensions" is {body.dimensions}; the model has {stage.encoder.dimension}',
             code="too_many_dimensions",
+            param="dimensions",
+        )
+    if body.dimensions is not None and "dense" not in body.outputs:
+        raise Problem(
+            422,
+            '"dimensions" has no effect without the output dense; leave it out, or ask for dense',
+            code="idle_dimensions",
             param="dimensions",
         )
     if missing := [name for name in body.outputs if name not in stage.encoder.outputs]:

@@ -19,6 +19,7 @@ from ecom_rag.errors import BankError, EcomRagError, EmbeddingError, ModelError,
 from ecom_rag.files import json_text
 from ecom_rag.serving.http import invalid
 from ecom_rag.serving.http.redact import redacted, strings
+from ecom_rag.serving.journal.errors import JournalUnavailable, UnknownDecision
 from ecom_rag.serving.problems import TYPES, Problem
 
 PARSED = "ecom_rag.json"  # the key of a scope that holds the parsed body
@@ -143,7 +144,12 @@ def _of_library(error: EcomRagError, scope: Scope) -> Problem:
         return Problem(503, f"the model cannot be used; {_operator(scope)}", code="model_unavailable", retry_after=5)
     if isinstance(error, EmbeddingError):
         return Problem(500, f"the model gave no usable numbers; {_operator(scope)}", code="bad_embeddings")
-    message = redacted(str(error), sent(scope))
+    if isinstance(error, JournalUnavailable):
+        message = f"the journal of decisions cannot be used now; try again, or {_operator(scope)}"
+        return Problem(503, message, code="journal_unavailable", retry_after=1)
+    if isinstance(error, UnknownDecision):
+        return Problem(404, "there is no decision of this id; /v1/decisions lists them", code="no_decision")
+    message = redacted(str(error), sent(scope)).removeprefix("...: ")
     if isinstance(error, PolicyError):
         return Problem(409, message, code="policy_conflict", param="policy")
     if isinstance(error, RecordError):

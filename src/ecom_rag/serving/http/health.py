@@ -3,31 +3,51 @@
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request
-from starlette.responses import Response
+from starlette.responses import PlainTextResponse, Response
 
 from ecom_rag.serving.http.guard import needs
-from ecom_rag.serving.http.schema import RESPONSES, Json
+from ecom_rag.serving.http.listings import HealthAnswer, ModelsAnswer, ReadyAnswer
+from ecom_rag.serving.http.schema import RESPONSES, Json, gives
 from ecom_rag.serving.http.service import Service, service_of
 
-router = APIRouter(tags=["operation"], responses={status: RESPONSES[status] for status in (400, 401, 403, 429, 500)})
+_UNREADY: dict[int | str, dict[str, Any]] = {503: RESPONSES[503]}
+_ERRORS = (400, 401, 403, 404, 405, 408, 429, 431, 500)
+
+router = APIRouter(tags=["operation"], responses={status: RESPONSES[status] for status in _ERRORS})
 
 
-@router.get("/healthz", summary="Whether the process is alive", response_class=Json)
+@router.head("/healthz", include_in_schema=False)
+@router.get(
+    "/healthz",
+    summary="Whether the process is alive",
+    response_class=Json,
+    responses=gives(HealthAnswer, "The process is alive."),
+)
 async def health(request: Request) -> Json:
     """200 as long as the process answers."""
     return Json({"status": "ok"})
 
 
-@router.get("/readyz", summary="Whether requests are served", response_class=Json, responses={503: RESPONSES[503]})
+@router.head("/readyz", include_in_schema=False)
+@router.get(
+    "/readyz",
+    summary="Whether requests are served",
+    response_class=Json,
+    responses=_UNREADY | gives(ReadyAnswer, "Requests are served."),
+)
 async def ready(request: Request) -> Json:
     """200 once models and banks are loaded, 503 before that and from the signal to stop on."""
     service: Service = request.app.state.service
     service.check_ready()
     service.check_not_draining()
-    return Json({"status": service.phase.value, "banks": service.engine.banks.health()})
+    banks = {
+        name: {"sequence": one.sequence, "seeds": one.documents, "healthy": one.error is None}
+        for name, one in service.engine.banks.health().items()
+    }
+    return Json({"status": "ready", "banks": banks})
 
 
-@router.get("/metrics", summary="Counters in the format of Prometheus", response_class=Response)
+@router.get("/metrics", summary="Counters in the format of Prometheus", response_class=PlainTextResponse)
 async def metrics(request: Request) -> Response:
     """Requests, batches, queues, banks and decisions; no text and no key is in them."""
     service: Service = request.app.state.service
@@ -38,7 +58,7 @@ async def metrics(request: Request) -> Response:
     "/v1/models",
     summary="The models that are served",
     response_class=Json,
-    responses={503: RESPONSES[503]},
+    responses=_UNREADY | gives(ModelsAnswer, "The models."),
     dependencies=[Depends(needs("read"))],
 )
 async def models(service: Annotated[Service, Depends(service_of)]) -> Json:

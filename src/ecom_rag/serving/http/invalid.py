@@ -1,6 +1,8 @@
 """Requests that do not fit their schema: which field, what was expected, and never what was sent."""
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
+from difflib import get_close_matches
 from typing import Any
 
 from starlette.types import Scope
@@ -9,18 +11,18 @@ from ecom_rag.serving.http.redact import redacted
 from ecom_rag.serving.problems import Problem
 
 _SHOWN = 3  # of several errors
+_AFTER = re.compile(r" after validation, not \d+")
+_BRANCH = re.compile(r"str|Document|(?:list|dict|constrained-\w+)\[?[\w,\[\]]*")  # what Pydantic tried of a union
+_OBJECTS = ("dict_type", "model_type", "model_attributes_type", "dict_attributes_type")
 # Kinds of Pydantic's errors whose messages hold nothing of the input.
 _SAFE = frozenset(
     (
         "string_type",
         "list_type",
-        "dict_type",
         "int_type",
         "float_type",
         "bool_type",
         "none_required",
-        "model_type",
-        "model_attributes_type",
         "greater_than",
         "greater_than_equal",
         "less_than",
@@ -35,6 +37,8 @@ _SAFE = frozenset(
         "literal_error",
         "enum",
         "int_from_float",
+        "int_parsing",
+        "bool_parsing",
     )
 )
 
@@ -61,20 +65,27 @@ def _sentence(error: Mapping[str, Any], names: frozenset[str], sent: Sequence[st
     place, kind = _place(error["loc"], names) or "the request", error["type"]
     message = str(error["msg"])
     if kind == "missing":
-        return f"{place} is missing; it is required"
+        return (
+            f"{place} is missing; it is required" if error["loc"] != ("body",) else "the request has no body; send JSON"
+        )
     if kind == "extra_forbidden":
-        return f"{place} is unknown; leave it out, or see /docs for the fields"
+        near = get_close_matches(str(error["loc"][-1]), names, 1) if place.endswith("*") else []
+        hint = f"did you mean {near[0]}?" if near else "leave it out, or see /docs for the fields"
+        return f"{place} is unknown; {hint}"
+    if kind in _OBJECTS:
+        return f"{place}: expected a JSON object"
     if kind == "value_error":
         return f"{place}: {redacted(message.removeprefix('Value error, '), sent)}"
     if kind not in _SAFE:
         return f"{place} is not what was expected; see /docs"
-    message = message.replace("Input should be", "expected").replace("should have", "expected to have")
+    message = _AFTER.sub("", message).replace("Input should be", "expected").replace("should have", "expected to have")
     return f"{place}: {message[:1].lower()}{message[1:]}"
 
 
 def _place(loc: Sequence[Any], names: frozenset[str]) -> str:
     """The path of a field, in which what is no field of ours is ``*``: it is the client's own word."""
     parts = loc[1:] if loc and loc[0] in ("body", "query", "path", "header", "cookie") else loc
+    parts = [part for part in parts if part in names or not _BRANCH.fullmatch(str(part)) or isinstance(part, int)]
     found = [str(part) if isinstance(part, int) or part in names else "*" for part in parts]
     return ".".join(found[:8])
 

@@ -24,6 +24,11 @@ _METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"
 _FRAMES = 12
 
 
+def in_batches() -> None:
+    """Called in the threads that serve several requests at once: what the library logs there may quote any of them."""
+    request_id.set("batch")
+
+
 class Access:
     """The outermost middleware: gives each request its id, and writes its line when it has ended.
 
@@ -33,6 +38,7 @@ class Access:
     Args:
         app: What answers.
         answered: Called with what each access line tells.
+        closing: Whether clients should use another connection from now on, as the service is stopping.
         ticks: Seconds of a clock that never goes back.
     """
 
@@ -41,10 +47,12 @@ class Access:
         app: ASGIApp,
         *,
         answered: Callable[[Mapping[str, Any]], object] = lambda line: None,
+        closing: Callable[[], bool] = lambda: False,
         ticks: Callable[[], float] = time.perf_counter,
     ) -> None:
         self.app = app
         self._answered = answered
+        self._closing = closing
         self._ticks = ticks
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -61,7 +69,10 @@ class Access:
             nonlocal status, size
             if message["type"] == "http.response.start":
                 status = message["status"]
-                MutableHeaders(scope=message)["x-request-id"] = own
+                headers = MutableHeaders(scope=message)
+                headers["x-request-id"] = own
+                if self._closing():
+                    headers["connection"] = "close"
             elif message["type"] == "http.response.body":
                 size += len(message.get("body", b""))
             await send(message)

@@ -8,9 +8,10 @@ from ecom_rag.files import records
 from ecom_rag.files.records import Record
 from ecom_rag.serving.engine.search import Recalled
 from ecom_rag.serving.http import bodies
+from ecom_rag.serving.http.answers import RecallAnswer
 from ecom_rag.serving.http.body import Route
 from ecom_rag.serving.http.guard import needs
-from ecom_rag.serving.http.schema import RESPONSES, Json
+from ecom_rag.serving.http.schema import RESPONSES, Json, gives
 from ecom_rag.serving.http.service import Service, service_of
 
 router = APIRouter(route_class=Route, dependencies=[Depends(needs("read"))], tags=["recall"], responses=RESPONSES)
@@ -18,7 +19,12 @@ router = APIRouter(route_class=Route, dependencies=[Depends(needs("read"))], tag
 _OVERRIDES = ("fusion", "weights", "depth", "top_k", "filter", "normalize", "blend", "exclude_self")
 
 
-@router.post("/v1/recall", summary="Find the most similar seeds", response_class=Json)
+@router.post(
+    "/v1/recall",
+    summary="Find the most similar seeds",
+    response_class=Json,
+    responses=gives(RecallAnswer, "The records with their seeds."),
+)
 async def recall(
     request: Request, body: bodies.RecallRequest, service: Annotated[Service, Depends(service_of)]
 ) -> Json:

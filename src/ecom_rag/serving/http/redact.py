@@ -68,6 +68,11 @@ KNOWN = frozenset(
         "true",
         "false",
         "null",
+        "in",
+        "not in",
+        "contains",
+        "exists",
+        "value",
         "float",
         "base64",
         "dimensions",
@@ -95,7 +100,7 @@ def redacted(message: str, sent: Iterable[str] = ()) -> str:
     found = {part for one in sent for part in _parts(one) if part in text}
     for part in sorted(found, key=len, reverse=True):
         text = text.replace(part, WITHHELD)
-    text = _QUOTED.sub(lambda match: match[0] if (match[1] or match[2]) in KNOWN else f"'{WITHHELD}'", text)
+    text = _QUOTED.sub(lambda match: match[0] if _is_known(match[1] or match[2] or "") else f"'{WITHHELD}'", text)
     text = _PATH.sub(WITHHELD, text)
     odd = {word for word in _WORD.findall(text) if not _PLAIN.fullmatch(word) and len(word) >= _SHORTEST}
     for word in sorted(odd - KNOWN, key=len, reverse=True):
@@ -116,6 +121,11 @@ def strings(value: Any) -> Iterator[str]:
             level.extend(one.values())
         elif isinstance(one, list):
             level.extend(one)
+
+
+def _is_known(quoted: str) -> bool:
+    """Whether what is quoted is a word or a sign of the interface."""
+    return quoted in KNOWN or (len(quoted) == 1 and quoted in ".,()_-=<>")
 
 
 def _parts(text: str) -> tuple[str, ...]:

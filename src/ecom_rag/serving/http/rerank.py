@@ -8,20 +8,36 @@ from fastapi import APIRouter, Depends, Request
 
 from ecom_rag.models.cross_encoder import sigmoid
 from ecom_rag.serving.engine.models import check_whole
+from ecom_rag.serving.http.answers import RerankAnswer
 from ecom_rag.serving.http.bodies import RerankRequest
 from ecom_rag.serving.http.body import Route
 from ecom_rag.serving.http.embeddings import check_model
 from ecom_rag.serving.http.guard import needs
-from ecom_rag.serving.http.schema import RESPONSES, Json
+from ecom_rag.serving.http.schema import RESPONSES, Json, gives
 from ecom_rag.serving.http.service import Service, service_of
 from ecom_rag.serving.problems import Problem
 
 router = APIRouter(route_class=Route, dependencies=[Depends(needs("read"))], tags=["models"], responses=RESPONSES)
 
 
-@router.post("/rerank", summary="Order documents by relevance (Jina)", response_class=Json)
-@router.post("/v1/rerank", summary="Order documents by relevance (Cohere v1, Jina)", response_class=Json)
-@router.post("/v2/rerank", summary="Order documents by relevance (Cohere v2)", response_class=Json)
+@router.post(
+    "/rerank",
+    summary="Order documents by relevance (Jina)",
+    response_class=Json,
+    responses=gives(RerankAnswer, "Documents, the most relevant first."),
+)
+@router.post(
+    "/v1/rerank",
+    summary="Order documents by relevance (Cohere v1, Jina)",
+    response_class=Json,
+    responses=gives(RerankAnswer, "Documents, the most relevant first."),
+)
+@router.post(
+    "/v2/rerank",
+    summary="Order documents by relevance (Cohere v2)",
+    response_class=Json,
+    responses=gives(RerankAnswer, "Documents, the most relevant first."),
+)
 async def rerank(request: Request, body: RerankRequest, service: Annotated[Service, Depends(service_of)]) -> Json:
     """Documents in the order of their relevance to a query; equal ones as they came.
 

@@ -1,10 +1,10 @@
 """What endpoints declare: strict fields, answers written by our own JSON, and the errors that each may give."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import orjson
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
 from ecom_rag.files import json_text
@@ -19,12 +19,15 @@ _SAID: Mapping[int, str] = {
     403: "The key lacks the scope, or a browser asks from another origin.",
     404: "The path or what it names does not exist.",
     408: "The body came too slowly.",
+    405: "The path does not take this method.",
     409: "The state is not as the request expects it.",
+    412: "The bank is at another sequence than If-Match says.",
     413: "The body, or the number of texts in it, is beyond a limit.",
     415: "The body is not JSON in UTF-8.",
     422: "A field is missing, unknown or out of range.",
     429: "Too many requests, or too much work is waiting; see the header Retry-After.",
     500: "The service failed.",
+    431: "The headers are too large.",
     503: "A bank or a model cannot be used now.",
     504: "The deadline has passed.",
     507: "The disk of the service is full.",
@@ -34,22 +37,34 @@ _SAID: Mapping[int, str] = {
 class ErrorDetail(BaseModel):
     """What went wrong."""
 
-    message: str
-    type: str
-    code: str
-    param: str | None
+    message: Annotated[str, Field(description="What was found, what was expected, what to do; no text of the request.")]
+    type: Annotated[str, Field(description="Kind of the error, one per status.", examples=["invalid_request_error"])]
+    code: Annotated[str, Field(description="Stable name of the reason, for programs.", examples=["too_many_items"])]
+    param: Annotated[str | None, Field(description="Field of the request that it is about.", examples=["input"])]
 
 
 class ErrorAnswer(BaseModel):
     """The body of every answer that is not a success."""
 
-    error: ErrorDetail
+    error: Annotated[ErrorDetail, Field(description="What went wrong.")]
 
 
 RESPONSES: dict[int | str, dict[str, Any]] = {
     status: {"model": ErrorAnswer, "description": said} for status, said in _SAID.items()
 }
 """The errors that every endpoint declares: ``APIRouter(responses=RESPONSES)``."""
+
+
+def gives(model: type[BaseModel], said: str) -> dict[int | str, dict[str, Any]]:
+    """What an endpoint declares of its answer: ``responses=gives(...)``; FastAPI does not check the answer by it.
+
+    Args:
+        model: The answer.
+        said: What is in it, in a sentence.
+    """
+    return {200: {"model": model, "description": said}}
+
+
 assert set(_SAID) <= set(TYPES)
 
 

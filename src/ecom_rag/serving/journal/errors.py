@@ -15,5 +15,9 @@ class NothingToUndo(UsageError):
     """The person has done nothing, or nothing recent, that still stands."""
 
 
-class JournalDamaged(UsageError):
+class JournalUnavailable(UsageError):
+    """The file cannot be used now: another process writes, or the disk fails."""
+
+
+class JournalDamaged(JournalUnavailable):
     """The file is not what was written."""

@@ -14,7 +14,7 @@ from pathlib import Path
 from ecom_rag.errors import UsageError
 from ecom_rag.files import disk
 from ecom_rag.serving.journal.chain import START
-from ecom_rag.serving.journal.errors import JournalDamaged
+from ecom_rag.serving.journal.errors import JournalDamaged, JournalUnavailable
 
 FORMAT = 1
 _APPLICATION = 0x6572676A  # "ergj", by which SQLite's own tools tell whose file it is
@@ -184,7 +184,7 @@ class Store:
 
     def _check_open(self) -> None:
         if self._closed:
-            raise UsageError(f"{self.path}: the journal is closed; open it again with Journal.open")
+            raise JournalUnavailable(f"{self.path}: the journal is closed; open it again with Journal.open")
 
     @contextlib.contextmanager
     def _told(self) -> Iterator[None]:
@@ -194,11 +194,13 @@ class Store:
                 yield
         except sqlite3.OperationalError as error:
             if "locked" in str(error):
-                raise UsageError(
+                raise JournalUnavailable(
                     f"{self.path}: another process has been writing for {self._timeout:g} s; wait for it and try again"
                 ) from None
             if "no such" not in str(error) and "has no column" not in str(error):
-                raise UsageError(f"{self.path}: {error}; check the folder, the permissions and the disk") from None
+                raise JournalUnavailable(
+                    f"{self.path}: {error}; check the folder, the permissions and the disk"
+                ) from None
             raise self._damaged(error) from None
         except sqlite3.DatabaseError as error:
             raise self._damaged(error) from None

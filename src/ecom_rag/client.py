@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import Any, Self, TypeVar
+from urllib.parse import quote
 
 import httpx
 import numpy as np
@@ -66,7 +67,7 @@ class Client:
             side: ``query`` or ``passage``.
 
         Returns:
-            ``(texts, dim)`` float32, rows of length 1.
+            ``(texts, dim)`` float32, rows of length 1; ``(0, 0)`` of no texts.
 
         Raises:
             ServiceError: The service refuses, or cannot be reached.
@@ -76,7 +77,7 @@ class Client:
             body = {"input": part, "side": side, "encoding_format": "base64"}
             data = self._post("/v1/embeddings", body)["data"]
             rows += [np.frombuffer(base64.b64decode(one["embedding"]), "<f4") for one in data]
-        return np.array(rows, np.float32).reshape(len(rows), -1)
+        return np.stack(rows) if rows else np.zeros((0, 0), np.float32)
 
     def rerank(self, query: str, documents: Iterable[str]) -> NDArray[np.float32]:
         """Relevance of documents to a query.
@@ -145,7 +146,7 @@ class Client:
             ServiceError: The service refuses, or cannot be reached.
         """
         body = {"label": label, "innocent": innocent, "note": note}
-        self._post(f"/v1/decisions/{decision}/feedback", body, once=True)
+        self._post(f"/v1/decisions/{quote(decision, safe='')}/feedback", body, once=True)
 
     def _records(self, path: str, given: Iterable[Record], settings: dict[str, Any]) -> Iterator[Record]:
         said = {name: value for name, value in settings.items() if value is not None}
@@ -178,7 +179,7 @@ class Client:
                     return json_text.loads(answer.content)
                 if answer.status_code not in _AGAIN or not left:
                     raise _refused(answer)
-                wait = float(answer.headers.get("Retry-After", "1"))
+                wait = _seconds(answer.headers.get("Retry-After", ""))
             time.sleep(wait * (0.5 + random.random()))
         raise AssertionError("every try ends the loop")
 
@@ -186,6 +187,11 @@ class Client:
 def _parts(items: Sequence[T]) -> Iterator[Sequence[T]]:
     for start in range(0, len(items), _PART):
         yield items[start : start + _PART]
+
+
+def _seconds(said: str) -> float:
+    """How long a service asks to wait; a proxy may send a date, and nobody is waited for longer than a minute."""
+    return min(float(said), 60.0) if said.isascii() and said.isdigit() else 1.0
 
 
 def _refused(answer: httpx.Response) -> ServiceError:

@@ -8,27 +8,15 @@ import pytest
 
 from ecom_rag import Client, CrossEncoder, Encoder, Pipeline, Recall, SeedBank, ServiceError, load_policy
 from ecom_rag.decision import Deciding
-from ecom_rag.serving.settings import Serve
 from helpers import small_service
 
 TEXTS = ["加微信 私下转账 甲", "七天 瘦二十斤 乙", "手机壳", "", "这是一条特别长的描述，用来超过长度限制。" * 60]
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory, m3_folder, xlmr_reranker):
-    folder = tmp_path_factory.mktemp("service")
-    bank = small_service.make_bank(folder / "bank", m3_folder)
-    policy = small_service.make_policy(folder / "policy.json", bank)
-    settings = Serve(
-        banks={"goods": str(bank)},
-        rerank=str(xlmr_reranker),
-        policies={"goods": str(policy)},
-        state=str(folder / "state"),
-        port=0,
-        placement={"precision": "fp32"},
-        recall={"top_k": 5, "depth": 20},
-    )
-    return settings, bank, policy
+def made(tmp_path_factory, files):
+    own = files.copied(tmp_path_factory.mktemp("service"))
+    return own.settings(own.bank.parent), own.bank, own.policy
 
 
 @pytest.fixture(scope="module")

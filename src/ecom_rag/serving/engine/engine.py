@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import re
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -26,6 +27,7 @@ from ecom_rag.serving.settings import Serve
 
 logger = logging.getLogger(__name__)
 
+_NAME = re.compile(r"[\w.-]{1,64}")
 _WARM = "加微信 warm up"
 
 
@@ -56,6 +58,12 @@ class Engine:
         self._defaults, models = read_settings(None, settings.recall)
         if models:
             raise UsageError(f"recall names {', '.join(models)}; name the models of the service beside it")
+        for name in settings.banks:
+            if not _NAME.fullmatch(name):
+                raise UsageError(
+                    f"{name!r} cannot be the name of a bank, as it is part of paths; expected 1 to 64 letters, digits,"
+                    " '.', '_' and '-': give NAME=FOLDER"
+                )
         self._watch = watch
         self._stack = contextlib.ExitStack()
         self._threads = {

@@ -3,6 +3,7 @@
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, Path, Query
+from starlette.convertors import Convertor, register_url_convertor
 
 from ecom_rag.errors import BankError, ModelError
 from ecom_rag.seeds.bank import Change
@@ -18,6 +19,22 @@ from ecom_rag.serving.keys import Key
 from ecom_rag.serving.problems import Problem
 from ecom_rag.serving.writes import LONGEST_KEY
 
+
+class Anything(Convertor[str]):
+    """The rest of a path, with slashes and line breaks: an id may hold anything."""
+
+    regex = "(?s:.*)"
+
+    def convert(self, value: str) -> str:
+        """The text itself."""
+        return value
+
+    def to_string(self, value: str) -> str:
+        """The text itself."""
+        return value
+
+
+register_url_convertor("anything", Anything())
 router = APIRouter(route_class=Route, tags=["banks"], responses=RESPONSES)
 
 _LONGEST_OWN = LONGEST_KEY - 65  # the name of the API key and a colon stand before it
@@ -82,7 +99,7 @@ async def seeds(
 
 
 @router.get(
-    "/v1/banks/{bank}/seeds/{seed:path}",
+    "/v1/banks/{bank}/seeds/{seed:anything}",
     summary="One seed",
     response_class=Json,
     responses=gives(bodies.Record, "The seed."),
@@ -120,7 +137,7 @@ async def upsert(
 
 
 @router.delete(
-    "/v1/banks/{bank}/seeds/{seed:path}",
+    "/v1/banks/{bank}/seeds/{seed:anything}",
     summary="Remove one seed",
     response_class=Json,
     responses=gives(ChangeAnswer, "What was changed."),

@@ -50,7 +50,7 @@ class EmbeddingsRequest(Strict):
 class Document(Strict):
     """A document of a reranking, in Cohere's other form."""
 
-    text: str
+    text: Annotated[str, Field(description="The text.")]
 
 
 class RerankRequest(Strict):
@@ -75,8 +75,11 @@ class RerankRequest(Strict):
 class Record(Strict):
     """A text with its metadata."""
 
-    text: Annotated[str, Field(examples=["七天瘦二十斤的神奇减肥茶"])]
-    metadata: Annotated[dict[str, Any], Field(examples=[{"id": "listing-17"}])] = {}
+    text: Annotated[str, Field(description="The text of the listing or seed.", examples=["七天瘦二十斤的神奇减肥茶"])]
+    metadata: Annotated[
+        dict[str, Any],
+        Field(description="Anything that belongs to it, e.g. its id and label.", examples=[{"id": "listing-17"}]),
+    ] = {}
 
 
 class RecallRequest(Strict):
@@ -120,7 +123,13 @@ class FeedbackRequest(Strict):
     innocent: Annotated[bool, Field(description="Nothing is wrong with the text.")] = False
     note: Annotated[str, Field(max_length=4096, description="Why, for those who look at it later.")] = ""
     actor: Annotated[
-        str | None, Field(min_length=1, max_length=128, description="The person; by default the name of the key.")
+        str | None,
+        Field(
+            min_length=1,
+            max_length=128,
+            pattern=r"^[^\x00-\x1f\x7f]+$",
+            description="The person; by default the name of the key.",
+        ),
     ] = None
 
 

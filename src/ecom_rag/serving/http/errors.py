@@ -5,7 +5,6 @@ import logging
 import re
 from collections.abc import Iterator
 from http import HTTPStatus
-from typing import Any
 from urllib.parse import parse_qsl
 
 from fastapi import FastAPI
@@ -13,6 +12,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ecom_rag.errors import BankError, EcomRagError, EmbeddingError, ModelError, PolicyError, RecordError
@@ -78,24 +78,33 @@ def install(app: FastAPI) -> None:
     """Give an application the handlers of what frameworks raise, which they would answer in their own shape."""
 
     async def handle(request: Request, error: Exception) -> Response:
-        return answer(problem_of(error, request.scope), getattr(error, "headers", None))
+        problem = problem_of(error, request.scope)
+        return answer(problem, allow=_allowed(request) if problem.status == 405 else None)
 
     for kind in (HTTPException, RequestValidationError, Problem, EcomRagError):
         app.add_exception_handler(kind, handle)
 
 
-def answer(problem: Problem, headers: Any = None) -> Response:
+def _allowed(request: Request) -> str:
+    """All methods of a path: the framework names those of the first route that fits alone."""
+    included = [getattr(one, "original_router", None) for one in request.app.routes]
+    known = [*request.app.routes, *(route for router in included if router is not None for route in router.routes)]
+    routes = [one for one in known if one.matches(request.scope)[0] is not Match.NONE]
+    return ", ".join(sorted({method for route in routes for method in getattr(route, "methods", None) or ()}))
+
+
+def answer(problem: Problem, *, allow: str | None = None) -> Response:
     """A problem as the client gets it.
 
     Args:
         problem: What went wrong.
-        headers: More headers, of which ``Allow`` is kept.
+        allow: Methods that the path takes, with 405.
     """
     own = problem.headers
     if problem.status in _UNREAD:
         own["Connection"] = "close"
-    if headers and "Allow" in headers:
-        own["Allow"] = headers["Allow"]
+    if allow:
+        own["Allow"] = allow
     content = json_text.dumps(problem.body)
     return Response(content, problem.status, headers=own, media_type="application/json")
 

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import orjson
 from pydantic import BaseModel, ConfigDict, Field
-from starlette.responses import Response
+from starlette.responses import JSONResponse
 
 from ecom_rag.files import json_text
 from ecom_rag.serving.problems import TYPES
@@ -46,7 +46,7 @@ class ErrorDetail(BaseModel):
 class ErrorAnswer(BaseModel):
     """The body of every answer that is not a success."""
 
-    error: Annotated[ErrorDetail, Field(description="What went wrong.")]
+    error: ErrorDetail
 
 
 RESPONSES: dict[int | str, dict[str, Any]] = {
@@ -68,10 +68,8 @@ def gives(model: type[BaseModel], said: str) -> dict[int | str, dict[str, Any]]:
 assert set(_SAID) <= set(TYPES)
 
 
-class Json(Response):
+class Json(JSONResponse):
     """An answer of plain values. It is written at once, without FastAPI's walk over every number."""
-
-    media_type = "application/json"
 
     def render(self, content: Any) -> bytes:
         """JSON as bytes; integers of any size are kept, arrays are written without a list of their numbers.

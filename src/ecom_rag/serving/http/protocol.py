@@ -10,6 +10,7 @@ from ecom_rag.serving.problems import Problem
 HEAD_BYTES = 65_536  # of the first line and the headers; the read in which they end is not counted
 HEAD_SECONDS = 20.0  # for them to arrive
 _LAST_WORD = 0.25  # seconds in which an idle connection may still bring a request when the service stops
+_LINGER = 1.0  # seconds in which a client may read why it was refused
 _PHRASES = {400: "Bad Request", 408: "Request Timeout", 431: "Request Header Fields Too Large"}
 
 
@@ -18,6 +19,7 @@ class Protocol(HttpToolsProtocol):
 
     _head: int | None = None  # bytes of a head that is arriving
     _timer: asyncio.TimerHandle | None = None
+    _refused = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A client has connected; it must say something."""
@@ -42,9 +44,11 @@ class Protocol(HttpToolsProtocol):
         super().on_headers_complete()
 
     def data_received(self, data: bytes) -> None:
-        """Part of a request."""
+        """Part of a request; after a refusal what the client still sends is thrown away."""
+        if self._refused:
+            return
         super().data_received(data)
-        if self._head is not None and not self.transport.is_closing():
+        if self._head is not None and not self._refused:
             self._head += len(data)
             if self._head > HEAD_BYTES:
                 self._refuse(431, f"the headers have more than {HEAD_BYTES} bytes; send less", "headers_too_large")
@@ -71,16 +75,20 @@ class Protocol(HttpToolsProtocol):
             self._timer = None
 
     def _late(self) -> None:
-        if not self.transport.is_closing():
+        if self.cycle is not None and not self.cycle.response_complete:  # an earlier request is being answered
+            self._timer = self.loop.call_later(HEAD_SECONDS, self._late)
+        elif not self._refused and not self.transport.is_closing():
             told = f"no whole request came within {HEAD_SECONDS:g} s; send it faster"
             self._refuse(408, told, "slow_headers")
 
     def _refuse(self, status: int, message: str, code: str) -> None:
         self._arrived()
+        self._refused = True
         content = json_text.dumps(Problem(status, message, code=code).body)
         head = (
             f"HTTP/1.1 {status} {_PHRASES[status]}\r\ncontent-type: application/json\r\n"
             f"content-length: {len(content)}\r\nconnection: close\r\n\r\n"
         )
         self.transport.write(head.encode() + content)
-        self.transport.close()
+        self.transport.write_eof()  # to close at once would reset the connection of a client that is still sending
+        self.loop.call_later(_LINGER, self.transport.close)

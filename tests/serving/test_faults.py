@@ -121,7 +121,9 @@ def test_what_a_deadline_or_a_vanished_client_leaves_is_not_computed(service, mo
 def test_slow_and_large_heads_slow_bodies_and_what_is_no_http(service, monkeypatch):
     monkeypatch.setattr(protocol, "HEAD_SECONDS", 0.3)
     host, port = service.url.removeprefix("http://").split(":")
-    post = b"POST /v1/recall HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: 99\r\n\r\n{"
+    post = (
+        b"POST /v1/recall HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: 99\r\n\r\n{"
+    )
     for sent, status, code in (
         (b"", 408, "slow_headers"),
         (b"GET /healthz HTTP/1.1\r\nhost: local", 408, "slow_headers"),
@@ -136,7 +138,9 @@ def test_slow_and_large_heads_slow_bodies_and_what_is_no_http(service, monkeypat
             while part := connection.recv(65_536):
                 found += part
         last = found[found.rindex(b"HTTP/1.1 ") :]
-        assert last.split()[1] == str(status).encode() and json.loads(last.split(b"\r\n\r\n")[1])["error"]["code"] == code
+        assert (
+            last.split()[1] == str(status).encode() and json.loads(last.split(b"\r\n\r\n")[1])["error"]["code"] == code
+        )
 
 
 def test_a_text_of_which_the_model_makes_nan_fails_alone(service, monkeypatch):
@@ -242,7 +246,9 @@ def test_the_wall_clock_is_set_back(service, monkeypatch):
     service.service.engine.decisions.journal.verify()
 
 
-@pytest.mark.parametrize("id_", ["a/b", "a//b/", "50%", "%2F", "商品 1", "?x#y", "q\"'", "new\nline\n", "+ +", "\x00", 7])
+@pytest.mark.parametrize(
+    "id_", ["a/b", "a//b/", "50%", "%2F", "商品 1", "?x#y", "q\"'", "new\nline\n", "+ +", "\x00", 7]
+)
 def test_an_id_may_hold_anything(service, id_):
     seed = {"text": f"odd {next(numbers)}", "metadata": {"id": id_, "label": "x"}}
     assert service("PUT", SEEDS, json={"records": [seed]}).status_code == 200

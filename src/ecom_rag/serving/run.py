@@ -1,5 +1,6 @@
 """A service from its start to its end: load, listen, serve, drain."""
 
+import os
 import socket
 import time
 from collections.abc import Callable
@@ -121,4 +122,6 @@ def _listening(host: str, port: int) -> socket.socket:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         return socket.create_server((host, port), family=family, backlog=1024)
     except OSError as error:
-        raise UsageError(f"cannot listen on {host}, port {port} ({error.strerror}); choose another port") from None
+        known = isinstance(error.errno, int) and error.errno > 0  # else a name that is none, which only it can tell
+        found = os.strerror(error.errno or 0).lower() if known else error.strerror
+        raise UsageError(f"cannot listen on {host}, port {port} ({found}); choose another port") from None

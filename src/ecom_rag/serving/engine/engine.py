@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ecom_rag.decision.policy import Policy, load_policy
-from ecom_rag.errors import UsageError
+from ecom_rag.errors import PolicyError, UsageError
 from ecom_rag.files.records import Record
 from ecom_rag.pipeline.provenance import recall_of
 from ecom_rag.pipeline.settings import read_settings
@@ -104,7 +104,10 @@ class Engine:
             watch=self._watch,
         )
         for name in self.banks.names():
-            await self.warm(name)
+            try:
+                await self.warm(name)
+            except PolicyError as error:
+                raise PolicyError(f"{self.settings.policies[name]}: does not fit the bank {name!r}: {error}") from None
 
     async def warm(self, bank: str) -> None:
         """Search once in every way that is asked for by default.

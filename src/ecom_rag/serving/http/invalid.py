@@ -1,5 +1,6 @@
 """Requests that do not fit their schema: which field, what was expected, and never what was sent."""
 
+import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
@@ -13,6 +14,7 @@ from ecom_rag.serving.problems import Problem
 _SHOWN = 3  # of several errors
 _AFTER = re.compile(r" after validation, not \d+")
 _BRANCH = re.compile(r"str|Document|(?:list|dict|constrained-\w+)\[?[\w,\[\]]*")  # what Pydantic tried of a union
+_REFERENCE = re.compile(r'"#/components/schemas/([^"]+)"')
 _OBJECTS = ("dict_type", "model_type", "model_attributes_type", "dict_attributes_type")
 # Kinds of Pydantic's errors whose messages hold nothing of the input.
 _SAFE = frozenset(
@@ -90,16 +92,25 @@ def _place(loc: Sequence[Any], names: frozenset[str]) -> str:
     return ".".join(found[:8])
 
 
+def _schemas(described: Any) -> set[str]:
+    """Names of the schemas that a part of a description speaks of."""
+    return set(_REFERENCE.findall(json.dumps(described)))
+
+
 def _fields(app: Any) -> frozenset[str]:
-    """All names of fields and parameters that an application declares; found once."""
+    """All names of fields and parameters that an application takes; found once."""
     if app is None or not hasattr(app, "openapi"):
         return frozenset()
     known = getattr(app.state, "field_names", None)
     if known is None:
         described = app.openapi()
-        schemas = described.get("components", {}).get("schemas", {}).values()
-        known = {name for schema in schemas for name in schema.get("properties", {})}
-        operations = (one for path in described["paths"].values() for one in path.values())
+        schemas = described.get("components", {}).get("schemas", {})
+        operations = [one for path in described["paths"].values() for one in path.values()]
+        wanted, seen = _schemas([one.get("requestBody") for one in operations]), set[str]()
+        while new := wanted - seen:
+            seen |= new
+            wanted |= _schemas([schemas[name] for name in new])
+        known = {name for one in seen for name in schemas[one].get("properties", {})}
         known |= {one["name"] for operation in operations for one in operation.get("parameters", ())}
         known = app.state.field_names = frozenset(known)
     return frozenset(known)

@@ -22,11 +22,18 @@ GONE = 499  # the status of a request whose client did not wait for the answer, 
 _SANE = re.compile(r"[A-Za-z0-9._:-]{1,64}")
 _METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"))
 _FRAMES = 12
+_BATCH = "batch"  # the request id of threads that serve several requests at once
 
 
 def in_batches() -> None:
-    """Called in the threads that serve several requests at once: what the library logs there may quote any of them."""
-    request_id.set("batch")
+    """Called once in each thread that serves several requests at once, see ``_is_told``."""
+    request_id.set(_BATCH)
+
+
+def _is_told(record: logging.LogRecord) -> bool:
+    """Whether a record is for the log: what the library notes of a batch may quote any of its requests."""
+    own = record.name.startswith("ecom_rag.serving") or not record.name.startswith("ecom_rag")
+    return own or record.levelno >= logging.ERROR or request_id.get() != _BATCH
 
 
 class Access:
@@ -125,6 +132,7 @@ def install(stream: IO[str], *, level: int = logging.INFO) -> logging.Handler:
     """
     handler = logging.StreamHandler(stream)
     handler.setFormatter(JsonLines())
+    handler.addFilter(_is_told)
     for name, own in (("ecom_rag", level), ("uvicorn.error", logging.WARNING)):
         logger = logging.getLogger(name)
         logger.addHandler(handler)

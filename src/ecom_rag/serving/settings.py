@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
-from typing import Any
+from types import UnionType
+from typing import Any, get_args, get_origin
 
 from ecom_rag.arguments import PathLike, path_of
 from ecom_rag.errors import UsageError
@@ -107,28 +108,29 @@ def _check(found: Any, kind: type, where: str) -> None:
     """Refuse keys that are not those of a class, and values of other kinds than its fields have."""
     if not isinstance(found, Mapping):
         raise UsageError(f"{where.rstrip('.')} is {shown(found)}; expected a table of settings")
-    known = {one.name: str(one.type) for one in fields(kind)}
+    known = {one.name: one.type for one in fields(kind)}
     for key, value in found.items():
         if key not in known:
             near = get_close_matches(key, known, 1)
             hint = f"did you mean {near[0]}?" if near else f"expected some of {', '.join(known)}"
             raise UsageError(f"{where}{key} is unknown; {hint}")
-        said = known[key]
-        expected = _KINDS[said.removesuffix(" | None")]
-        missing = value is None and said.endswith("| None")
-        if not missing and (not isinstance(value, expected) or isinstance(value, bool)):
+        said, kinds = _kinds(known[key])
+        if isinstance(value, bool) or not isinstance(value, kinds):
             raise UsageError(f"{where}{key} is {shown(value)}; expected {said}")
         if isinstance(value, int | float) and value < 0:
             raise UsageError(f"{where}{key} is {shown(value)}; expected a number from 0 on")
-        if "str, str" in said and not all(isinstance(one, str) for one in value.values()):
-            raise UsageError(f"{where}{key} is {shown(value)}; expected a path per bank")
+        paths = value.values() if isinstance(value, Mapping) and key in ("banks", "policies") else ()
+        if not all(isinstance(path, str) for path in paths):
+            raise UsageError(f"{where}{key} is {shown(value)}; expected a path for each name of a bank")
+
+
+def _kinds(annotation: Any) -> tuple[str, tuple[type, ...]]:
+    """The classes that a value may be of, and how they are called."""
+    parts = get_args(annotation) if isinstance(annotation, UnionType) else (annotation,)
+    kinds = {get_origin(part) or part for part in parts}
+    said = " or ".join(_CALLED[part] for part in kinds if part in _CALLED)
+    return said, (*kinds, int) if float in kinds else tuple(kinds)
 
 
 _REMEDY = "see docs/service.md for an example"
-_KINDS: Mapping[str, Any] = {
-    "str": str,
-    "int": int,
-    "float": (int, float),
-    "Mapping[str, str]": Mapping,
-    "Mapping[str, Any]": Mapping,
-}
+_CALLED: Mapping[Any, str] = {str: "text", int: "a whole number", float: "a number", Mapping: "a table"}

@@ -24,7 +24,11 @@ async def ready(request: Request) -> Json:
     service: Service = request.app.state.service
     service.check_ready()
     service.check_not_draining()
-    return Json({"status": service.phase.value, "banks": service.engine.banks.health()})
+    banks = {
+        name: {"sequence": one.sequence, "seeds": one.documents, "healthy": one.error is None}
+        for name, one in service.engine.banks.health().items()
+    }
+    return Json({"status": service.phase.value, "banks": banks})
 
 
 @router.get("/metrics", summary="Counters in the format of Prometheus", response_class=Response)

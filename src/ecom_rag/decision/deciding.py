@@ -5,12 +5,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from ecom_rag.arguments import PathLike, path_or_none, whole
 from ecom_rag.decision.decide import Decider
 from ecom_rag.decision.flood_file import FloodFile
-from ecom_rag.decision.floods import FLOOD, FloodGuard
+from ecom_rag.decision.floods import FloodGuard, admit_decided
 from ecom_rag.decision.policy import Policy
 from ecom_rag.errors import PolicyError, RecordError, UsageError
 from ecom_rag.files import digest
@@ -162,14 +160,7 @@ class Deciding:
         """Name the campaign of each decision, and send those of a flood to review."""
         if not decided:
             return
-        texts, decisions = [one["text"] for one in decided], [one["decision"] for one in decided]
-        guard = self._guard or self._started(texts)
-        automatic = np.array([one["action"] != "review" or one["reason"] == FLOOD for one in decisions], np.bool_)
-        found = guard.admit(texts, [one["label"] for one in decisions], automatic)
-        for decision, campaign, flooded in zip(decisions, found.campaigns, found.flooded.tolist(), strict=True):
-            decision["campaign"] = campaign
-            if flooded:
-                decision.update(action="review", reason=FLOOD, guarantee=None)
+        admit_decided(self._guard or self._started([one["text"] for one in decided]), decided)
 
     def _started(self, texts: Sequence[str]) -> FloodGuard:
         """The guard, with what earlier batches left; the first texts tell whether this one was there before."""

@@ -21,6 +21,7 @@ from ecom_rag.decision.campaigns import NONE, CampaignStream, names_of
 from ecom_rag.decision.sketches import packed, sketches_of, unpacked
 from ecom_rag.errors import UsageError
 from ecom_rag.files.identity import as_label
+from ecom_rag.files.records import Record
 from ecom_rag.text.minhash import plain
 
 FLOOD = "flood"  # the reason of a review
@@ -241,6 +242,23 @@ class FloodGuard:
     def _forget(self) -> None:
         while len(self.counts) > self._stream.capacity:
             self.counts.popitem(last=False)
+
+
+def admit_decided(guard: FloodGuard, decided: Sequence[Record]) -> None:
+    """Name the campaign of each decision, and send those of a flood to review.
+
+    Args:
+        guard: Of all decisions before these.
+        decided: Decided records, whose ``decision`` is changed in place; those that a guard has sent to review already
+            count as automatic, so that decisions may be admitted again.
+    """
+    decisions = [one["decision"] for one in decided]
+    automatic = np.array([one["action"] != "review" or one["reason"] == FLOOD for one in decisions], np.bool_)
+    found = guard.admit([one["text"] for one in decided], [one["label"] for one in decisions], automatic)
+    for decision, campaign, flooded in zip(decisions, found.campaigns, found.flooded.tolist(), strict=True):
+        decision["campaign"] = campaign
+        if flooded:
+            decision.update(action="review", reason=FLOOD, guarantee=None)
 
 
 def _label(value: Any, place: int) -> str:

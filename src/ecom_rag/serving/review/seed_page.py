@@ -9,6 +9,7 @@ from starlette.responses import Response
 
 from ecom_rag.errors import EcomRagError
 from ecom_rag.files.digest import of_texts
+from ecom_rag.files.identity import known_id
 from ecom_rag.files.keys import parse_key
 from ecom_rag.serving.problems import Problem
 from ecom_rag.serving.review.acts import check_open, meant
@@ -47,7 +48,7 @@ def add_seeds(router: APIRouter, review: Review) -> None:
             labels=review.labels(bank).names,
             suggested=found.record["decision"].get("label"),
             seed_id=f"review-{of_texts([text])[:10]}",
-            id_key=review.id_key,
+            id_of=lambda metadata: known_id(metadata, review.id_key),
             label_of=lambda metadata: label_in(metadata, review.label_key_of(bank)),
             link=lambda path="", **query: with_query(request, f"/review{path}", **query),
         )

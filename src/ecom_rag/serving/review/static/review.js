@@ -78,7 +78,7 @@
   function tick() {
     const left = document.getElementById("left");
     if (!left || !ends) return;
-    const seconds = Math.max(0, Math.round((ends - performance.now()) / 1000));
+    const seconds = Math.max(0, Math.ceil((ends - performance.now()) / 1000));
     if (seconds > 0) {
       left.querySelector(".time").textContent = `${Math.floor(seconds / 60)}:${String(seconds % 60).padStart(2, "0")}`;
       left.classList.toggle("soon", seconds < 60);
@@ -114,7 +114,9 @@
   document.addEventListener("htmx:afterSettle", () => {
     begin();
     const title = document.querySelector("h1");
-    if (title && document.activeElement === document.body) title.focus({ preventScroll: true });
+    const active = document.activeElement; // htmx gives the focus back to the same field, where keys would be text
+    const stays = field(active) && active.getAttribute("aria-invalid") === "true";
+    if (title && !stays && (active === document.body || field(active))) title.focus({ preventScroll: true });
     scrollTo(0, 0);
   });
   for (const name of ["htmx:responseError", "htmx:sendError", "htmx:timeout"])

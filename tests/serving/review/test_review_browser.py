@@ -284,7 +284,7 @@ def test_undo_after_undo_after_a_restart(host, person):
     for _ in range(4):
         anna.press("u")
         said.append(anna.notice().split(".")[0])
-    assert [one for one in said[:3]] == ["Undone: skip", "Undone: answer spam", "Undone: answer fraud"]
+    assert said[:3] == ["Undone: skip", "Undone: answer spam", "Undone: answer fraud"]
     assert "nothing left" in said[3] and world.journal.counts().waiting == 6
 
 

@@ -7,13 +7,17 @@ DEV_STAMP := $(VENV)/.dev-installed
 DOCS_STAMP := $(VENV)/.docs-installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test fast check lint docs wheel clean
+.PHONY: help demo serve test fast check lint docs wheel clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
 
 demo: $(RUN_STAMP)  ## decide the sample listings, and write a page to open
 	$(BIN)/ecom-rag demo
+
+serve: $(RUN_STAMP)  ## serve the sample bank, with a page on which to review what was not decided
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[serve]"
+	$(BIN)/ecom-rag demo --serve
 
 test: $(DEV_STAMP)  ## all tests; no network, no GPU
 	$(BIN)/python -m pytest

@@ -132,6 +132,7 @@ def test_a_function_that_takes_anything_from_outside_says_what_it_raises(name):
         "ecom_rag.Embeddings.take",
         "ecom_rag.Seeds.records",
         "ecom_rag.Pipeline.search",
+        "ecom_rag.SeedBank.maintain",
         "ecom_rag.mining.Source",
         "ecom_rag.merging.Mix",
         "ecom_rag.evaluation.judge",

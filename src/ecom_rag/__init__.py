@@ -16,6 +16,7 @@ from ecom_rag.errors import (
     PolicyError,
     RecordError,
     ResumeError,
+    ServiceError,
     UsageError,
 )
 
@@ -24,6 +25,7 @@ environment.prepare()  # before any other library loads
 
 _EXPORTS = {
     "Calibrate": "ecom_rag.decision",
+    "Client": "ecom_rag.client",
     "CrossEncoder": "ecom_rag.models",
     "Decider": "ecom_rag.decision",
     "Embeddings": "ecom_rag.models",
@@ -54,6 +56,7 @@ _MODULES["records"] = "ecom_rag.files.records"
 __all__ = [
     "BankError",
     "Calibrate",
+    "Client",
     "CrossEncoder",
     "Decider",
     "EcomRagError",
@@ -68,6 +71,7 @@ __all__ = [
     "ResumeError",
     "SeedBank",
     "Seeds",
+    "ServiceError",
     "UsageError",
     "__version__",
     "calibrate",
@@ -88,6 +92,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from ecom_rag.client import Client
     from ecom_rag.decision import Calibrate, Decider, calibrate, calibrate_file, decide_file, load_policy
     from ecom_rag.mining import mine, mine_file
     from ecom_rag.mining.teaching import teach, teach_file

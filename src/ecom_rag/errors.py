@@ -8,8 +8,13 @@
     ├── ModelError          a checkpoint that cannot be found, read or used for what was asked
     ├── EmbeddingError      numbers that are not numbers, or that do not fit each other
     ├── BankError           a seed bank that is not there, is damaged, or does not fit what is asked of it
+    │   ├── BankBusyError       another writer has it; the same change may succeed later
+    │   ├── BankFullError       the disk that it is on is full
+    │   ├── BankChangedError    it has been changed since the sequence that a change expected
+    │   └── RepeatedKeyError    an idempotency key that another request has used
     ├── PolicyError         a policy that is not one, or that does not fit what it is asked to decide
-    └── ResumeError         an unfinished run that cannot be continued as asked
+    ├── ResumeError         an unfinished run that cannot be continued as asked
+    └── ServiceError        a service that refuses a request, or cannot be reached
 """
 
 
@@ -50,12 +55,41 @@ class BankError(EcomRagError):
     """A seed bank that is not there, is damaged, is being written, or does not fit what is asked of it."""
 
 
+class BankBusyError(BankError):
+    """Another writer has the bank for longer than the timeout; nothing was written, and it may succeed later."""
+
+
+class BankFullError(BankError):
+    """The disk that the bank is on is full; nothing was written."""
+
+
+class BankChangedError(BankError):
+    """The bank is at another sequence than a change expected; nothing was written."""
+
+
+class RepeatedKeyError(BankError):
+    """An idempotency key that another request has used; nothing was written."""
+
+
 class PolicyError(EcomRagError):
     """A policy that is not one, was changed by hand, or does not fit the results that it is asked to decide."""
 
 
 class ResumeError(EcomRagError):
     """An unfinished run that cannot be continued as asked."""
+
+
+class ServiceError(EcomRagError):
+    """A service that refuses a request, or cannot be reached.
+
+    Args:
+        message: What the service said, and where.
+        status: Of the answer; ``None`` where there was none.
+    """
+
+    def __init__(self, message: str, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 def mark_resumable(error: BaseException) -> None:

@@ -10,7 +10,21 @@ from typing import Annotated
 import typer
 
 from ecom_rag._version import __version__
-from ecom_rag.cli import audit, bank, decide, evaluate, everyday, merge, mining, recall, scan, train, watching
+from ecom_rag.cli import (
+    audit,
+    bank,
+    decide,
+    evaluate,
+    everyday,
+    keys,
+    merge,
+    mining,
+    recall,
+    scan,
+    serve,
+    train,
+    watching,
+)
 from ecom_rag.cli.command import Command
 from ecom_rag.cli.guard import guarded
 
@@ -45,11 +59,13 @@ for command in (
     merge.merge,
     watching.choose,
     watching.monitor,
+    serve.serve,
     everyday.demo,
 ):
     app.command(cls=Command)(command)
 app.add_typer(train.app)
 app.add_typer(bank.app)
+app.add_typer(keys.app)
 
 
 def main() -> None:

@@ -32,6 +32,14 @@ _MODELS = {
     ("rerank", "model"): "ECOM_RAG_RERANK",
     ("calibrate", "model"): "ECOM_RAG_MODEL",
     ("audit", "model"): "ECOM_RAG_MODEL",
+    ("serve", "model"): "ECOM_RAG_MODEL",
+    ("serve", "rerank"): "ECOM_RAG_RERANK",
+    ("serve", "bank"): "ECOM_RAG_BANK",
+    ("serve", "policy"): "ECOM_RAG_POLICY",
+    ("serve", "state"): "ECOM_RAG_STATE",
+    ("serve", "host"): "ECOM_RAG_HOST",
+    ("serve", "port"): "ECOM_RAG_PORT",
+    ("serve", "keys"): "ECOM_RAG_KEYS",
 }
 _NOT_OURS = {("calibrate", "precision"), ("audit", "precision")}  # what is promised, not how an encoder computes
 _template = typer.Typer(add_completion=False)

@@ -233,7 +233,17 @@ TABLES: Mapping[str, Table] = {
     "merge": _MERGE,
     "choose": {**_always("decided output count audit_share"), "seed": (_AUDITS,)},
     "monitor": _always("audited policy label_key alpha jointly count_selected output plot"),
-    "demo": _always("folder show_all"),
+    "demo": {
+        **_always("folder serve"),
+        "show_all": (Needs(lambda v: not v["serve"], "with --serve, which prints no listing", "leave out --serve"),),
+        "port": (Needs(lambda v: v["serve"], "without --serve", "add --serve"),),
+    },
+    "serve": {
+        **_always("bank model rerank host port keys settings_file"),
+        **_each(_PLACEMENT),
+        "policy": (Needs(lambda v: v["bank"] or v["settings_file"], "without a bank", "name one with --bank"),),
+        "state": (Needs(lambda v: v["policy"] or v["settings_file"], "without a policy", "name one with --policy"),),
+    },
     "train embedder": _always("recipe resume"),
     "train reranker": _always("recipe resume"),
     "bank build": {
@@ -258,6 +268,9 @@ TABLES: Mapping[str, Table] = {
     "bank export": _always("bank output filter"),
     "bank snapshot": _always("bank out"),
     "bank restore": _always("snapshot bank"),
+    "keys add": _always("name scopes file expires"),
+    "keys list": _always("file as_json"),
+    "keys revoke": _always("name file"),
 }
 
 

@@ -156,8 +156,17 @@ class CrossEncoder:
                 " or needs `precision` fp32"
             )
         if normalize:
-            scores = (1 / (1 + np.exp(-scores.astype(np.float64)))).astype(np.float32)
+            scores = sigmoid(scores)
         return scores[ids.rows]
+
+
+def sigmoid(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Logits as a relevance in 0..1.
+
+    Args:
+        logits: Any shape.
+    """
+    return (1 / (1 + np.exp(-logits.astype(np.float64)))).astype(np.float32)
 
 
 def _check(folder: Path, model: str, max_length: int) -> None:

@@ -5,7 +5,7 @@ everywhere: higher score first, then the earlier row. All indexes share one shap
 persistent bank are searched by the same code.
 """
 
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,9 @@ class Index(Protocol):
 
     def extend(self, items: Any, /) -> None:
         """Append rows, in the route's own form (vectors, term weights, texts)."""
+
+    def fork(self) -> Self:
+        """An index over the same rows that can be changed while this one is searched."""
 
     def remove(self, rows: NDArray[np.int64], /) -> None:
         """Rows that are never returned again, and count in no statistic."""

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from ecom_rag.errors import UsageError
 from ecom_rag.retrieval.counted import Counted
-from ecom_rag.retrieval.growing import GrowingRows, combine
+from ecom_rag.retrieval.growing import GrowingRows, combine, forked
 from ecom_rag.retrieval.postings import Postings, Weights, level_of_tokens
 from ecom_rag.retrieval.ranking import Ranking
 from ecom_rag.text.analysis import Analyzer
@@ -70,6 +70,13 @@ class BM25Index:
         terms = map(self._vocabulary.__getitem__, chain.from_iterable(tokens))
         level = level_of_tokens(np.fromiter(terms, np.int64, int(lengths.sum())), lengths, len(self))
         self._state = self._state.extended(level, lengths, self._lengths)
+
+    def fork(self) -> Self:
+        """An index over the same rows that can be changed while this one is searched; terms keep their numbers in both.
+
+        One thread at a time may change the forks of an index: their vocabulary is one.
+        """
+        return forked(self)
 
     def remove(self, rows: NDArray[np.int64]) -> None:
         """Rows that are never returned again, and count in no statistic; the numbers of the others stay."""

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from ecom_rag.errors import EmbeddingError
 from ecom_rag.models.runtimes.cpu import prefers_bf16
 from ecom_rag.retrieval import dense_kernels as kernels
-from ecom_rag.retrieval.growing import GrowingRows, LiveRows, combine, tensor
+from ecom_rag.retrieval.growing import GrowingRows, LiveRows, combine, forked, tensor
 from ecom_rag.retrieval.ranking import Ranking
 
 _ROWS = 4096  # rows of seeds a block: with a tile of queries the rough scores stay in the cache
@@ -84,6 +84,10 @@ class DenseIndex:
             self._tail_rough.extend(self._rough_of(vectors).view(self._torch.int16).numpy())
         else:
             self._norm = max(self._norm, float(np.linalg.norm(vectors, axis=1).max()))
+
+    def fork(self) -> Self:
+        """An index over the same rows that can be changed while this one is searched."""
+        return forked(self)
 
     def remove(self, rows: NDArray[np.int64]) -> None:
         """Rows that are never returned again; the numbers of the others stay."""

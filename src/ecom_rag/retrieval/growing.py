@@ -1,15 +1,20 @@
-"""What all indexes need to change while they are searched: rows that grow, rows that are gone."""
+"""What all indexes need to change while they are searched: rows that grow, rows that are gone, and forks."""
 
+import copy
 import ctypes
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+Forked = TypeVar("Forked")
+
 
 class GrowingRows:
     """Rows of a fixed trailing shape and dtype, with spare room behind them.
+
+    A copy (``copy.copy``) shares the room; whichever of the two is extended first gets the spare part of it.
 
     Args:
         shape: Of one row.
@@ -18,6 +23,7 @@ class GrowingRows:
 
     def __init__(self, shape: tuple[int, ...], dtype: Any) -> None:
         self._room = np.empty((0, *shape), dtype)
+        self._taken = [0]  # rows of the room that are in use, by this or by a copy
         self._count = 0
 
     def __len__(self) -> int:
@@ -31,12 +37,12 @@ class GrowingRows:
     def extend(self, rows: NDArray[Any]) -> None:
         """Append rows."""
         count = self._count + len(rows)
-        if count > len(self._room):
-            room = np.empty((max(256, 2 * len(self._room), count), *self._room.shape[1:]), self._room.dtype)
+        if count > len(self._room) or self._count < self._taken[0]:
+            room = np.empty((max(256, 2 * self._count, count), *self._room.shape[1:]), self._room.dtype)
             room[: self._count] = self.rows
-            self._room = room
+            self._room, self._taken = room, [0]
         self._room[self._count : count] = rows
-        self._count = count
+        self._count = self._taken[0] = count
 
 
 def combine(live: NDArray[np.bool_] | None, allowed: NDArray[np.bool_] | None, rows: int) -> NDArray[np.bool_] | None:
@@ -85,6 +91,15 @@ class LiveRows:
         mask = np.ones(rows, bool) if self.mask is None else self.mask.copy()
         mask[gone] = False
         self.mask = mask
+
+
+def forked(index: Forked) -> Forked:
+    """An index over the same rows that can be changed while the other one is searched: all that is large is shared."""
+    fork = copy.copy(index)
+    for name, part in vars(index).items():
+        if isinstance(part, GrowingRows | LiveRows):
+            setattr(fork, name, copy.copy(part))
+    return fork
 
 
 def tensor(array: NDArray[Any]) -> Any:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ecom_rag.errors import EmbeddingError
 from ecom_rag.models.embeddings import Ragged
-from ecom_rag.retrieval.growing import GrowingRows, LiveRows, combine, tensor
+from ecom_rag.retrieval.growing import GrowingRows, LiveRows, combine, forked, tensor
 from ecom_rag.retrieval.ranking import Ranking
 from ecom_rag.retrieval.topk import select
 
@@ -56,6 +56,10 @@ class MultiVectorIndex:
             return
         self._tail_ends.extend(len(self._tail) + vectors.offsets[1:] - vectors.offsets[0])
         self._tail.extend(vectors.values[vectors.offsets[0] : vectors.offsets[-1]])
+
+    def fork(self) -> Self:
+        """An index over the same rows that can be changed while this one is searched."""
+        return forked(self)
 
     def remove(self, rows: NDArray[np.int64]) -> None:
         """Documents that are never returned again; the numbers of the others stay."""

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
 from ecom_rag.errors import EmbeddingError
-from ecom_rag.retrieval.growing import LiveRows, combine
+from ecom_rag.retrieval.growing import LiveRows, combine, forked
 from ecom_rag.retrieval.postings import Level, Postings, Weights, level_of_postings
 from ecom_rag.retrieval.ranking import Ranking
 
@@ -47,6 +47,10 @@ class SparseIndex:
         self._live.extend(weights.shape[0])
         level = _level(weights, len(self))
         self._postings = self._postings.extended(level, weights.shape[0], self._live.mask)
+
+    def fork(self) -> Self:
+        """An index over the same rows that can be changed while this one is searched."""
+        return forked(self)
 
     def remove(self, rows: NDArray[np.int64]) -> None:
         """Rows that are never returned again; the numbers of the others stay."""

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from ecom_rag.errors import UsageError
 from ecom_rag.retrieval import variant_kernels as kernels
 from ecom_rag.retrieval.counted import Counted
-from ecom_rag.retrieval.growing import GrowingRows, combine
+from ecom_rag.retrieval.growing import GrowingRows, combine, forked
 from ecom_rag.retrieval.postings import Postings, Saturation, Weights, in_threads, level_of_tokens
 from ecom_rag.retrieval.ranking import Ranking
 from ecom_rag.retrieval.variant_query import Asked, pairs
@@ -65,6 +65,10 @@ class VariantIndex:
         """Append rows."""
         for start in range(0, len(texts), _CHUNK):
             self._append(texts[start : start + _CHUNK])
+
+    def fork(self) -> Self:
+        """An index over the same rows that can be changed while this one is searched."""
+        return forked(self)
 
     def remove(self, rows: NDArray[np.int64]) -> None:
         """Rows that are never returned again, and count in no statistic; the numbers of the others stay."""

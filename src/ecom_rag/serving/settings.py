@@ -1,8 +1,15 @@
 """What the service is asked to do, and all of its limits with their defaults."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, fields
+from difflib import get_close_matches
+from types import UnionType
+from typing import Any, get_args, get_origin
+
+from ecom_rag.arguments import PathLike, path_of
+from ecom_rag.errors import UsageError
+from ecom_rag.files import readers
+from ecom_rag.files.values import shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +25,7 @@ class Limits:
         depth: Largest ``depth`` and ``top_k`` (422).
         body_seconds: Time in which a body must arrive (408).
         deadline_ms: Time after which a request is given up where it does not say so itself (504).
-        queue_tokens: Tokens that may wait for a model; beyond it new requests are refused (429).
+        queue_seconds: Seconds of work that may wait for a model; beyond it new requests are refused (429).
         requests_per_second: Requests per key, averaged (429); ``None`` for no limit.
         burst: Requests that a key may make at once before that rate counts.
     """
@@ -31,7 +38,7 @@ class Limits:
     depth: int = 1000
     body_seconds: float = 20.0
     deadline_ms: int = 30_000
-    queue_tokens: int = 200_000
+    queue_seconds: float = 4.0
     requests_per_second: float | None = None
     burst: int = 100
 
@@ -75,3 +82,55 @@ class Serve:
     drain_seconds: float = 30.0
     second_looks: float = 0.05
     lease_seconds: float = 600.0
+
+
+def read_serve(path: PathLike | None, options: Mapping[str, Any]) -> Serve:
+    """The settings of a TOML file, with those of ``options`` that are not ``None`` on top.
+
+    Args:
+        path: Of the file; ``None`` for none. Its keys are those of ``Serve``, with tables for ``banks``, ``policies``,
+            ``placement``, ``recall`` and ``limits``.
+        options: By the same names.
+
+    Raises:
+        UsageError: No such file, no TOML, an unknown key, or a value of the wrong kind or out of range.
+    """
+    where = "" if path is None else f"{path_of(path, 'path')}: "
+    found: dict[str, Any] = {} if path is None else readers.read_toml(path_of(path, "path"), remedy=_REMEDY)
+    found |= {key: value for key, value in options.items() if value is not None}
+    limits = found.pop("limits", {})
+    _check(limits, Limits, f"{where}limits.")
+    _check(found, Serve, where)
+    return Serve(**found, limits=Limits(**limits))
+
+
+def _check(found: Any, kind: type, where: str) -> None:
+    """Refuse keys that are not those of a class, and values of other kinds than its fields have."""
+    if not isinstance(found, Mapping):
+        raise UsageError(f"{where.rstrip('.')} is {shown(found)}; expected a table of settings")
+    known = {one.name: one.type for one in fields(kind)}
+    for key, value in found.items():
+        if key not in known:
+            near = get_close_matches(key, known, 1)
+            hint = f"did you mean {near[0]}?" if near else f"expected some of {', '.join(known)}"
+            raise UsageError(f"{where}{key} is unknown; {hint}")
+        said, kinds = _kinds(known[key])
+        if isinstance(value, bool) or not isinstance(value, kinds):
+            raise UsageError(f"{where}{key} is {shown(value)}; expected {said}")
+        if isinstance(value, int | float) and value < 0:
+            raise UsageError(f"{where}{key} is {shown(value)}; expected a number from 0 on")
+        paths = value.values() if isinstance(value, Mapping) and key in ("banks", "policies") else ()
+        if not all(isinstance(path, str) for path in paths):
+            raise UsageError(f"{where}{key} is {shown(value)}; expected a path for each name of a bank")
+
+
+def _kinds(annotation: Any) -> tuple[str, tuple[type, ...]]:
+    """The classes that a value may be of, and how they are called."""
+    parts = get_args(annotation) if isinstance(annotation, UnionType) else (annotation,)
+    kinds = {get_origin(part) or part for part in parts}
+    said = " or ".join(_CALLED[part] for part in kinds if part in _CALLED)
+    return said, (*kinds, int) if float in kinds else tuple(kinds)
+
+
+_REMEDY = "see docs/service.md for an example"
+_CALLED: Mapping[Any, str] = {str: "text", int: "a whole number", float: "a number", Mapping: "a table"}

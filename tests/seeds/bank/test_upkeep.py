@@ -30,7 +30,7 @@ def test_upkeep_is_done_when_due(bank, monkeypatch):
 def test_failed_upkeep_does_not_hide_a_change(bank, monkeypatch):
     from ecom_rag.seeds.bank import upkeep as module
 
-    def full(self):
+    def full(self, **_):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(module, "MANY", 1)

@@ -4,10 +4,11 @@ import logging
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
-from ecom_rag.arguments import PathLike, flag, number, path_of
+from ecom_rag.arguments import PathLike, flag, number, path_of, whole
 from ecom_rag.errors import BankError, UsageError
 from ecom_rag.files.keys import parse_key
 from ecom_rag.files.records import Record, cleaned
@@ -15,18 +16,31 @@ from ecom_rag.files.values import copied
 from ecom_rag.models import Encoder
 from ecom_rag.models.embeddings import Embeddings
 from ecom_rag.seeds.bank import changes, table, upkeep
-from ecom_rag.seeds.bank.changes import Change
-from ecom_rag.seeds.bank.derived import Plan
+from ecom_rag.seeds.bank.changes import Change, Terms
+from ecom_rag.seeds.bank.derived import Pause, Plan
 from ecom_rag.seeds.bank.documents import ids_of, rows_of
 from ecom_rag.seeds.bank.encoding import Encoding
 from ecom_rag.seeds.bank.filtered import filtered
 from ecom_rag.seeds.bank.live import LiveIndexes
 from ecom_rag.seeds.bank.model import Model, model_from
+from ecom_rag.seeds.bank.requests import Request
 from ecom_rag.seeds.bank.settings import from_meta
 from ecom_rag.seeds.bank.store import Store, read_meta
 from ecom_rag.seeds.bank.view import View
 
 logger = logging.getLogger(__name__)
+
+
+class SeedPage(NamedTuple):
+    """Some documents of a bank.
+
+    Args:
+        records: New ones.
+        after: Where the next page begins; ``None`` at the end.
+    """
+
+    records: list[Record]
+    after: int | None
 
 
 class SeedBank:
@@ -126,6 +140,8 @@ class SeedBank:
         embeddings: Embeddings | None = None,
         fingerprint: str | None = None,
         note: Any = None,
+        expected_sequence: int | None = None,
+        request: Request | None = None,
     ) -> Change:
         """Write documents, all or none; one whose id exists takes the place of the old one, as the newest row.
 
@@ -134,6 +150,8 @@ class SeedBank:
             embeddings: Of the records, where they are known already.
             fingerprint: Of the model that gave them.
             note: Kept with the change, as JSON, e.g. how far an import has come; ``bank.note`` is the last one.
+            expected_sequence: The sequence that the bank must be at; by default any.
+            request: Key and digest of the request, so that a repeated one writes nothing and is answered as before.
 
         Returns:
             What was done. Once it is returned, it is on the disk, and the next search sees it.
@@ -141,19 +159,33 @@ class SeedBank:
         Raises:
             RecordError: Something that is not a record, or holds what JSON cannot hold; nothing is written.
             BankError: The bank is closed, another model's embeddings, or another process that keeps writing.
+            BankChangedError: The bank is at another sequence than expected.
+            RepeatedKeyError: Another request has used the key.
             EmbeddingError: Embeddings that do not fit.
         """
         self.store.check_open()
         batch = list(cleaned(records))
         note = changes.note_of(note)
         rows, kept, notes = rows_of(batch, self.id_key)
-        if not rows:
+        terms = Terms(expected_sequence, request)
+        if not rows and terms == Terms():
             return Change(self.sequence, notes=notes)
-        vectors = self._encoding.embed(rows, kept, len(batch), embeddings, fingerprint)
-        change = changes.write(self.store, rows, vectors, outputs=self.settings.outputs, note=note)
-        return replace(change, notes=notes + self._look_after())
+        if (before := terms.answered(self.store)) is not None:
+            return before
+        vectors = self._encoding.embed(rows, kept, len(batch), embeddings, fingerprint) if rows else Embeddings()
+        outputs = self.settings.outputs
+        change = changes.write(self.store, rows, vectors, outputs=outputs, note=note, notes=notes, terms=terms)
+        return replace(change, notes=change.notes + self._look_after())
 
-    def delete(self, ids: Iterable[Any] | None = None, *, filter: Any = None, allow_most: bool = False) -> Change:
+    def delete(
+        self,
+        ids: Iterable[Any] | None = None,
+        *,
+        filter: Any = None,
+        allow_most: bool = False,
+        expected_sequence: int | None = None,
+        request: Request | None = None,
+    ) -> Change:
         """Remove documents, by id or by what a filter matches; ids that do not exist are ignored.
 
         Args:
@@ -161,6 +193,8 @@ class SeedBank:
             filter: An expression or its dict form.
             allow_most: Let a filter remove more than half of the documents, where these are more than 10: a mistyped
                 ``!=`` matches nearly all of them.
+            expected_sequence: The sequence that the bank must be at; by default any.
+            request: Key and digest of the request, so that a repeated one writes nothing and is answered as before.
 
         Returns:
             What was done, with a note where nothing meets the filter or a key of it is unknown.
@@ -168,14 +202,45 @@ class SeedBank:
         Raises:
             UsageError: Neither or both are given, not a filter, an empty one, or one that matches too much.
             BankError: The bank is closed, another process keeps writing.
+            BankChangedError: The bank is at another sequence than expected.
+            RepeatedKeyError: Another request has used the key.
         """
         if (ids is None) == (filter is None):
             raise UsageError("delete takes ids or a filter; give one of them")
+        terms = Terms(expected_sequence, request)
         if ids is not None:
-            change = changes.remove_ids(self.store, ids)
+            change = changes.remove_ids(self.store, ids, terms=terms)
         else:
-            change = changes.remove_matching(self.store, filter, allow_most=allow_most, indexed=self._indexed)
+            change = changes.remove_matching(
+                self.store, filter, allow_most=allow_most, indexed=self._indexed, terms=terms
+            )
         return replace(change, notes=change.notes + self._look_after())
+
+    def would_delete(self, ids: Iterable[Any] | None = None, *, filter: Any = None) -> Change:
+        """What ``delete`` would do now; nothing is written.
+
+        Args:
+            ids: Any iterable of strings and integers; or
+            filter: An expression or its dict form.
+
+        Raises:
+            UsageError: Neither or both are given, or not a filter.
+            BankError: The bank is closed.
+        """
+        if (ids is None) == (filter is None):
+            raise UsageError("delete takes ids or a filter; give one of them")
+        return changes.would_remove(self.store, ids, filter, indexed=self._indexed)
+
+    def answered(self, request: Request) -> Change | None:
+        """The answer that a request was given before; ``None`` for a new one.
+
+        Args:
+            request: Its key and digest.
+
+        Raises:
+            RepeatedKeyError: Another request has used the key.
+        """
+        return Terms(request=request).answered(self.store)
 
     @property
     def sequence(self) -> int:
@@ -218,7 +283,7 @@ class SeedBank:
         return found.count
 
     def filter_notes(self, filter: Any) -> list[str]:
-        """A line each for: no document meets the filter; no document has one of its keys.
+        """A line each for: no document meets the filter; no document has one of its keys. In a view, of its state.
 
         Args:
             filter: An expression or its dict form; ``None`` for none.
@@ -226,7 +291,7 @@ class SeedBank:
         Raises:
             UsageError: Not a filter.
         """
-        with self.store.reading() as (db, state):
+        with self._live.reading() as (db, state):
             return filtered(db, state, filter, self._indexed).notes
 
     def documents(self, filter: Any = None) -> Iterator[Record]:
@@ -251,6 +316,25 @@ class SeedBank:
                 self.store.check_open()
                 yield record
 
+    def page(self, filter: Any = None, *, after: int = 0, limit: int = 100) -> SeedPage:
+        """Some of the documents, in row order.
+
+        Args:
+            filter: An expression or its dict form; by default all documents.
+            after: Where the page before ended; 0 for the first.
+            limit: Documents per page.
+
+        Raises:
+            UsageError: Not a filter, or a number out of range.
+            BankError: The bank is closed.
+        """
+        after, limit = whole(after, "after", least=0), whole(limit, "limit")
+        with self.store.reading() as (db, state):
+            found = filtered(db, state, filter, self._indexed)
+            rows = table.page(db, found.where, found.parameters, after=after - 1, limit=limit + 1)
+        more = len(rows) > limit
+        return SeedPage([record for _, record in rows[:limit]], rows[limit - 1][0] + 1 if more else None)
+
     def get(self, ids: Iterable[Any]) -> list[Record | None]:
         """The documents of ids.
 
@@ -272,22 +356,51 @@ class SeedBank:
     def view(self) -> AbstractContextManager[View]:
         """The bank as of its last change, for one search or one block of searches.
 
-        While it is held, changes are acknowledged, but other views of this handle that need them wait; so hold it no
-        longer than the search.
+        While it is held, neither changes nor other views wait for it. Within a view of the same thread it is that one.
 
         Raises:
             BankError: The bank is closed; also when a view that is still held is asked after that.
         """
         return self._live.view()
 
+    def pin(self, *, pause: Pause | None = None) -> View:
+        """A view of the last change that stays until its ``end()`` is called; any thread may use it.
+
+        Args:
+            pause: Called between slices of the work that brings the indexes there, for a thread in the background; by
+                default it is done at once.
+
+        Raises:
+            BankError: The bank is closed or cannot be read.
+        """
+        return self._live.pin(pause=pause)
+
+    def using(self, pinned: View) -> AbstractContextManager[None]:
+        """Let ``view()`` give a pinned view, in this thread and for the length of a ``with`` block.
+
+        Args:
+            pinned: What ``pin`` gave.
+
+        Raises:
+            BankError: SQLite fails within the block.
+        """
+        return self._live.using(pinned)
+
     def refresh(self) -> int:
         """Bring the indexes up to the last change, as every search does; returns the sequence that searches now see."""
         with self.view() as view:
             return view.sequence
 
-    def save_indexes(self) -> None:
-        """Write the indexes beside the record, so that the next one to open the bank need not build them."""
-        self._live.save()
+    def save_indexes(self, *, pause: Pause | None = None) -> None:
+        """Write the indexes beside the record, so that the next one to open the bank need not build them.
+
+        Args:
+            pause: Called between slices of the work, for a thread in the background; by default it is done at once.
+
+        Raises:
+            BankError: The bank is closed or cannot be read.
+        """
+        self._live.save(pause=pause)
 
     def compact(self) -> int:
         """Drop removed rows from the file and from the indexes; returns how many there were."""
@@ -304,10 +417,22 @@ class SeedBank:
     def __exit__(self, *error: object) -> None:
         self.close()
 
+    def maintain(self, *, pause: Pause | None = None) -> list[str]:
+        """Compact the bank or save its indexes where that is due, as every change does unless told otherwise.
+
+        Args:
+            pause: Called between slices of the work, for a thread in the background; by default it is done at once.
+
+        Returns:
+            A note where it failed, also where the pause has ended it; it is tried again the next time.
+        """
+        save = partial(self.save_indexes, pause=pause)
+        return upkeep.look_after(
+            self.store, self._live, compact=partial(upkeep.compact, self.store, save=save), save=save
+        )
+
     def _look_after(self) -> list[str]:
-        if not self._maintain:
-            return []
-        return upkeep.look_after(self.store, self._live, compact=self.compact, save=self.save_indexes)
+        return self.maintain() if self._maintain else []
 
     def _warn(self, notes: Iterable[str]) -> None:
         for note in notes:

@@ -1,20 +1,22 @@
 """Changes of a bank's documents, each in one transaction: acknowledged and on the disk, or not made at all."""
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from sqlite3 import Connection
 from typing import Any
 
-from ecom_rag.errors import UsageError
+from ecom_rag.errors import BankChangedError, UsageError
 from ecom_rag.files.keys import Path
 from ecom_rag.files.values import plain
 from ecom_rag.filters.parse import parse
 from ecom_rag.filters.tree import And
 from ecom_rag.models.embeddings import Embeddings
-from ecom_rag.seeds.bank import table
+from ecom_rag.seeds.bank import requests, table
 from ecom_rag.seeds.bank.checks import check_sizes
 from ecom_rag.seeds.bank.documents import Row, ids_of
 from ecom_rag.seeds.bank.filtered import filtered
-from ecom_rag.seeds.bank.store import Store, write_meta
+from ecom_rag.seeds.bank.requests import Request
+from ecom_rag.seeds.bank.store import State, Store, write_meta
 
 _FEW = 10  # documents that a filter may remove whatever their share
 
@@ -28,56 +30,139 @@ class Change:
         added: Documents written.
         removed: Documents that are gone, those that were replaced by an upsert included.
         notes: Things worth a user's eye, one line each.
+        repeated: An earlier request with the same idempotency key made the change; now nothing was written.
     """
 
     sequence: int
     added: int = 0
     removed: int = 0
     notes: list[str] = field(default_factory=list)
+    repeated: bool = False
 
 
-def write(store: Store, rows: list[Row], vectors: Embeddings, *, outputs: Sequence[str], note: Any) -> Change:
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """On what terms a change is made; they are looked at within its transaction, so nothing comes between.
+
+    Args:
+        expected_sequence: The last change that whoever asks for this one has seen; ``None`` for any.
+        request: What tells this request from others; one that was answered before is answered so again.
+    """
+
+    expected_sequence: int | None = None
+    request: Request | None = None
+
+    def answered(self, store: Store) -> Change | None:
+        """The answer that the request had before, so that its work is not done again."""
+        if self.request is None:
+            return None
+        with store.reading() as (db, _):
+            return _before(db, self.request, store)
+
+
+def write(
+    store: Store,
+    rows: list[Row],
+    vectors: Embeddings,
+    *,
+    outputs: Sequence[str],
+    note: Any,
+    notes: list[str],
+    terms: Terms,
+) -> Change:
     """Append rows that have their vectors, each in place of a live document of the same id.
 
     Raises:
         EmbeddingError: Vectors of another dimension than the bank's.
+        BankChangedError: The bank is at another sequence than expected.
+        RepeatedKeyError: Another request has used the key.
     """
-    with store.writing() as (db, state):
+
+    def append(db: Connection, state: State) -> Change:
+        if not rows:
+            return Change(state.sequence, notes=notes)
         check_sizes(db, vectors, outputs, store.folder)
         replaced = table.append(db, state, rows)
         if note is not None:
             write_meta(db, "note", note)
-    return Change(state.sequence + 1, len(rows), replaced)
+        return Change(state.sequence + 1, len(rows), replaced, notes)
+
+    return _made(store, append, terms)
 
 
-def remove_ids(store: Store, ids: Iterable[Any]) -> Change:
+def remove_ids(store: Store, ids: Iterable[Any], *, terms: Terms) -> Change:
     """Remove the documents of ids.
 
     Raises:
         UsageError: Something that cannot be an id.
+        BankChangedError: The bank is at another sequence than expected.
+        RepeatedKeyError: Another request has used the key.
     """
     wanted = ids_of(ids)
-    with store.writing() as (db, state):
+
+    def remove(db: Connection, state: State) -> Change:
         removed = table.remove_ids(db, state, wanted)
-    return Change(state.sequence + bool(removed), removed=removed)
+        return Change(state.sequence + bool(removed), removed=removed)
+
+    return _made(store, remove, terms)
 
 
-def remove_matching(store: Store, filter: Any, *, allow_most: bool, indexed: frozenset[Path]) -> Change:
+def remove_matching(store: Store, filter: Any, *, allow_most: bool, indexed: frozenset[Path], terms: Terms) -> Change:
     """Remove the documents that a filter matches.
 
     Raises:
         UsageError: Not a filter, an empty one, or one that matches more than half where that is not allowed.
+        BankChangedError: The bank is at another sequence than expected.
+        RepeatedKeyError: Another request has used the key.
     """
     if parse(filter) == And(()):
         raise UsageError("the filter is empty, so it matches every document; give a condition")
-    with store.writing() as (db, state):
+
+    def remove(db: Connection, state: State) -> Change:
         found = filtered(db, state, filter, indexed)
         if not allow_most and found.count > max(_FEW, state.live / 2):
             matched = f"{store.folder}: the filter matches {found.count} of {state.live} documents"
             remedy = "to remove them all the same, pass `allow_most`"
             raise UsageError("; ".join([matched, *found.notes, remedy]))
         removed = table.remove_where(db, state, found.where, found.parameters)
-    return Change(state.sequence + bool(removed), removed=removed, notes=found.notes)
+        return Change(state.sequence + bool(removed), removed=removed, notes=found.notes)
+
+    return _made(store, remove, terms)
+
+
+def would_remove(store: Store, ids: Iterable[Any] | None, filter: Any, *, indexed: frozenset[Path]) -> Change:
+    """What the removal of ids, or of what a filter matches, would do now.
+
+    Raises:
+        UsageError: Something that cannot be an id, or not a filter.
+    """
+    wanted = None if ids is None else ids_of(ids)
+    with store.reading() as (db, state):
+        if wanted is not None:
+            return Change(state.sequence, removed=len(table.documents_of(db, wanted)))
+        found = filtered(db, state, filter, indexed)
+    return Change(state.sequence, removed=found.count, notes=found.notes)
+
+
+def _made(store: Store, make: Callable[[Connection, State], Change], terms: Terms) -> Change:
+    """Make a change on its terms, and keep the answer with it, all in one transaction."""
+    with store.writing() as (db, state):
+        if terms.request is not None and (before := _before(db, terms.request, store)) is not None:
+            return before
+        if terms.expected_sequence not in (None, state.sequence):
+            raise BankChangedError(
+                f"{store.folder}: is at sequence {state.sequence}; the change expected {terms.expected_sequence}, so"
+                " nothing was written; look at the bank again and repeat the change"
+            )
+        change = make(db, state)
+        if terms.request is not None:
+            requests.remember(db, terms.request, asdict(change))
+    return change
+
+
+def _before(db: Connection, request: Request, store: Store) -> Change | None:
+    answer = requests.answer_of(db, request, store.folder)
+    return None if answer is None else Change(**{**answer, "repeated": True})
 
 
 def note_of(value: Any) -> Any:

@@ -4,8 +4,9 @@ Loaded from saved arrays where there are sound ones, otherwise built anew; then 
 here is ever the only copy of anything.
 """
 
+import copy
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from sqlite3 import Connection
@@ -28,6 +29,10 @@ logger = logging.getLogger(__name__)
 
 FOLDER = "indexes"
 _FETCH = 4096  # rows read from the record at once
+_SLICE = 32  # texts analysed between two pauses: some milliseconds
+
+Pause = Callable[[], object]
+"""Called between slices of work in the background, so that searches get the interpreter."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +64,7 @@ class Plan:
 
 @dataclass
 class Derived:
-    """The indexes as of a sequence.
+    """The indexes as of a sequence; once they are in use they are not changed again.
 
     Args:
         sequence: The change they are up to.
@@ -76,7 +81,7 @@ class Derived:
     indexes: dict[str, Index] = field(default_factory=dict)
 
 
-def load(db: Connection, state: State, plan: Plan, folder: Path) -> Derived:
+def load(db: Connection, state: State, plan: Plan, folder: Path, *, pause: Pause | None = None) -> Derived:
     """The indexes as of ``state``.
 
     Args:
@@ -84,6 +89,7 @@ def load(db: Connection, state: State, plan: Plan, folder: Path) -> Derived:
         state: Where the bank stands.
         plan: What the indexes are.
         folder: The bank's.
+        pause: Called between slices of the work; by default it is done at once.
     """
     for found in saved.newest(folder / FOLDER, state.sequence):
         if found.sequence < state.purged:  # the changes since then are gone
@@ -93,32 +99,63 @@ def load(db: Connection, state: State, plan: Plan, folder: Path) -> Derived:
         except saved.DamagedError as error:
             logger.warning("%s: cannot be used (%s); the indexes are built anew from the record", found.folder, error)
             continue
-        replay(derived, db, state, plan)
+        _replay(derived, db, state, plan, pause)
         return derived
     derived = Derived(state.sequence, state.purged, 0)
     if state.live:
         logger.info("%s: building the indexes of %d documents", folder, state.live)
-    _extend(derived, db, state, plan, live_only=True)
+    _extend(derived, db, state, plan, pause, live_only=True)
     return derived
 
 
-def replay(derived: Derived, db: Connection, state: State, plan: Plan) -> None:
-    """Bring the indexes from their sequence to a later one of the same compaction."""
-    _extend(derived, db, state, plan, live_only=False)
+def replayed(derived: Derived, db: Connection, state: State, plan: Plan, *, pause: Pause | None = None) -> Derived:
+    """The indexes as of a later sequence; the given ones stay as they are, and share memory.
+
+    Rows that a compaction has dropped from the record stay in the indexes as removed ones, which changes no result.
+
+    Args:
+        derived: Up to an earlier sequence. One thread at a time may ask for later ones.
+        db: In the read transaction that gave ``state``.
+        state: Where the bank stands.
+        plan: What the indexes are.
+        pause: Called between slices of the work; by default it is done at once.
+    """
+    indexes = {route: index.fork() for route, index in derived.indexes.items()}
+    later = Derived(derived.sequence, derived.purged, derived.next_row, copy.copy(derived.rows), indexes)
+    _replay(later, db, state, plan, pause)
+    return later
+
+
+def _replay(derived: Derived, db: Connection, state: State, plan: Plan, pause: Pause | None) -> None:
+    """Bring indexes that nobody uses yet from their sequence to a later one."""
+    _extend(derived, db, state, plan, pause, live_only=False)
     # By the index: asked for rows in their order, SQLite would read the whole table for them.
     later = "SELECT row FROM documents INDEXED BY removals WHERE removed > ?"
     marks = db.execute(later, (derived.sequence,)).fetchall()
     gone = _positions(derived.rows.rows, marks)
+    if derived.purged != state.purged:  # the marks of rows that were removed before are gone with them
+        found = np.fromiter((row for (row,) in db.execute("SELECT row FROM documents ORDER BY row")), np.int64)
+        gone = np.union1d(gone, np.flatnonzero(~np.isin(derived.rows.rows, found, assume_unique=True)))
+        derived.purged = state.purged
     if len(gone):
         for index in derived.indexes.values():
             index.remove(gone)
     derived.sequence = state.sequence
 
 
-def save(derived: Derived, plan: Plan, folder: Path) -> saved.Saved | None:
-    """Write the indexes as arrays, to be loaded by the next one who opens the bank."""
-    arrays = {route: index.arrays() for route, index in derived.indexes.items()}
-    arrays["bank"] = {"rows": derived.rows.rows}
+def arrays_of(derived: Derived) -> saved.Arrays:
+    """The indexes as arrays; meanwhile nobody may make later ones of them: the vocabulary is the same."""
+    return {**{route: index.arrays() for route, index in derived.indexes.items()}, "bank": {"rows": derived.rows.rows}}
+
+
+def removed_share(derived: Derived, state: State) -> float:
+    """Share of removed rows that the indexes would hold, brought to a later state."""
+    rows = len(derived.rows) + state.next_row - derived.next_row
+    return 1 - state.live / max(rows, 1)
+
+
+def save(derived: Derived, arrays: saved.Arrays, plan: Plan, folder: Path) -> saved.Saved | None:
+    """Write the arrays of indexes, to be loaded by the next one who opens the bank."""
     return saved.save(folder / FOLDER, arrays, plan.header(), sequence=derived.sequence, next_row=derived.next_row)
 
 
@@ -162,7 +199,9 @@ def _from_arrays(arrays: saved.Arrays, found: saved.Saved, state: State, plan: P
     return derived
 
 
-def _extend(derived: Derived, db: Connection, state: State, plan: Plan, *, live_only: bool) -> None:
+def _extend(
+    derived: Derived, db: Connection, state: State, plan: Plan, pause: Pause | None, *, live_only: bool
+) -> None:
     """Append the rows that are not in the indexes yet."""
     only = "AND removed IS NULL" if live_only else ""
     selected = f"FROM documents WHERE row >= {derived.next_row} {only}"
@@ -172,10 +211,15 @@ def _extend(derived: Derived, db: Connection, state: State, plan: Plan, *, live_
         return
     for route in plan.routes:
         items = _items(route, db, selected, int(rows[0]), len(rows), plan)
-        if route in derived.indexes:
-            derived.indexes[route].extend(items)
-        else:
-            derived.indexes[route] = ROUTES[route].index(items, **_options(route, plan))
+        size = _SLICE if pause is not None and route in TEXT_ROUTES else len(rows)
+        for start in range(0, len(rows), size):
+            part = items[start : start + size] if size < len(rows) else items
+            if route in derived.indexes:
+                derived.indexes[route].extend(part)
+            else:
+                derived.indexes[route] = ROUTES[route].index(part, **_options(route, plan))
+            if pause is not None:
+                pause()
     derived.rows.extend(rows)
 
 

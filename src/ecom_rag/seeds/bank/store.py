@@ -14,13 +14,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ecom_rag.errors import BankError
+from ecom_rag.errors import BankBusyError, BankError
 from ecom_rag.files import disk
 from ecom_rag.files.keys import Path as KeyPath
 from ecom_rag.filters.sql import index_columns
+from ecom_rag.seeds.bank.sqlite_errors import bank_errors
 
 FILE = "bank.db"
 FORMAT = 1
+_LOG_BYTES = 1 << 24  # that a write-ahead log keeps when it starts anew
 _APPLICATION = 0x65636F6D  # "ecom"
 _SCHEMA = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -79,7 +81,8 @@ class Store:
         if not (folder / FILE).is_file():
             found = "no such folder" if not folder.exists() else "not a seed bank"
             raise BankError(f"{folder}: {found} (there is no {FILE} in it); make one with ecom-rag bank build")
-        with self._errors():
+        self._identity = self._identity_now()
+        with self.errors():
             db = self._connect()
             if db.execute("PRAGMA application_id").fetchone()[0] != _APPLICATION:
                 raise BankError(f"{folder / FILE}: is another program's database; expected a seed bank")
@@ -111,7 +114,7 @@ class Store:
     @contextlib.contextmanager
     def reading(self) -> Iterator[tuple[sqlite3.Connection, State]]:
         """A read transaction: one committed state, whatever is written meanwhile."""
-        with self._errors():
+        with self.errors():
             with self._guard:
                 self.check_open()
                 db = self._idle.pop() if self._idle else self._connect()
@@ -126,11 +129,15 @@ class Store:
         """A write transaction, committed and synced when the block ends, undone if it raises.
 
         Raises:
-            BankError: Another process has been writing for longer than the timeout.
+            BankBusyError: Another thread or process has been writing for longer than the timeout.
+            BankFullError: The disk is full.
+            BankError: The bank is closed, damaged, or no longer in its folder.
         """
-        with self._errors():
+        with self.errors():
             if not self._turn.acquire(timeout=self._timeout):
-                raise BankError(f"{self.folder}: another thread has been writing for {self._timeout:g} s; try again")
+                raise BankBusyError(
+                    f"{self.folder}: another thread has been writing for {self._timeout:g} s; try again"
+                )
             try:
                 db = self._writing()
                 db.execute("BEGIN IMMEDIATE")
@@ -156,12 +163,12 @@ class Store:
 
     def checkpoint(self) -> None:
         """Move the write-ahead log into the file and empty it, as far as readers allow."""
-        with self._errors(), self._turn:
+        with self.errors(), self._turn:
             self._writing().execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def give_space_back(self) -> None:
         """Return unused pages to the file system."""
-        with self._errors(), self._turn:
+        with self.errors(), self._turn:
             self._writing().execute("PRAGMA incremental_vacuum").fetchall()
 
     def close(self) -> None:
@@ -187,9 +194,44 @@ class Store:
         if self._closed:
             raise BankError(f"{self.folder}: the bank is closed; open it again with SeedBank.open")
 
+    def check_in_place(self) -> None:
+        """Raise ``BankError`` where the file of this record was moved, removed or replaced: a change would be lost."""
+        if self._identity_now() != self._identity:
+            raise BankError(
+                f"{self.folder / FILE}: was removed or replaced while it was open; open the bank again, and to replace"
+                " a bank in use give the new one another folder"
+            )
+
+    def log_bytes(self) -> int:
+        """Size of the write-ahead log, which cannot start anew while a view is pinned to a state that is within it."""
+        with contextlib.suppress(OSError):
+            return (self.folder / f"{FILE}-wal").stat().st_size
+        return 0
+
+    @contextlib.contextmanager
+    def between_changes(self) -> Iterator[None]:
+        """Keep writers out, with all changes moved from the log into the file, as far as readers allow.
+
+        Who begins to read within the block needs nothing of the log, so that the next change may start it anew.
+
+        Raises:
+            BankBusyError: Another thread or process has been writing for longer than the timeout.
+        """
+        with self.writing(), self.reading() as (db, _):
+            db.execute("ROLLBACK")
+            db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+            yield
+
+    def _identity_now(self) -> tuple[int, int] | None:
+        with contextlib.suppress(OSError):
+            found = (self.folder / FILE).stat()
+            return found.st_dev, found.st_ino
+        return None
+
     def _writing(self) -> sqlite3.Connection:
         """The writer's connection; whoever asks has the turn."""
         self.check_open()
+        self.check_in_place()
         if self._writer is None:
             self._writer = self._connect()
             self._writer.execute("PRAGMA cache_size = -65536")
@@ -207,6 +249,7 @@ class Store:
                     self._idle.append(db)
 
     def _connect(self) -> sqlite3.Connection:
+        self.check_in_place()  # SQLite would make a file that is not there
         db = sqlite3.connect(
             self.folder / FILE,
             timeout=self._timeout,
@@ -215,26 +258,12 @@ class Store:
             cached_statements=64,
         )
         db.execute("PRAGMA synchronous = FULL")
+        db.execute(f"PRAGMA journal_size_limit = {_LOG_BYTES}")
         return db
 
-    @contextlib.contextmanager
-    def _errors(self) -> Iterator[None]:
-        try:
-            yield
-        except sqlite3.DatabaseError as error:
-            if "locked" in str(error):
-                raise BankError(
-                    f"{self.folder}: another process has been writing for {self._timeout:g} s; wait for it"
-                    " and try again"
-                ) from None
-            if "disk is full" in str(error):
-                raise BankError(f"{self.folder / FILE}: the disk is full; free some space, then try again") from None
-            if isinstance(error, sqlite3.OperationalError) and "no such table" not in str(error):
-                raise BankError(f"{self.folder / FILE}: {error}; check the disk and the permissions") from None
-            raise BankError(
-                f"{self.folder / FILE}: is damaged ({error}); restore a snapshot with"
-                " ecom-rag bank restore, or build the bank again"
-            ) from None
+    def errors(self) -> contextlib.AbstractContextManager[None]:
+        """Make a ``BankError`` of what SQLite raises within a ``with`` block."""
+        return bank_errors(self.folder / FILE, self._timeout)
 
 
 def _make(path: Path, meta: dict[str, Any], index_keys: Iterable[KeyPath]) -> None:

@@ -33,6 +33,17 @@ def documents(db: sqlite3.Connection, where: str, parameters: list[Any]) -> Iter
     return (record_of(*row) for row in db.execute(query, parameters))
 
 
+def page(
+    db: sqlite3.Connection, where: str, parameters: list[Any], *, after: int, limit: int
+) -> list[tuple[int, Record]]:
+    """Row and document of the first live documents behind a row that an SQL condition holds for."""
+    query = (
+        f"SELECT row, text, metadata, extra FROM documents WHERE row > ? AND removed IS NULL AND {where}"
+        " ORDER BY row LIMIT ?"
+    )
+    return [(row, record_of(*rest)) for row, *rest in db.execute(query, [after, *parameters, limit])]
+
+
 def documents_of(db: sqlite3.Connection, ids: Iterable[str]) -> dict[str, Record]:
     """The live documents of ids; those that do not exist are left out."""
     query = "SELECT text, metadata, extra FROM documents WHERE id = ? AND removed IS NULL"

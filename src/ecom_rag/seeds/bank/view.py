@@ -1,7 +1,7 @@
 """A bank as of one change: what a search needs, and nothing that moves under it."""
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from sqlite3 import Connection
 from typing import Any
 
@@ -55,7 +55,7 @@ class Masks:
             self._known[name] = known  # the last used stands last
             if len(self._known) > _MASKS:
                 del self._known[next(iter(self._known))]
-        return known
+        return known[: len(rows)]  # a later state knows more rows
 
 
 class View:
@@ -65,6 +65,8 @@ class View:
         sequence: Number of the last change that this state holds.
         live: Documents that can be found.
         routes: Names of the indexes.
+        derived: The indexes and their rows; not to be changed.
+        transaction: The connection that reads this state, and where the bank stands in it.
     """
 
     def __init__(
@@ -78,6 +80,7 @@ class View:
         indexed: frozenset[Path],
         name: str,
         store: Store,
+        release: Callable[[], object],
     ) -> None:
         self.sequence = state.sequence
         self.live = state.live
@@ -85,19 +88,23 @@ class View:
         self.name: str | None = plan.bank
         self._plan = plan
         self._db = db
-        self._derived = derived
+        self.transaction = db, state
+        self.derived = derived
         self._masks = masks
         self._indexed = indexed
         self._name = name
         self._store = store
+        self._release = release
         self._over = False
 
     def __repr__(self) -> str:
         return f"View({self._name!r}, {self.live} seeds, sequence={self.sequence}, routes={'+'.join(self.routes)})"
 
     def end(self) -> None:
-        """No more questions: the connection goes to another."""
-        self._over = True
+        """No more questions: the connection goes to another. A second time does nothing."""
+        if not self._over:
+            self._over = True
+            self._release()
 
     def _check(self) -> None:
         self._store.check_open()
@@ -106,7 +113,7 @@ class View:
 
     def __len__(self) -> int:
         """Rows of the indexes, removed ones included: the length of a mask."""
-        return len(self._derived.rows)
+        return len(self.derived.rows)
 
     def index(self, route: str) -> Index:
         """A route's index. Its rows are those that ``record`` and ``rows`` speak of.
@@ -123,7 +130,7 @@ class View:
             raise UsageError(f"{self._name}: has no route {route!r}; it was built with {', '.join(self.routes)}")
         if self.live == 0:
             raise BankError(f"{self._name}: holds no seeds; add some with ecom-rag bank add")
-        return self._derived.indexes[route]
+        return self.derived.indexes[route]
 
     def search(
         self,
@@ -181,7 +188,7 @@ class View:
             BankError: The bank is closed, or the view has ended.
         """
         self._check()
-        return None if filter is None else self._masks.of(parse(filter), self._db, self._derived, self._indexed)
+        return None if filter is None else self._masks.of(parse(filter), self._db, self.derived, self._indexed)
 
     def own_rows(self, queries: Sequence[Record], id_key: str) -> list[NDArray[np.int64]]:
         """For each query the rows that it is itself, see ``identity.is_itself``.
@@ -213,7 +220,7 @@ class View:
             part = distinct[start : start + _AT_ONCE]
             where = f"removed IS NULL AND {column} IN ({_marks(part)}) {condition}"
             for value, row in self._db.execute(f"SELECT {column}, row FROM documents WHERE {where}", part):
-                found.setdefault(value, []).append(int(np.searchsorted(self._derived.rows.rows, row)))
+                found.setdefault(value, []).append(int(np.searchsorted(self.derived.rows.rows, row)))
         return found
 
     def record(self, row: int) -> Record:
@@ -239,7 +246,7 @@ class View:
             BankError: The bank is closed, or the view has ended.
         """
         self._check()
-        wanted = self._derived.rows.rows[np.asarray(rows, np.int64)].tolist()
+        wanted = self.derived.rows.rows[np.asarray(rows, np.int64)].tolist()
         found: dict[int, tuple[str, str, str | None]] = {}
         distinct = list(dict.fromkeys(wanted))
         for start in range(0, len(distinct), _TOGETHER):
@@ -262,7 +269,7 @@ class View:
             BankError: The bank is closed, or the view has ended.
         """
         self._check()
-        rows = self._derived.rows.rows
+        rows = self.derived.rows.rows
         found: list[str | None] = [None] * len(rows)
         for row, name, metadata in self._db.execute("SELECT row, id, metadata FROM documents WHERE removed IS NULL"):
             found[int(np.searchsorted(rows, row))] = label_at(f"{self._name}: {name}", loads(metadata.encode()), key)
@@ -283,7 +290,7 @@ class View:
         found = self._db.execute("SELECT row FROM documents WHERE removed IS NULL ORDER BY row")
         live = np.fromiter((row for (row,) in found), np.int64)
         chosen = live[drawn(len(live), min(count, MOST_SAMPLED))]
-        return np.searchsorted(self._derived.rows.rows, chosen), stored_queries(self._db, chosen, self._plan)
+        return np.searchsorted(self.derived.rows.rows, chosen), stored_queries(self._db, chosen, self._plan)
 
 
 def _marks(values: Sequence[Any]) -> str:

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,20 +20,34 @@ _BATCHES = 8  # of the network in one batch of the service: enough to fill both 
 _SPECIAL = 2  # tokens that a model puts around a text
 
 
+class Terms(NamedTuple):
+    """A sparse embedding.
+
+    Args:
+        indices: ``(n,)`` token ids, ascending.
+        weights: ``(n,)`` of them, positive.
+        width: Token ids that there are.
+    """
+
+    indices: NDArray[np.int32]
+    weights: NDArray[np.float32]
+    width: int
+
+
 @dataclass(frozen=True, slots=True)
 class Encoded:
     """One text as the encoder gives it.
 
     Args:
         dense: ``(dim,)`` float32; ``None`` where it was not asked for.
-        sparse: Token ids ``(n,)`` and their weights ``(n,)``, ascending by id.
+        sparse: Terms with their weights.
         multivector: ``(tokens, dim)`` float32.
         tokens: That the model read, special ones included.
         truncated: Whether the text was cut to the model's length.
     """
 
     dense: NDArray[np.float32] | None
-    sparse: tuple[NDArray[np.int32], NDArray[np.float32]] | None
+    sparse: Terms | None
     multivector: NDArray[np.float32] | None
     tokens: int
     truncated: bool
@@ -59,6 +74,7 @@ class EncoderStage:
     Args:
         encoder: The model.
         executor: The model thread.
+        name: Of the model in the API.
         queue_seconds: As of ``Batcher``.
         watch: As of ``Batcher``.
     """
@@ -68,11 +84,13 @@ class EncoderStage:
         encoder: Encoder,
         executor: Executor,
         *,
+        name: str = "model",
         queue_seconds: float,
         watch: Callable[[Ran], None] | None = None,
     ) -> None:
         self.encoder = encoder
-        self._longest = int(encoder.settings["max_length"])
+        self.name = name
+        self.longest = int(encoder.settings["max_length"])
         budget = _BATCHES * int(encoder.settings["batch_tokens"])
         self.batcher = Batcher("encode", self._run, executor, budget=budget, queue_seconds=queue_seconds, watch=watch)
 
@@ -92,10 +110,10 @@ class EncoderStage:
             ModelError: The model does not give an output.
         """
         self.encoder.check_outputs(outputs)
-        costs = [min(len(text) + _SPECIAL, self._longest) for text in texts]
+        costs = [min(len(text) + _SPECIAL, self.longest) for text in texts]
         found = await self.batcher.submit([(side, text) for text in texts], key=tuple(sorted(outputs)), costs=costs)
         if not truncate:
-            check_whole([one.truncated for one in found], self._longest, "input")
+            check_whole([one.truncated for one in found], self.longest, "input")
         return found
 
     def _run(self, outputs: Sequence[str], units: list[tuple[str, str]]) -> list[Encoded]:
@@ -119,6 +137,7 @@ class RerankerStage:
     Args:
         cross_encoder: The model.
         executor: The model thread.
+        name: Of the model in the API.
         queue_seconds: As of ``Batcher``.
         watch: As of ``Batcher``.
     """
@@ -128,11 +147,13 @@ class RerankerStage:
         cross_encoder: CrossEncoder,
         executor: Executor,
         *,
+        name: str = "model",
         queue_seconds: float,
         watch: Callable[[Ran], None] | None = None,
     ) -> None:
         self.cross_encoder = cross_encoder
-        self._longest = int(cross_encoder.settings["max_length"])
+        self.name = name
+        self.longest = int(cross_encoder.settings["max_length"])
         budget = _BATCHES * int(cross_encoder.settings["batch_tokens"])
         self.batcher = Batcher("rerank", self._run, executor, budget=budget, queue_seconds=queue_seconds, watch=watch)
 
@@ -145,7 +166,7 @@ class RerankerStage:
         Raises:
             Problem: As ``Batcher.submit``.
         """
-        costs = [min(len(query) + len(document) + 2 * _SPECIAL, self._longest) for query, document in pairs]
+        costs = [min(len(query) + len(document) + 2 * _SPECIAL, self.longest) for query, document in pairs]
         return await self.batcher.submit(pairs, costs=costs)
 
     def _run(self, _: None, pairs: list[tuple[str, str]]) -> list[Scored]:
@@ -176,21 +197,21 @@ def check_whole(truncated: Sequence[bool], longest: int, param: str) -> None:
         )
 
 
-def embeddings_of(found: Sequence[Encoded], vocabulary: int) -> Embeddings:
+def embeddings_of(found: Sequence[Encoded]) -> Embeddings:
     """Encoded texts as the arrays that a search takes.
 
     Args:
         found: At least one, all with the same outputs.
-        vocabulary: Width of the sparse rows.
     """
     first = found[0]
     dense = None if first.dense is None else np.stack([one.dense for one in found if one.dense is not None])
     sparse = None
     if first.sparse is not None:
         rows = [one.sparse for one in found if one.sparse is not None]
-        starts = np.concatenate([[0], np.cumsum([len(indices) for indices, _ in rows])])
-        parts = (np.concatenate([own for _, own in rows]), np.concatenate([own for own, _ in rows]), starts)
-        sparse = csr_matrix(parts, shape=(len(rows), vocabulary))
+        starts = np.concatenate([[0], np.cumsum([len(own.indices) for own in rows])])
+        indices = np.concatenate([own.indices for own in rows])
+        parts = (np.concatenate([own.weights for own in rows]), indices, starts)
+        sparse = csr_matrix(parts, shape=(len(rows), rows[0].width))
     vectors = [one.multivector for one in found if one.multivector is not None]
     return Embeddings(dense, sparse, Ragged.of(vectors) if vectors else None)
 
@@ -205,7 +226,7 @@ def _rows(found: Embeddings, ids: TokenIds) -> list[Encoded]:
             start, end = found.sparse.indptr[row], found.sparse.indptr[row + 1]
             indices, weights = found.sparse.indices[start:end], found.sparse.data[start:end]
             order = np.argsort(indices, kind="stable")
-            sparse = indices[order].astype(np.int32), weights[order]
+            sparse = Terms(indices[order].astype(np.int32), weights[order], int(found.sparse.shape[1]))
         vectors = None if found.multivector is None else found.multivector[row]
         dense = None if found.dense is None else found.dense[row]
         answers.append(Encoded(dense, sparse, vectors, tokens[row], truncated[row]))

@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
+from starlette.responses import Response
 
 from helpers.reviewing import LABELS, MANY, World, decided, served
 
@@ -28,10 +29,13 @@ class Host:
     """A server whose journal a test can replace."""
 
     def __init__(self, folder):
-        self.folder, self.number, self.world = folder, 0, None
+        self.folder, self.number, self.world, self.refusing = folder, 0, None, False
 
     async def __call__(self, scope, receive, send):
-        await self.app(scope, receive, send)
+        app = self.app
+        if self.refusing and scope.get("method") == "POST":  # as the service answers a form without a session
+            app = Response('{"error": {}}', 401, media_type="application/json")
+        await app(scope, receive, send)
 
     def new(self, **options):
         if self.world:
@@ -349,6 +353,7 @@ def test_axe_finds_nothing(host, person, scheme, language):
     axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe-playwright-python is not installed")
     world = host.new(labels=MANY if scheme == "dark" else LABELS, second_looks=0.0)
     world.fill(6)
+    world.put(decided("很长的文本，" * 400, probability=0.899, shop="x" * 300))
     for one in world.put(*[decided(f"t{n}", reason=None, probability=0.95, campaign=f"A{n}") for n in range(8)]):
         world.journal.verdict(one, actor="li", label="fraud")
     anna = person(color_scheme=scheme, locale="zh-CN" if language == "zh" else "en-US", bypass_csp=True)
@@ -363,3 +368,16 @@ def test_axe_finds_nothing(host, person, scheme, language):
         for one in axe.Axe().run(anna.page).response["violations"]:
             found[path, one["id"]] = [node["html"][:120] for node in one["nodes"][:3]]
     assert found == {}
+
+
+def test_a_session_that_has_ended_leads_to_the_login(host, person):
+    host.new().fill(3)
+    anna = person()
+    host.refusing = True
+    try:
+        anna.context.clear_cookies()
+        anna.page.keyboard.press("1")
+        anna.page.locator("#key").wait_for()
+    finally:
+        host.refusing = False
+    assert "error" not in anna.page.locator("body").inner_text()

@@ -83,6 +83,7 @@ def test_pieces_are_the_whole_text_and_turn_nothing_round(text, places):
         ("刷💰", "刷钱", [("刷💰", "刷钱")]),
         ("月半子", "胖子", [("月半子", "胖子")]),
         ("Replica w.a.t.c.h", "replica watch", [("w.a.t.c.h", "watch")]),
+        ("Onl1ne c@s1no", "online casino", [("Onl1ne c@s1no", "online casino")]),
         ("加\u200b微\u200d信", "加微信", [("加\u200b微\u200d信", "加微信")]),
         ("便宜手机壳", "便宜手机壳", []),
         ("頭髮護理", "头发护理", []),  # traditional is no evasion

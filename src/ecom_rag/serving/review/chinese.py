@@ -104,6 +104,7 @@ WORDS = {
     "品文本不作承诺。",
     "promise_jointly": "策略的承诺：不经人工而判为 {label} 的同批文本中，至少 {precision} 正确，所有标签同时成立的置"
     "信度 {confidence}。对单条商品文本不作承诺。",
+    "labels_together": "共用该承诺的 {count} 个标签之一",
     "no_promise": "策略对该标签没有承诺。",
     "policy_version": "判定策略 {version}",
     "seeds": "种子",

@@ -107,6 +107,7 @@ WORDS = {
     "promise_jointly": "Promise of the policy: of the groups of near-duplicates that it labels {label} without a "
     "person, at least {precision} are right, with confidence {confidence} for all labels at once. Nothing is "
     "promised of a single listing.",
+    "labels_together": "with any of {count} labels that share this promise",
     "no_promise": "The policy promises nothing for this label.",
     "policy_version": "Policy {version}",
     "seeds": "Seeds",

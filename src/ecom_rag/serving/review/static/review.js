@@ -119,6 +119,12 @@
     if (title && !stays && (active === document.body || field(active))) title.focus({ preventScroll: true });
     scrollTo(0, 0);
   });
+  document.addEventListener("htmx:beforeSwap", (event) => {
+    const kind = event.detail.xhr.getResponseHeader("Content-Type") || "";
+    if (event.detail.xhr.status === 204 || kind.startsWith("text/html")) return;
+    event.detail.shouldSwap = false; // not a page: the session has ended, or the service refuses for now
+    location.assign("/review");
+  });
   for (const name of ["htmx:responseError", "htmx:sendError", "htmx:timeout"])
     document.addEventListener(name, () => { busy = false; });
   setInterval(tick, 1000);

@@ -2,11 +2,21 @@
 
 import os
 import re
+import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from fastapi import FastAPI
 from starlette.responses import Response
 
+from ecom_rag.serving import keys
+from ecom_rag.serving.http.body import Body
+from ecom_rag.serving.http.errors import Answers
+from ecom_rag.serving.http.guard import Guard
+from ecom_rag.serving.http.sessions import Sessions
+from ecom_rag.serving.review import PUBLIC, router
+from ecom_rag.serving.settings import Limits
 from helpers.reviewing import LABELS, MANY, World, decided, served
 
 CHROMIUM = os.environ.get("CHROMIUM", "/usr/bin/chromium")
@@ -132,8 +142,8 @@ def test_every_key_does_what_the_list_says(host, person):
     anna.press("u")
     assert "Undone: escalate" in anna.notice()
     anna.page.keyboard.press("Escape")
-    for keys, number in (("j", 0), ("j", 1), ("k", 0)):
-        anna.page.keyboard.press(keys)
+    for key, number in (("j", 0), ("j", 1), ("k", 0)):
+        anna.page.keyboard.press(key)
         focused = anna.page.evaluate("[...document.querySelectorAll('.seed')].indexOf(document.activeElement)")
         assert focused == number
     anna.page.keyboard.press("?")
@@ -381,3 +391,39 @@ def test_a_session_that_has_ended_leads_to_the_login(host, person):
     finally:
         host.refusing = False
     assert "error" not in anna.page.locator("body").inner_text()
+
+
+def test_behind_the_guard_of_the_service(host, chromium, tmp_path):
+    world = host.new()
+    world.fill(4)
+    token = keys.add(tmp_path / "keys.json", "carla", ("review",))
+    known = keys.Keys(tmp_path / "keys.json")
+    sessions = Sessions(known)
+    login = {
+        "actor_of": lambda request: request.state.key and request.state.key.name,
+        "login": lambda request, key: sessions.log_in(key, secure=False),
+    }
+    app = FastAPI()
+    app.include_router(router(replace(world.review, **login)))
+    app.add_middleware(Body, limits=Limits(), forms=("/review/",))
+    app.add_middleware(Guard, keys=known, sessions=sessions, public=PUBLIC, login="/review/login")
+    app.add_middleware(Answers)
+    host.app = app
+    context = chromium.new_context(locale="en-US")
+    try:
+        page = context.new_page()
+        page.goto(f"{host.address}/review")
+        page.fill("#key", token)
+        page.press("#key", "Enter")
+        page.locator("#answer").wait_for()
+        page.keyboard.press("2")
+        page.locator(".notice").wait_for()
+        assert "Saved: spam" in page.locator(".notice").inner_text() and world.journal.held("carla")
+        page.close()  # the last words of a page pass the guard too
+        for _ in range(40):
+            if not world.journal.held("carla"):
+                break
+            time.sleep(0.05)
+        assert world.journal.held("carla") == []
+    finally:
+        context.close()

@@ -20,15 +20,13 @@ _SHOWN = 60  # characters of a text in a list
 Field = Annotated[str, Form()]
 
 
-def add_acts(router: APIRouter, review: Review, is_last: Callable[[str, str], bool]) -> None:
+def add_acts(router: APIRouter, review: Review) -> None:
     """Add the forms.
 
     Args:
         router: Gets them.
         review: What they write to.
-        is_last: Whether a view of a lease is the latest.
     """
-    journal = review.journal
 
     @router.post("/answer")
     def answer(
@@ -42,6 +40,22 @@ def add_acts(router: APIRouter, review: Review, is_last: Callable[[str, str], bo
     ) -> Response:
         form = Answer(decision, lease, note.strip(), label, other.strip(), do)
         return _answered(review, request, review.person(request), form)
+
+    @router.post("/undo")
+    async def undo(request: Request, back: Field = "") -> Response:
+        actor = review.person(request)
+        return await _undo(review, request, actor, "/review/history" if back == "history" else "/review")
+
+
+def add_moves(router: APIRouter, review: Review, is_last: Callable[[str, str], bool]) -> None:
+    """Add the forms by which a person gets another item, or gives one back.
+
+    Args:
+        router: Gets them.
+        review: Whose journal has the items.
+        is_last: Whether a view of a lease is the latest.
+    """
+    journal = review.journal
 
     @router.post("/open")
     def take(request: Request, decision: Field) -> Response:
@@ -64,11 +78,6 @@ def add_acts(router: APIRouter, review: Review, is_last: Callable[[str, str], bo
         if is_last(lease, view) and (decision, lease) in journal.held(actor):
             journal.release(decision, actor=actor, lease=lease)
         return Response(status_code=204)
-
-    @router.post("/undo")
-    async def undo(request: Request, back: Field = "") -> Response:
-        actor = review.person(request)
-        return await _undo(review, request, actor, "/review/history" if back == "history" else "/review")
 
 
 class Answer(NamedTuple):

@@ -16,7 +16,7 @@ work without scripts; htmx and keys only make them faster.
 
 from fastapi import APIRouter
 
-from ecom_rag.serving.review.acts import add_acts
+from ecom_rag.serving.review.acts import add_acts, add_moves
 from ecom_rag.serving.review.dashboard import add_dashboard
 from ecom_rag.serving.review.history_page import add_history
 from ecom_rag.serving.review.pages import PageRoute
@@ -41,7 +41,8 @@ def router(review: Review) -> APIRouter:
     views = Views()
     add_session(pages, review)
     add_queue(pages, review, views)
-    add_acts(pages, review, views.is_last)
+    add_acts(pages, review)
+    add_moves(pages, review, views.is_last)
     add_seeds(pages, review)
     add_dashboard(pages, review)
     add_history(pages, review)

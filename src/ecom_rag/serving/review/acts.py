@@ -1,7 +1,7 @@
 """What a person does on the page: forms that write to the journal and send the browser on."""
 
 from collections.abc import Callable
-from typing import Annotated
+from typing import Annotated, Any, NamedTuple
 
 from fastapi import APIRouter, Form
 from starlette.concurrency import run_in_threadpool
@@ -20,15 +20,13 @@ _SHOWN = 60  # characters of a text in a list
 Field = Annotated[str, Form()]
 
 
-def add_acts(router: APIRouter, review: Review, is_last: Callable[[str, str], bool]) -> None:
+def add_acts(router: APIRouter, review: Review) -> None:
     """Add the forms.
 
     Args:
         router: Gets them.
         review: What they write to.
-        is_last: Whether a view of a lease is the latest.
     """
-    journal = review.journal
 
     @router.post("/answer")
     def answer(
@@ -40,21 +38,24 @@ def add_acts(router: APIRouter, review: Review, is_last: Callable[[str, str], bo
         other: Field = "",
         do: Field = "",
     ) -> Response:
-        actor, other, note = review.person(request), other.strip(), note.strip()
-        check_open(review, decision, actor, lease)
-        if do == "enter":
-            do = "other" if other else "note"
-        if do in ("skip", "escalate", "release", "note"):
-            return _leave(review, request, do, decision, actor, lease, note)
-        name = other if do == "other" else label
-        labels = review.labels(journal.get(decision).bank)
-        if do != "innocent" and name not in labels.names:
-            return go(request, said="label", of=decision)
-        given, innocent = meant(labels, name, innocent=do == "innocent")
-        settled = journal.verdict(decision, actor=actor, label=given, innocent=innocent, note=note, lease=lease)
-        if overview.second_pair(journal, decision, actor) is not None:
-            return go(request, said="second", of=decision)
-        return go(request, said="verdict", of=decision, label=given or INNOCENT, settled=settled or None)
+        form = Answer(decision, lease, note.strip(), label, other.strip(), do)
+        return _answered(review, request, review.person(request), form)
+
+    @router.post("/undo")
+    async def undo(request: Request, back: Field = "") -> Response:
+        actor = review.person(request)
+        return await _undo(review, request, actor, "/review/history" if back == "history" else "/review")
+
+
+def add_moves(router: APIRouter, review: Review, is_last: Callable[[str, str], bool]) -> None:
+    """Add the forms by which a person gets another item, or gives one back.
+
+    Args:
+        router: Gets them.
+        review: Whose journal has the items.
+        is_last: Whether a view of a lease is the latest.
+    """
+    journal = review.journal
 
     @router.post("/open")
     def take(request: Request, decision: Field) -> Response:
@@ -78,10 +79,16 @@ def add_acts(router: APIRouter, review: Review, is_last: Callable[[str, str], bo
             journal.release(decision, actor=actor, lease=lease)
         return Response(status_code=204)
 
-    @router.post("/undo")
-    async def undo(request: Request, back: Field = "") -> Response:
-        actor = review.person(request)
-        return await _undo(review, request, actor, "/review/history" if back == "history" else "/review")
+
+class Answer(NamedTuple):
+    """The form of the open item; ``do`` says which button, but for those of labels."""
+
+    decision: str
+    lease: str
+    note: str
+    label: str
+    other: str
+    do: str
 
 
 def check_open(review: Review, decision: str, actor: str, lease: str) -> None:
@@ -123,19 +130,39 @@ def told(chosen: Chosen, entry: Entry) -> str:
     return f"{sentence} ({note})" if note else sentence
 
 
-def _leave(review: Review, request: Request, do: str, decision: str, actor: str, lease: str, note: str) -> Response:
+def _answered(review: Review, request: Request, actor: str, form: Answer) -> Response:
+    """Write what a person says of the open item."""
+    check_open(review, form.decision, actor, form.lease)
+    if form.do == "enter":  # in a field: which one is known by what is in it
+        form = form._replace(do="other" if form.other else "note")
+    if form.do in ("skip", "escalate", "release", "note"):
+        return _leave(review, request, actor, form)
+    name = form.other if form.do == "other" else form.label
+    labels = review.labels(review.journal.get(form.decision).bank)
+    if form.do != "innocent" and name not in labels.names:
+        return go(request, said="label", of=form.decision)
+    label, innocent = meant(labels, name, innocent=form.do == "innocent")
+    said: dict[str, Any] = {"label": label, "innocent": innocent, "note": form.note}
+    settled = review.journal.verdict(form.decision, actor=actor, lease=form.lease, **said)
+    if overview.second_pair(review.journal, form.decision, actor) is not None:
+        return go(request, said="second", of=form.decision)
+    return go(request, said="verdict", of=form.decision, label=label or INNOCENT, settled=settled or None)
+
+
+def _leave(review: Review, request: Request, actor: str, form: Answer) -> Response:
     """Skip, escalate, put back, or write a note, which keeps the item open."""
-    if do == "note":
-        if not note:
+    journal = review.journal
+    if form.do == "note":
+        if not form.note:
             return go(request, said="empty_note")
-        review.journal.note(decision, actor=actor, note=note)
-    elif do == "skip":
-        review.journal.skip(decision, actor=actor, lease=lease)
-    elif do == "escalate":
-        review.journal.escalate(decision, actor=actor, note=note, lease=lease)
+        journal.note(form.decision, actor=actor, note=form.note)
+    elif form.do == "skip":
+        journal.skip(form.decision, actor=actor, lease=form.lease)
+    elif form.do == "escalate":
+        journal.escalate(form.decision, actor=actor, note=form.note, lease=form.lease)
     else:
-        review.journal.release(decision, actor=actor, lease=lease)
-    return go(request, said=do, of=decision)
+        journal.release(form.decision, actor=actor, lease=form.lease)
+    return go(request, said=form.do, of=form.decision)
 
 
 async def _undo(review: Review, request: Request, actor: str, back: str) -> Response:

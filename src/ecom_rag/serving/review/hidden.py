@@ -5,6 +5,7 @@ A page never holds such a character itself: one that reorders text would reorder
 
 import re
 import unicodedata
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import NamedTuple
@@ -76,9 +77,10 @@ def pieces(text: str, spans: Sequence[Span] = ()) -> list[Piece]:
     """
     boxes = {match.start() for match in _HIDDEN.finditer(text) if not _joins_emoji(text, match.start())}
     cuts = sorted({0, len(text), *boxes, *(place + 1 for place in boxes), *_ends(text, spans)})
+    by_route = {route: _merged(spans, route) for route in sorted({one.route for one in spans})}
     found = []
     for start, end in pairwise(cuts):
-        routes = tuple(sorted({one.route for one in spans if one.start <= start and end <= one.end}))
+        routes = tuple(route for route, merged in by_route.items() if _is_within(merged, start))
         if start in boxes:
             found.append(Piece(short_name(text[start]), name_of(text[start]), routes))
         else:
@@ -101,6 +103,25 @@ def name_of(character: str) -> str:
     """Code point and name of a character."""
     name = unicodedata.name(character, "") or _SHORT.get(character) or "without a name"
     return f"U+{ord(character):04X} {name}"
+
+
+def _merged(spans: Sequence[Span], route: str) -> tuple[list[int], list[int]]:
+    """Starts and ends of a route's spans in order, those that overlap as one."""
+    starts: list[int] = []
+    ends: list[int] = []
+    for start, end, _ in sorted(one for one in spans if one.route == route and one.start < one.end):
+        if ends and start <= ends[-1]:
+            ends[-1] = max(ends[-1], end)
+        else:
+            starts.append(start)
+            ends.append(end)
+    return starts, ends
+
+
+def _is_within(merged: tuple[list[int], list[int]], place: int) -> bool:
+    starts, ends = merged
+    number = bisect_right(starts, place) - 1
+    return number >= 0 and place < ends[number]
 
 
 def _ends(text: str, spans: Sequence[Span]) -> Iterator[int]:

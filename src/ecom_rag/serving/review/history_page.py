@@ -50,7 +50,7 @@ def add_history(router: APIRouter, review: Review) -> None:
             return render(request, "export.html", actor, kinds=KINDS, banks=review.banks())
         key = review.label_key if bank is None else review.label_key_of(bank)
         records = review.journal.export(kind, label_key=key, bank=bank)
-        lines: Iterator[bytes] = (dumps(record) + b"\n" for record in records)
+        lines: Iterator[bytes] = map(dumps, records)
         name = {"Content-Disposition": f'attachment; filename="{kind}.jsonl"'}
         return StreamingResponse(lines, media_type="application/x-ndjson", headers=name)
 

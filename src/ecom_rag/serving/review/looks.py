@@ -177,4 +177,7 @@ def label_in(metadata: Any, key: str) -> str | None:
 def _lines(metadata: Any) -> list[tuple[str, str]]:
     if not isinstance(metadata, Mapping):
         return []
-    return [(str(key), value if isinstance(value, str) else dumps(value).decode()) for key, value in metadata.items()]
+    return [
+        (str(key), value if isinstance(value, str) else dumps(value).decode().strip())
+        for key, value in metadata.items()
+    ]

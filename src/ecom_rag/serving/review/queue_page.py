@@ -88,7 +88,7 @@ def add_queue(router: APIRouter, review: Review, views: Views) -> None:
         try:
             expression = parse(wanted) if wanted else None
             page = review.journal.waiting(expression, limit=_LISTED)
-            listed = list(zip(page.items, page.sizes, strict=True))
+            listed = list(zip(page.items, page.sizes, strict=True)) if queue == "review" else []
         except UsageError as error:
             wrong = visible(str(error))
         opened = overview.open_item(review.journal, actor)

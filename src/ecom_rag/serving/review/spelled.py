@@ -15,10 +15,12 @@ from numpy.typing import NDArray
 from ecom_rag.serving.review.units import Units, units_of
 from ecom_rag.text.spelling import tables
 
-_LONGEST = 2000  # characters of a text that are looked at
-_SEED = 400
-_CONTEXT = 2  # characters beside an evasive one that are shown with it
+_LONGEST = 1000  # characters of a text that are looked at
+_SEED = 200
+_SEEDS = 5
+_CONTEXT = 2  # Chinese characters beside an evasive one that are shown with it
 _HAN = 0x3400  # the first Chinese character
+_WORD = 20  # letters beside one
 _APART = 4  # evasive characters that are nearer to each other are one spelling
 
 
@@ -57,7 +59,7 @@ def readings(text: str, seeds: Sequence[str]) -> list[Reading]:
     text = text[:_LONGEST]
     found: list[Reading] = []
     both = [units_of(text, as_words=False), units_of(text, as_words=True)] if seeds else []
-    for seed in seeds:
+    for seed in list(dict.fromkeys(seeds))[:_SEEDS]:
         own = units_of(seed[:_SEED], as_words=False)
         options = [_of_seed(text, units, seed, own) for units in both]
         for one in max(options, key=_weight, default=[]):
@@ -136,18 +138,20 @@ def _evasive(text: str, units: Units, seed: str, own: Units, run: _Run) -> Itera
             groups.append([place])
     for group in groups:
         first, last = group[0], group[-1]
-        while first > 0 and group[0] - first < _CONTEXT and _are_beside(units, run.start + first - 1):
+        while first > 0 and group[0] - first < _context(units, run.start + first - 1):
             first -= 1
-        while last < run.length - 1 and last - group[-1] < _CONTEXT and _are_beside(units, run.start + last):
+        while last < run.length - 1 and last - group[-1] < _context(units, run.start + last):
             last += 1
         if last > first or len(group) > 1:
             yield first, last
 
 
-def _are_beside(units: Units, place: int) -> bool:
-    """Whether two units are Chinese characters, or stand for some, with nothing between them."""
-    is_word = all(units.plain[one] == 0 or units.plain[one] >= _HAN for one in (place, place + 1))
-    return is_word and bool(units.ends[place] == units.starts[place + 1])
+def _context(units: Units, place: int) -> int:
+    """How far a spelling reaches from this unit to the next one: not over a gap, and in letters to the word's end."""
+    if units.ends[place] != units.starts[place + 1]:
+        return 0
+    letters = [0 < units.plain[one] < _HAN for one in (place, place + 1)]
+    return _WORD if all(letters) else 0 if any(letters) else _CONTEXT
 
 
 def _hides(between: str) -> bool:

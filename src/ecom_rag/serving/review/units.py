@@ -7,6 +7,7 @@ import re
 import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -68,7 +69,7 @@ def letters_of(text: str, *, simplify: bool = False) -> Letters:
         simplify: Fold traditional Chinese to simplified.
     """
     bounds = [place for place, one in enumerate(text) if not place or not unicodedata.combining(one)]
-    clusters = [text[start:end] for start, end in zip(bounds, [*bounds[1:], len(text)], strict=True)]
+    clusters = [text[start:end] for start, end in pairwise([*bounds, len(text)])]
     forms = normalize([one.encode("utf-8", "replace").decode() for one in clusters], simplify=simplify)
     letters, starts, ends = [], [], []
     for start, cluster, form in zip(bounds, clusters, forms, strict=True):

@@ -78,7 +78,7 @@
   function tick() {
     const left = document.getElementById("left");
     if (!left || !ends) return;
-    const seconds = Math.max(0, Math.round((ends - performance.now()) / 1000));
+    const seconds = Math.max(0, Math.ceil((ends - performance.now()) / 1000));
     if (seconds > 0) {
       left.querySelector(".time").textContent = `${Math.floor(seconds / 60)}:${String(seconds % 60).padStart(2, "0")}`;
       left.classList.toggle("soon", seconds < 60);
@@ -114,8 +114,16 @@
   document.addEventListener("htmx:afterSettle", () => {
     begin();
     const title = document.querySelector("h1");
-    if (title && document.activeElement === document.body) title.focus({ preventScroll: true });
+    const active = document.activeElement; // htmx gives the focus back to the same field, where keys would be text
+    const stays = field(active) && active.getAttribute("aria-invalid") === "true";
+    if (title && !stays && (active === document.body || field(active))) title.focus({ preventScroll: true });
     scrollTo(0, 0);
+  });
+  document.addEventListener("htmx:beforeSwap", (event) => {
+    const kind = event.detail.xhr.getResponseHeader("Content-Type") || "";
+    if (event.detail.xhr.status === 204 || kind.startsWith("text/html")) return;
+    event.detail.shouldSwap = false; // not a page: the session has ended, or the service refuses for now
+    location.assign("/review");
   });
   for (const name of ["htmx:responseError", "htmx:sendError", "htmx:timeout"])
     document.addEventListener(name, () => { busy = false; });

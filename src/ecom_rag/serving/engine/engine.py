@@ -24,6 +24,7 @@ from ecom_rag.serving.engine.similar import WaitingListings
 from ecom_rag.serving.engine.stores import Stores
 from ecom_rag.serving.problems import Problem
 from ecom_rag.serving.settings import Serve
+from ecom_rag.text.spelling import tables
 
 logger = logging.getLogger(__name__)
 
@@ -95,8 +96,9 @@ class Engine:
             queue_seconds=self.settings.limits.queue_seconds,
             watch=self._watch,
         )
-        for name in self.banks.names():
-            await self.warm(name)
+        for name, health in self.banks.health().items():
+            if health.documents:
+                await self.warm(name)
 
     async def warm(self, bank: str) -> None:
         """Search once in every way that is asked for by default.
@@ -193,6 +195,8 @@ class Engine:
         for name, path in settings.banks.items():
             self.banks.open(name, path, encoder=self.models.of_bank(Path(path)))
         self.models.load()
+        if self.decisions.journal is not None:
+            tables.load()  # the page that people review on shows how evasive spellings are read
 
     def _changed(self, bank: str, sequence: int) -> None:
         """A bank has changed; called by the thread that found it."""

@@ -32,65 +32,83 @@ def review_of(service: Service, sessions: Sessions | None) -> Review | None:
     journal = engine.decisions.journal
     if journal is None:
         return None
+    own = Parts(service, sessions)
+    return Review(
+        journal=journal,
+        actor_of=_actor,
+        login=own.login,
+        logout=lambda request: Sessions.log_out(secure=request.url.scheme == "https"),
+        banks=engine.banks.names,
+        labels=own.labels,
+        policy=engine.policies.get,
+        similar_waiting=own.similar,
+        duplicates=own.duplicates,
+        add_seed=own.add,
+        remove_seed=own.remove,
+        lease_seconds=service.settings.lease_seconds,
+    )
 
-    def login(request: Request, token: str) -> str:
-        cookie = None if sessions is None else sessions.log_in(token, secure=request.url.scheme == "https")
+
+class Parts:
+    """The parts of the service that the page calls.
+
+    Args:
+        service: Of the page.
+        sessions: Of browsers; ``None`` where there are no keys.
+    """
+
+    def __init__(self, service: Service, sessions: Sessions | None) -> None:
+        self._engine, self._sessions = service.engine, sessions
+
+    def login(self, request: Request, token: str) -> str:
+        """See ``Review.login``."""
+        secure = request.url.scheme == "https"
+        cookie = None if self._sessions is None else self._sessions.log_in(token, secure=secure)
         if cookie is None:
             raise Problem(401, "the key is unknown, revoked or expired", code="invalid_key")
         return cookie
 
-    async def similar(bank: str, text: str) -> Sequence[Similar]:
-        hits = await engine.waiting_listings.nearest(bank, text)
+    def labels(self, bank: str) -> Labels:
+        """The labels that the policy knows, in its order, so that the number keys stay; then those of the bank."""
+        policy = self._engine.policies.get(bank)
+        known = [] if policy is None else list(policy.classes)
+        health = self._engine.banks.health().get(bank)
+        counted = () if health is None else _counts(self._engine.banks, bank, health.sequence)
+        names = known + [name for name in counted if name not in known]
+        return Labels(names, () if policy is None else policy.innocent)
+
+    async def similar(self, bank: str, text: str) -> Sequence[Similar]:
+        """See ``Review.similar_waiting``."""
+        hits = await self._engine.waiting_listings.nearest(bank, text)
         return [Similar(hit.text, hit.similarity, hit.decision) for hit in hits]
 
-    async def duplicates(bank: str, text: str) -> Sequence[Record]:
-        asked = engine.asked(bank, {"top_k": _LOOKED_AT}, rerank=False)
-        found = (await engine.recall(asked, [{"text": text, "metadata": {}}])).results[0]
-        return _nearly(text, found)
+    async def duplicates(self, bank: str, text: str) -> Sequence[Record]:
+        """See ``Review.duplicates``."""
+        asked = self._engine.asked(bank, {"top_k": _LOOKED_AT}, rerank=False)
+        found = await self._engine.recall(asked, [{"text": text, "metadata": {}}])
+        return _nearly(text, found.results[0])
 
-    async def add(bank: str, record: Mapping[str, Any], actor: str) -> str:
-        with engine.banks.lease(bank) as own:
+    async def add(self, bank: str, record: Mapping[str, Any], actor: str) -> str:
+        """See ``Review.add_seed``."""
+        with self._engine.banks.lease(bank) as own:
             id_key = own.id_key
         name = known_id(record["metadata"], id_key)
         if name is None:
             raise Problem(422, "the seed needs an id", code="no_id", param="seed_id")
-        if await engine.stores.seed(bank, name) is not None:
+        if await self._engine.stores.seed(bank, name) is not None:
             raise Problem(409, "the bank has a seed of this id already; choose another id", code="id_taken")
-        await engine.stores.upsert(bank, [dict(record)])
+        await self._engine.stores.upsert(bank, [dict(record)])
         return name
 
-    async def remove(bank: str, seed: str, actor: str) -> None:
-        await engine.stores.delete(bank, dry_run=False, ids=[seed])
-
-    return Review(
-        journal=journal,
-        actor_of=_actor,
-        login=login,
-        logout=lambda request: Sessions.log_out(secure=request.url.scheme == "https"),
-        banks=engine.banks.names,
-        labels=lambda bank: _labels(service, bank),
-        policy=engine.policies.get,
-        similar_waiting=similar,
-        duplicates=duplicates,
-        add_seed=add,
-        remove_seed=remove,
-        lease_seconds=service.settings.lease_seconds,
-    )
+    async def remove(self, bank: str, seed: str, actor: str) -> None:
+        """See ``Review.remove_seed``."""
+        await self._engine.stores.delete(bank, dry_run=False, ids=[seed])
 
 
 def _actor(request: Request) -> str | None:
     """Who may review; ``None`` for nobody."""
     key: Key | None = getattr(request.state, "key", None)
     return key.name if key is not None and key.allows("review") else None
-
-
-def _labels(service: Service, bank: str) -> Labels:
-    """The labels that a policy knows, the most frequent of the bank first."""
-    policy = service.engine.policies.get(bank)
-    counted = list(_counts(service.engine.banks, bank, service.engine.banks.health()[bank].sequence))
-    known = [] if policy is None else list(policy.classes)
-    names = [name for name in counted if not known or name in known] + [name for name in known if name not in counted]
-    return Labels(names, () if policy is None else policy.innocent)
 
 
 @lru_cache(maxsize=64)

@@ -5,9 +5,13 @@ BIN := $(VENV)/bin
 RUN_STAMP := $(VENV)/.run-installed
 DEV_STAMP := $(VENV)/.dev-installed
 DOCS_STAMP := $(VENV)/.docs-installed
+# A process per core, at most four (each holds torch and models: 2 GB), with one thread each: processes that have two
+# threads each keep each other waiting. Parts of files go to whoever is free; `make test WORKERS=` runs in one process.
+WORKERS := -n logical --maxprocesses 4 --dist worksteal
+PYTEST = $(if $(WORKERS),OMP_NUM_THREADS=1 )$(BIN)/python -m pytest $(WORKERS)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test fast check lint docs wheel clean
+.PHONY: help demo serve test fast check lint docs wheel clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -15,11 +19,15 @@ help:  ## list the targets
 demo: $(RUN_STAMP)  ## decide the sample listings, and write a page to open
 	$(BIN)/ecom-rag demo
 
+serve: $(RUN_STAMP)  ## serve the sample bank, with a page on which to review what was not decided
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[serve]"
+	$(BIN)/ecom-rag demo --serve
+
 test: $(DEV_STAMP)  ## all tests; no network, no GPU
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 fast: $(DEV_STAMP)  ## the tests that take a moment, without whole commands and trainings
-	$(BIN)/python -m pytest -q -m "not slow"
+	$(PYTEST) -q -m "not slow"
 
 lint: $(DEV_STAMP)  ## ruff and mypy
 	$(BIN)/ruff check .

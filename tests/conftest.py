@@ -31,6 +31,30 @@ def _private_cache(tmp_path_factory):
     os.environ["ECOM_RAG_CACHE"] = str(tmp_path_factory.mktemp("cache"))
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _kernels_of_one_worker_at_a_time(tmp_path_factory):
+    """Workers share numba's cache, whose index two that compile one kernel for different types would both number."""
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        yield
+        return
+    import fcntl
+
+    from numba.core.caching import IndexDataCacheFile
+
+    import ecom_rag  # noqa: F401  # first: it says how many threads numba may start
+
+    save = IndexDataCacheFile.save
+
+    def one_at_a_time(self, key, data):
+        with (tmp_path_factory.getbasetemp().parent / "kernels.lock").open("w") as lock:  # closing it unlocks it
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            save(self, key, data)
+
+    IndexDataCacheFile.save = one_at_a_time
+    yield
+    IndexDataCacheFile.save = save
+
+
 def _vocabulary():
     characters = sorted({c for text in TEXTS for c in text if c.strip()} | set("abcdefghijklmnopqrstuvwxyz0123456789"))
     words = ["leather", "wallet", "best", "before", "watch", "replica", "quick", "brown", "case", "price", "the"]

@@ -5,6 +5,7 @@ the source, those inside functions included, since a lazy import is an arrow lik
 """
 
 import ast
+import functools
 import sys
 from collections import defaultdict
 from collections.abc import Iterator
@@ -33,6 +34,7 @@ class Function:
     lines: int
 
 
+@functools.cache
 def modules(source: Path = SOURCE) -> dict[str, Module]:
     """All modules of the package by name."""
     found = {}
@@ -58,6 +60,7 @@ def imports(module: Module, known: dict[str, Module]) -> set[str]:
     return found - {module.name}
 
 
+@functools.cache
 def arrows() -> dict[str, set[str]]:
     """Of each module the modules that it imports; imports for the type checker alone count too."""
     known = modules()

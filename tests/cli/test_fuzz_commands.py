@@ -29,4 +29,6 @@ def test_the_rounds_reach_all_commands(world):
         done = world.round(number)
         name = next((name for name in commands() if done.command[: name.count(" ") + 1] == name.split()), "")
         ended.setdefault(name, set()).add(done.code)
-    assert len(ended) >= 10 and sum(0 in codes for codes in ended.values()) >= 5
+        if len(ended) >= 10 and sum(0 in codes for codes in ended.values()) >= 5:
+            return  # further rounds only add to both counts
+    raise AssertionError(ended)

@@ -4,6 +4,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ecom_rag.cli.console import tell
 from ecom_rag.cli.options import (
     BadLine,
     Bank,
@@ -168,15 +169,28 @@ def rerank(
 def demo(
     folder: Annotated[str, typer.Option(help="Folder for the sample files and the results.")] = "demo_output",
     show_all: Annotated[bool, typer.Option("--all", help="Print every listing.")] = False,
+    serve: Annotated[
+        bool, typer.Option("--serve", help="Serve the sample bank over HTTP, with listings to review in a browser.")
+    ] = False,
+    port: Annotated[int, typer.Option(help="Port of --serve; 0 for a free one.", min=0, max=65535)] = 8000,
     verbose: Verbose = False,
 ) -> None:
     """Decide the packaged sample listings, say why and what is promised, and write a page.
 
     \b
-    Example:
+    Examples:
       ecom-rag demo --folder demo_output
+      ecom-rag demo --serve
     """
     prepare(verbose)
+    if serve:
+        from ecom_rag.cli.serve import installed
+
+        with installed(verbose):
+            from ecom_rag.demo.service import run_service
+        run_service(folder, port=port, told=tell)
+        tell("stopped")
+        return
     from ecom_rag.demo import run
 
     run(folder, show_all=show_all)

@@ -233,7 +233,11 @@ TABLES: Mapping[str, Table] = {
     "merge": _MERGE,
     "choose": {**_always("decided output count audit_share"), "seed": (_AUDITS,)},
     "monitor": _always("audited policy label_key alpha jointly count_selected output plot"),
-    "demo": _always("folder show_all"),
+    "demo": {
+        **_always("folder serve"),
+        "show_all": (Needs(lambda v: not v["serve"], "with --serve, which prints no listing", "leave out --serve"),),
+        "port": (Needs(lambda v: v["serve"], "without --serve", "add --serve"),),
+    },
     "serve": {
         **_always("bank model rerank host port keys settings_file"),
         **_each(_PLACEMENT),

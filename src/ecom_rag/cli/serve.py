@@ -1,7 +1,9 @@
 """serve."""
 
+import contextlib
 import logging
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -73,13 +75,8 @@ def serve(
       ecom-rag serve --model ./bge-m3 --rerank ./bge-reranker-v2-m3 --port 8080
     """
     prepare(verbose)
-    try:
-        from ecom_rag.serving.http import logs
+    with installed(verbose):
         from ecom_rag.serving.run import serve as run
-    except ModuleNotFoundError as error:
-        raise UsageError(
-            f"the service needs the package {error.name}, which is not installed; pip install 'ecom-rag[serve]'"
-        ) from None
     from ecom_rag.serving.settings import read_serve
 
     banks = None if bank is None else _named(bank, "--bank")
@@ -97,7 +94,6 @@ def serve(
     settings = read_serve(settings_file, options)
     if not settings.banks and settings.model is None and settings.rerank is None:
         raise UsageError("there is nothing to serve; name a --bank, a --model or a --rerank")
-    logs.install(sys.stderr, level=logging.INFO if verbose else logging.WARNING)
     tell("loading models and banks")
 
     def ready(address: str) -> None:
@@ -106,6 +102,26 @@ def serve(
 
     run(settings, ready=ready)
     tell("stopped")
+
+
+@contextlib.contextmanager
+def installed(verbose: bool) -> Iterator[None]:
+    """Say which package is missing where the service cannot be imported; its log goes to standard error.
+
+    Args:
+        verbose: Whether each request gets a line.
+
+    Raises:
+        UsageError: The extra of the service is not installed.
+    """
+    try:
+        yield
+        from ecom_rag.serving.http import logs
+    except ModuleNotFoundError as error:
+        raise UsageError(
+            f"the service needs the package {error.name}, which is not installed; pip install 'ecom-rag[serve]'"
+        ) from None
+    logs.install(sys.stderr, level=logging.INFO if verbose else logging.WARNING)
 
 
 def _named(given: list[str], option: str) -> dict[str, str]:

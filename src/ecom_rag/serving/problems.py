@@ -52,6 +52,10 @@ class Problem(Exception):
         self.param = param
         self.retry_after = retry_after
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """So that it can be pickled and copied, in spite of its keyword arguments."""
+        return _problem, (self.status, self.message, self.code, self.param, self.retry_after)
+
     @property
     def body(self) -> dict[str, Any]:
         """The JSON of the answer."""
@@ -66,3 +70,7 @@ class Problem(Exception):
         if self.status == 401:
             found["WWW-Authenticate"] = "Bearer"
         return found
+
+
+def _problem(status: int, message: str, code: str, param: str | None, retry_after: float | None) -> Problem:
+    return Problem(status, message, code=code, param=param, retry_after=retry_after)

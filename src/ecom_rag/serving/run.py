@@ -1,6 +1,7 @@
 """A service from its start to its end: load, listen, serve, drain."""
 
 import os
+import signal
 import socket
 import time
 from collections.abc import Callable
@@ -20,7 +21,7 @@ class Server(uvicorn.Server):
     """A server that says it is stopping before it stops.
 
     On SIGTERM or SIGINT ``/readyz`` answers 503 at once; new connections are taken for ``drain_delay`` seconds more, so
-    that a balancer can notice; then what runs is finished. A second signal ends it at once.
+    that a balancer can notice; then what runs is finished. Ctrl+C again ends it at once.
 
     Args:
         config: Of uvicorn.
@@ -44,7 +45,7 @@ class Server(uvicorn.Server):
         if self._stop_at is None:
             self.service.phase = Phase.DRAINING
             self._stop_at = time.monotonic() + self.service.settings.drain_delay
-        else:
+        elif sig == signal.SIGINT:  # SIGTERM is sent twice by some supervisors
             self.should_exit = self.force_exit = True
 
     async def on_tick(self, counter: int) -> bool:

@@ -1,11 +1,11 @@
 """What the service is asked to do, and all of its limits with their defaults."""
 
-import math
+import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
-from types import NoneType, UnionType
-from typing import Any, get_args, get_type_hints
+from types import UnionType
+from typing import Any, get_args, get_origin
 
 from ecom_rag.arguments import PathLike, path_of
 from ecom_rag.errors import UsageError
@@ -109,34 +109,31 @@ def _check(found: Any, kind: type, where: str) -> None:
     """Refuse keys that are not those of a class, and values of other kinds than its fields have."""
     if not isinstance(found, Mapping):
         raise UsageError(f"{where.rstrip('.')} is {shown(found)}; expected a table of settings")
-    known = get_type_hints(kind)
+    known = {one.name: one.type for one in fields(kind)}
     for key, value in found.items():
         if key not in known:
-            near = get_close_matches(str(key), known, 1)
+            near = get_close_matches(key, known, 1)
             hint = f"did you mean {near[0]}?" if near else f"expected some of {', '.join(known)}"
             raise UsageError(f"{where}{key} is unknown; {hint}")
-        if expected := _expected(known[key], value, _HIGHEST.get(key, math.inf)):
-            raise UsageError(f"{where}{key} is {shown(value)}; expected {expected}")
+        said, kinds = _kinds(known[key])
+        if isinstance(value, bool) or not isinstance(value, kinds):
+            raise UsageError(f"{where}{key} is {shown(value)}; expected {said}")
+        if isinstance(value, int | float) and not 0 <= value <= _HIGHEST.get(key, sys.float_info.max):  # nor NaN
+            until = f"to {_HIGHEST[key]}" if key in _HIGHEST else "on"
+            raise UsageError(f"{where}{key} is {shown(value)}; expected a number from 0 {until}")
+        paths = value.values() if isinstance(value, Mapping) and key in ("banks", "policies") else ()
+        if not all(isinstance(path, str) for path in paths):
+            raise UsageError(f"{where}{key} is {shown(value)}; expected a path for each name of a bank")
 
 
-def _expected(kind: Any, value: Any, highest: float) -> str | None:
-    """What a value should be; ``None`` where it is that."""
-    kinds = [one for one in get_args(kind) if one is not NoneType] if isinstance(kind, UnionType) else [kind]
-    if value is None and kinds != [kind]:
-        return None
-    if kinds == [str]:
-        return None if isinstance(value, str) and value else "a string that is not empty"
-    if kinds[0] in (int, float):
-        fits = isinstance(value, int | kinds[0]) and not isinstance(value, bool)
-        said = "a whole number" if kinds == [int] else "a number"
-        until = "from 0 on" if highest == math.inf else f"from 0 to {highest:g}"
-        return None if fits and 0 <= value <= highest and math.isfinite(value) else f"{said} {until}"
-    if not isinstance(value, Mapping):
-        return "a table"
-    if get_args(kind)[1] is str and not all(isinstance(one, str) and one for one in value.values()):
-        return "a table of paths by the names of banks"
-    return None
+def _kinds(annotation: Any) -> tuple[str, tuple[type, ...]]:
+    """The classes that a value may be of, and how they are called."""
+    parts = get_args(annotation) if isinstance(annotation, UnionType) else (annotation,)
+    kinds = {get_origin(part) or part for part in parts}
+    said = " or ".join(_CALLED[part] for part in kinds if part in _CALLED)
+    return said, (*kinds, int) if float in kinds else tuple(kinds)
 
 
+_HIGHEST: Mapping[str, int] = {"port": 65_535, "second_looks": 1}
 _REMEDY = "see docs/service.md for an example"
-_HIGHEST: Mapping[str, float] = {"port": 65_535, "second_looks": 1}
+_CALLED: Mapping[Any, str] = {str: "text", int: "a whole number", float: "a number", Mapping: "a table"}

@@ -6,6 +6,7 @@ import pytest
 
 from ecom_rag.errors import BankError, UsageError
 from ecom_rag.seeds.bank import BankSettings, SeedBank, build, create, restore, snapshot, stats
+from ecom_rag.seeds.bank.live import LiveIndexes
 from helpers.small_banks import Hashing, assert_equals_a_file, built, seed
 
 
@@ -34,7 +35,7 @@ def test_failed_upkeep_does_not_hide_a_change(bank, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(module, "MANY", 1)
-    monkeypatch.setattr(SeedBank, "save_indexes", full)
+    monkeypatch.setattr(LiveIndexes, "save", full)
     change = bank.upsert([seed(n) for n in range(8)])
     assert change.added == 8 and len(bank) == 8 and "No space left" in change.notes[-1]
     change = bank.delete(["s1"])

@@ -142,6 +142,24 @@ def test_a_file_that_was_computed_anew_is_found_by_a_head_kept_elsewhere(whole, 
             journal.verify(known=Head(20, "00" * 32))
 
 
+@pytest.mark.parametrize(
+    ("sql", "told"),
+    [
+        ("DELETE FROM items WHERE entry = 5", "was taken out of the table of items"),
+        ("UPDATE items SET id = 'dec_other' WHERE entry = 5", "was taken out of the table of items"),
+        ("UPDATE items SET verdict_label = 'ok' WHERE entry = 1", "is not what entry 9 says"),
+        ("UPDATE items SET verdict = 9 WHERE entry = 2", "is not what entry 9 says"),
+        ("UPDATE items SET verdict = 99 WHERE entry = 2", "is not what entry 99 says"),
+    ],
+)
+def test_decisions_and_verdicts_are_held_against_their_entries(whole, tmp_path, sql, told):
+    shutil.copy(whole, tmp_path / "j.db")
+    with closing(sqlite3.connect(tmp_path / "j.db", isolation_level=None)) as db:
+        db.execute(sql)
+    with Journal.open(tmp_path / "j.db") as journal, pytest.raises(JournalDamaged, match=told):
+        journal.verify()
+
+
 def test_a_clock_set_back_breaks_neither_order_nor_chain(tmp_path, monkeypatch):
     with Journal.open(tmp_path / "j.db") as journal:
         for now in (1_000, 5_000, 2_000, 7_000):

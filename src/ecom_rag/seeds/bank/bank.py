@@ -1,53 +1,36 @@
 """The open seed bank: documents that outlive the process, and the indexes that search them."""
 
-import logging
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
-from ecom_rag.arguments import PathLike, flag, number, path_of, whole
-from ecom_rag.errors import BankError, UsageError
+from ecom_rag.arguments import PathLike, flag, number, path_of
 from ecom_rag.files.keys import parse_key
 from ecom_rag.files.records import Record, cleaned
-from ecom_rag.files.values import copied
 from ecom_rag.models import Encoder
 from ecom_rag.models.embeddings import Embeddings
-from ecom_rag.seeds.bank import changes, table, upkeep
+from ecom_rag.seeds.bank import changes, reading, upkeep
 from ecom_rag.seeds.bank.changes import Change, Terms
 from ecom_rag.seeds.bank.derived import Pause, Plan
-from ecom_rag.seeds.bank.documents import ids_of, rows_of
+from ecom_rag.seeds.bank.documents import rows_of
 from ecom_rag.seeds.bank.encoding import Encoding
-from ecom_rag.seeds.bank.filtered import filtered
 from ecom_rag.seeds.bank.live import LiveIndexes
 from ecom_rag.seeds.bank.model import Model, model_from
+from ecom_rag.seeds.bank.reading import SeedPage
 from ecom_rag.seeds.bank.requests import Request
 from ecom_rag.seeds.bank.settings import from_meta
 from ecom_rag.seeds.bank.store import Store, read_meta
 from ecom_rag.seeds.bank.view import View
-
-logger = logging.getLogger(__name__)
-
-
-class SeedPage(NamedTuple):
-    """Some documents of a bank.
-
-    Args:
-        records: New ones.
-        after: Where the next page begins; ``None`` at the end.
-    """
-
-    records: list[Record]
-    after: int | None
 
 
 class SeedBank:
     """An open bank: one of its handles may write at a time, any number may search, in threads and in processes.
 
     ``SeedBank.open`` opens one; the functions ``create``, ``build`` and ``restore`` make one. A process that was forked
-    opens its own.
+    opens its own. Whatever it is asked, a bank that is closed or cannot be read raises a ``BankError``. A ``filter`` is
+    an expression or its dict form, ``None`` matches all documents; what is none raises a ``UsageError``.
 
     Attributes:
         path: The folder.
@@ -59,8 +42,7 @@ class SeedBank:
     """
 
     def __init__(self, store: Store, *, encoder: Encoder | None = None, maintain: bool = True) -> None:
-        self.path = store.folder
-        self.store = store
+        self.path, self.store = store.folder, store
         self._maintain = maintain
         with store.reading() as (db, _):
             meta = read_meta(db)
@@ -108,9 +90,6 @@ class SeedBank:
     def use(self, encoder: Encoder) -> None:
         """Take an encoder that is loaded already.
 
-        Args:
-            encoder: Of the bank's model.
-
         Raises:
             BankError: It is not of the bank's model.
             UsageError: It is not an encoder.
@@ -120,18 +99,10 @@ class SeedBank:
     def query_encoder(self, encoder: Encoder | None) -> Encoder | None:
         """The encoder for queries: the one given, else the bank's own, loaded when it is first needed.
 
-        Args:
-            encoder: Of the bank's model.
-
         Raises:
             BankError: It is not of the bank's model.
         """
-        if self.model is None:
-            return encoder
-        if encoder is None:
-            return self.encoder
-        self.model.check(encoder, self.path)
-        return encoder
+        return self._encoding.for_queries(encoder)
 
     def upsert(
         self,
@@ -158,7 +129,7 @@ class SeedBank:
 
         Raises:
             RecordError: Something that is not a record, or holds what JSON cannot hold; nothing is written.
-            BankError: The bank is closed, another model's embeddings, or another process that keeps writing.
+            BankError: Another model's embeddings, or another process that keeps writing.
             BankChangedError: The bank is at another sequence than expected.
             RepeatedKeyError: Another request has used the key.
             EmbeddingError: Embeddings that do not fit.
@@ -201,165 +172,74 @@ class SeedBank:
 
         Raises:
             UsageError: Neither or both are given, not a filter, an empty one, or one that matches too much.
-            BankError: The bank is closed, another process keeps writing.
+            BankError: Another process keeps writing.
             BankChangedError: The bank is at another sequence than expected.
             RepeatedKeyError: Another request has used the key.
         """
-        if (ids is None) == (filter is None):
-            raise UsageError("delete takes ids or a filter; give one of them")
         terms = Terms(expected_sequence, request)
-        if ids is not None:
-            change = changes.remove_ids(self.store, ids, terms=terms)
-        else:
-            change = changes.remove_matching(
-                self.store, filter, allow_most=allow_most, indexed=self._indexed, terms=terms
-            )
+        change = changes.remove(self.store, ids, filter, allow_most=allow_most, indexed=self._indexed, terms=terms)
         return replace(change, notes=change.notes + self._look_after())
 
     def would_delete(self, ids: Iterable[Any] | None = None, *, filter: Any = None) -> Change:
-        """What ``delete`` would do now; nothing is written.
-
-        Args:
-            ids: Any iterable of strings and integers; or
-            filter: An expression or its dict form.
-
-        Raises:
-            UsageError: Neither or both are given, or not a filter.
-            BankError: The bank is closed.
-        """
-        if (ids is None) == (filter is None):
-            raise UsageError("delete takes ids or a filter; give one of them")
+        """What ``delete`` would do now; nothing is written. It takes ids or a filter, as ``delete`` does."""
         return changes.would_remove(self.store, ids, filter, indexed=self._indexed)
 
     def answered(self, request: Request) -> Change | None:
-        """The answer that a request was given before; ``None`` for a new one.
-
-        Args:
-            request: Its key and digest.
-
-        Raises:
-            RepeatedKeyError: Another request has used the key.
-        """
+        """The answer that a request was given before; ``None`` for a new one. A used key is a ``RepeatedKeyError``."""
         return Terms(request=request).answered(self.store)
 
     @property
     def sequence(self) -> int:
         """Number of the last change."""
-        with self.store.reading() as (_, state):
-            return state.sequence
+        return reading.sequence(self.store)
 
     @property
     def note(self) -> Any:
         """What the last ``upsert`` with a note has kept; ``None`` where none has."""
-        with self.store.reading() as (db, _):
-            return read_meta(db).get("note")
+        return reading.note(self.store)
 
     def __repr__(self) -> str:
-        try:
-            state = "closed" if self.store.closed else f"{len(self)} documents"
-        except BankError:
-            state = "cannot be read"
         model = "" if self.model is None else f", model={self.model.path!r}"
-        return f"SeedBank({str(self.path)!r}, {state}, routes={'+'.join(self.routes)}{model})"
+        return f"SeedBank({str(self.path)!r}, {reading.shown(self.store)}, routes={'+'.join(self.routes)}{model})"
 
     def __len__(self) -> int:
         """Documents."""
-        with self.store.reading() as (_, state):
-            return state.live
+        return reading.live(self.store)
 
     def count(self, filter: Any = None) -> int:
-        """Documents that a filter matches; a warning is logged where that is none, or a key of it is unknown.
-
-        Args:
-            filter: An expression or its dict form; by default all documents count.
-
-        Raises:
-            UsageError: Not a filter.
-            BankError: The bank is closed.
-        """
-        with self.store.reading() as (db, state):
-            found = filtered(db, state, filter, self._indexed)
-        self._warn(found.notes)
-        return found.count
+        """Documents that a filter matches; a warning is logged where that is none, or a key of it is unknown."""
+        return reading.count(self.store, filter, self._indexed)
 
     def filter_notes(self, filter: Any) -> list[str]:
-        """A line each for: no document meets the filter; no document has one of its keys. In a view, of its state.
-
-        Args:
-            filter: An expression or its dict form; ``None`` for none.
-
-        Raises:
-            UsageError: Not a filter.
-        """
-        with self._live.reading() as (db, state):
-            return filtered(db, state, filter, self._indexed).notes
+        """A line each for: no document meets the filter; no document has one of its keys. In a view, of its state."""
+        return reading.notes(self._live, filter, self._indexed)
 
     def documents(self, filter: Any = None) -> Iterator[Record]:
-        """The documents as of one change, in row order, read as they are asked for.
+        """The documents that a filter matches, as of one change: new records in row order, read as they are asked for.
 
         A warning is logged where no document meets the filter, or a key of it is unknown.
-
-        Args:
-            filter: An expression or its dict form; by default all documents.
-
-        Yields:
-            New records.
-
-        Raises:
-            UsageError: Not a filter.
-            BankError: The bank is closed, also while documents are still being read.
         """
-        with self.store.reading() as (db, state):
-            found = filtered(db, state, filter, self._indexed)
-            self._warn(found.notes)
-            for record in table.documents(db, found.where, found.parameters):
-                self.store.check_open()
-                yield record
+        return reading.documents(self.store, filter, self._indexed)
 
     def page(self, filter: Any = None, *, after: int = 0, limit: int = 100) -> SeedPage:
-        """Some of the documents, in row order.
+        """Some of the documents that a filter matches, in row order.
 
         Args:
             filter: An expression or its dict form; by default all documents.
             after: Where the page before ended; 0 for the first.
             limit: Documents per page.
-
-        Raises:
-            UsageError: Not a filter, or a number out of range.
-            BankError: The bank is closed.
         """
-        after, limit = whole(after, "after", least=0), whole(limit, "limit")
-        with self.store.reading() as (db, state):
-            found = filtered(db, state, filter, self._indexed)
-            rows = table.page(db, found.where, found.parameters, after=after - 1, limit=limit + 1)
-        more = len(rows) > limit
-        return SeedPage([record for _, record in rows[:limit]], rows[limit - 1][0] + 1 if more else None)
+        return reading.page(self.store, filter, self._indexed, after=after, limit=limit)
 
     def get(self, ids: Iterable[Any]) -> list[Record | None]:
-        """The documents of ids.
-
-        Args:
-            ids: Any iterable of strings and integers.
-
-        Returns:
-            One document per id, in their order; ``None`` where there is none.
-
-        Raises:
-            UsageError: Something that cannot be an id.
-            BankError: The bank is closed.
-        """
-        wanted = ids_of(ids)
-        with self.store.reading() as (db, _):
-            found = table.documents_of(db, wanted)
-        return [copied(found.get(id_)) for id_ in wanted]
+        """One document per id, in their order; ``None`` where there is none. What cannot be one is a ``UsageError``."""
+        return reading.get(self.store, ids)
 
     def view(self) -> AbstractContextManager[View]:
         """The bank as of its last change, for one search or one block of searches.
 
         While it is held, neither changes nor other views wait for it. Within a view of the same thread it is that one.
-
-        Raises:
-            BankError: The bank is closed; also when a view that is still held is asked after that.
+        A view that is still held when the bank is closed raises a ``BankError`` when it is asked after that.
         """
         return self._live.view()
 
@@ -369,21 +249,11 @@ class SeedBank:
         Args:
             pause: Called between slices of the work that brings the indexes there, for a thread in the background; by
                 default it is done at once.
-
-        Raises:
-            BankError: The bank is closed or cannot be read.
         """
         return self._live.pin(pause=pause)
 
     def using(self, pinned: View) -> AbstractContextManager[None]:
-        """Let ``view()`` give a pinned view, in this thread and for the length of a ``with`` block.
-
-        Args:
-            pinned: What ``pin`` gave.
-
-        Raises:
-            BankError: SQLite fails within the block.
-        """
+        """Let ``view()`` give what ``pin`` gave, in this thread and for the length of a ``with`` block."""
         return self._live.using(pinned)
 
     def refresh(self) -> int:
@@ -396,15 +266,12 @@ class SeedBank:
 
         Args:
             pause: Called between slices of the work, for a thread in the background; by default it is done at once.
-
-        Raises:
-            BankError: The bank is closed or cannot be read.
         """
         self._live.save(pause=pause)
 
     def compact(self) -> int:
         """Drop removed rows from the file and from the indexes; returns how many there were."""
-        return upkeep.compact(self.store, save=self.save_indexes)
+        return upkeep.compact(self.store, self._live)
 
     def close(self) -> None:
         """Close the record: from then on every question and change is a ``BankError``. A second time does nothing."""
@@ -426,14 +293,7 @@ class SeedBank:
         Returns:
             A note where it failed, also where the pause has ended it; it is tried again the next time.
         """
-        save = partial(self.save_indexes, pause=pause)
-        return upkeep.look_after(
-            self.store, self._live, compact=partial(upkeep.compact, self.store, save=save), save=save
-        )
+        return upkeep.look_after(self.store, self._live, pause=pause)
 
     def _look_after(self) -> list[str]:
         return self.maintain() if self._maintain else []
-
-    def _warn(self, notes: Iterable[str]) -> None:
-        for note in notes:
-            logger.warning("%s: %s", self.path, note)

@@ -90,14 +90,35 @@ def write(
     return _made(store, append, terms)
 
 
-def remove_ids(store: Store, ids: Iterable[Any], *, terms: Terms) -> Change:
-    """Remove the documents of ids.
+def remove(
+    store: Store,
+    ids: Iterable[Any] | None,
+    filter: Any,
+    *,
+    allow_most: bool,
+    indexed: frozenset[Path],
+    terms: Terms,
+) -> Change:
+    """Remove the documents of ids, or those that a filter matches.
 
     Raises:
-        UsageError: Something that cannot be an id.
+        UsageError: Neither or both are given; something that cannot be an id; not a filter, an empty one, or one that
+            matches more than half where that is not allowed.
         BankChangedError: The bank is at another sequence than expected.
         RepeatedKeyError: Another request has used the key.
     """
+    _check_one(ids, filter)
+    if ids is not None:
+        return _remove_ids(store, ids, terms)
+    return _remove_matching(store, filter, allow_most, indexed, terms)
+
+
+def _check_one(ids: Iterable[Any] | None, filter: Any) -> None:
+    if (ids is None) == (filter is None):
+        raise UsageError("delete takes ids or a filter; give one of them")
+
+
+def _remove_ids(store: Store, ids: Iterable[Any], terms: Terms) -> Change:
     wanted = ids_of(ids)
 
     def remove(db: Connection, state: State) -> Change:
@@ -107,14 +128,7 @@ def remove_ids(store: Store, ids: Iterable[Any], *, terms: Terms) -> Change:
     return _made(store, remove, terms)
 
 
-def remove_matching(store: Store, filter: Any, *, allow_most: bool, indexed: frozenset[Path], terms: Terms) -> Change:
-    """Remove the documents that a filter matches.
-
-    Raises:
-        UsageError: Not a filter, an empty one, or one that matches more than half where that is not allowed.
-        BankChangedError: The bank is at another sequence than expected.
-        RepeatedKeyError: Another request has used the key.
-    """
+def _remove_matching(store: Store, filter: Any, allow_most: bool, indexed: frozenset[Path], terms: Terms) -> Change:
     if parse(filter) == And(()):
         raise UsageError("the filter is empty, so it matches every document; give a condition")
 
@@ -134,8 +148,9 @@ def would_remove(store: Store, ids: Iterable[Any] | None, filter: Any, *, indexe
     """What the removal of ids, or of what a filter matches, would do now.
 
     Raises:
-        UsageError: Something that cannot be an id, or not a filter.
+        UsageError: Neither or both are given; something that cannot be an id, or not a filter.
     """
+    _check_one(ids, filter)
     wanted = None if ids is None else ids_of(ids)
     with store.reading() as (db, state):
         if wanted is not None:

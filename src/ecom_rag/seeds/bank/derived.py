@@ -109,7 +109,9 @@ def load(db: Connection, state: State, plan: Plan, folder: Path, *, pause: Pause
 
 
 def replayed(derived: Derived, db: Connection, state: State, plan: Plan, *, pause: Pause | None = None) -> Derived:
-    """The indexes as of a later sequence of the same compaction; the given ones stay as they are, and share memory.
+    """The indexes as of a later sequence; the given ones stay as they are, and share memory.
+
+    Rows that a compaction has dropped from the record stay in the indexes as removed ones, which changes no result.
 
     Args:
         derived: Up to an earlier sequence. One thread at a time may ask for later ones.
@@ -131,6 +133,10 @@ def _replay(derived: Derived, db: Connection, state: State, plan: Plan, pause: P
     later = "SELECT row FROM documents INDEXED BY removals WHERE removed > ?"
     marks = db.execute(later, (derived.sequence,)).fetchall()
     gone = _positions(derived.rows.rows, marks)
+    if derived.purged != state.purged:  # the marks of rows that were removed before are gone with them
+        found = np.fromiter((row for (row,) in db.execute("SELECT row FROM documents ORDER BY row")), np.int64)
+        gone = np.union1d(gone, np.flatnonzero(~np.isin(derived.rows.rows, found, assume_unique=True)))
+        derived.purged = state.purged
     if len(gone):
         for index in derived.indexes.values():
             index.remove(gone)
@@ -140,6 +146,12 @@ def _replay(derived: Derived, db: Connection, state: State, plan: Plan, pause: P
 def arrays_of(derived: Derived) -> saved.Arrays:
     """The indexes as arrays; meanwhile nobody may make later ones of them: the vocabulary is the same."""
     return {**{route: index.arrays() for route, index in derived.indexes.items()}, "bank": {"rows": derived.rows.rows}}
+
+
+def removed_share(derived: Derived, state: State) -> float:
+    """Share of removed rows that the indexes would hold, brought to a later state."""
+    rows = len(derived.rows) + state.next_row - derived.next_row
+    return 1 - state.live / max(rows, 1)
 
 
 def save(derived: Derived, arrays: saved.Arrays, plan: Plan, folder: Path) -> saved.Saved | None:

@@ -50,6 +50,15 @@ class Encoding:
             self._model.check(encoder, self._bank)
         self._encoder = encoder
 
+    def for_queries(self, encoder: Encoder | None) -> Encoder | None:
+        """The encoder for queries: the one given, checked, else the bank's own."""
+        if self._model is None:
+            return encoder
+        if encoder is None:
+            return self.encoder()
+        self._model.check(encoder, self._bank)
+        return encoder
+
     def embed(
         self, rows: Sequence[Row], kept: Sequence[int], count: int, given: Embeddings | None, fingerprint: str | None
     ) -> Embeddings:

@@ -16,6 +16,10 @@ from ecom_rag.seeds.bank.derived import FOLDER, Derived, Pause, Plan
 from ecom_rag.seeds.bank.store import State, Store, read_meta
 from ecom_rag.seeds.bank.view import Masks, View
 
+# A compaction is followed in the background without loading the indexes anew, which would take long, while no larger
+# share of their rows is removed.
+_MOST_REMOVED = 0.5
+
 
 @dataclass(frozen=True, slots=True)
 class _Now:
@@ -146,6 +150,8 @@ class LiveIndexes:
                 self._plan.sizes.update(read_meta(db)["sizes"])
             if now is not None and now.derived.purged == state.purged:
                 now = _Now(derived.replayed(now.derived, db, state, self._plan, pause=pause), now.masks)
+            elif now is not None and pause is not None and derived.removed_share(now.derived, state) <= _MOST_REMOVED:
+                now = _Now(derived.replayed(now.derived, db, state, self._plan, pause=pause), Masks())
             else:
                 if pause is None:  # the memory is free before the new ones are loaded; else searches go on meanwhile
                     self._now = now = None

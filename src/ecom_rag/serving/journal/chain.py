@@ -4,7 +4,8 @@
 length before it. What this finds: an entry that was changed, taken out, put in or moved. A second note of the last hash
 in the same file finds that the last entries were taken out. What it does not find: the work of somebody who may write
 the file and computes all hashes from some entry on anew, and the head with them. Only a copy of ``Head`` that is kept
-elsewhere finds that, see ``check``.
+elsewhere finds that, see ``check``. Of the tables that follow from the entries, ``items.check`` holds decisions and
+verdicts against them; the order of the queue, leases and the flood guard's memory are not checked.
 """
 
 import hashlib

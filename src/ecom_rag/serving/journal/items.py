@@ -19,7 +19,7 @@ from ecom_rag.filters.parse import parse
 from ecom_rag.filters.sql import conditions
 from ecom_rag.serving.journal import waiting
 from ecom_rag.serving.journal.chain import Draft, Entry, append, entries_where
-from ecom_rag.serving.journal.errors import UnknownDecision
+from ecom_rag.serving.journal.errors import JournalDamaged, UnknownDecision
 
 AUTOMATIC, WAITING, ANSWERED, ESCALATED, SETTLED = range(5)
 STATES = ("automatic", "waiting", "answered", "escalated", "settled")
@@ -191,6 +191,25 @@ def refresh(db: sqlite3.Connection, row: Row, second_looks: float) -> int:
             ).rowcount
     waiting.refresh(db, row.campaign)
     return settled
+
+
+def check(db: sqlite3.Connection, path: str) -> None:
+    """Hold the items against their entries: each decision is there, with the verdict that an entry gives it.
+
+    Raises:
+        JournalDamaged: Names the first decision that is not.
+    """
+    hidden = db.execute(
+        "SELECT e.decision FROM entries e LEFT JOIN items i ON i.entry = e.sequence"
+        " WHERE e.kind = 'decided' AND i.id IS NOT e.decision ORDER BY e.sequence LIMIT 1"
+    ).fetchone()
+    if hidden is not None:
+        raise JournalDamaged(f"{path}: decision {hidden[0]} was taken out of the table of items; restore a copy")
+    sql = "SELECT i.id, i.verdict, i.verdict_actor, i.verdict_label FROM items i WHERE i.verdict IS NOT NULL"
+    for id_, sequence, actor, label in db.execute(f"{sql} ORDER BY i.verdict"):
+        entry = next(entries_where(db, "sequence = ?", (sequence,)), None)
+        if entry is None or (entry.decision, entry.actor, entry.body.get("label")) != (id_, actor, label):
+            raise JournalDamaged(f"{path}: the verdict of {id_} is not what entry {sequence} says; restore a copy")
 
 
 def is_chosen(id_: str, share: float) -> bool:

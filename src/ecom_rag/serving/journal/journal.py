@@ -87,8 +87,7 @@ class Journal:
             An id for each, which cannot be guessed.
 
         Raises:
-            UsageError: A record without a decision.
-            OSError: The disk is full.
+            UsageError: A record without a decision. A full disk is an ``OSError``.
         """
         items.check_decided(decided)
         with self._changing() as db:
@@ -104,8 +103,7 @@ class Journal:
             actor: As there.
 
         Raises:
-            UsageError: As there.
-            OSError: As there.
+            UsageError: As there. A full disk is an ``OSError``.
         """
         items.check_decided(decided)
         admitted = [{**one, "decision": dict(one["decision"])} for one in decided]
@@ -284,7 +282,7 @@ class Journal:
             return chain.head(db)
 
     def verify(self, known: Head | None = None) -> Head:
-        """Walk the chain of entries; see ``chain`` for what this finds and what not.
+        """Walk the chain of entries, and hold decisions and verdicts against it; ``chain`` says what this finds.
 
         Args:
             known: A ``head`` that was kept elsewhere.
@@ -293,7 +291,9 @@ class Journal:
             JournalDamaged: Names the first entry that is not what was written.
         """
         with self._store.reading() as db:
-            return chain.check(db, str(self.path), known)
+            found = chain.check(db, str(self.path), known)
+            items.check(db, str(self.path))
+            return found
 
     def _exported(self, kind: str, label_key: tuple[str, ...], bank: str | None) -> Iterator[Record]:
         with self._store.reading() as db:

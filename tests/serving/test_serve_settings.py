@@ -45,7 +45,7 @@ def test_nothing_said_is_the_defaults():
         ("hots = 1", "serve.toml: hots is unknown; did you mean host?"),
         ("port = true", "port is True; expected a whole number"),
         ("port = 80.5", "port is 80.5; expected a whole number"),
-        ("port = -1", "port is -1; expected a number from 0 on"),
+        ("port = -1", "port is -1; expected a number from 0 to 65535"),
         ("keys = 3", "keys is 3; expected text"),
         ("banks = 'bank'", "banks is 'bank'; expected a table"),
         ("[banks]\ngoods = 3", "expected a path for each name of a bank"),

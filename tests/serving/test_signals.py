@@ -183,7 +183,7 @@ def test_what_cannot_be_started_is_one_line_and_2(run, files, tmp_path):
         ((*bank, "--rerank", tmp_path / "none"), "none"),
         ((*bank, "--policy", tmp_path / "policy.json", "--state", tmp_path / "s"), "is not a policy"),
         ((*bank, "--policy", files.policy), "give --state"),
-        ((*bank, "--policy", f"other={files.policy}"), "which is none of the banks"),
+        ((*bank, "--policy", f"other={files.policy}", "--state", tmp_path / "s"), "which is none of the banks"),
         ((*bank, "--host", "0.0.0.0"), "without keys everybody may do everything"),
         ((*bank, "--keys", tmp_path / "no.json"), "no.json"),
         ((*bank, "--config", tmp_path / "wrong.toml"), "prot is unknown; did you mean port?"),

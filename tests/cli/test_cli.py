@@ -11,13 +11,30 @@ import numpy as np
 import pytest
 
 from ecom_rag.files import records
+from helpers.forked import Forked
 
 pytestmark = pytest.mark.slow
+
+
+COMMAND = "import runpy; runpy.run_module('ecom_rag', run_name='__main__', alter_sys=True)"
 
 
 def run(*arguments, stdin=None):
     command = [sys.executable, "-m", "ecom_rag", *map(str, arguments)]
     return subprocess.run(command, input=stdin, capture_output=True)
+
+
+@pytest.fixture(scope="module")
+def forked(tmp_path_factory):
+    processes = Forked(tmp_path_factory.mktemp("forked"))
+    yield processes
+    processes.close()
+
+
+@pytest.fixture(scope="module")
+def run_forked(forked):
+    """``run`` for commands whose streams are of no interest, in a process that need not import the libraries."""
+    return lambda *arguments: forked.run(COMMAND, *arguments)
 
 
 @pytest.fixture
@@ -54,13 +71,13 @@ def folder(tmp_path_factory):
     return target
 
 
-@pytest.fixture
-def score(folder, bge_folder):
-    def go(*extra, queries="queries.jsonl", **options):
+@pytest.fixture(scope="module")
+def score(folder, bge_folder, run_forked):
+    def call(*extra, queries="queries.jsonl", go=run_forked):
         base = ["score", folder / queries, "--seeds", folder / "seeds.jsonl", "--model", bge_folder]
-        return run(*base, "--runtime", "torch", *extra, **options)
+        return go(*base, "--runtime", "torch", *extra)
 
-    return go
+    return call
 
 
 def test_score_equals_the_library_and_brute_force(folder, bge_folder, score):
@@ -89,9 +106,13 @@ def test_score_equals_the_library_and_brute_force(folder, bge_folder, score):
             assert seeds[metadata["id"]]["text"] == text
 
 
+@pytest.fixture(scope="module")
+def piped(score):
+    return score("--output", "-", go=run)
+
+
 @pytest.mark.parametrize("suffix", [".jsonl.gz", ".json", ".csv", ".parquet"])
-def test_formats_and_pipes_agree(folder, score, suffix):
-    piped = score("--output", "-")
+def test_formats_and_pipes_agree(folder, score, piped, suffix):
     assert piped.returncode == 0
     expected = [json.loads(line) for line in piped.stdout.splitlines()]
     assert score("--output", folder / f"o{suffix}").returncode == 0
@@ -125,12 +146,12 @@ def test_stdin_and_rag_scripts(folder, score, bge_folder, xlmr_reranker, tmp_pat
     assert len(again.stdout.splitlines()) == 300
 
 
-def test_rerank_moves_the_lists_together(folder, score, xlmr_reranker, tmp_path):
+def test_rerank_moves_the_lists_together(folder, score, run_forked, xlmr_reranker, tmp_path):
     from ecom_rag import CrossEncoder
 
     assert score("-o", tmp_path / "scored.jsonl", "-k", "6").returncode == 0
     before = read(tmp_path / "scored.jsonl")
-    done = run(
+    done = run_forked(
         "rerank",
         tmp_path / "scored.jsonl",
         "--model",
@@ -157,7 +178,7 @@ def test_rerank_moves_the_lists_together(folder, score, xlmr_reranker, tmp_path)
             assert old["topk_metadata"][rank - 1] == metadata
             assert old["topk_sim"][rank - 1] == evidence["retrieval"]["score"]
             assert sim == pytest.approx(relevance[rank - 1], abs=1e-5)
-    half = run(
+    half = run_forked(
         "rerank",
         tmp_path / "scored.jsonl",
         "--model",
@@ -182,13 +203,13 @@ def test_rerank_moves_the_lists_together(folder, score, xlmr_reranker, tmp_path)
         own = [evidence["reranker"] for evidence in new["topk_evidence"]]
         np.testing.assert_allclose([item["score"] for item in own], relevance[order], atol=1e-5)
         assert sorted(item["rank"] for item in own) == [1, 2, 3, 4, 5, 6]
-    twice = run("rerank", tmp_path / "r.jsonl", "--model", xlmr_reranker, "-o", tmp_path / "rr.jsonl")
+    twice = run_forked("rerank", tmp_path / "r.jsonl", "--model", xlmr_reranker, "-o", tmp_path / "rr.jsonl")
     assert twice.returncode == 0
     assert set(read(tmp_path / "rr.jsonl")[0]["topk_evidence"][0]) == {"retrieval", "retrieval_2"}
 
 
-def test_hybrid_brings_evidence(folder, m3_folder, tmp_path):
-    done = run(
+def test_hybrid_brings_evidence(folder, run_forked, m3_folder, tmp_path):
+    done = run_forked(
         "score",
         folder / "queries.jsonl",
         "--seeds",
@@ -333,14 +354,14 @@ KILL_POINTS = [
 ]
 
 
-def killable(point, count, *arguments):
+@pytest.fixture(scope="module")
+def killable(forked):
     """The command line in small blocks, killed by SIGKILL at the ``count``-th call of a function."""
-    command = [sys.executable, "-c", KILLED, point, str(count), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True)
+    return lambda point, count, *arguments: forked.run(KILLED, point, count, *arguments)
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(folder, bge_folder, tmp_path_factory):
+def uninterrupted(folder, bge_folder, killable, tmp_path_factory):
     target = tmp_path_factory.mktemp("whole")
     lines = (folder / "queries.jsonl").read_bytes().splitlines(keepends=True)
     lines[3:3] = [b"nonsense\n"]
@@ -368,7 +389,7 @@ def uninterrupted(folder, bge_folder, tmp_path_factory):
     [(p, c, ".jsonl") for p, c in KILL_POINTS]
     + [(p, c, suffix) for p, c in KILL_POINTS[-4:] for suffix in (".csv", ".parquet")],
 )
-def test_kill_and_resume_gives_the_same_bytes(uninterrupted, tmp_path, point, count, suffix):
+def test_kill_and_resume_gives_the_same_bytes(uninterrupted, killable, tmp_path, point, count, suffix):
     target, arguments = uninterrupted
     whole, cut = target / f"whole{suffix}", tmp_path / f"cut{suffix}"
     killed = killable(point, count, *arguments, "-o", cut)
@@ -385,7 +406,7 @@ def test_kill_and_resume_gives_the_same_bytes(uninterrupted, tmp_path, point, co
     assert not Path(f"{cut}.partial").exists()
 
 
-def test_resume_refuses_other_settings_and_changed_input(folder, bge_folder, tmp_path, run_here):
+def test_resume_refuses_other_settings_and_changed_input(folder, bge_folder, killable, tmp_path, run_here):
     queries = tmp_path / "queries.jsonl"
     queries.write_bytes((folder / "queries.jsonl").read_bytes())
     arguments = [

@@ -74,8 +74,8 @@ def export(
     kind: Annotated[
         Kind,
         typer.Option(
-            help="verdicts: results with people's labels, for calibrate, evaluate and decide --reviewed; training: texts"
-            " and labels, for train; decided: decided records with people's labels, for monitor."
+            help="verdicts: results with people's labels, for calibrate, evaluate and decide --reviewed; training:"
+            " texts and labels, for train; decided: decided records with people's labels, for monitor."
         ),
     ] = Kind.verdicts,
     bank: Annotated[str | None, typer.Option(help="Only decisions over this bank.", show_default="all")] = None,

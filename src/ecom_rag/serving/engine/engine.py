@@ -20,6 +20,7 @@ from ecom_rag.serving.engine.decisions import DecisionStage, open_journal
 from ecom_rag.serving.engine.fusions import Fusions
 from ecom_rag.serving.engine.loading import Models
 from ecom_rag.serving.engine.search import Recalled, SearchStage
+from ecom_rag.serving.engine.similar import WaitingListings
 from ecom_rag.serving.engine.stores import Stores
 from ecom_rag.serving.problems import Problem
 from ecom_rag.serving.settings import Serve
@@ -36,11 +37,15 @@ class Engine:
         settings: Of the service.
         watch: Called after each batch of each stage.
 
+    Raises:
+        UsageError: Settings that make no sense, or a journal that cannot be used.
+
     Attributes:
         banks: The open ones.
         models: Encoders and the reranker.
         stores: The seeds of the banks.
         decisions: The journal.
+        waiting_listings: Of it, those that a new seed would be near.
         policies: By the name of the bank.
     """
 
@@ -59,7 +64,9 @@ class Engine:
         self.banks = Banks(poll_seconds=settings.poll_seconds, changed=self._changed)
         self.models = Models(settings, self._threads["model"], watch=watch)
         self.stores = Stores(self.banks, self._threads["write"], stage=self.models.stage)
-        self.decisions = DecisionStage(None, self._threads["write"], watch=watch)
+        journal = open_journal(settings) if settings.policies else None
+        self.decisions = DecisionStage(journal, self._threads["write"], watch=watch)
+        self.waiting_listings = WaitingListings(self.banks, self.decisions, stage=self.models.stage)
         self._fusions = Fusions(self.banks, self._threads["side"], stage=self.models.stage)
         self._search: SearchStage | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -183,8 +190,6 @@ class Engine:
             if name not in settings.banks:
                 raise UsageError(f"there is a policy for {name!r}, which is none of the banks")
             self.policies[name] = load_policy(path)
-        if self.policies:
-            self.decisions.journal = open_journal(settings)
         for name, path in settings.banks.items():
             self.banks.open(name, path, encoder=self.models.of_bank(Path(path)))
         self.models.load()

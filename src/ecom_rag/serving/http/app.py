@@ -9,11 +9,13 @@ from fastapi import FastAPI
 
 from ecom_rag._version import __version__
 from ecom_rag.errors import EcomRagError
+from ecom_rag.serving import review
 from ecom_rag.serving.engine.engine import Engine
 from ecom_rag.serving.http import banks, decide, embeddings, errors, health, recall, rerank
 from ecom_rag.serving.http.body import Body
 from ecom_rag.serving.http.guard import Buckets, Guard
 from ecom_rag.serving.http.logs import Access
+from ecom_rag.serving.http.reviewing import review_of
 from ecom_rag.serving.http.service import Phase, Service
 from ecom_rag.serving.http.sessions import Sessions
 from ecom_rag.serving.keys import Keys
@@ -22,7 +24,7 @@ from ecom_rag.serving.settings import Serve
 
 logger = logging.getLogger(__name__)
 
-PUBLIC = ("/healthz", "/readyz", "/review/login", "/review/static/")
+PUBLIC = ("/healthz", "/readyz", *review.PUBLIC)
 _ABOUT = """
 Recall and decisions for governance: the most similar judged seeds of each listing by several routes, with evidence,
 and what a calibrated policy decides of it. Errors have one shape; texts are in no log and no metric.
@@ -53,6 +55,9 @@ def create_app(settings: Serve) -> FastAPI:
         app.include_router(part.router)
     errors.install(app)
     sessions = None if keys is None else Sessions(keys)
+    page = review_of(service, sessions)
+    if page is not None:
+        app.include_router(review.router(page))
     buckets = Buckets(settings.limits.requests_per_second, settings.limits.burst)
     app.add_middleware(Body, limits=settings.limits, forms=("/review/",))
     app.add_middleware(Guard, keys=keys, sessions=sessions, buckets=buckets, public=PUBLIC, login="/review/login")

@@ -1,5 +1,6 @@
 """What docs/service.md says of settings, limits, endpoints, errors and metrics is what there is."""
 
+import asyncio
 import re
 import tomllib
 from dataclasses import fields
@@ -40,7 +41,9 @@ def test_the_table_of_limits_names_all_of_them(page):
 
 
 def test_every_endpoint_is_named(page):
-    paths = create_app(Serve(model="starter")).openapi()["paths"]
+    app = create_app(Serve(model="starter"))
+    paths = app.openapi()["paths"]
+    asyncio.run(app.state.service.engine.close())  # its threads run from the start
     said = re.sub(r"…", "/v1/banks/{bank}", page)
     short = {path: re.sub(r"\{(decision|seed)\}", "{id}", path) for path in paths}
     assert not [path for path, name in short.items() if name not in said]

@@ -14,14 +14,38 @@ pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parent.parent
 READMES = ["README.md", "README.zh-CN.md"]
+SERVICE = "http://127.0.0.1:8000"  # in blocks that call a service
+
+
+@pytest.fixture(scope="module")
+def a_service(tmp_path_factory):
+    """The address of the demo's service, on a free port."""
+    from ecom_rag.demo.folder import write_samples
+    from ecom_rag.demo.service import _prepare
+    from ecom_rag.serving.settings import Serve
+    from helpers.small_service import running
+
+    folder = tmp_path_factory.mktemp("demo_service")
+    write_samples(folder)
+    bank, policy = folder / "bank", folder / "policy.json"
+    _prepare(folder, bank, policy)
+    settings = Serve(
+        banks={"demo": str(bank)},
+        rerank="starter",
+        policies={"demo": str(policy)},
+        state=str(folder / "state"),
+        port=0,
+    )
+    with running(settings) as service:
+        yield service.url
 
 
 @pytest.mark.parametrize("name", READMES)
-def test_readme_python_runs(name, capsys):
+def test_readme_python_runs(name, capsys, a_service):
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / name).read_text(encoding="utf-8"), re.DOTALL)
     assert blocks
     for block in blocks:
-        exec(compile(block, name, "exec"), {})
+        exec(compile(block.replace(SERVICE, a_service), name, "exec"), {})
     assert "off_platform_payment" in capsys.readouterr().out
 
 
@@ -52,8 +76,10 @@ def a_users_folder(tmp_path_factory):
 
 
 @pytest.mark.parametrize(("name", "number", "block"), BLOCKS, ids=[f"{name}-{number}" for name, number, _ in BLOCKS])
-def test_every_python_block_runs(name, number, block, a_users_folder, monkeypatch):
+def test_every_python_block_runs(name, number, block, a_users_folder, monkeypatch, request):
     monkeypatch.chdir(a_users_folder)
+    if SERVICE in block:
+        block = block.replace(SERVICE, request.getfixturevalue("a_service"))
     exec(compile(block, f"{name}, block {number}", "exec"), {})
 
 
@@ -157,9 +183,13 @@ def anchors_of(document):
     return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
 
 
+PARTS = ("docs", "benchmarks", "deploy")
+
+
 def test_links_lead_somewhere():
-    for document in [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("benchmarks/*.md")]:
-        for target, anchor in re.findall(r"\]\((?!http)([^)#]*)(?:#([^)]+))?\)", document.read_text(encoding="utf-8")):
+    for document in [*ROOT.glob("*.md"), *(path for name in PARTS for path in ROOT.glob(f"{name}/*.md"))]:
+        shown = re.sub(r"<!--.*?-->", "", document.read_text(encoding="utf-8"), flags=re.DOTALL)
+        for target, anchor in re.findall(r"\]\((?!http)([^)#]*)(?:#([^)]+))?\)", shown):
             page = document.parent / target if target else document
             assert page.exists(), f"{document}: {target}"
             assert not anchor or anchor in anchors_of(page), f"{document}: {target}#{anchor}"

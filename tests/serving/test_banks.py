@@ -88,7 +88,7 @@ def test_names(banks, path, tmp_path):
     for call in (lambda: banks.visible("x", 1), lambda: banks.swap("x", path), lambda: banks.reading("x").__enter__()):
         with pytest.raises(Problem) as caught:
             call()
-        assert (caught.value.status, caught.value.code) == (404, "unknown_bank")
+        assert (caught.value.status, caught.value.code) == (404, "no_bank")
     with pytest.raises(UsageError, match="poll_seconds"):
         Banks(poll_seconds=0)
     with pytest.raises(BankError, match="no such folder"):

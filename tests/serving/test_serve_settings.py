@@ -35,6 +35,29 @@ def test_a_file_and_what_is_said_on_top(tmp_path):
     )
 
 
+def test_the_placement_of_the_command_line_is_put_over_that_of_the_file(tmp_path):
+    path = tmp_path / "serve.toml"
+    path.write_text('[placement]\nprecision = "fp32"\nbatch_tokens = 4096\n')
+    assert read_serve(path, {"placement": {}}).placement == {"precision": "fp32", "batch_tokens": 4096}
+    assert read_serve(path, {"placement": {"precision": "bf16"}}).placement["precision"] == "bf16"
+
+
+def test_the_command_line_says_only_what_was_typed(tmp_path, monkeypatch):
+    """A default of the command line must not win over the file."""
+    from ecom_rag.cli import main
+    from ecom_rag.serving import run
+    from ecom_rag.serving.http import logs
+
+    path, found = tmp_path / "serve.toml", []
+    path.write_text('model = "starter"\n[placement]\nprecision = "fp32"\n')
+    monkeypatch.setattr(logs, "install", lambda stream, *, level: None)  # other tests read the log
+    monkeypatch.setattr(run, "serve", lambda settings, **_: found.append(settings.placement))
+    monkeypatch.setattr("sys.argv", ["ecom-rag", "serve", "--config", str(path), "--device", "cpu"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert not ended.value.code and found == [{"precision": "fp32", "device": "cpu"}]
+
+
 def test_nothing_said_is_the_defaults():
     assert read_serve(None, {"keys": None}) == Serve()
 

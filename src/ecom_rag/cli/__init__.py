@@ -16,6 +16,7 @@ from ecom_rag.cli import (
     decide,
     evaluate,
     everyday,
+    journal,
     keys,
     merge,
     mining,
@@ -66,6 +67,7 @@ for command in (
 app.add_typer(train.app)
 app.add_typer(bank.app)
 app.add_typer(keys.app)
+app.add_typer(journal.app)
 
 
 def main() -> None:

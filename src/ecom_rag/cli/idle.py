@@ -271,6 +271,8 @@ TABLES: Mapping[str, Table] = {
     "keys add": _always("name scopes file expires"),
     "keys list": _always("file as_json"),
     "keys revoke": _always("name file"),
+    "journal verify": _always("file known"),
+    "journal export": _always("file output kind bank label_key"),
 }
 
 

@@ -5,7 +5,7 @@ import logging
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -25,6 +25,7 @@ from ecom_rag.errors import UsageError
 
 
 def serve(
+    context: typer.Context,
     bank: Annotated[
         list[str] | None,
         typer.Option(help="Bank to serve: a folder, or NAME=FOLDER; repeatable.", show_default="none"),
@@ -89,7 +90,7 @@ def serve(
         "host": host,
         "port": port,
         "keys": keys,
-        "placement": placed(runtime, precision, device, batch_tokens),
+        "placement": _said(context, placed(runtime, precision, device, batch_tokens)),
     }
     settings = read_serve(settings_file, options)
     if not settings.banks and settings.model is None and settings.rerank is None:
@@ -122,6 +123,15 @@ def installed(verbose: bool) -> Iterator[None]:
             f"the service needs the package {error.name}, which is not installed; pip install 'ecom-rag[serve]'"
         ) from None
     logs.install(sys.stderr, level=logging.INFO if verbose else logging.WARNING)
+
+
+def _said(context: typer.Context, options: dict[str, Any]) -> dict[str, Any]:
+    """Those options that the command line or the environment says; a default must not win over the file."""
+    return {name: value for name, value in options.items() if _source(context, name) != "DEFAULT"}
+
+
+def _source(context: typer.Context, name: str) -> str:
+    return str(getattr(context.get_parameter_source(name), "name", ""))
 
 
 def _named(given: list[str], option: str) -> dict[str, str]:

@@ -220,7 +220,7 @@ class Banks:
         with self._guard:
             if name in self._slots:
                 return self._slots[name]
-        raise Problem(404, "there is no bank of that name; GET /v1/banks lists them", code="unknown_bank", param="bank")
+        raise Problem(404, "there is no bank of that name; GET /v1/banks lists them", code="no_bank", param="bank")
 
     def _tell(self, name: str, sequence: int) -> None:
         if self._changed is None:

@@ -98,7 +98,10 @@ def read_serve(path: PathLike | None, options: Mapping[str, Any]) -> Serve:
     """
     where = "" if path is None else f"{path_of(path, 'path')}: "
     found: dict[str, Any] = {} if path is None else readers.read_toml(path_of(path, "path"), remedy=_REMEDY)
-    found |= {key: value for key, value in options.items() if value is not None}
+    given = {key: value for key, value in options.items() if value is not None}
+    if isinstance(placement := found.get("placement"), Mapping):
+        given["placement"] = {**placement, **given.get("placement", {})}
+    found |= given
     limits = found.pop("limits", {})
     _check(limits, Limits, f"{where}limits.")
     _check(found, Serve, where)

@@ -107,6 +107,14 @@ def test_recall(service, made, xlmr_reranker, asked):
     assert found["truncated"] == ([3] if asked.get("routes") != ("bm25",) else [])
 
 
+def test_a_filter_that_no_seed_meets_is_told(service):
+    body = {"records": records("手机壳"), "filter": 'lable = "fraud"'}
+    found = service("POST", "/v1/recall", json=body).json()
+    assert found["results"][0]["topk_seed"] == []
+    assert any("lable" in note for note in found["notes"])
+    assert service("POST", "/v1/recall", json={"records": records("手机壳")}).json()["notes"] == []
+
+
 def test_decide(service, made):
     queries = records(*SOUND) + small_service.listings(30, start=5000)
     found = service("POST", "/v1/decide", json={"records": queries}).json()["results"]

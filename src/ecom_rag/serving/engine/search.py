@@ -40,12 +40,14 @@ class State:
         bank: What tells the bank from all others.
         sequence: Number of its last change.
         void: Why the promises of its policy no longer hold; ``None`` where they do, or where nothing is decided.
+        notes: What is odd about the filter, one line each: no seed meets it, or has one of its keys.
     """
 
     name: str
     bank: str | None
     sequence: int
     void: str | None = None
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,12 +211,13 @@ class SearchStage:
         key = (asked, reader.view.name, reader.view.sequence)  # a bank that was swapped in may be at the same sequence
         known = self._states.get(key)
         if known is None:
-            void = None
+            void, where = None, asked.settings.filter
+            notes = () if where is None else tuple(reader.bank.filter_notes(where))
             if asked.decided:
                 void = self._policies[asked.bank].fits(pipeline.provenance(reader.view))
             if len(self._states) > 4 * _PIPELINES:
                 self._states.clear()
-            known = self._states[key] = State(asked.bank, key[1], key[2], void)
+            known = self._states[key] = State(asked.bank, key[1], key[2], void, notes)
         return known
 
     def _decider(self, bank: str, void: str | None) -> Decider:

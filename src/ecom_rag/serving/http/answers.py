@@ -133,6 +133,7 @@ class RecallAnswer(Answer):
     truncated: Annotated[list[int], Field(description="Places of the records that the encoder read in part only.")]
     usage: Annotated[Usage, Field(description="Tokens that the encoder read.")]
     milliseconds: Annotated[dict[str, float], Field(description="Time of each stage, waiting included.")]
+    notes: Annotated[list[str], Field(description="What is odd about the request: a filter that no seed meets.")]
 
 
 class SeedVote(Answer):
@@ -180,6 +181,7 @@ class DecideAnswer(Answer):
     truncated: Annotated[list[int], Field(description="Places of the records that the encoder read in part only.")]
     usage: Annotated[Usage, Field(description="Tokens that the encoder read.")]
     milliseconds: Annotated[dict[str, float], Field(description="Time of each stage, waiting included.")]
+    notes: Annotated[list[str], Field(description="What is odd about the request: a filter that no seed meets.")]
 
 
 class Act(Answer):

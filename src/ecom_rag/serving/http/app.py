@@ -6,6 +6,7 @@ import logging
 from collections.abc import AsyncIterator
 
 from fastapi import FastAPI
+from fastapi_offline import FastAPIOffline
 
 from ecom_rag._version import __version__
 from ecom_rag.errors import EcomRagError
@@ -43,8 +44,10 @@ def create_app(settings: Serve) -> FastAPI:
     metrics = Metrics()
     service = Service(settings, Engine(settings, watch=metrics.watch, begin=in_batches), metrics)
     keys = None if settings.keys is None else Keys(settings.keys)
-    app = FastAPI(
+    app = FastAPIOffline(
         title="ecom_rag",
+        redoc_url=None,
+        static_url="/docs/static",
         version=__version__,
         description=_ABOUT,
         lifespan=_lifespan,

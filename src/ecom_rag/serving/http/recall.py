@@ -68,4 +68,5 @@ def answer_of(found: Recalled) -> dict[str, Any]:
         "truncated": [place for place, cut in enumerate(found.truncated) if cut],
         "usage": {"prompt_tokens": found.tokens, "total_tokens": found.tokens},
         "milliseconds": found.milliseconds,
+        "notes": list(state.notes),
     }

@@ -16,6 +16,7 @@ from ecom_rag.decision.policy import Guarantee, load_policy
 from ecom_rag.decision.rules import Units, rules_of
 from ecom_rag.decision.settings import Calibrate
 from ecom_rag.errors import PolicyError, RecordError, UsageError
+from ecom_rag.files.digest import of_texts
 from ecom_rag.pipeline import Pipeline, Recall, Seeds
 from helpers.listings import LABELS, ROUTES, listings, pipeline
 
@@ -240,7 +241,10 @@ def test_a_policy_comes_back_as_it_was_and_not_as_it_was_edited(found, tmp_path)
     for edit, said in (
         (lambda one: one["classes"]["rare"].update(threshold=0.5), "was changed after it was made"),
         (lambda one: one["combiner"].pop("bias"), "was changed after it was made"),
-        (lambda one: one.update(version=2), "of version 2; this ecom_rag reads version 1"),
+        (lambda one: one["calibration"].update(created="2020-01-01T00:00:00+00:00"), "was changed after it was made"),
+        (lambda one: one.pop("checksum"), "was changed after it was made"),
+        (lambda one: one.update(version=1), "was changed after it was made"),
+        (lambda one: one.update(version=3), "of version 3; this ecom_rag reads the versions 1 and 2"),
         (lambda one: one.update(kind="menu"), "is not a policy"),
     ):
         changed = json.loads(json.dumps(content))
@@ -249,6 +253,31 @@ def test_a_policy_comes_back_as_it_was_and_not_as_it_was_edited(found, tmp_path)
         with pytest.raises(PolicyError, match=said) as error:
             load_policy(path)
         assert "\n" not in str(error.value)
+
+
+def test_equal_policies_have_one_fingerprint_whenever_they_were_made(found):
+    early, late, other = (
+        replace(found.policy, calibration={**found.policy.calibration, **changed})
+        for changed in ({"created": "2026-01-01"}, {"created": "2026-02-02"}, {"listings": 3})
+    )
+    assert early.fingerprint == late.fingerprint == found.policy.fingerprint != other.fingerprint
+
+
+def test_a_policy_of_the_first_version_keeps_its_fingerprint_which_knows_the_time(found, tmp_path):
+    path = tmp_path / "policy.json"
+    made = {**found.policy.calibration, "created": "2026-11-29T10:00:00+00:00"}
+    replace(found.policy, calibration=made, version=1).save(path)
+    content = json.loads(path.read_text())
+    named = ("kind", "version", "fingerprint")
+    body = {key: value for key, value in content.items() if key not in named}
+    assert list(content)[:3] == list(named) and "checksum" not in content
+    assert content["fingerprint"] == of_texts([json.dumps(body, ensure_ascii=False, sort_keys=True)])[:12]
+    loaded = load_policy(path)
+    assert loaded.fingerprint == content["fingerprint"] != found.policy.fingerprint
+    content["calibration"]["created"] = "2026-11-30T10:00:00+00:00"
+    path.write_text(json.dumps(content))
+    with pytest.raises(PolicyError, match="was changed after it was made"):
+        load_policy(path)
 
 
 def test_a_policy_fits_only_results_that_are_made_alike(found, recall):

@@ -8,7 +8,17 @@ from hypothesis import strategies as st
 from ecom_rag.errors import RecordError, UsageError
 from ecom_rag.evaluation import tables
 from ecom_rag.evaluation.files import evaluate_labels
-from ecom_rag.files.identity import as_id, as_label, id_of, is_itself, label_of, required_id, required_label
+from ecom_rag.files.identity import (
+    as_id,
+    as_label,
+    id_of,
+    ids_by,
+    is_itself,
+    known_id,
+    label_of,
+    required_id,
+    required_label,
+)
 from ecom_rag.files.keys import lookup, parse_key, value_at, written
 from ecom_rag.filters.parse import parse
 from ecom_rag.filters.tree import matches
@@ -223,3 +233,10 @@ def test_a_bank_of_before_keeps_its_id_key(tmp_path):
     with SeedBank.open(tmp_path / "bank") as bank:
         bank.upsert([{"text": "t", "metadata": {"a.b": "x"}}])
         assert bank.get(["x"])[0]["text"] == "t"
+
+
+@pytest.mark.parametrize("key", ["id", " id ", "of.id", '"a.b"'])
+@pytest.mark.parametrize("value", ["7", "", " x ", 7, 7.0, 7.5, True, None, [1], 2**70])
+def test_ids_of_many_are_those_of_one(key, value):
+    for metadata in ({"id": value}, {"of": {"id": value}}, {"a.b": value}, {}, None, "id"):
+        assert ids_by(key)(metadata) == known_id(metadata, key)

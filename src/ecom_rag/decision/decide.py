@@ -1,6 +1,7 @@
 """Decisions: results in, the same with ``decision`` out."""
 
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from typing import Any
 
 from ecom_rag.decision.combiner import verdicts_of
@@ -8,8 +9,7 @@ from ecom_rag.decision.evidence import seed_labels
 from ecom_rag.decision.policy import Policy, check_evidence
 from ecom_rag.errors import RecordError, UsageError
 from ecom_rag.files import records
-from ecom_rag.files.identity import known_id
-from ecom_rag.files.keys import parse_key
+from ecom_rag.files.identity import ids_by
 from ecom_rag.files.records import Record
 from ecom_rag.files.results import EVIDENCE, check_result
 from ecom_rag.files.values import type_name
@@ -32,9 +32,9 @@ class Decider:
     def __init__(self, policy: Policy, *, id_key: str = "id", void: str | None = None) -> None:
         if not isinstance(policy, Policy):
             raise UsageError(f"`policy` is of type {type_name(policy)}; expected what load_policy or calibrate gives")
-        parse_key(id_key, what="id_key")
         self.policy = policy
-        self._id_key = id_key
+        self._name_of = ids_by(id_key)
+        self._alone = policy.evidence.routes[0]
         self._void = void
         self._promises = {label: policy.promise(label) for label in policy.classes}
         self._fingerprint = policy.fingerprint
@@ -87,7 +87,10 @@ class Decider:
         probabilities: Sequence[float],
     ) -> dict[str, Any]:
         known = self.policy.combiner.labels
-        named = {known[one]: p for one, p in zip(classes, probabilities, strict=True) if one >= 0}
+        named: dict[str, float] = {}
+        for one, p in zip(classes, probabilities, strict=True):
+            if one >= 0:
+                named[known[one]] = p
         label = next(iter(named), None)
         rule = self.policy.classes.get(label or "")
         threshold = None if rule is None else rule.threshold
@@ -124,19 +127,26 @@ class Decider:
 
     def _seeds(self, result: Record, found: Sequence[str | None], label: str | None) -> dict[str, Any]:
         """Which seeds speak for the label and which against, and their shares of the vote, which add up to 1."""
-        voting = [place for place, one in enumerate(found) if one is not None]
-        evidence = result.get(EVIDENCE)
-        alone = self.policy.evidence.routes[0]
-        sides: dict[str, list[dict[str, Any]]] = {"because": [], "against": []}
-        for place, share in zip(voting, _shares(len(voting)), strict=True):
-            ranks = {alone: place + 1} if evidence is None else {k: v["rank"] for k, v in evidence[place].items()}
-            seed = known_id(result["topk_metadata"][place], self._id_key)
-            entry = {"seed": seed, "label": found[place], "share": share, "routes": ranks}
-            sides["because" if found[place] == label else "against"].append(entry)
-        return sides
+        shares = iter(_shares(len(found) - found.count(None)))
+        evidence, metadata, name_of = result.get(EVIDENCE), result["topk_metadata"], self._name_of
+        because: list[dict[str, Any]] = []
+        against: list[dict[str, Any]] = []
+        for place, own in enumerate(found):
+            if own is None:
+                continue
+            ranks: dict[str, int] = {}
+            if evidence is None:
+                ranks[self._alone] = place + 1
+            else:
+                for route, by_route in evidence[place].items():  # a comprehension costs a call per seed
+                    ranks[route] = by_route["rank"]
+            entry = {"seed": name_of(metadata[place]), "label": own, "share": next(shares), "routes": ranks}
+            (because if own == label else against).append(entry)
+        return {"because": because, "against": against}
 
 
-def _shares(count: int) -> list[float]:
+@lru_cache(maxsize=1024)
+def _shares(count: int) -> tuple[float, ...]:
     """Equal shares to six decimals that add up to 1 exactly: the first take what rounding leaves."""
     whole, rest = divmod(1_000_000, count) if count else (0, 0)
-    return [(whole + (place < rest)) / 1_000_000 for place in range(count)]
+    return tuple((whole + (place < rest)) / 1_000_000 for place in range(count))

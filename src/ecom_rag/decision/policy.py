@@ -18,7 +18,8 @@ from ecom_rag.files.results import EVIDENCE
 from ecom_rag.pipeline.provenance import Provenance
 
 KIND = "ecom_rag policy"
-VERSION = 1
+VERSION = 2
+_VERSIONS = (1, VERSION)  # that are read
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +105,7 @@ class Policy:
         classes: The rule of each label.
         innocent: The labels that stand for nothing wrong.
         calibration: File, digest, counts and dates of what it was calibrated on.
+        version: Of the file. Since 2 the fingerprint does not depend on when the policy was made.
     """
 
     evidence: Provenance
@@ -112,11 +114,15 @@ class Policy:
     classes: Mapping[str, Rule]
     innocent: tuple[str, ...] = ()
     calibration: Mapping[str, Any] = field(default_factory=dict)
+    version: int = VERSION
 
     @property
     def fingerprint(self) -> str:
-        """Twelve hexadecimal digits that change with anything in the policy."""
-        return of_texts([_text(_content(self))])[:12]
+        """Twelve hexadecimal digits that change with anything in the policy but the time when it was made."""
+        content = _content(self)
+        if self.version > 1:
+            content["calibration"].pop("created", None)
+        return _digest(content)
 
     def save(self, path: PathLike) -> None:
         """Write it as JSON, readable and complete.
@@ -127,7 +133,7 @@ class Policy:
         Raises:
             UsageError: It cannot be written.
         """
-        content = {"kind": KIND, "version": VERSION, "fingerprint": self.fingerprint, **_content(self)}
+        content = {"kind": KIND, "version": self.version, **_seals(self), **_content(self)}
         with publish.writing(path_of(path, "path")) as sink:
             sink.write(f"{json.dumps(content, ensure_ascii=False, indent=1, allow_nan=False)}\n".encode())
 
@@ -184,15 +190,15 @@ def load_policy(path: PathLike) -> Policy:
     content = readers.read_json(path, remedy="make one with `calibrate`")
     if not isinstance(content, dict) or content.pop("kind", None) != KIND:
         raise PolicyError(f"{path}: is not a policy; expected a file made by `calibrate`")
-    version, fingerprint = content.pop("version", None), content.pop("fingerprint", None)
-    if version != VERSION:
+    version = content.pop("version", None)
+    if version not in _VERSIONS or isinstance(version, bool):
         raise PolicyError(
-            f"{path}: is a policy of version {version}; this ecom_rag reads version {VERSION}: update ecom_rag, or"
-            " calibrate again"
+            f"{path}: is a policy of version {version}; this ecom_rag reads the versions"
+            f" {' and '.join(map(str, _VERSIONS))}: update ecom_rag, or calibrate again"
         )
     try:
-        policy = _policy(content)
-        right = policy.fingerprint == fingerprint
+        policy = _policy(content, int(version))
+        right = {name: content[name] for name in ("fingerprint", "checksum") if name in content} == _seals(policy)
     except (KeyError, TypeError, ValueError, AttributeError):
         right = False
     if not right:
@@ -250,11 +256,17 @@ def _content(policy: Policy) -> dict[str, Any]:
     }
 
 
-def _text(content: Mapping[str, Any]) -> str:
-    return json.dumps(content, ensure_ascii=False, sort_keys=True)
+def _seals(policy: Policy) -> dict[str, str]:
+    """What tells a policy from one that was edited; the checksum knows the time too, which the fingerprint does not."""
+    checksum = {"checksum": _digest(_content(policy))} if policy.version > 1 else {}
+    return {"fingerprint": policy.fingerprint, **checksum}
 
 
-def _policy(content: Mapping[str, Any]) -> Policy:
+def _digest(content: Mapping[str, Any]) -> str:
+    return of_texts([json.dumps(content, ensure_ascii=False, sort_keys=True)])[:12]
+
+
+def _policy(content: Mapping[str, Any], version: int) -> Policy:
     evidence = Provenance.of_json(content["evidence"])
     own = content["combiner"]
     arrays = {name: np.array(own[name], np.float64) for name in ("mean", "scale", "weights", "bias")}
@@ -270,7 +282,7 @@ def _policy(content: Mapping[str, Any]) -> Policy:
     rules = {label: _rule(one) for label, one in content["classes"].items()}
     guarantee = Guarantee(**content["guarantee"])
     guarantee = replace(guarantee, evasive=tuple(guarantee.evasive))
-    return Policy(evidence, combiner, guarantee, rules, tuple(content["innocent"]), content["calibration"])
+    return Policy(evidence, combiner, guarantee, rules, tuple(content["innocent"]), content["calibration"], version)
 
 
 def _rule(content: Mapping[str, Any]) -> Rule:

@@ -18,13 +18,13 @@ An id is a string, taken as it is written, or a whole number: ``7``, ``7.0`` and
 
 import re
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
 from ecom_rag.errors import RecordError
-from ecom_rag.files.keys import value_at
+from ecom_rag.files.keys import parse_key, value_at
 from ecom_rag.files.values import shown
 
 _BLANK = "".join(filter(str.isspace, map(chr, range(0x3001)))) + "\u200b\u200c\u200d\u2060\ufeff"
@@ -133,6 +133,27 @@ def known_id(metadata: Any, key: str) -> str | None:
         return id_of(metadata, key)
     except ValueError:
         return None
+
+
+def ids_by(key: str) -> Callable[[Any], str | None]:
+    """``known_id`` of one key, for many metadata: the key is read once.
+
+    Args:
+        key: The key.
+
+    Raises:
+        UsageError: Not a key.
+    """
+    path = parse_key(key, what="id_key")
+    name = path[0] if len(path) == 1 else None
+
+    def found(metadata: Any) -> str | None:
+        value = metadata.get(name) if name is not None and type(metadata) is dict else None
+        if type(value) is str and value:
+            return value
+        return str(value) if type(value) is int else known_id(metadata, key)
+
+    return found
 
 
 def is_itself(query: Mapping[str, Any], text: str, metadata: Any, id_key: str) -> bool:

@@ -3,7 +3,7 @@
 import contextlib
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -85,7 +85,7 @@ def serve(
         "banks": banks,
         "model": model,
         "rerank": rerank,
-        "policies": None if policy is None else _policies(policy, tuple(banks or ())),
+        "policies": None if policy is None else _policies(policy, banks or read_serve(settings_file, {}).banks),
         "state": state,
         "host": host,
         "port": port,
@@ -147,7 +147,7 @@ def _named(given: list[str], option: str) -> dict[str, str]:
     return found
 
 
-def _policies(given: list[str], banks: tuple[str, ...]) -> dict[str, str]:
+def _policies(given: list[str], banks: Mapping[str, str]) -> dict[str, str]:
     """``BANK=FILE``, or a file where there is one bank."""
     found: dict[str, str] = {}
     for one in given:
@@ -155,6 +155,6 @@ def _policies(given: list[str], banks: tuple[str, ...]) -> dict[str, str]:
         if not sign:
             if len(banks) != 1:
                 raise UsageError(f"--policy {one}: which of the {len(banks)} banks is it for? Give BANK=FILE")
-            name, path = banks[0], one
+            name, path = next(iter(banks)), one
         found[name] = path
     return found

@@ -105,6 +105,8 @@ def read_serve(path: PathLike | None, options: Mapping[str, Any]) -> Serve:
     limits = found.pop("limits", {})
     _check(limits, Limits, f"{where}limits.")
     _check(found, Serve, where)
+    if unknown := set(found.get("placement", {})) - set(_PLACEMENT):
+        raise UsageError(f"{where}placement.{min(unknown)} is unknown; expected some of {', '.join(_PLACEMENT)}")
     return Serve(**found, limits=Limits(**limits))
 
 
@@ -138,5 +140,6 @@ def _kinds(annotation: Any) -> tuple[str, tuple[type, ...]]:
 
 
 _HIGHEST: Mapping[str, int] = {"port": 65_535, "second_looks": 1}
+_PLACEMENT = ("runtime", "precision", "device", "batch_tokens")
 _REMEDY = "see docs/service.md for an example"
 _CALLED: Mapping[Any, str] = {str: "text", int: "a whole number", float: "a number", Mapping: "a table"}

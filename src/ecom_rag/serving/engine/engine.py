@@ -88,6 +88,11 @@ class Engine:
         self._loop: asyncio.AbstractEventLoop | None = None
 
     @property
+    def has_started(self) -> bool:
+        """Whether everything is loaded."""
+        return self._search is not None
+
+    @property
     def search(self) -> SearchStage:
         """Recall; there once the engine has started."""
         assert self._search is not None, "requests are let in once the service is ready"
@@ -126,8 +131,8 @@ class Engine:
             bank: Name of the bank.
         """
         record: Record = {"text": _WARM, "metadata": {}}
-        asked = self.asked(bank, {}, rerank=self.models.reranker is not None)
-        await self.search.recall(asked, [record])
+        for reranked in {False, self.models.reranker is not None}:
+            await self.search.recall(self.asked(bank, {}, rerank=reranked), [record])
         if bank in self.policies:
             await self.search.recall(self.decided(bank), [record])
 

@@ -57,6 +57,8 @@ class Service:
         """
         if self.phase is Phase.LOADING:
             raise Problem(503, "the service is loading its models and banks; try again", code="loading", retry_after=2)
+        if self.phase is Phase.DRAINING and not self.engine.has_started:
+            self.check_not_draining()
         if self.phase is Phase.FAILED:
             raise Problem(503, "the service could not load its models and banks; its log says why", code="failed")
 

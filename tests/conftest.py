@@ -169,6 +169,14 @@ def bert_reranker(tmp_path_factory):
     return make_reranker(tmp_path_factory.mktemp("m") / "bert-reranker", "bert")
 
 
+@pytest.fixture(scope="session")
+def files(tmp_path_factory, m3_folder, xlmr_reranker):
+    """Bank, policy and models that services are started over."""
+    from helpers.small_service import make_files
+
+    return make_files(tmp_path_factory.mktemp("served"), m3_folder, xlmr_reranker)
+
+
 @pytest.fixture
 def small_disk():
     """A function that makes a file system of a few KiB; skips where that is not allowed."""

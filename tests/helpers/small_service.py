@@ -1,6 +1,7 @@
 """A real service over a small bank, in a thread on a free port, and its bank and policy for the command line."""
 
 import contextlib
+import shutil
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -53,6 +54,42 @@ def make_policy(path: Path, bank: Path) -> Path:
         asked = Calibrate(precision=0.8, delta=0.2, innocent=("innocent",))
         calibrate(listings(300, start=1000), pipeline, asked).policy.save(path)
     return path
+
+
+@dataclass(frozen=True)
+class Files:
+    """What a service is started with."""
+
+    bank: Path
+    policy: Path
+    encoder: Path
+    reranker: Path
+
+    def copied(self, folder: Path) -> "Files":
+        """The same bank, so that the policy fits, for a test that changes it."""
+        shutil.copytree(self.bank, folder / "bank")
+        return Files(folder / "bank", self.policy, self.encoder, self.reranker)
+
+    def settings(self, folder: Path, **others) -> Serve:
+        """Of a service with everything, on a free port."""
+        return Serve(
+            **{
+                "banks": {"goods": str(self.bank)},
+                "rerank": str(self.reranker),
+                "policies": {"goods": str(self.policy)},
+                "state": str(folder / "state"),
+                "port": 0,
+                "placement": {"precision": "fp32"},
+                "recall": {"top_k": 5, "depth": 20},
+                **others,
+            }
+        )
+
+
+def make_files(folder: Path, encoder: Path, reranker: Path) -> Files:
+    """What a service with everything is started with."""
+    bank = make_bank(folder / "bank", encoder)
+    return Files(bank, make_policy(folder / "policy.json", bank), encoder, reranker)
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from helpers.small_banks import built
 PUBLIC = {
     "BankError",
     "Calibrate",
+    "Client",
     "CrossEncoder",
     "Decider",
     "EcomRagError",
@@ -33,6 +34,7 @@ PUBLIC = {
     "ResumeError",
     "SeedBank",
     "Seeds",
+    "ServiceError",
     "UsageError",
     "__version__",
     "calibrate",
@@ -169,8 +171,11 @@ def test_errors_survive_processes_and_copies():
     }
     for kind in classes:
         own = "__init__" in vars(kind)
-        needed = list(inspect.signature(kind).parameters) if own else ["what, where"]
-        error = kind(*(f"{name} text" for name in needed))
+        needed = list(inspect.signature(kind).parameters.values()) if own else []
+        named = {one.name: f"{one.name} text" for one in needed if one.kind is one.KEYWORD_ONLY}
+        error = kind(
+            *(f"{one.name} text" for one in needed if one.name not in named) if own else ["what, where"], **named
+        )
         error.__dict__.setdefault("extra", 1)
         for again in (pickle.loads(pickle.dumps(error)), copy.copy(error), copy.deepcopy(error)):
             assert type(again) is kind and str(again) == str(error) and again.__dict__ == error.__dict__

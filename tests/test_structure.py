@@ -8,7 +8,7 @@ import structure
 MAP = Path(__file__).parent.parent / "docs" / "architecture.md"
 HELPERS = {"arguments", "environment", "idle", "_version"}  # of all rooms
 KNOWN_CYCLES: list[list[str]] = []
-LONG_FILES, LONG_FUNCTIONS, LONGEST_COMMAND = 0, 2, 155
+LONG_FILES, LONG_FUNCTIONS, LONGEST_COMMAND = 1, 2, 155
 
 
 def rooms() -> list[str]:

@@ -12,7 +12,7 @@
 import base64
 import random
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self, TypeVar
 from urllib.parse import quote
@@ -42,6 +42,9 @@ class Client:
         key: API key; by default none.
         timeout: Seconds to wait for an answer.
         retries: Further tries where the service is busy, loading, or cannot be reached.
+
+    Raises:
+        UsageError: An argument of the wrong kind.
     """
 
     def __init__(self, url: str, *, key: str | None = None, timeout: float = 60.0, retries: int = 5) -> None:
@@ -100,13 +103,37 @@ class Client:
                 scores[start + one["index"]] = one["relevance_score"]
         return scores
 
-    def recall(self, queries: Iterable[Record], *, bank: str | None = None, **settings: Any) -> list[Record]:
-        """The most similar seeds of each record.
+    def recall(
+        self,
+        queries: Iterable[Record],
+        *,
+        bank: str | None = None,
+        routes: Sequence[str] | None = None,
+        fusion: str | None = None,
+        weights: Mapping[str, float] | None = None,
+        depth: int | None = None,
+        top_k: int | None = None,
+        filter: Any = None,
+        rerank: bool | None = None,
+        normalize: bool | None = None,
+        blend: float | None = None,
+        exclude_self: bool | None = None,
+    ) -> list[Record]:
+        """The most similar seeds of each record; what is left out is as the service was started.
 
         Args:
             queries: Any iterable of records.
             bank: Name of the bank; may be left out where the service has one.
-            settings: As ``/v1/recall`` takes them: ``routes``, ``top_k``, ``filter``, ``rerank`` and others.
+            routes: Some of the bank's routes.
+            fusion: How the routes are joined, see ``Recall``.
+            weights: Weight of each route.
+            depth: Candidates per route, and for the reranker.
+            top_k: Seeds per record.
+            filter: Condition on the seeds' metadata, as an expression or in its dict form.
+            rerank: Whether to re-sort by the reranker; by default where there is one.
+            normalize: Give the reranker's relevance in 0..1.
+            blend: Share of the reranker in the order, 0..1.
+            exclude_self: Leave out the seed that a record itself is.
 
         Returns:
             The records with ``topk_sim``, ``topk_seed``, ``topk_metadata`` and ``topk_evidence``.
@@ -115,7 +142,20 @@ class Client:
             RecordError: Something that is no record.
             ServiceError: The service refuses, or cannot be reached.
         """
-        return list(self._records("/v1/recall", queries, {"bank": bank, **settings}))
+        settings = {
+            "bank": bank,
+            "routes": None if routes is None else list(routes),
+            "fusion": fusion,
+            "weights": None if weights is None else dict(weights),
+            "depth": depth,
+            "top_k": top_k,
+            "filter": filter,
+            "rerank": rerank,
+            "normalize": normalize,
+            "blend": blend,
+            "exclude_self": exclude_self,
+        }
+        return list(self._records("/v1/recall", queries, settings))
 
     def decide(self, listings: Iterable[Record], *, bank: str | None = None) -> list[Record]:
         """What the policy of a bank decides of each record.

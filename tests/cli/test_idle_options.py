@@ -253,6 +253,7 @@ def test_help_names_the_variables():
         for parameter in command.params:
             taking.setdefault(parameter.envvar, set()).add(f"{name} {parameter.name}")
     searching = {"score model", "recall model", "mine model", "bank build model", "calibrate model", "audit model"}
+    searching.add("serve model")
     assert taking["ECOM_RAG_MODEL"] == searching
-    assert taking["ECOM_RAG_RERANK"] == {"recall rerank", "rerank model"}
+    assert taking["ECOM_RAG_RERANK"] == {"recall rerank", "rerank model", "serve rerank"}
     assert taking["ECOM_RAG_DEVICE"] >= {f"{name} device" for name in ("score", "rerank", "merge", "teach", "bank add")}

@@ -54,7 +54,7 @@ class Problem(Exception):
 
     def __reduce__(self) -> tuple[Any, ...]:
         """So that it can be pickled and copied, in spite of its keyword arguments."""
-        return _problem, (self.status, self.message, self.code, self.param, self.retry_after)
+        return _problem, (self.status, self.message, self.code, self.param, self.retry_after), self.__dict__
 
     @property
     def body(self) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from ecom_rag.errors import UsageError
 from ecom_rag.serving.journal import Head, Journal, JournalDamaged, UnknownDecision, clock
 from helpers.journals import automatic, put, to_review
 
+SAME = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}  # the tests' helpers are found there too
 WRITER = """
 import sys
 from ecom_rag.serving.journal import Journal
@@ -176,7 +177,7 @@ def test_a_kill_at_any_moment_loses_nothing_that_was_acknowledged(tmp_path):
     acknowledged, path = [], tmp_path / "j.db"
     for round_ in range(6):
         command = [sys.executable, "-c", WRITER, str(path), f"round {round_}"]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ) as writer:
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=SAME) as writer:
             acknowledged += writer.stdout.readline().split()
             time.sleep(0.03 * round_)
             writer.send_signal(signal.SIGKILL)
@@ -215,7 +216,7 @@ def test_foreign_damaged_and_newer_files(tmp_path):
 def test_several_processes_make_one_file(tmp_path):
     code = "import sys; from ecom_rag.serving.journal import Journal; from helpers.journals import automatic, put\n"
     code += "with Journal.open(sys.argv[1]) as journal: put(journal, automatic('a'), automatic('b'))"
-    runs = [subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "j.db")]) for _ in range(3)]
+    runs = [subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "j.db")], env=SAME) for _ in range(3)]
     assert [run.wait(120) for run in runs] == [0, 0, 0]
     with Journal.open(tmp_path / "j.db") as journal:
         assert journal.verify().sequence == 6

@@ -90,6 +90,9 @@ class SeedBank:
     def use(self, encoder: Encoder) -> None:
         """Take an encoder that is loaded already.
 
+        Args:
+            encoder: Of the bank's model.
+
         Raises:
             BankError: It is not of the bank's model.
             UsageError: It is not an encoder.
@@ -98,6 +101,9 @@ class SeedBank:
 
     def query_encoder(self, encoder: Encoder | None) -> Encoder | None:
         """The encoder for queries: the one given, else the bank's own, loaded when it is first needed.
+
+        Args:
+            encoder: Of the bank's model.
 
         Raises:
             BankError: It is not of the bank's model.
@@ -181,11 +187,28 @@ class SeedBank:
         return replace(change, notes=change.notes + self._look_after())
 
     def would_delete(self, ids: Iterable[Any] | None = None, *, filter: Any = None) -> Change:
-        """What ``delete`` would do now; nothing is written. It takes ids or a filter, as ``delete`` does."""
+        """What ``delete`` would do now; nothing is written.
+
+        Args:
+            ids: Any iterable of strings and integers; or
+            filter: An expression or its dict form.
+
+        Raises:
+            UsageError: Neither or both are given, not a filter, or something that cannot be an id.
+            BankError: The bank is closed.
+        """
         return changes.would_remove(self.store, ids, filter, indexed=self._indexed)
 
     def answered(self, request: Request) -> Change | None:
-        """The answer that a request was given before; ``None`` for a new one. A used key is a ``RepeatedKeyError``."""
+        """The answer that a request was given before; ``None`` for a new one.
+
+        Args:
+            request: Key and digest of it.
+
+        Raises:
+            RepeatedKeyError: Another request has used the key.
+            BankError: The bank is closed.
+        """
         return Terms(request=request).answered(self.store)
 
     @property
@@ -207,17 +230,40 @@ class SeedBank:
         return reading.live(self.store)
 
     def count(self, filter: Any = None) -> int:
-        """Documents that a filter matches; a warning is logged where that is none, or a key of it is unknown."""
+        """Documents that a filter matches; a warning is logged where that is none, or a key of it is unknown.
+
+        Args:
+            filter: An expression or its dict form; by default all documents.
+
+        Raises:
+            UsageError: Not a filter.
+            BankError: The bank is closed.
+        """
         return reading.count(self.store, filter, self._indexed)
 
     def filter_notes(self, filter: Any) -> list[str]:
-        """A line each for: no document meets the filter; no document has one of its keys. In a view, of its state."""
+        """A line each for: no document meets the filter; no document has one of its keys. In a view, of its state.
+
+        Args:
+            filter: An expression or its dict form; ``None`` for none.
+
+        Raises:
+            UsageError: Not a filter.
+            BankError: The bank is closed.
+        """
         return reading.notes(self._live, filter, self._indexed)
 
     def documents(self, filter: Any = None) -> Iterator[Record]:
         """The documents that a filter matches, as of one change: new records in row order, read as they are asked for.
 
         A warning is logged where no document meets the filter, or a key of it is unknown.
+
+        Args:
+            filter: An expression or its dict form; by default all documents.
+
+        Raises:
+            UsageError: Not a filter.
+            BankError: The bank is closed, also while documents are still being read.
         """
         return reading.documents(self.store, filter, self._indexed)
 
@@ -228,11 +274,23 @@ class SeedBank:
             filter: An expression or its dict form; by default all documents.
             after: Where the page before ended; 0 for the first.
             limit: Documents per page.
+
+        Raises:
+            UsageError: Not a filter, or a number out of range.
+            BankError: The bank is closed.
         """
         return reading.page(self.store, filter, self._indexed, after=after, limit=limit)
 
     def get(self, ids: Iterable[Any]) -> list[Record | None]:
-        """One document per id, in their order; ``None`` where there is none. What cannot be one is a ``UsageError``."""
+        """One document per id, in their order; ``None`` where there is none.
+
+        Args:
+            ids: Any iterable of strings and integers.
+
+        Raises:
+            UsageError: Something that cannot be an id.
+            BankError: The bank is closed.
+        """
         return reading.get(self.store, ids)
 
     def view(self) -> AbstractContextManager[View]:
@@ -249,11 +307,21 @@ class SeedBank:
         Args:
             pause: Called between slices of the work that brings the indexes there, for a thread in the background; by
                 default it is done at once.
+
+        Raises:
+            BankError: The bank is closed.
         """
         return self._live.pin(pause=pause)
 
     def using(self, pinned: View) -> AbstractContextManager[None]:
-        """Let ``view()`` give what ``pin`` gave, in this thread and for the length of a ``with`` block."""
+        """Let ``view()`` give what ``pin`` gave, in this thread and for the length of a ``with`` block.
+
+        Args:
+            pinned: A view of this bank that has not ended.
+
+        Raises:
+            BankError: The bank is closed.
+        """
         return self._live.using(pinned)
 
     def refresh(self) -> int:
@@ -266,6 +334,9 @@ class SeedBank:
 
         Args:
             pause: Called between slices of the work, for a thread in the background; by default it is done at once.
+
+        Raises:
+            BankError: The bank is closed.
         """
         self._live.save(pause=pause)
 

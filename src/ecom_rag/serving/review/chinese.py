@@ -210,7 +210,7 @@ WORDS = {
     "older": "更早",
     "export_title": "导出",
     "export_told": "供其他命令使用的文件，每行一条 JSON 记录。",
-    "export_verdicts": "带人工标签的召回结果，用于 calibrate、evaluate 和 decide --reviewed",
+    "export_verdicts": "带人工标签的召回结果，用于 calibrate、evaluate 和 decide",
     "export_training": "带人工标签的文本，用于 train",
     "export_decided": "带人工标签的判定记录，用于 monitor",
     "problem": "操作没有成功",

@@ -215,7 +215,7 @@ WORDS = {
     "older": "Older",
     "export_title": "Export",
     "export_told": "Files for the other commands, one JSON record per line.",
-    "export_verdicts": "Results with people's labels, for calibrate, evaluate and decide --reviewed",
+    "export_verdicts": "Results with people's labels, for calibrate, evaluate and decide",
     "export_training": "Texts with people's labels, for train",
     "export_decided": "Decided records with people's labels, for monitor",
     "problem": "This did not work",

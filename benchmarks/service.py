@@ -1,11 +1,12 @@
 """The service under load, beside what teams use: a plain FastAPI service over FlagEmbedding, faiss and bm25s, and infinity.
 
 All servers run at once on the same checkpoint and seeds, and idle while another one is measured; wrk sends each the same
-bodies over loopback, in turns. Needs ``wrk`` (a Debian package). ``--infinity`` names the Python of an environment with
-``infinity-emb[server,torch]==0.0.78``, whose old pins do not go with ours.
+bodies over loopback, in turns. Needs ``wrk`` (a Debian package). ``--infinity`` names the command ``infinity_emb`` of an
+environment of its own: ``pip install "infinity-emb[server,torch]==0.0.78" "optimum<2" "transformers<4.49" "click==8.1.7"
+"typer==0.12.5" "sentence-transformers==3.4.1"``.
 
-Usage: python benchmarks/service.py --bank BANK --seeds SEEDS.jsonl.gz [--infinity .../bin/python]; the bank holds the seeds over
-bm25, dense and variant
+Usage: python benchmarks/service.py --bank BANK --seeds SEEDS.jsonl.gz [--infinity ENVIRONMENT/bin/infinity_emb]; the bank holds
+the seeds over bm25, dense and variant
 """
 
 import contextlib
@@ -61,8 +62,8 @@ class Server:
 
     def memory(self) -> float:
         """Resident, in MiB."""
-        status = Path(f"/proc/{self.process.pid}/status").read_text()
-        return int(re.search(r"VmRSS:\s+(\d+)", status)[1]) / 1024
+        found = re.search(r"VmRSS:\s+(\d+)", Path(f"/proc/{self.process.pid}/status").read_text())
+        return int(found[1]) / 1024 if found else float("nan")
 
 
 def load(server: Server, path: str, bodies: Path, *, connections: int, seconds: float, delay: float = 0) -> dict:
@@ -129,7 +130,6 @@ def started(args: object, folder: Path) -> dict[str, Server]:
     plain = [python, "-m", "uvicorn", "plain_service:app", "--port", "8802", "--no-access-log", "--app-dir", str(HERE)]
     found = {
         "ecom_rag": Server("ecom_rag", [*serve, "--port", "8800"], 8800),
-        "ecom_rag fp32": Server("ecom_rag fp32", [*serve, "--port", "8801", "--precision", "fp32"], 8801),
         "plain": Server(
             "plain",
             plain,
@@ -140,6 +140,8 @@ def started(args: object, folder: Path) -> dict[str, Server]:
             OMP_NUM_THREADS=threads,
         ),
     }
+    if "amx_bf16" in Path("/proc/cpuinfo").read_text():  # elsewhere the default is fp32
+        found["ecom_rag fp32"] = Server("ecom_rag fp32", [*serve, "--port", "8801", "--precision", "fp32"], 8801)
     if args.infinity:
         own = [
             "--engine",
@@ -152,7 +154,7 @@ def started(args: object, folder: Path) -> dict[str, Server]:
             "--log-level",
             "error",
         ]
-        command = [args.infinity, "-m", "infinity_emb.infinity_server", "v2", "--model-id", str(model), *own]
+        command = [args.infinity, "v2", "--model-id", str(model), *own]
         found["infinity fp32"] = Server("infinity fp32", command, 8803, DO_NOT_TRACK="1", INFINITY_MODEL_WARMUP="0")
     for name, server in found.items():
         server.wait("/readyz" if name.startswith("ecom_rag") else "/health" if "infinity" in name else "/healthz")

@@ -26,7 +26,13 @@ def service(tmp_path_factory, files):
         yield running, made, folder / "keys.json"
 
 
-SCOPES = {"search": ["read"], "writer": ["write"], "admin": ["admin"], "leaving": ["read"]}
+SCOPES = {
+    "search": ["read"],
+    "writer": ["write"],
+    "admin": ["admin"],
+    "leaving": ["read"],
+    "people": ["read", "review"],
+}
 
 
 @pytest.fixture
@@ -116,6 +122,23 @@ def test_httpx_with_each_way_to_say_the_key(service):
     assert httpx.get(f"{running.url}/readyz").status_code == 200  # balancers have no key
     assert httpx.head(f"{running.url}/healthz").status_code == 200
     assert httpx.get(f"{running.url}/metrics").status_code == 401
+
+
+def test_only_an_admin_gives_a_verdict_for_another_person(service):
+    running, keys, _ = service
+    with Client(running.url, key=keys["people"]) as client:
+        [decided] = client.decide([{"text": TEXTS[0], "metadata": {}}])
+    said = {"label": "fraud", "actor": "somebody else"}
+    place = f"{running.url}/v1/decisions/{decided['decision']['id']}"
+    given = {}
+    for name in ("people", "admin"):
+        headers = {"x-api-key": keys[name]}
+        given[name] = httpx.post(f"{place}/feedback", json=said, headers=headers).status_code
+    assert given == {"people": 403, "admin": 200}
+    own = httpx.post(f"{place}/feedback", json={"label": "fraud"}, headers={"x-api-key": keys["people"]})
+    assert own.status_code == 200
+    history = httpx.get(place, headers={"x-api-key": keys["people"]}).json()["history"]
+    assert [one["actor"] for one in history] == ["somebody else", "people"]
 
 
 def test_our_client_and_a_key_that_is_revoked_while_the_service_runs(service):

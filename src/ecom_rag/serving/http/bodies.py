@@ -128,7 +128,7 @@ class FeedbackRequest(Strict):
             min_length=1,
             max_length=128,
             pattern=r"^[^\x00-\x1f\x7f]+$",
-            description="The person; by default the name of the key.",
+            description="The person; by default the name of the key. Only admin keys may name one.",
         ),
     ] = None
 

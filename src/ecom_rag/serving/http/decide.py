@@ -104,6 +104,9 @@ async def feedback(
     """
     if body.innocent and body.label is not None:
         raise Problem(422, "a verdict is either a label or innocent; leave one out", code="two_verdicts", param="label")
+    if body.actor not in (None, key.name) and not key.allows("admin"):
+        message = "only an admin key may give a verdict for another person; leave actor out"
+        raise Problem(403, message, code="missing_scope", param="actor")
     settled = await service.engine.decisions.journaled(
         lambda own: own.verdict(
             decision,

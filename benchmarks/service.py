@@ -52,13 +52,18 @@ class Server:
     def wait(self, path: str) -> None:
         """Until it answers a path with 200."""
         for _ in range(1200):
+            if self.process.poll() is not None:  # also where an older server has the port
+                raise SystemExit(f"{self.name} ended: {Path(self.log.name).read_text()[-2000:]}")
             with contextlib.suppress(httpx.TransportError):
                 if httpx.get(self.url + path).status_code == 200:
                     return
-            if self.process.poll() is not None:
-                raise SystemExit(f"{self.name} ended: {Path(self.log.name).read_text()[-2000:]}")
             time.sleep(0.25)
         raise SystemExit(f"{self.name} does not answer")
+
+    def stop(self) -> None:
+        """End it."""
+        self.process.terminate()
+        self.process.wait()
 
     def memory(self) -> float:
         """Resident, in MiB."""
@@ -118,8 +123,8 @@ def bodies(folder: Path, name: str, items: list[dict]) -> Path:
     return place
 
 
-def started(args: object, folder: Path) -> dict[str, Server]:
-    """The servers, ready."""
+def started(args: object, folder: Path, stack: contextlib.ExitStack) -> dict[str, Server]:
+    """The servers, ready; the stack ends them."""
     model = checkpoint("starter", args.data, args.work)
     with SeedBank.open(args.bank) as bank, bank.view() as view:
         vectors = folder / "vectors.npy"
@@ -156,6 +161,8 @@ def started(args: object, folder: Path) -> dict[str, Server]:
         ]
         command = [args.infinity, "v2", "--model-id", str(model), *own]
         found["infinity fp32"] = Server("infinity fp32", command, 8803, DO_NOT_TRACK="1", INFINITY_MODEL_WARMUP="0")
+    for server in found.values():
+        stack.callback(server.stop)
     for name, server in found.items():
         server.wait("/readyz" if name.startswith("ecom_rag") else "/health" if "infinity" in name else "/healthz")
     return found
@@ -172,24 +179,20 @@ def main() -> None:
         connections={"default": "1,16,64"},
     )
     heading("The service under load")
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
         place = Path(folder)
         titles = texts(args.data, "taobao_titles_zh", 4000)
         recalls = bodies(place, "recall", [{"records": [{"text": text}]} for text in titles])
         embeds = bodies(place, "embed", [{"input": [text]} for text in titles])
         lists = bodies(place, "lists", [{"input": titles[at : at + 32]} for at in range(0, 3900, 32)])
-        servers = started(args, place)
-        try:
-            cases = [("/v1/recall", recalls, int(c)) for c in args.connections.split(",")]
-            cases += [("/v1/embeddings", embeds, int(c)) for c in args.connections.split(",")]
-            cases += [("/v1/embeddings", lists, 4)]
-            for path, sent, connections in cases:
-                compare(servers, path, sent, connections, args)
-            half(servers["ecom_rag"], recalls, args)
-            print(" ".join(f"{name}: {server.memory():.0f} MiB;" for name, server in servers.items()))
-        finally:
-            for server in servers.values():
-                server.process.terminate()
+        servers = started(args, place, stack)
+        cases = [("/v1/recall", recalls, int(c)) for c in args.connections.split(",")]
+        cases += [("/v1/embeddings", embeds, int(c)) for c in args.connections.split(",")]
+        cases += [("/v1/embeddings", lists, 4)]
+        for path, sent, connections in cases:
+            compare(servers, path, sent, connections, args)
+        half(servers["ecom_rag"], recalls, args)
+        print(" ".join(f"{name}: {server.memory():.0f} MiB;" for name, server in servers.items()))
 
 
 def compare(servers: dict[str, Server], path: str, sent: Path, connections: int, args: object) -> None:

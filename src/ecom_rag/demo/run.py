@@ -38,7 +38,7 @@ def run(folder: str, *, show_all: bool = False) -> None:
     _, bank, labelled, listings = (target / name for name in SAMPLES)
     recalled, _, policy, decided, page = (target / name for name in RESULTS)
     pipeline = _pipeline(bank, listings, recalled)
-    found = _calibrated(labelled, pipeline)
+    found = calibrated(labelled, pipeline)
     results = pipeline.recall(records.read(str(listings)))
     outcome = Outcome(_decided(results, found, pipeline), found, pipeline.routes, _count(pipeline))
     _write(recalled, results)
@@ -63,7 +63,13 @@ def _count(pipeline: Pipeline) -> int:
         return pipeline.provenance(view).count
 
 
-def _calibrated(labelled: Path, pipeline: Pipeline) -> Calibration:
+def calibrated(labelled: Path, pipeline: Pipeline) -> Calibration:
+    """The demo's policy over its labelled listings.
+
+    Args:
+        labelled: The file of these.
+        pipeline: Over the seeds that it is to be for.
+    """
     described = {"file": labelled.name, "sha256": digest.of_file(labelled)}
     return calibrate(records.read(str(labelled)), pipeline, PROMISE, described=described)
 

@@ -5,10 +5,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ecom_rag.client import Client
-from ecom_rag.decision import calibrate
 from ecom_rag.demo.folder import SAMPLES, check_folder, write_samples
-from ecom_rag.demo.run import PROMISE, RECALL, ROUTES
-from ecom_rag.files import digest, records
+from ecom_rag.demo.run import RECALL, ROUTES, calibrated
+from ecom_rag.files import records
 from ecom_rag.models import Encoder
 from ecom_rag.pipeline import Pipeline
 from ecom_rag.seeds.bank import BankSettings, SeedBank, build
@@ -56,11 +55,8 @@ def _prepare(target: Path, bank: Path, policy: Path) -> None:
     if not bank.exists():
         seeds = records.read(str(target / SAMPLES[1]))
         build(bank, seeds, BankSettings(ROUTES), encoder=encoder, model="starter")
-    labelled = target / SAMPLES[2]
-    described = {"file": labelled.name, "sha256": digest.of_file(labelled)}
-    with SeedBank.open(bank, encoder=encoder) as seeds_:
-        pipeline = Pipeline(seeds_, RECALL, encoder=encoder)
-        calibrate(records.read(str(labelled)), pipeline, PROMISE, described=described).policy.save(policy)
+    with SeedBank.open(bank, encoder=encoder) as opened:
+        calibrated(target / SAMPLES[2], Pipeline(opened, RECALL, encoder=encoder)).policy.save(policy)
 
 
 def _submit(address: str, target: Path, told: Callable[[str], None]) -> None:

@@ -1,5 +1,6 @@
 """score, rerank, demo."""
 
+from enum import StrEnum
 from typing import Annotated, Any
 
 import typer
@@ -35,6 +36,13 @@ from ecom_rag.cli.options import (
     prepare,
     report,
 )
+
+
+class When(StrEnum):
+    """Which records are reranked."""
+
+    always = "always"
+    open = "open"
 
 
 def score(
@@ -124,6 +132,13 @@ def rerank(
     blend: Annotated[
         float, typer.Option(min=0, max=1, help="Share of the relevance in the order; the rest is the earlier score's.")
     ] = 1.0,
+    when: Annotated[
+        When, typer.Option(help="Which records: always all; open: those of which a person must look (decide).")
+    ] = When.always,
+    reuse: Annotated[
+        str | None,
+        typer.Option(help="File that keeps scores from run to run, made if missing.", show_default="none"),
+    ] = None,
     max_length: Annotated[int, typer.Option(help="Maximum tokens per pair; the query gets at most 3/4 of them.")] = 512,
     runtime: Runtime = RuntimeName.auto,
     precision: PrecisionOption = Precision.auto,
@@ -143,9 +158,10 @@ def rerank(
       ecom-rag rerank scored.jsonl --model BAAI/bge-reranker-v2-m3 --output reranked.jsonl
       ecom-rag rerank scored.jsonl --model starter --blend 0.5 --output reranked.jsonl
       ecom-rag rerank recalled.jsonl.gz --model ./bge-reranker-base --normalize --top-k 5 --output reranked.parquet
+      ecom-rag rerank decided.jsonl --model ./bge-reranker-v2-m3 --when open --reuse scores.db --output reranked.jsonl
     """
     prepare(verbose)
-    check_apart(output, model)
+    check_apart(output, model, reuse)
 
     from ecom_rag.models.spec import ModelSpec
     from ecom_rag.pipeline import rerank_file
@@ -159,11 +175,21 @@ def rerank(
             top_k=top_k,
             normalize=normalize,
             blend=blend,
+            when=when,
+            reuse=reuse,
             resume=resume,
             on_bad_line=on_bad_line,
             progress=progress,
         )
-    report(f"reranked {summary.records} records", summary, output)
+    report(_reranked(summary), summary, output)
+
+
+def _reranked(summary: Any) -> str:
+    """What was reranked, and what that was spared."""
+    counts, total = summary.counts, summary.records
+    part = f"{counts['open']} of {total}" if counts["open"] < total else str(total)
+    pairs = counts["known"] + counts["computed"]
+    return f"reranked {part} records" + (f", {counts['known']} of {pairs} pairs known from before" if pairs else "")
 
 
 def demo(

@@ -61,7 +61,7 @@ _SCORE: Table = {
     ),
 }
 _RERANK: Table = {
-    **_always("results model output top_k normalize blend max_length resume on_bad_line"),
+    **_always("results model output top_k normalize blend when reuse max_length resume on_bad_line"),
     **_each(_PLACEMENT),
 }
 _RECALL: Table = {

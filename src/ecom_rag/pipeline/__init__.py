@@ -6,7 +6,8 @@ follows the seeds' embeddings and one block of queries, never the query file.
 
 from ecom_rag.files.jobs import Summary
 from ecom_rag.pipeline.reranking import rerank
-from ecom_rag.pipeline.run import recall_file, rerank_file, score_file
+from ecom_rag.pipeline.reranking_files import rerank_file
+from ecom_rag.pipeline.run import recall_file, score_file
 from ecom_rag.pipeline.scoring import score
 from ecom_rag.pipeline.search import Pipeline
 from ecom_rag.pipeline.settings import Recall, read_settings

@@ -6,28 +6,31 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ecom_rag import arguments
-from ecom_rag.arguments import flag, number, whole_or_none
+from ecom_rag.arguments import flag, number, one_of, whole_or_none
 from ecom_rag.errors import EmbeddingError, RecordError
 from ecom_rag.files import records
 from ecom_rag.files.records import Record
 from ecom_rag.files.results import EVIDENCE, check_result, evidence_lists, resorted, scores_of
 from ecom_rag.files.values import copied
 from ecom_rag.models import CrossEncoder
+from ecom_rag.models.known_scores import KnownScores
 from ecom_rag.retrieval import Ranking
 from ecom_rag.retrieval.fusion import route_scores
 from ecom_rag.retrieval.ranking import Evidence
 
+WHEN = ("always", "open")
 _EARLIER = "retrieval"  # evidence of the scores that the candidates came with
 _RERANKER = "reranker"  # of the relevance, where it is not the score itself
 
 
 def rerank(
     results: Iterable[Record],
-    cross_encoder: CrossEncoder,
+    cross_encoder: CrossEncoder | KnownScores,
     *,
     top_k: int | None = None,
     normalize: bool = False,
     blend: float = 1.0,
+    when: str = "always",
     progress: Callable[[int], None] | None = None,
 ) -> list[Record]:
     """Re-sort the candidates of each result by the relevance of its text and each seed.
@@ -38,13 +41,15 @@ def rerank(
 
     Args:
         results: Any iterable of records as ``score`` and ``recall`` give them; left as they are.
-        cross_encoder: The reranker.
+        cross_encoder: The reranker, alone or with the scores that it gave before.
         top_k: Results to keep per query after re-sorting, at least 1; by default all.
         normalize: Give the sigmoid of the logit, 0..1; higher is more relevant either way.
         blend: Below 1 the candidates are ordered by ``blend`` times the relevance and ``1 - blend`` times the score
             they came with, each in standard deviations above the lowest of the result; that is then ``topk_sim``,
             and the relevance and its rank are in the evidence as ``reranker``. A reranker that was trained on little
             data does not know all that the routes know; half and half can be better than either (docs/training.md).
+        when: ``always``, or ``open`` for the results alone of which a person must look (``decision``); the others stay
+            as they are.
         progress: Called with the number of pairs done.
 
     Returns:
@@ -52,12 +57,42 @@ def rerank(
 
     Raises:
         UsageError: An argument of the wrong kind.
-        RecordError: Something that is no result of ``score`` or ``recall``; says which and why.
+        RecordError: Something that is no result of ``score`` or ``recall``, or with ``open`` has no decision; says
+            which and why.
         EmbeddingError: The reranker gave NaN or infinity.
     """
     arguments.model(cross_encoder, "cross_encoder", "score", "CrossEncoder")
-    top_k = check_options(top_k=top_k, normalize=normalize, blend=blend)
-    given = [copied(result) for result in _checked(results)]
+    top_k = check_options(top_k=top_k, normalize=normalize, blend=blend, when=when)
+    check = check_open if when == "open" else check_result
+    found = [copied(result) for result in _checked(results, check)]
+    places = [place for place, result in enumerate(found) if when == "always" or is_open(result)]
+    chosen = _reranked([found[place] for place in places], cross_encoder, top_k, normalize, blend, progress)
+    for place, result in zip(places, chosen, strict=True):
+        found[place] = result
+    return found
+
+
+def is_open(result: Record) -> bool:
+    """Whether a person must look at a listing, by its ``decision``."""
+    return bool(result["decision"]["action"] == "review")
+
+
+def check_open(result: Record) -> None:
+    """Raise ``ValueError`` unless a record is a result with a decision."""
+    check_result(result)
+    decision = result.get("decision")
+    if not isinstance(decision, Mapping) or "action" not in decision:
+        raise ValueError('has no "decision"; expected results of decide, or of recall with a policy')
+
+
+def _reranked(
+    given: list[Record],
+    cross_encoder: CrossEncoder | KnownScores,
+    top_k: int | None,
+    normalize: bool,
+    blend: float,
+    progress: Callable[[int], None] | None,
+) -> list[Record]:
     scores = scores_of(given)
     places = np.where(np.isfinite(scores), np.arange(scores.shape[1]), -1)
     before = Ranking(places, scores)
@@ -153,21 +188,22 @@ def by_relevance(ranking: Ranking, relevance: NDArray[np.float32], *, k: int, bl
     )
 
 
-def check_options(*, top_k: int | None, normalize: bool, blend: float) -> int | None:
+def check_options(*, top_k: int | None, normalize: bool, blend: float, when: str = "always") -> int | None:
     """``top_k`` as a plain number, if the options of ``rerank`` make sense.
 
     Raises:
         UsageError: They do not.
     """
     flag(normalize, "normalize")
+    one_of(when, "when", WHEN)
     number(blend, "blend", low=0, high=1, expected="0 to 1, the reranker's share")
     return whole_or_none(top_k, "top_k")
 
 
-def _checked(results: Iterable[Record]) -> Iterator[Record]:
+def _checked(results: Iterable[Record], check: Callable[[Record], None]) -> Iterator[Record]:
     for place, result in enumerate(records.cleaned(results, "result")):
         try:
-            check_result(result)
+            check(result)
         except ValueError as error:
             raise RecordError(f"result {place}", str(error)) from None
         yield result

@@ -1,4 +1,4 @@
-"""Score, recall and rerank over files: each is the one file job of ``files.jobs`` around what is done in memory."""
+"""Score and recall over files: each is the one file job of ``files.jobs`` around what is done in memory."""
 
 import contextlib
 import time
@@ -9,21 +9,19 @@ from pathlib import Path
 from typing import Any
 
 from ecom_rag._version import __version__
-from ecom_rag.arguments import PathLike, path_of
+from ecom_rag.arguments import PathLike
 from ecom_rag.errors import UsageError
 from ecom_rag.files import jobs, records
 from ecom_rag.files.identity import known_id
-from ecom_rag.files.jobs import Cut, Job, Process, Summary
+from ecom_rag.files.jobs import Job, Process, Summary
 from ecom_rag.files.progress import Progress, stage
 from ecom_rag.files.records import Record
-from ecom_rag.files.results import check_result
 from ecom_rag.files.values import shown
 from ecom_rag.models import CrossEncoder, Encoder
-from ecom_rag.models.spec import AnyCrossEncoder, AnyEncoder, check_cross_encoder, cross_encoder_of
+from ecom_rag.models.spec import AnyCrossEncoder, AnyEncoder, cross_encoder_of
 from ecom_rag.pipeline.after import After
 from ecom_rag.pipeline.places import Asked, OfBank, OfFile, Place
 from ecom_rag.pipeline.provenance import Provenance, write_beside
-from ecom_rag.pipeline.reranking import check_options, rerank
 from ecom_rag.pipeline.scoring import score_settings
 from ecom_rag.pipeline.search import Pipeline
 from ecom_rag.pipeline.settings import Recall, cut_of
@@ -31,8 +29,6 @@ from ecom_rag.retrieval import hybrid
 from ecom_rag.retrieval.routes import outputs_of
 from ecom_rag.seeds.source import check_routes
 from ecom_rag.text.analysis import Analyzer
-
-_PAIRS = 2048  # pairs of a block that is reranked
 
 
 def score_file(
@@ -127,63 +123,6 @@ def recall_file(
         "recall", queries, output, settings, seeds, bank, model, reranker, analyzer or Analyzer(), on_bad_line
     )
     return _search(asked, after=after, resume=resume, progress=progress)
-
-
-def rerank_file(
-    results: PathLike,
-    output: PathLike,
-    reranker: AnyCrossEncoder,
-    *,
-    top_k: int | None = None,
-    normalize: bool = False,
-    blend: float = 1.0,
-    resume: bool = False,
-    on_bad_line: str = "fail",
-    progress: Progress | None = None,
-) -> Summary:
-    """Rerank a file of results; see ``rerank`` for what moves where.
-
-    Args:
-        results: Path (``str`` or ``Path``), or ``-`` for standard input, of records with ``topk_sim``, ``topk_seed``,
-            ``topk_metadata``.
-        output: Path, or ``-`` for standard output; appears under its name only when complete.
-        reranker: The cross-encoder, loaded once the cheap checks are passed.
-        top_k: Results to keep per query; by default all.
-        normalize: Give the sigmoid of the logit, 0..1.
-        blend: Share of the relevance in the order, 0..1; ``rerank`` says how.
-        resume: Continue an interrupted run of the same settings.
-        on_bad_line: What a bad input line does: ``fail``, or ``skip`` for a note of it beside the output.
-        progress: Called with the stage, how many more pairs are done, and the total where it is known.
-
-    Returns:
-        What was done.
-
-    Raises:
-        EcomRagError: Anything the user can mend.
-    """
-    started = time.monotonic()
-    results, output = path_of(results, "results"), path_of(output, "output")
-    check_options(top_k=top_k, normalize=normalize, blend=blend)
-    check_cross_encoder(reranker)
-    jobs.check_files(results, None, output, on_bad_line=on_bad_line, top_k=top_k)
-    cross_encoder = cross_encoder_of(reranker)
-    options: dict[str, Any] = {"top_k": top_k, "normalize": normalize, "blend": blend}
-    step = stage(progress, "reranking", None)
-    job = Job(
-        output,
-        {
-            "command": "rerank",
-            "ecom_rag": __version__,
-            "results": results,
-            "model": [cross_encoder.fingerprint, cross_encoder.settings],
-            **options,
-            "on_bad_line": on_bad_line,
-        },
-        read=lambda report: records.read(results, on_bad_line=on_bad_line, check=check_result, report=report),
-        start=lambda cache: lambda block: (rerank(block, cross_encoder, **options, progress=step), {}),
-        cut=Cut(max_size=_PAIRS, size=lambda record: len(record["topk_seed"])),
-    )
-    return jobs.run(job, started=started, resume=resume)
 
 
 def _search(asked: Asked, *, after: After | None = None, resume: bool, progress: Progress | None) -> Summary:

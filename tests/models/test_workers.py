@@ -7,13 +7,14 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 
 import numpy as np
 import pytest
 import torch
 
 from conftest import TEXTS
-from ecom_rag.models import Encoder
+from ecom_rag.models import CrossEncoder, Encoder
 from ecom_rag.models.embeddings import Ragged
 from ecom_rag.models.runtimes.batching import batches
 from ecom_rag.models.runtimes.fused import FusedRuntime
@@ -63,6 +64,26 @@ def test_calls_share_threads_which_end_with_the_model(bge_folder):
     for thread in found[0]:
         thread.join(timeout=30)
     assert not any(thread.is_alive() for thread in found[0])
+
+
+@pytest.mark.parametrize("how", [{"precision": "fp32"}, {"precision": "fp32", "runtime": "openvino"}])
+@pytest.mark.parametrize("kind", ["encoder", "reranker"])
+def test_a_dropped_model_frees_its_memory_at_once(kind, how, bge_folder, bert_reranker):
+    """Weights that wait for the garbage collector pile up, since it counts objects and not bytes."""
+    gc.collect()
+    gc.disable()
+    try:
+        if kind == "encoder":
+            model = Encoder.from_pretrained(str(bge_folder), **how)
+            model.encode(TEXTS)
+        else:
+            model = CrossEncoder.from_pretrained(str(bert_reranker), **how)
+            model.score([("a", "b")])
+        held = [weakref.ref(one) for one in (model, model._loaded.tokenizer, model._loaded.runtime)]
+        del model
+        assert [ref() for ref in held] == [None] * 3
+    finally:
+        gc.enable()
 
 
 def test_a_small_input_keeps_all_cores_busy(bge_folder, monkeypatch):

@@ -23,8 +23,8 @@ class FusedRuntime:
 
         self._torch = torch
         self._module = module.eval()
-        self._threads = max(1, cpu.cores() // cpu.streams())  # of a batch: the last bits of its numbers depend on it
-        self._workers = Workers(cpu.streams(), self._entering)
+        threads = max(1, cpu.cores() // cpu.streams())  # of a batch: the last bits of its numbers depend on it
+        self._workers = Workers(cpu.streams(), partial(_entering, threads))  # not a method: weights would wait for gc
 
     def run(self, batches: Iterable[Batch], outputs: Sequence[int]) -> Iterator[tuple[Batch, Outputs]]:
         """See ``Runtime.run``."""
@@ -53,18 +53,21 @@ class FusedRuntime:
         """
         return self._workers.submit(partial(self._forward, batch, tuple(outputs)))
 
-    @contextlib.contextmanager
-    def _entering(self) -> Iterator[Callable[[], None]]:
-        """While workers start: what each does first. What torch gives to other threads stays as it was."""
-        before = self._torch.get_num_threads()
-        yield self._enter
-        self._torch.set_num_threads(before)
-
-    def _enter(self) -> None:
-        self._torch.get_num_threads()  # torch sets up a thread when it is first asked something, and would undo this:
-        self._torch.set_num_threads(self._threads)
-
     def _forward(self, batch: Batch, outputs: tuple[int, ...]) -> Outputs:
         with self._torch.inference_mode():
             results = self._module(*(self._torch.from_numpy(array) for array in batch.inputs), outputs=outputs)
         return tuple(result.float().numpy() for result in results)
+
+
+@contextlib.contextmanager
+def _entering(threads: int) -> Iterator[Callable[[], None]]:
+    """While workers start: what each does first. What torch gives to other threads stays as it was."""
+    import torch
+
+    def enter() -> None:
+        torch.get_num_threads()  # torch sets up a thread when it is first asked something, and would undo this:
+        torch.set_num_threads(threads)
+
+    before = torch.get_num_threads()
+    yield enter
+    torch.set_num_threads(before)

@@ -75,6 +75,10 @@ class PolicyError(EcomRagError):
     """A policy that is not one, was changed by hand, or does not fit the results that it is asked to decide."""
 
 
+class DistributionError(EcomRagError):
+    """A cluster that does not answer, or whose workers cannot do what was asked."""
+
+
 class ResumeError(EcomRagError):
     """An unfinished run that cannot be continued as asked."""
 

@@ -1,6 +1,6 @@
 """calibrate, decide."""
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -28,6 +28,9 @@ from ecom_rag.cli.options import (
     report,
 )
 from ecom_rag.errors import UsageError
+
+if TYPE_CHECKING:
+    from ecom_rag.decision.deciding import Deciding
 
 SeedIds = Annotated[str, typer.Option("--id-key", help="Metadata key of the seeds' ids, named in each decision.")]
 Strict = Annotated[
@@ -204,6 +207,24 @@ def decide(
             progress=progress,
         )
     report(f"{decided(summary)}", summary, output)
+
+
+def deciding(
+    policy: str | None, strict: bool, id_key: str, campaigns: str | None, flood_limit: int, reviewed: str | None
+) -> "Deciding | None":
+    """What a policy does to the results of recall; ``None`` where there is no policy."""
+    if policy is None:
+        return None
+    from ecom_rag.decision.files import deciding_by
+
+    return deciding_by(
+        policy,
+        strict=strict,
+        id_key=id_key,
+        campaigns=campaigns or beside(policy),
+        flood_limit=flood_limit,
+        reviewed=reviewed,
+    )
 
 
 def beside(policy: str) -> str:

@@ -23,15 +23,18 @@ from ecom_rag.cli.options import (
     PrecisionOption,
     Queries,
     QueryInstruction,
+    Ray,
     Resume,
     Runtime,
     RuntimeName,
     Seeds,
     TruncateDim,
     Verbose,
+    Workers,
     bars,
     check_apart,
     numbers,
+    on_ray,
     placed,
     prepare,
     report,
@@ -71,6 +74,8 @@ def score(
     pooling: Pooling = None,
     truncate_dim: TruncateDim = None,
     max_length: MaxLength = None,
+    ray: Ray = None,
+    workers: Workers = None,
     resume: Resume = False,
     on_bad_line: BadLine = OnBadLine.fail,
     verbose: Verbose = False,
@@ -101,7 +106,7 @@ def score(
             "truncate_dim": truncate_dim,
         }
     spec = ModelSpec(model, options) if model is not None or bank is not None else None
-    with bars() as progress:
+    with bars() as progress, on_ray(ray, workers) as cluster:
         summary = score_file(
             queries,
             output,
@@ -114,6 +119,7 @@ def score(
             filter=filter,
             exclude_self=bool(exclude_self),
             id_key=id_key,
+            workers=cluster,
             resume=resume,
             on_bad_line=on_bad_line,
             progress=progress,
@@ -144,6 +150,8 @@ def rerank(
     precision: PrecisionOption = Precision.auto,
     device: Device = "auto",
     batch_tokens: BatchTokens = None,
+    ray: Ray = None,
+    workers: Workers = None,
     resume: Resume = False,
     on_bad_line: BadLine = OnBadLine.fail,
     verbose: Verbose = False,
@@ -167,7 +175,7 @@ def rerank(
     from ecom_rag.pipeline import rerank_file
 
     options = {**placed(runtime, precision, device, batch_tokens), "max_length": max_length}
-    with bars() as progress:
+    with bars() as progress, on_ray(ray, workers) as cluster:
         summary = rerank_file(
             results,
             output,
@@ -177,6 +185,7 @@ def rerank(
             blend=blend,
             when=when,
             reuse=reuse,
+            workers=cluster,
             resume=resume,
             on_bad_line=on_bad_line,
             progress=progress,

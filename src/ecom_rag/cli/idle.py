@@ -46,7 +46,12 @@ _OWN_WEIGHTS = Needs(
     "choose another --fusion",
 )
 
+_CLUSTER = Needs(lambda v: v["ray"] is not None, "without a cluster", "name one with --ray")
+_OF_A_BANK = Needs(lambda v: v["bank"] is not None, "with --seeds: workers open a bank", "build one, and search --bank")
+
 _SCORE: Table = {
+    "ray": (_OF_A_BANK,),
+    "workers": (_CLUSTER,),
     **_always("queries seeds bank model output mode top_k filter exclude_self id_key resume on_bad_line"),
     **_each("max_length query_instruction", _FILE),
     **_each(_PLACEMENT),
@@ -61,10 +66,14 @@ _SCORE: Table = {
     ),
 }
 _RERANK: Table = {
-    **_always("results model output top_k normalize blend when reuse max_length resume on_bad_line"),
+    **_always("results model output top_k normalize blend when max_length ray resume on_bad_line"),
+    "reuse": (Needs(lambda v: v["ray"] is None, "with --ray: machines do not share the file", "leave out --ray"),),
+    "workers": (_CLUSTER,),
     **_each(_PLACEMENT),
 }
 _RECALL: Table = {
+    "ray": (_OF_A_BANK,),
+    "workers": (_CLUSTER,),
     **_always("queries output seeds bank routes rerank top_k filter exclude_self id_key config resume on_bad_line"),
     "model": (_ENCODER,),
     "fusion": (_SEVERAL,),

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from ecom_rag.cli.decide import Campaigns, FloodLimit, Reviewed, Strict, beside, decided
+from ecom_rag.cli.decide import Campaigns, FloodLimit, Reviewed, Strict, decided, deciding
 from ecom_rag.cli.options import (
     BadLine,
     Bank,
@@ -21,14 +21,17 @@ from ecom_rag.cli.options import (
     PrecisionOption,
     Queries,
     QueryInstruction,
+    Ray,
     Resume,
     Runtime,
     RuntimeName,
     Seeds,
     Verbose,
+    Workers,
     bars,
     check_apart,
     numbers,
+    on_ray,
     placed,
     prepare,
     report,
@@ -121,6 +124,8 @@ def recall(
     precision: PrecisionOption = Precision.auto,
     device: Device = "auto",
     batch_tokens: BatchTokens = None,
+    ray: Ray = None,
+    workers: Workers = None,
     resume: Resume = False,
     on_bad_line: BadLine = OnBadLine.fail,
     verbose: Verbose = False,
@@ -173,19 +178,9 @@ def recall(
         spec = ModelSpec(models["model"], options)
     else:
         spec = None
-    after = None
-    if policy is not None:
-        from ecom_rag.decision.files import deciding_by
-
-        after = deciding_by(
-            policy,
-            strict=strict,
-            id_key=settings.id_key or "id",
-            campaigns=campaigns or beside(policy),
-            flood_limit=flood_limit,
-            reviewed=reviewed,
-        )
-    with bars() as progress:
+    id_key = settings.id_key or "id"
+    after = deciding(policy, strict, id_key, campaigns, flood_limit, reviewed)
+    with bars() as progress, on_ray(ray, workers) as cluster:
         summary = recall_file(
             queries,
             output,
@@ -196,6 +191,7 @@ def recall(
             reranker=ModelSpec(models["rerank"], place) if "rerank" in models else None,
             analyzer=Analyzer(stem=stem, simplify=simplify, words=_lines(words)),
             after=after,
+            workers=cluster,
             resume=resume,
             on_bad_line=on_bad_line,
             progress=progress,

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from ecom_rag.arguments import whole_or_none
 from ecom_rag.errors import UsageError
@@ -21,8 +21,34 @@ from ecom_rag.files.streamed import StreamOutput
 
 BLOCK_RECORDS = 4096  # no block has more records, whatever a job's own cut allows
 Item = TypeVar("Item")
-Process = Callable[[list[Record]], tuple[list[Record], Mapping[str, int]]]
-"""What a job does to a block of records: its results, and what it counted. Pure, the same here and elsewhere."""
+Block = list[Record]
+Done = tuple[list[Record], Mapping[str, int]]
+"""What was made of a block: its results, and what was counted in it."""
+Process = Callable[[Block], Done]
+"""What a job does to a block of records. Pure, the same here and elsewhere."""
+
+
+class Work(Protocol):
+    """What another process must know to do the blocks of a job; it can be pickled."""
+
+    @property
+    def gpus(self) -> int:
+        """GPUs that a process needs."""
+
+    def start(self) -> Process:
+        """Make ready there; raises ``EcomRagError`` where the results would be others than here."""
+
+
+class Workers(Protocol):
+    """Processes elsewhere that do blocks, e.g. ``distribution.RayActors``."""
+
+    def each(self, work: Work, blocks: Iterator[Block]) -> Iterator[tuple[Block, Done]]:
+        """Each block with what was made of it, in their order."""
+
+
+def here(process: Process, blocks: Iterator[Block]) -> Iterator[tuple[Block, Done]]:
+    """Each block with what was made of it, one after the other in this process."""
+    return ((block, process(block)) for block in blocks)
 
 
 def text_length(record: Record) -> int:
@@ -83,6 +109,8 @@ class Job:
         earlier: Report of a file that was read before, e.g. the seeds.
         replay: Called before the first block of a resumed run with what the interrupted one had written, for a job
             that remembers what came before.
+        each: How blocks get done, by what ``start`` gave.
+        finish: Called with what was made of each block, in their order, before it is written.
     """
 
     output: str
@@ -93,6 +121,8 @@ class Job:
     accept: Callable[[Summary], None] = lambda summary: None
     earlier: ReadReport = field(default_factory=ReadReport)
     replay: Callable[[Iterator[Record]], None] = lambda written: None
+    each: Callable[[Process, Iterator[Block]], Iterator[tuple[Block, Done]]] = here
+    finish: Callable[[Done], Done] = lambda done: done
 
 
 def run(job: Job, *, started: float, resume: bool = False) -> Summary:
@@ -115,8 +145,8 @@ def run(job: Job, *, started: float, resume: bool = False) -> Summary:
             process = job.start(sink.cache)
             if sink.resumed_records:
                 job.replay(sink.written())
-            for block in blocks_of(stream, job.cut):
-                results, counts = process(block)
+            for block, done in job.each(process, blocks_of(stream, job.cut)):
+                results, counts = job.finish(done)
                 sink.write_block(block, results, report.rejections, counts)
             sink.write_rejections(report.rejections)
         summary = Summary(

@@ -6,6 +6,7 @@ from os import PathLike
 from typing import Any
 
 from ecom_rag import arguments
+from ecom_rag.errors import UsageError
 from ecom_rag.models.cross_encoder import CrossEncoder
 from ecom_rag.models.encoder import Encoder
 
@@ -76,3 +77,39 @@ def cross_encoder_of(model: AnyCrossEncoder) -> CrossEncoder:
     if isinstance(model, str | PathLike):
         model = ModelSpec(model)
     return model.cross_encoder() if isinstance(model, ModelSpec) else model
+
+
+def check_named(model: AnyEncoder | AnyCrossEncoder | None, name: str) -> None:
+    """Raise ``UsageError`` for a loaded model, which cannot be sent to another process.
+
+    Args:
+        model: What was given.
+        name: Of the argument.
+
+    Raises:
+        UsageError: It is loaded.
+    """
+    if not isinstance(model, ModelSpec | str | PathLike | None):
+        raise UsageError(f"workers load models by name; give `{name}` as a folder, a hub id or a ModelSpec")
+
+
+def settled(given: AnyEncoder | AnyCrossEncoder | None, loaded: Encoder | CrossEncoder) -> ModelSpec:
+    """A model by name with runtime, precision and batches as they were chosen here, whatever ``auto`` is elsewhere.
+
+    Args:
+        given: As it was named; ``None`` where something else names it, as a bank does.
+        loaded: The same, loaded.
+    """
+    spec = given if isinstance(given, ModelSpec) else ModelSpec(given)  # type: ignore[arg-type]
+    chosen = {name: loaded.settings[name] for name in ("runtime", "precision", "batch_tokens")}
+    device = "cpu" if loaded.placement.device == "cpu" else "cuda"  # a worker sees the GPU alone that it was given
+    return ModelSpec(spec.model, {**spec.options, **chosen, "device": device})
+
+
+def gpus_of(*models: Encoder | CrossEncoder | None) -> int:
+    """GPUs that a process needs for some models: one for all of them, or none.
+
+    Args:
+        models: Loaded ones; ``None`` where there is none.
+    """
+    return int(any(model is not None and model.placement.device != "cpu" for model in models))

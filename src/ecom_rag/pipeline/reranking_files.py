@@ -4,21 +4,30 @@ import contextlib
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from ecom_rag._version import __version__
 from ecom_rag.arguments import PathLike, path_of, path_or_none
-from ecom_rag.errors import UsageError
+from ecom_rag.errors import DistributionError, UsageError
 from ecom_rag.files import jobs, records
-from ecom_rag.files.jobs import Cut, Job, Summary
+from ecom_rag.files.jobs import Block, Cut, Done, Job, Process, Summary, Workers
 from ecom_rag.files.progress import Progress, stage
 from ecom_rag.files.records import Record
 from ecom_rag.files.results import check_result
 from ecom_rag.models import CrossEncoder
 from ecom_rag.models.known_scores import KnownScores
-from ecom_rag.models.spec import AnyCrossEncoder, check_cross_encoder, cross_encoder_of
+from ecom_rag.models.spec import (
+    AnyCrossEncoder,
+    ModelSpec,
+    check_cross_encoder,
+    check_named,
+    cross_encoder_of,
+    gpus_of,
+    settled,
+)
 from ecom_rag.pipeline.reranking import check_open, check_options, is_open, rerank
 
 _PAIRS = 2048  # pairs of a block that is reranked
@@ -34,6 +43,7 @@ def rerank_file(
     blend: float = 1.0,
     when: str = "always",
     reuse: PathLike | None = None,
+    workers: Workers | None = None,
     resume: bool = False,
     on_bad_line: str = "fail",
     progress: Progress | None = None,
@@ -50,6 +60,7 @@ def rerank_file(
         blend: Share of the relevance in the order, 0..1; ``rerank`` says how.
         when: ``always``, or ``open`` for the results alone of which a person must look, by their ``decision``.
         reuse: File of scores that earlier runs kept, see ``KnownScores``; made where there is none. By default none.
+        workers: Processes that rerank, with a model named by folder or hub id; by default this one.
         resume: Continue an interrupted run of the same settings.
         on_bad_line: What a bad input line does: ``fail``, or ``skip`` for a note of it beside the output.
         progress: Called with the stage, how many more pairs are done, and the total where it is known.
@@ -67,20 +78,67 @@ def rerank_file(
     check_cross_encoder(reranker)
     jobs.check_files(results, None, output, on_bad_line=on_bad_line, top_k=top_k)
     reuse = _apart(reuse, results, output)
+    if workers is not None:
+        _check_sendable(reranker, reuse)
     cross_encoder = cross_encoder_of(reranker)
     options: dict[str, Any] = {"top_k": top_k, "normalize": normalize, "blend": blend, "when": when}
     check, step = (check_open if when == "open" else check_result), stage(progress, "reranking", None)
     job = Job(
         output,
         {"command": "rerank", "ecom_rag": __version__, "results": results, "reuse": reuse, "on_bad_line": on_bad_line}
-        | {"model": [cross_encoder.fingerprint, cross_encoder.settings], **options},
+        | {"model": _decisive(cross_encoder), **options},
         read=lambda report: records.read(results, on_bad_line=on_bad_line, check=check, report=report),
         start=lambda cache: partial(_reranked, cross_encoder=known or cross_encoder, options=options, progress=step),
+        each=jobs.here if workers is None else _elsewhere(workers, reranker, cross_encoder, options, step),
         cut=Cut(max_size=_PAIRS, size=lambda record: len(record["topk_seed"])),
     )
     known = None if reuse is None else KnownScores(reuse, cross_encoder)
     with contextlib.nullcontext() if known is None else known:
         return jobs.run(job, started=started, resume=resume)
+
+
+@dataclass(frozen=True)
+class _Work:
+    """A reranking that another process makes ready; see ``jobs.Work``."""
+
+    reranker: ModelSpec
+    options: Mapping[str, Any]
+    expected: list[Any]
+    gpus: int
+
+    def start(self) -> Process:
+        """See ``jobs.Work.start``; raises ``DistributionError`` where the model is another one here."""
+        cross_encoder = self.reranker.cross_encoder()
+        if (found := _decisive(cross_encoder)) != self.expected:
+            raise DistributionError(f"the reranker is {found} instead of {self.expected}")
+        return partial(_reranked, cross_encoder=cross_encoder, options=self.options, progress=lambda done: None)
+
+
+def _decisive(cross_encoder: CrossEncoder) -> list[Any]:
+    return [cross_encoder.fingerprint, cross_encoder.settings]
+
+
+def _check_sendable(reranker: AnyCrossEncoder, reuse: str | None) -> None:
+    check_named(reranker, "reranker")
+    if reuse is not None:
+        raise UsageError("workers on other machines do not share a file of known scores; leave out `reuse`")
+
+
+def _elsewhere(
+    workers: Workers,
+    reranker: AnyCrossEncoder,
+    cross_encoder: CrossEncoder,
+    options: Mapping[str, Any],
+    step: Callable[[int], None],
+) -> Callable[[Process, Iterator[Block]], Iterator[tuple[Block, Done]]]:
+    work = _Work(settled(reranker, cross_encoder), options, _decisive(cross_encoder), gpus_of(cross_encoder))
+
+    def each(process: Process, blocks: Iterator[Block]) -> Iterator[tuple[Block, Done]]:
+        for block, done in workers.each(work, blocks):
+            step(sum(len(one["topk_seed"]) for one in block))
+            yield block, done
+
+    return each
 
 
 def _apart(reuse: PathLike | None, *others: str) -> str | None:

@@ -3,31 +3,24 @@
 import contextlib
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from ecom_rag._version import __version__
 from ecom_rag.arguments import PathLike
 from ecom_rag.errors import UsageError
 from ecom_rag.files import jobs, records
-from ecom_rag.files.identity import known_id
-from ecom_rag.files.jobs import Job, Process, Summary
+from ecom_rag.files.jobs import Block, Done, Job, Process, Summary, Workers
 from ecom_rag.files.progress import Progress, stage
-from ecom_rag.files.records import Record
 from ecom_rag.files.values import shown
-from ecom_rag.models import CrossEncoder, Encoder
-from ecom_rag.models.spec import AnyCrossEncoder, AnyEncoder, cross_encoder_of
+from ecom_rag.models.spec import AnyCrossEncoder, AnyEncoder
 from ecom_rag.pipeline.after import After
-from ecom_rag.pipeline.places import Asked, OfBank, OfFile, Place
+from ecom_rag.pipeline.file_search import Search, check_sendable
+from ecom_rag.pipeline.places import Asked
 from ecom_rag.pipeline.provenance import Provenance, write_beside
 from ecom_rag.pipeline.scoring import score_settings
-from ecom_rag.pipeline.search import Pipeline
 from ecom_rag.pipeline.settings import Recall, cut_of
 from ecom_rag.retrieval import hybrid
-from ecom_rag.retrieval.routes import outputs_of
-from ecom_rag.seeds.source import check_routes
 from ecom_rag.text.analysis import Analyzer
 
 
@@ -44,6 +37,7 @@ def score_file(
     filter: Any = None,
     exclude_self: bool = False,
     id_key: str | None = None,
+    workers: Workers | None = None,
     resume: bool = False,
     on_bad_line: str = "fail",
     progress: Progress | None = None,
@@ -62,6 +56,7 @@ def score_file(
         filter: Condition on the seeds' metadata, as in ``Recall``.
         exclude_self: Leave a seed out of the results of the query that it is, as in ``Recall``.
         id_key: Metadata key of the ids of queries and seeds; by default the bank's, or ``id``.
+        workers: Processes that search, over a bank and with models named by folder or hub id; by default this one.
         resume: Continue an interrupted run of the same settings.
         on_bad_line: What a bad input line does: ``fail``, or ``skip`` for a note of it beside the output.
         progress: Called with the stage, how much more is done, and the total where it is known.
@@ -76,7 +71,7 @@ def score_file(
     asked = Asked("score", queries, output, settings, seeds, bank, model, None, Analyzer(), on_bad_line)
     if bank is None and model is None:
         raise UsageError("the seeds of a file are searched by an encoder; give `model`")
-    return _search(asked, resume=resume, progress=progress)
+    return _search(asked, workers=workers, resume=resume, progress=progress)
 
 
 def recall_file(
@@ -90,6 +85,7 @@ def recall_file(
     reranker: AnyCrossEncoder | None = None,
     analyzer: Analyzer | None = None,
     after: After | None = None,
+    workers: Workers | None = None,
     resume: bool = False,
     on_bad_line: str = "fail",
     progress: Progress | None = None,
@@ -107,6 +103,7 @@ def recall_file(
         reranker: Re-sorts the fused candidates; by default they stay as they are.
         analyzer: How the texts of ``seeds`` become terms; a bank brings its own.
         after: What is done with the results before they are written, e.g. ``decision.files.Deciding``.
+        workers: Processes that search, over a bank and with models named by folder or hub id; by default this one.
         resume: Continue an interrupted run of the same settings.
         on_bad_line: What a bad input line does: ``fail``, or ``skip`` for a note of it beside the output.
         progress: Called with the stage, how much more is done, and the total where it is known.
@@ -122,38 +119,37 @@ def recall_file(
     asked = Asked(
         "recall", queries, output, settings, seeds, bank, model, reranker, analyzer or Analyzer(), on_bad_line
     )
-    return _search(asked, after=after, resume=resume, progress=progress)
+    return _search(asked, after=after, workers=workers, resume=resume, progress=progress)
 
 
-def _search(asked: Asked, *, after: After | None = None, resume: bool, progress: Progress | None) -> Summary:
+def _search(
+    asked: Asked, *, after: After | None = None, workers: Workers | None, resume: bool, progress: Progress | None
+) -> Summary:
     started = time.monotonic()
-    place: Place = (OfFile if asked.bank is None else OfBank)(asked)
-    settings = replace(asked.settings, routes=place.routes).check()
-    settings.check_use(place.routes, reranker=asked.reranker is not None)
-    encoder = place.encoder() if outputs_of(place.routes) else None
-    check_routes(place.routes, encoder)
-    id_key = settings.id_key_of(place.id_key)
-    cross_encoder = None if asked.reranker is None else cross_encoder_of(asked.reranker)
+    if workers is not None:
+        check_sendable(asked)
+    search = Search(asked)
+    place, step = search.place, stage(progress, f"{asked.command.rstrip('e')}ing", jobs.line_count(str(asked.queries)))
     notes: list[str] = []
     made: list[Provenance] = []
 
     def start(cache: Path | None) -> Process:
-        source = place.source(encoder, cache, progress)
-        pipeline = Pipeline(source, settings, encoder=encoder, cross_encoder=cross_encoder)
+        pipeline = search.pipeline(cache, progress)
         notes.extend(pipeline.notes)
-        step = stage(progress, f"{asked.command.rstrip('e')}ing", jobs.line_count(str(asked.queries)))
         with pipeline.view() as view:
             made.append(pipeline.provenance(view))
         if after is not None:
             after.begin(made[0], cache)
-        return lambda block: _recalled(pipeline.recall(block, progress=step), id_key, after)
+        return search.process(pipeline, progress=step)
 
     job = Job(
         str(asked.output),
-        _decisive(asked, settings, place.state, encoder, cross_encoder) | dict(after.settings if after else {}),
+        search.decisive() | dict(after.settings if after else {}),
         read=lambda report: records.read(asked.queries, on_bad_line=asked.on_bad_line, report=report),
         start=start,
-        cut=cut_of(settings, reranked=cross_encoder is not None),
+        each=jobs.here if workers is None else _elsewhere(workers, search, step),
+        finish=lambda done: done if after is None else _finished(done, after),
+        cut=cut_of(search.settings, reranked=asked.reranker is not None),
         accept=lambda summary: summary.notes.extend(_ended(asked, after, made)),
         earlier=place.report,
         replay=(lambda written: None) if after is None else after.replay,
@@ -165,23 +161,15 @@ def _search(asked: Asked, *, after: After | None = None, resume: bool, progress:
     return summary
 
 
-def _decisive(
-    asked: Asked, settings: Recall, seeds: Any, encoder: Encoder | None, cross_encoder: CrossEncoder | None
-) -> dict[str, Any]:
-    """Everything that decides the bytes of a search's results."""
-    fitted = settings.fitted()
-    return {
-        "command": asked.command,
-        "ecom_rag": __version__,
-        "queries": asked.queries,
-        "seeds": seeds,
-        **asdict(settings),
-        "fusion": settings.fusion if fitted is None else asdict(fitted),
-        "model": encoder and [encoder.fingerprint, encoder.settings],
-        "rerank": cross_encoder and [cross_encoder.fingerprint, cross_encoder.settings],
-        "analyzer": asked.analyzer.fingerprint(),
-        "on_bad_line": asked.on_bad_line,
-    }
+def _elsewhere(
+    workers: Workers, search: Search, step: Callable[[int], None]
+) -> Callable[[Process, Iterator[Block]], Iterator[tuple[Block, Done]]]:
+    def each(process: Process, blocks: Iterator[Block]) -> Iterator[tuple[Block, Done]]:
+        for block, done in workers.each(search.work(), blocks):
+            step(len(block))
+            yield block, done
+
+    return each
 
 
 def _ended(asked: Asked, after: After | None, made: list[Provenance]) -> Iterator[str]:
@@ -192,26 +180,11 @@ def _ended(asked: Asked, after: After | None, made: list[Provenance]) -> Iterato
         yield from write_beside(str(asked.output), made[0])
 
 
-def _recalled(results: list[Record], id_key: str, after: After | None) -> tuple[list[Record], Mapping[str, int]]:
+def _finished(done: Done, after: After) -> Done:
     """A block as it is written, and what was counted in it."""
-    results, counts = _counted(results, id_key)
-    if after is None:
-        return results, counts
+    results, counts = done
     results, more = after.block(results)
-    return results, counts + Counter(more)
-
-
-def _counted(results: list[Record], id_key: str) -> tuple[list[Record], Counter[str]]:
-    """Results, and how many have a seed, a seed of their own id, and of these one whose text is another."""
-    counts: Counter[str] = Counter()
-    for result in results:
-        counts["found"] += bool(result["topk_seed"])
-        name = known_id(result["metadata"], id_key)
-        found = zip(result["topk_seed"], result["topk_metadata"], strict=True)
-        texts = [text for text, metadata in found if name is not None and known_id(metadata, id_key) == name]
-        counts["own"] += bool(texts)
-        counts["own, other text"] += bool(texts) and result["text"] not in texts
-    return results, counts
+    return results, Counter(counts) + Counter(more)
 
 
 def _found_notes(summary: Summary, notes: list[str]) -> Iterator[str]:

@@ -1,0 +1,56 @@
+"""Works for workers elsewhere: what they do to a block, without any model."""
+
+import os
+import signal
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from ecom_rag.errors import EmbeddingError, UsageError
+
+
+@dataclass(frozen=True)
+class Marking:
+    """Adds to each record what became of it; some texts end their process or raise, some take long."""
+
+    gpus: int = 0
+    folder: str = ""  # where "dies once" leaves a mark
+
+    def start(self):
+        return self.process
+
+    def process(self, block):
+        return [self._done(record) for record in block], {"records": len(block)}
+
+    def _done(self, record):
+        text = record["text"]
+        if text == "dies":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if text == "dies once" and not (mark := Path(self.folder) / "died").exists():
+            mark.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        if text == "raises":
+            raise EmbeddingError("text 7 gave NaN")
+        if text == "is slow":
+            time.sleep(0.5)
+        return {**record, "done": text.upper()}
+
+
+@dataclass(frozen=True)
+class Refusing:
+    """Cannot be made ready."""
+
+    gpus: int = 0
+
+    def start(self):
+        raise UsageError("precision fp16 needs a GPU")
+
+
+@dataclass(frozen=True)
+class DyingEarly:
+    """Ends its process while it is made ready."""
+
+    gpus: int = 0
+
+    def start(self):
+        os.kill(os.getpid(), signal.SIGKILL)

@@ -213,7 +213,7 @@ _operator(operator.truediv, "fdiv")
 
 @numba.njit(error_model="numpy")
 def power_of_two(x):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
-    """``2^x`` to 2e-7 of itself for x from -126 to 0; below, as of -126."""
+    """``2^x`` to 2.5e-7 of itself for x from -126 to 0; below, as of -126."""
     x = maximum(x, fill(np.float32(-126)))  # the smallest power whose bits can be put together
     whole = nearest(x)
     f = x - whole

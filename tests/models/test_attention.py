@@ -173,3 +173,50 @@ def test_lanes_are_folded_in_one_order(numbers, count):
     while len(kept) > 1:
         kept = kept[: len(kept) // 2] + kept[len(kept) // 2 :]
     assert found[0] == kept[0]
+
+
+def _network(tmp_path, precision):
+    import transformers
+
+    from ecom_rag.models.checkpoints.weights import Weights
+    from ecom_rag.models.networks.fused import FusedTransformer
+
+    torch.manual_seed(1)
+    shape = {"vocab_size": 50, "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+    model = transformers.BertModel(transformers.BertConfig(**shape, intermediate_size=64))
+    return FusedTransformer(model.config.to_dict(), Weights(model.state_dict(), tmp_path), precision)
+
+
+def _hidden(network, lengths, **options):
+    mask = (torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]).long()
+    ids = (7 * torch.arange(mask.numel()).view(mask.shape) % 50) * mask
+    with torch.inference_mode():
+        return network(ids, mask, **options).last_hidden_state.float()
+
+
+def test_with_amx_torch_attends_to_long_texts_in_bf16(tmp_path, monkeypatch):
+    from ecom_rag.models.networks import fused
+    from ecom_rag.models.runtimes import cpu
+
+    network, lengths = _network(tmp_path, "fp32"), [120, 97, 5]
+    monkeypatch.setattr(cpu, "has_amx", lambda: False)
+    expected = _hidden(network, lengths)
+    monkeypatch.setattr(cpu, "has_amx", lambda: True)
+    torch.testing.assert_close(_hidden(network, lengths), expected, rtol=0, atol=0)  # float32 is no matter of AMX
+    monkeypatch.setattr(network, "_attends", lambda length: False)
+    monkeypatch.setattr(fused, "attend", None)
+    for text, n in enumerate(lengths):
+        torch.testing.assert_close(_hidden(network, lengths)[text, :n], expected[text, :n], rtol=1e-4, atol=1e-5)
+    bf16 = fused.FusedTransformer._attends
+    network._dtype = torch.bfloat16
+    assert [bf16(network, length) for length in (96, 97)] == [True, False]
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_a_text_without_tokens_is_nan_and_alone_in_it(tmp_path, precision):
+    network, lengths = _network(tmp_path, precision), [9, 0, 4]
+    for first_only in (False, True):
+        found, full = (_hidden(network, which, first_only=first_only) for which in (lengths, [9, 9, 4]))
+        assert found[1, 0].isnan().all()
+        torch.testing.assert_close(found[[0, 2], :1], full[[0, 2], :1], rtol=1e-5, atol=1e-5)
+        assert found[[0, 2]].isfinite().all()

@@ -179,6 +179,7 @@ def attend(qkv, starts, lengths, places, asked, heads, scale, out):  # type: ign
     """
     dim = out.shape[1]
     size, step = dim // heads, 3 * dim
+    unasked = dim if asked == 1 else 0  # of a row, its query
     source, target = qkv.reshape(-1), out.reshape(-1)
     most = (lengths.max() + WIDTH - 1) // WIDTH * WIDTH
     queries, mixed = np.zeros(_ROWS * size, np.float32), np.empty(_ROWS * size, np.float32)
@@ -189,8 +190,9 @@ def attend(qkv, starts, lengths, places, asked, heads, scale, out):  # type: ign
         if n == 0:
             for d in range(0, dim, WIDTH):
                 store(fill(np.float32(np.nan)), target, places[text] * dim + d)
-        for d in range(starts[text] * step, (starts[text] + n) * step, 64 // qkv.itemsize):
-            fetch(source, d)
+        for row in range(starts[text], starts[text] + n):  # at one go: head by head each would come too late
+            for d in range(unasked, step, 64 // qkv.itemsize):
+                fetch(source, row * step + d)
         for head in range(heads):
             at = starts[text] * step + head * size
             _take_keys(source, at + dim, step, n, size, keys)

@@ -27,7 +27,7 @@ from ecom_rag.models.runtimes import cpu
 
 FAMILIES = ("bert", "xlm-roberta", "roberta")
 _DEFAULTS = {"vocab_size": 30522, "hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12}  # BERT's own
-_AMX_TOKENS = 96  # in bf16 with AMX torch's kernel is faster from about here on, by its products; without AMX nowhere
+_AMX_TOKENS = 96  # above, torch's kernel is taken for bf16 with AMX; an estimate (LOG.md, 2026-11-29)
 
 
 @dataclass(frozen=True, slots=True)

@@ -122,18 +122,18 @@ def test_damage_shows_where_it_matters_and_nowhere_else(n, damage, precision):
 @numba.njit
 def _powers(x, out):
     for at in range(0, len(x), 16):
-        lanes.store(lanes.power_of_two(lanes.load(x, at)), out, at)
+        lanes.store(lanes.power_of_two(lanes.load(x, at)), out, at)  # type: ignore[call-arg]
 
 
 @numba.njit
 def _copied(x, out):
     for at in range(0, len(x), 16):
-        lanes.store(lanes.load(x, at), out, at)
+        lanes.store(lanes.load(x, at), out, at)  # type: ignore[call-arg]
 
 
 @numba.njit
 def _folded(x, count, other):
-    found = lanes.first(count, lanes.load(x, 0), lanes.fill(other))
+    found = lanes.first(count, lanes.load(x, 0), lanes.fill(other))  # type: ignore[call-arg]
     return lanes.total(found), lanes.largest(found)
 
 

@@ -1,9 +1,9 @@
 """BERT and XLM-RoBERTa on a CPU in bf16, float32 or int8, with each layer in a handful of fused operations.
 
 The weights are packed once for oneDNN; bias, GELU and residual sums happen inside the matrix products (for int8, see
-``int8``); each core runs a batch of its own. Two things cost nothing and change no result: short sequences are attended
-to by a compiled loop (the general kernel spends most of its time on set-up there), and where only the first position is
-used (CLS pooling, cross-encoders) the last layer is computed for that position alone.
+``int8``); each core runs a batch of its own. Three things cost nothing and change no result: attention is a compiled
+loop where that is faster than torch's kernel; padding is left out between the embeddings and the output there; and
+where only the first position is used (CLS pooling, cross-encoders) the last layer is computed for that position alone.
 """
 
 import math
@@ -22,10 +22,12 @@ from ecom_rag.errors import ModelError
 from ecom_rag.models.checkpoints.weights import Weights
 from ecom_rag.models.networks.attention_kernel import attend
 from ecom_rag.models.networks.int8 import Int8Layer
+from ecom_rag.models.networks.lanes import WIDTH
+from ecom_rag.models.runtimes import cpu
 
 FAMILIES = ("bert", "xlm-roberta", "roberta")
 _DEFAULTS = {"vocab_size": 30522, "hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12}  # BERT's own
-_LOOP_TOKENS = 15  # up to this padded length the compiled loop is faster than the general kernel
+_AMX_TOKENS = 96  # above, torch's kernel is taken for bf16 with AMX; an estimate (LOG.md, 2026-11-29)
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,37 +148,78 @@ class FusedTransformer(nn.Module):
     ) -> SimpleNamespace:
         """``(batch, length)`` each; gives ``last_hidden_state``, of the first position alone under ``first_only``."""
         batch, length = input_ids.shape
-        lengths = attention_mask.sum(dim=1)
-        full = bool((lengths == length).all())
-        x = self._embed(input_ids, token_type_ids)  # (batch * length, dim)
-        mask = None if full else attention_mask[:, None, None, :].bool()
+        texts = _Texts.of(attention_mask, packed=self._attends(length))
+        x = self._embed(input_ids, token_type_ids, texts)  # (rows, dim)
         for number, layer in enumerate(self._layers):
             first = first_only and number == len(self._layers) - 1
-            attended = self._attention(layer.qkv(x), batch, length, lengths, mask, 1 if first else length)
-            if first:
-                x = x.view(batch, length, -1)[:, 0].contiguous()
-            x = layer.finish(attended, x)
-        return SimpleNamespace(last_hidden_state=x.view(batch, 1 if first_only else length, -1))
+            attended = self._attention(layer.qkv(x), texts, 1 if first else length)
+            x = layer.finish(attended, x[torch.from_numpy(texts.starts)] if first else x)
+        asked = 1 if first_only else length
+        return SimpleNamespace(last_hidden_state=(x if first_only else texts.padded(x)).view(batch, asked, -1))
 
-    def _embed(self, input_ids: Tensor, token_type_ids: Tensor | None) -> Tensor:
-        length = input_ids.shape[1]
-        types = self._types[0] if token_type_ids is None else embedding(token_type_ids, self._types)
-        x = embedding(input_ids, self._words) + self._positions[self._offset : self._offset + length] + types
-        return self._norm(x).to(self._dtype).view(-1, x.shape[-1])
+    def _attends(self, length: int) -> bool:
+        """Whether the compiled loop is the faster attention for texts of this padded length."""
+        size = self._words.shape[1] // self._heads
+        return size % WIDTH == 0 and (length <= _AMX_TOKENS or self._dtype != torch.bfloat16 or not cpu.has_amx())
 
-    def _attention(
-        self, qkv: Tensor, batch: int, length: int, lengths: Tensor, mask: Tensor | None, asked: int
-    ) -> Tensor:
-        """Softmax attention of the first ``asked`` positions: ``(batch * asked, dim)``."""
+    def _embed(self, input_ids: Tensor, token_type_ids: Tensor | None, texts: "_Texts") -> Tensor:
+        types = self._types[0] if token_type_ids is None else embedding(texts.rows(token_type_ids), self._types)
+        positions = torch.arange(self._offset, self._offset + input_ids.shape[1]).expand_as(input_ids)
+        x = embedding(texts.rows(input_ids), self._words) + embedding(texts.rows(positions), self._positions) + types
+        return self._norm(x).to(self._dtype)
+
+    def _attention(self, qkv: Tensor, texts: "_Texts", asked: int) -> Tensor:
+        """Softmax attention of the first ``asked`` positions of each text: ``(rows, dim)``."""
+        batch, length = texts.mask.shape
         dim = qkv.shape[1] // 3
-        if length <= _LOOP_TOKENS:
-            out = torch.empty((batch, asked, dim), dtype=qkv.dtype)
+        if self._attends(length):
+            places = np.arange(batch) if asked == 1 else texts.starts
+            out = torch.empty((batch if asked == 1 else len(qkv), dim), dtype=qkv.dtype)
             scale = np.float32(math.log2(math.e) / math.sqrt(dim // self._heads))
-            attend(_array(qkv.view(batch, length, 3 * dim)), lengths.numpy(), self._heads, scale, _array(out))
-            return out.view(-1, dim)
+            attend(_array(qkv), texts.starts, texts.lengths, places, asked, self._heads, scale, _array(out))
+            return out
         q, k, v = qkv.view(batch, length, 3, self._heads, -1).permute(2, 0, 3, 1, 4)
-        attended = scaled_dot_product_attention(q[:, :, :asked], k, v, attn_mask=mask)
-        return attended.transpose(1, 2).reshape(-1, dim)
+        mask = None if texts.full else texts.mask[:, None, None, :]
+        return scaled_dot_product_attention(q[:, :, :asked], k, v, attn_mask=mask).transpose(1, 2).reshape(-1, dim)
+
+
+@dataclass(frozen=True, slots=True)
+class _Texts:
+    """The texts of a batch as rows below each other, without their padding if ``packed``.
+
+    A text without tokens keeps one row.
+    """
+
+    mask: Tensor  # (batch, length), of real tokens
+    lengths: NDArray[np.int64]  # (batch,)
+    starts: NDArray[np.int64]  # (batch,) the first row of each
+    kept: Tensor | None  # (rows,) places in the padded batch; None for all
+
+    @classmethod
+    def of(cls, mask: Tensor, *, packed: bool) -> "_Texts":
+        mask = mask.bool()
+        batch, length = mask.shape
+        lengths = mask.sum(dim=1).numpy()
+        if not packed or (lengths == length).all():
+            return cls(mask, lengths, np.arange(batch) * length, None)
+        rows = np.maximum(lengths, 1)
+        kept = (torch.arange(length) < torch.from_numpy(rows)[:, None]).view(-1).nonzero()[:, 0]
+        return cls(mask, lengths, rows.cumsum() - rows, kept)
+
+    @property
+    def full(self) -> bool:
+        """Whether there is no padding."""
+        return bool((self.lengths == self.mask.shape[1]).all())
+
+    def rows(self, values: Tensor) -> Tensor:
+        """``(batch, length)`` to ``(rows,)``."""
+        return values.reshape(-1) if self.kept is None else values.reshape(-1)[self.kept]
+
+    def padded(self, rows: Tensor) -> Tensor:
+        """``(rows, dim)`` to ``(batch * length, dim)``, with zeros for padding."""
+        if self.kept is None:
+            return rows
+        return rows.new_zeros((self.mask.numel(), rows.shape[1])).index_copy_(0, self.kept, rows)
 
 
 def _array(x: Tensor) -> NDArray[Any]:

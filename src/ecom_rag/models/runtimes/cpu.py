@@ -16,12 +16,17 @@ def info() -> str:
         return ""
 
 
+def has_amx() -> bool:
+    """Whether it multiplies tiles of bf16."""
+    return "amx_bf16" in info()
+
+
 def prefers_bf16() -> bool:
     """Whether it multiplies bf16 faster than float32: with AMX, or with AVX512-BF16 on AMD.
 
     Intel's AVX512-BF16 without AMX has half the throughput of its float32 products.
     """
-    return "amx_bf16" in info() or ("avx512_bf16" in info() and "AuthenticAMD" in info())
+    return has_amx() or ("avx512_bf16" in info() and "AuthenticAMD" in info())
 
 
 def multiplies_int8() -> bool:

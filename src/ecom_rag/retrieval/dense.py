@@ -128,7 +128,7 @@ class DenseIndex:
                 for part in np.array_split(everything, range(_QUERIES, len(queries), _QUERIES)):
                     self._search_tile(queries, part, None, found, "scores", rows)
                 return found
-        start, bf16, tile = 0, self._bf16, max(1, min(_QUERIES, kernels.POOL // max(4 * k, 512)))
+        start, bf16, tile = 0, self._bf16, min(_QUERIES, kernels.tile_of(k))
         while start < len(queries):
             part = everything[start:][: _PROBE if start == 0 and bf16 and len(queries) > 4 * _PROBE else tile]
             left = self._search_tile(queries, part, mask, found, "bf16") if bf16 else part
@@ -257,13 +257,13 @@ class DenseIndex:
 
     def _bounds(self, exact: Any, rough: Any, kind: str) -> tuple[NDArray[np.float32], np.float32]:
         """For each query the largest error of a rough score, and the relative rounding of the result."""
-        norm, residual = self._norm, self._residual
-        if kind != "bf16":
-            norm, residual = norm + float(tensor(self._centre).norm()), 0.0
+        centre = float(tensor(self._centre).norm())
+        norm, residual = (self._norm, self._residual) if kind == "bf16" else (self._norm + centre, 0.0)
         rough_norm = rough.float().norm(dim=1).numpy()
         with np.errstate(invalid="ignore"):  # norms that overflow: a query without a finite bound gives up at once
             bound = (exact - rough.float()).norm(dim=1).numpy() * norm + rough_norm * residual
-            bound += self.dimension * 2.0**-24 * rough_norm * (norm + residual)  # float32 sums of so many terms
+            # float32 sums of so many terms, here and in the final score
+            bound += self.dimension * 2.0**-23 * rough_norm * (norm + residual + centre)
         return bound.astype(np.float32), np.float32(2.0**-8 if rough.dtype == self._torch.bfloat16 else 2.0**-24)
 
 

@@ -31,7 +31,7 @@ class Candidates:
     def __init__(
         self, queries: int, k: int, most: int, bound: NDArray[np.float32] | None, relative: np.float32
     ) -> None:
-        room = max(4 * k, 512)
+        room = _room(k)
         self._k, self._most = k, max(most, room)
         self._final = bound is None
         self._error = (np.zeros(queries, np.float32) if bound is None else bound, relative)
@@ -84,6 +84,16 @@ class Candidates:
             self._taken += room
 
 
+def tile_of(k: int) -> int:
+    """Queries whose candidates have room in the pool together."""
+    return max(1, POOL // _room(k))
+
+
+def _room(k: int) -> int:
+    """Candidates that a query begins with."""
+    return max(8 * k, 512)
+
+
 @numba.njit(cache=True)
 def _flip(key):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
     """The key of a float's 32 bits, and the bits of a key."""
@@ -119,18 +129,25 @@ def _thin(keys, ids, count, k, bound, relative, final):  # type: ignore[no-untyp
 
 
 @numba.njit(cache=True)
-def _highest(row, start, stop, positive):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+def _highest(run, positive):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
     """The highest key of a run; where only ``positive`` ones count, it is enough to compare the bits as they are."""
-    shift = 32 - 8 * row.itemsize
-    if positive:
-        best = row[start]
-        for i in range(start + 1, stop):
-            best = row[i] if row[i] > best else best  # in the type of the bits: many at once
+    shift = 32 - 8 * run.itemsize
+    if positive and run.shape[0] == _RUN:
+        best = run[0]
+        for i in range(_RUN // 2):  # of a known length and in the type of the bits: many at once
+            higher = run[i] if run[i] > run[i + _RUN // 2] else run[i + _RUN // 2]
+            best = higher if higher > best else best
         return np.int64(best) << shift
     highest = np.int64(-(2**31))
-    for i in range(start, stop):
-        highest = max(highest, np.int64(_flip(np.int32(row[i]) << shift)))
+    for i in range(run.shape[0]):
+        highest = max(highest, np.int64(_flip(np.int32(run[i]) << shift)))
     return highest
+
+
+@numba.njit(cache=True)
+def _least(cut, shift):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    """Bits as they are, below which no key reaches the cut."""
+    return np.int64(cut) >> shift if cut > 0 else np.int64(-(2**31))
 
 
 @numba.njit(cache=True)
@@ -138,18 +155,23 @@ def _scan_row(row, column, first, k, allowed, keys, ids, counts, cuts, bound, re
     """Collect from one query's scores; returns where it stopped for want of room, or the number of columns."""
     shift = 32 - 8 * row.itemsize
     count, cut = counts[0], cuts[0]
+    least = _least(cut, shift)
     full = False
     while column < row.shape[0] and not full:
         stop = min(column + _RUN, row.shape[0])
-        if _highest(row, column, stop, cut > 0) < cut:
+        if _highest(row[column:stop], cut > 0) < cut:
             column = stop
             continue
         while column < stop:
+            if row[column] < least:
+                column += 1
+                continue
             key = _flip(np.int32(row[column]) << shift)
             if key >= cut and (allowed.shape[0] == 0 or allowed[first + column]):
                 if count == keys.shape[0]:
                     count, cut = _thin(keys, ids, count, k, bound, relative, final)
-                    full = count > keys.shape[0] - keys.shape[0] // 8
+                    least = _least(cut, shift)
+                    full = 2 * count > keys.shape[0]
                     if full:
                         break
                     continue

@@ -38,15 +38,16 @@ def synthetic(rng: np.random.Generator, rows: int, clustered: bool) -> np.ndarra
 
 
 def unit(x: np.ndarray) -> np.ndarray:
-    x /= np.linalg.norm(x, axis=1, keepdims=True)
+    x /= np.sqrt(np.einsum("ij,ij->i", x, x))[:, None]
     return x
 
 
 def near(rng: np.random.Generator, rows: np.ndarray, distance: float) -> np.ndarray:
     """Unit rows at about a distance from given ones."""
-    return unit(
-        rows + np.float32(distance / np.sqrt(rows.shape[1])) * rng.standard_normal(rows.shape, dtype=np.float32)
-    )
+    moved = rng.standard_normal(rows.shape, dtype=np.float32)
+    moved *= np.float32(distance / np.sqrt(rows.shape[1]))
+    moved += rows
+    return unit(moved)
 
 
 def embedded(model: str, count: int, options) -> np.ndarray:

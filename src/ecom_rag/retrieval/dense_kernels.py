@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 _RUN = 64  # scores that are passed over at once where none reaches the cut
-_PART = 256  # rows that stay in the second-level cache while all queries are multiplied with them
+PART = 256  # rows that stay in the second-level cache while all queries are multiplied with them
 POOL = 1 << 25  # candidates of a tile together: 256 MB
 _GROWTH = 4
 
@@ -277,21 +277,7 @@ def dots(queries, base, tail, pairs):  # type: ignore[no-untyped-def]  # noqa: A
 def products(queries, rows, out):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
     """Float32 inner products of all pairs, each as ``dots`` gives it."""
     n = rows.shape[0]
-    for part in numba.prange((n + _PART - 1) // _PART):
+    for part in numba.prange((n + PART - 1) // PART):
         for q in range(queries.shape[0]):
-            for r in range(part * _PART, min(n, (part + 1) * _PART)):
+            for r in range(part * PART, min(n, (part + 1) * PART)):
                 out[q, r] = _dot(queries[q], rows[r])
-
-
-@numba.njit(cache=True, parallel=True)
-def half_products(queries, bits, out):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
-    """Inner products of float32 queries and bf16 rows, given as bits."""
-    n = bits.shape[0]
-    for part in numba.prange((n + _PART - 1) // _PART):
-        wide = np.empty(bits.shape[1], np.int32)
-        row = wide.view(np.float32)
-        for r in range(part * _PART, min(n, (part + 1) * _PART)):
-            for i in range(bits.shape[1]):
-                wide[i] = np.int32(bits[r, i]) << 16
-            for q in range(queries.shape[0]):
-                out[q, r] = _sum(queries[q], row)

@@ -3,6 +3,11 @@
 from collections.abc import Iterator
 from typing import Any
 
+import numba
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
 from numpy.typing import NDArray
 
 from ecom_rag.retrieval import dense_kernels as kernels
@@ -38,5 +43,29 @@ def blocks(queries: Any, rows: Any, *, final: bool) -> Iterator[tuple[int, NDArr
         elif queries.dtype == part.dtype:
             torch.mm(queries, part.T, out=out)
         else:
-            kernels.half_products(queries.numpy(), part.view(torch.int16).numpy(), out.numpy())
+            _half_products(queries.numpy(), part.view(torch.int16).numpy(), out.numpy())
         yield start, out.view(torch.int16 if out.dtype == torch.bfloat16 else torch.int32).numpy()
+
+
+@intrinsic
+def _as_float(context, bits):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    """The float32 of an int32's bits."""
+    return types.float32(types.int32), lambda _, builder, signature, args: builder.bitcast(args[0], ir.FloatType())
+
+
+@numba.njit(cache=True, fastmath=True)
+def _half_sum(query, bits):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    total = np.float32(0)
+    for i in range(query.shape[0]):
+        total += query[i] * _as_float(np.int32(np.int32(bits[i]) << 16))
+    return total
+
+
+@numba.njit(cache=True, parallel=True)
+def _half_products(queries, bits, out):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    """Inner products of float32 queries and bf16 rows, given as bits."""
+    n = bits.shape[0]
+    for part in numba.prange((n + kernels.PART - 1) // kernels.PART):
+        for r in range(part * kernels.PART, min(n, (part + 1) * kernels.PART)):
+            for q in range(queries.shape[0]):
+                out[q, r] = _half_sum(queries[q], bits[r])

@@ -1,4 +1,4 @@
-"""Exact inner-product search in two steps: a rough product that finds candidates, a float32 rescore that decides.
+"""Exact inner-product search: rough products find the candidates, float32 scores decide among them.
 
 On a CPU that multiplies bf16 faster than float32 (``cpu.prefers_bf16``) the rough product is in bf16. Raw bf16 loses
 some percent of the neighbours, so every row whose rough score is within a proven error bound of the k-th is rescored.
@@ -7,9 +7,10 @@ common direction, and without it all errors shrink. With ``y = x - c``, rounded 
 
     |q.y - rough| <= |q - q'| |y| + |q'| |y - y'| + rounding of the sum and of the result
 
-The norms of the residuals are measured, not estimated. A query with more near ties than fit the buffer is searched anew
-with float32 products, and at last by scoring every row. The result is that of a float32 brute force, and each score
-depends on its query and its row alone, not on what else was searched.
+The norms of the residuals are measured, not estimated. Queries with more candidates than are worth rescoring one by one
+are searched again together, with products of a smaller error, and at last with the float32 scores themselves. The
+result is that of a float32 brute force, and each score depends on its query and its row alone, not on what else was
+searched.
 """
 
 from collections.abc import Iterator
@@ -21,15 +22,16 @@ from numpy.typing import NDArray
 from ecom_rag.errors import EmbeddingError
 from ecom_rag.models.runtimes.cpu import prefers_bf16
 from ecom_rag.retrieval import dense_kernels as kernels
+from ecom_rag.retrieval.dense_products import FEW, blocks
 from ecom_rag.retrieval.growing import GrowingRows, LiveRows, combine, forked, tensor
 from ecom_rag.retrieval.ranking import Ranking
 
-_ROWS = 4096  # rows of seeds a block: with a tile of queries the rough scores stay in the cache
 _QUERIES = 1024  # queries a tile
 _PROBE = 32  # queries that tell whether rough candidates can be certified on these rows
 _SMALL = 2048  # fewer rows than this are not worth a bf16 copy
 _CHUNK = 65536  # rows a pass over all vectors holds beside them
-_FEW = 16  # a filter that leaves less than one row in this many is answered by scoring those rows alone
+_FEW = 16  # less than one row in this many is scored row by row: left by a filter, or the candidates of a query
+_TOGETHER = 32  # queries from which on a product of matrices is faster than the float32 scores
 
 
 class DenseIndex:
@@ -83,7 +85,7 @@ class DenseIndex:
         if self._bf16:
             self._tail_rough.extend(self._rough_of(vectors).view(self._torch.int16).numpy())
         else:
-            self._norm = max(self._norm, float(np.linalg.norm(vectors, axis=1).max()))
+            self._norm = max(self._norm, float(tensor(vectors).norm(dim=1).max()))
 
     def fork(self) -> Self:
         """An index over the same rows that can be changed while this one is searched."""
@@ -119,27 +121,23 @@ class DenseIndex:
                 " encode both with the same checkpoint"
             )
         check_finite(queries, "query embeddings")
+        everything = np.arange(len(queries))
         if mask is not None:
             rows = np.flatnonzero(mask)
             if len(rows) * _FEW <= len(self):
-                self._score_rows(queries, rows, found)
+                for part in np.array_split(everything, range(_QUERIES, len(queries), _QUERIES)):
+                    self._search_tile(queries, part, None, found, "scores", rows)
                 return found
-        start, bf16 = 0, self._bf16
+        start, bf16, tile = 0, self._bf16, min(_QUERIES, kernels.tile_of(k))
         while start < len(queries):
-            part = slice(start, start + (_PROBE if start == 0 and bf16 and len(queries) > 4 * _PROBE else _QUERIES))
-            left = self._search_tile(queries[part], k, mask, found.rows[part], found.scores[part], bf16=bf16)
-            again = np.arange(len(queries[part]))[left] + start
-            if bf16 and len(again):
-                ids, scores = found.rows[again], found.scores[again]
-                left = self._search_tile(queries[again], k, mask, ids, scores, bf16=False)
-                found.rows[again], found.scores[again] = ids, scores
-                bf16 = 4 * len(again) < len(queries[part])
-                again = again[left]
-            if len(again):
-                rest = Ranking(found.rows[again], found.scores[again])
-                self._score_rows(queries[again], np.arange(len(self)) if mask is None else np.flatnonzero(mask), rest)
-                found.rows[again], found.scores[again] = rest.rows, rest.scores
-            start = part.stop
+            part = everything[start:][: _PROBE if start == 0 and bf16 and len(queries) > 4 * _PROBE else tile]
+            left = self._search_tile(queries, part, mask, found, "bf16") if bf16 else part
+            bf16 = bf16 and 2 * len(left) < len(part)
+            if len(left) > _TOGETHER:
+                left = self._search_tile(queries, left, mask, found, "fp32")
+            if len(left):
+                self._search_tile(queries, left, mask, found, "scores")
+            start += len(part)
         return found
 
     @property
@@ -185,7 +183,8 @@ class DenseIndex:
         import torch
 
         self._torch = torch
-        self._base, self._centre, self._norm, self._residual = vectors, centre, norm, residual
+        self._base = tensor(vectors).numpy()  # never read-only: the kernels are compiled for one kind of array
+        self._centre, self._norm, self._residual = centre, norm, residual
         self._bf16 = rough is not None
         self._rough: Any = None if rough is None else tensor(rough).view(torch.bfloat16)
         self._tail = GrowingRows((vectors.shape[1],), np.float32)
@@ -203,7 +202,7 @@ class DenseIndex:
             if rough is not None:
                 rough[part] = self._rough_of(vectors[part]).view(self._torch.int16).numpy()
             else:
-                self._norm = max(self._norm, float(np.linalg.norm(vectors[part], axis=1).max()))
+                self._norm = max(self._norm, float(tensor(vectors[part]).norm(dim=1).max()))
 
     def _rough_of(self, vectors: NDArray[np.float32]) -> Any:
         """Centred rows in bf16; the bounds are widened to hold for them."""
@@ -213,44 +212,59 @@ class DenseIndex:
         self._residual = max(self._residual, float((centred - rounded.float()).norm(dim=1).max()))
         return rounded
 
-    def _segments(self, bf16: bool) -> Iterator[tuple[int, Any]]:
-        """First row and rows of each contiguous part."""
-        if not bf16:
+    def _segments(self, kind: str, rows: NDArray[np.int64] | None) -> Iterator[tuple[int, Any]]:
+        """First row and rows of each contiguous part; of given ``rows`` first place and copies of them."""
+        if rows is not None:
+            for start in range(0, len(rows), _CHUNK):
+                part = rows[start : start + _CHUNK]
+                split = np.searchsorted(part, len(self._base))
+                yield (
+                    start,
+                    tensor(np.concatenate([self._base[part[:split]], self._tail.rows[part[split:] - len(self._base)]])),
+                )
+        elif kind == "bf16":
+            yield 0, self._rough
+            yield len(self._base), tensor(self._tail_rough.rows).view(self._torch.bfloat16)
+        else:
             yield 0, tensor(self._base)
             yield len(self._base), tensor(self._tail.rows)
-            return
-        yield 0, self._rough
-        yield len(self._base), tensor(self._tail_rough.rows).view(self._torch.bfloat16)
 
     def _search_tile(
-        self, queries: NDArray[Any], k: int, mask: Any, ids: NDArray[Any], scores: NDArray[Any], *, bf16: bool
-    ) -> NDArray[np.bool_]:
-        """Fill ``ids`` and ``scores``; returns which queries had too many near ties and are still to do."""
-        exact = self._torch.from_numpy(queries)
-        rough = exact.bfloat16() if bf16 else exact
-        state = kernels.State(len(queries), max(4 * k, 512), *self._bounds(exact, rough, bf16))
+        self,
+        queries: NDArray[np.float32],
+        which: NDArray[np.int64],
+        mask: NDArray[np.bool_] | None,
+        found: Ranking,
+        kind: str,
+        rows: NDArray[np.int64] | None = None,
+    ) -> NDArray[np.int64]:
+        """Search for some of the queries with products of one kind; returns those with too many candidates."""
+        part = Ranking.empty(len(which), found.rows.shape[1])
+        exact = self._torch.from_numpy(queries[which])
+        rough = exact.bfloat16() if kind == "bf16" and len(which) > FEW else exact
+        bound, relative = (None, np.float32(0)) if kind == "scores" else self._bounds(exact, rough, kind)
+        candidates = kernels.Candidates(len(which), part.rows.shape[1], len(self) // _FEW, bound, relative)
         allowed = np.empty(0, bool) if mask is None else mask
-        for first, segment in self._segments(bf16):
-            for start, product in _products(rough, segment):
-                kernels.scan(product, first + start, k, allowed, *state.arrays)
-        kernels.rescore(queries, self._base, self._tail.rows, k, *state.arrays, ids, scores)
-        return state.counts < 0
+        for first, segment in self._segments(kind, rows):
+            for start, bits in blocks(rough, segment, final=kind == "scores"):
+                candidates.take(bits, first + start, allowed)
+        candidates.settle(exact.numpy(), self._base, self._tail.rows, part.rows, part.scores)
+        if rows is not None:
+            there = part.rows >= 0
+            part.rows[there] = rows[part.rows[there]]
+        found.rows[which], found.scores[which] = part.rows, part.scores
+        return which[candidates.counts < 0]
 
-    def _bounds(self, exact: Any, rough: Any, bf16: bool) -> tuple[NDArray[np.float32], np.float32]:
+    def _bounds(self, exact: Any, rough: Any, kind: str) -> tuple[NDArray[np.float32], np.float32]:
         """For each query the largest error of a rough score, and the relative rounding of the result."""
-        norm, residual = self._norm, self._residual
-        if not bf16:
-            norm, residual = norm + float(np.linalg.norm(self._centre)), 0.0
+        centre = float(tensor(self._centre).norm())
+        norm, residual = (self._norm, self._residual) if kind == "bf16" else (self._norm + centre, 0.0)
         rough_norm = rough.float().norm(dim=1).numpy()
-        bound = (exact - rough.float()).norm(dim=1).numpy() * norm + rough_norm * residual
-        bound += self.dimension * 2.0**-24 * rough_norm * (norm + residual)  # float32 sums of so many terms
-        return bound.astype(np.float32), np.float32(2.0**-8 if bf16 else 2.0**-24)
-
-    def _score_rows(self, queries: NDArray[np.float32], rows: NDArray[np.int64], found: Ranking) -> None:
-        """Score given rows one by one."""
-        for query in range(len(queries)):
-            scores = self.pair_scores(queries, np.column_stack([np.full(len(rows), query), rows]))
-            kernels.select_rows(scores, rows, found.rows.shape[1], found.rows[query], found.scores[query])
+        with np.errstate(invalid="ignore"):  # norms that overflow: a query without a finite bound gives up at once
+            bound = (exact - rough.float()).norm(dim=1).numpy() * norm + rough_norm * residual
+            # float32 sums of so many terms, here and in the final score
+            bound += self.dimension * 2.0**-23 * rough_norm * (norm + residual + centre)
+        return bound.astype(np.float32), np.float32(2.0**-8 if rough.dtype == self._torch.bfloat16 else 2.0**-24)
 
 
 def check_finite(vectors: NDArray[np.float32], what: str) -> None:
@@ -260,29 +274,3 @@ def check_finite(vectors: NDArray[np.float32], what: str) -> None:
         if not np.isfinite(block).all():
             row = start + int(np.flatnonzero(~np.isfinite(block).all(axis=1))[0])
             raise EmbeddingError(f"{what}: row {row} holds NaN or infinity; encode it again")
-
-
-def _products(queries: Any, rows: Any) -> Iterator[tuple[int, NDArray[Any]]]:
-    """Rough scores of blocks of rows as ``(queries, block)`` bits, each with the number of its first row."""
-    import torch
-
-    count, n = len(queries), len(rows)
-    if n == 0:
-        return
-    if count == 1 and queries.dtype == torch.bfloat16:  # one product over all rows: bound by memory alone
-        yield 0, _bits(torch.mv(rows, queries[0])[None, :])
-        return
-    block = n if count * n <= _ROWS * _QUERIES else max(_ROWS, _ROWS * _QUERIES // count)
-    buffer = torch.empty((count, min(block, n)), dtype=queries.dtype)
-    for start in range(0, n, block):
-        part = rows[start : start + block]
-        out = buffer if len(part) == buffer.shape[1] else torch.empty((count, len(part)), dtype=queries.dtype)
-        torch.mm(queries, part.T, out=out)
-        yield start, _bits(out)
-
-
-def _bits(product: Any) -> NDArray[Any]:
-    """The bits of a float32 or bf16 tensor as signed integers."""
-    import torch
-
-    return product.view(torch.int16 if product.dtype == torch.bfloat16 else torch.int32).numpy()

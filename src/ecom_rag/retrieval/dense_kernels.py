@@ -1,4 +1,4 @@
-"""Compiled loops of the dense search: collecting candidates from rough scores, and rescoring them in float32.
+"""Compiled loops of the dense search: collecting candidates from blocks of scores, and float32 scores.
 
 Scores are compared as integers: the bits of a float, with the lower ones of negative numbers flipped, order as the
 floats do. That lets one vectorised kernel read bf16 (which NumPy and numba do not know) and float32 alike.
@@ -10,124 +10,256 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from ecom_rag.retrieval.topk import select_row
+_RUN = 64  # scores that are passed over at once where none reaches the cut
+PART = 256  # rows that stay in the second-level cache while all queries are multiplied with them
+POOL = 1 << 25  # candidates of a tile together: 256 MB
+_GROWTH = 4
 
 
-class State:
-    """Candidate buffers of a tile of queries; ``counts`` is -1 for a query whose near ties did not fit.
+class Candidates:
+    """The rows that can still be among the k best of each query of a tile; ``counts`` is -1 for a query that gave up.
 
     Args:
         queries: Number of queries.
-        capacity: Candidates a query.
-        bound: ``(queries,)`` largest absolute error of a rough score.
-        relative: Rounding of the result itself, relative to its size.
+        k: Results per query.
+        most: Candidates at which a query gives up.
+        bound: ``(queries,)`` largest absolute error of a score; ``None``: the scores are final, so the first k of equal
+            ones suffice.
+        relative: Rounding of the score itself, relative to its size.
     """
 
-    def __init__(self, queries: int, capacity: int, bound: NDArray[np.float32], relative: np.float32) -> None:
-        self.counts = np.zeros(queries, np.int64)
-        self.arrays: tuple[Any, ...] = (
-            np.empty((queries, capacity), np.int32),  # keys
-            np.empty((queries, capacity), np.int32),  # row numbers
-            self.counts,
-            np.full(queries, np.iinfo(np.int32).min, np.int32),  # cuts
-            bound,
-            relative,
-        )
+    def __init__(
+        self, queries: int, k: int, most: int, bound: NDArray[np.float32] | None, relative: np.float32
+    ) -> None:
+        room = _room(k)
+        self._k, self._most = k, max(most, room)
+        self._final = bound is None
+        self._error = (np.zeros(queries, np.float32) if bound is None else bound, relative)
+        self._keys, self._ids = np.empty(queries * room, np.int32), np.empty(queries * room, np.int32)
+        self._starts, self._rooms = np.arange(queries) * room, np.full(queries, room)
+        self._taken = queries * room
+        self._cuts = np.full(queries, np.iinfo(np.int32).min, np.int32)
+        self.counts = np.where(np.isfinite(self._error[0]), 0, -1)
+
+    def take(self, bits: NDArray[Any], first: int, allowed: NDArray[np.bool_]) -> None:
+        """Look through a block of scores.
+
+        Args:
+            bits: ``(queries, block)`` int16 or int32: the scores.
+            first: Row of the first column.
+            allowed: By row; an empty one allows all.
+        """
+        columns = np.zeros(len(self.counts), np.int64)
+        while True:
+            _scan(bits, first, self._k, allowed, columns, *self._arrays())
+            full = np.flatnonzero((columns < bits.shape[1]) & (self.counts >= 0))
+            if len(full) == 0:
+                return
+            self._grow(full)
+
+    def settle(
+        self, queries: NDArray[Any], base: NDArray[Any], tail: NDArray[Any], ids: NDArray[Any], scores: NDArray[Any]
+    ) -> None:
+        """Write the k best of each query that did not give up, by float32 scores."""
+        _settle(queries, base, tail, self._k, *self._arrays(), ids, scores)
+
+    def _arrays(self) -> tuple[Any, ...]:
+        places = (self._keys, self._ids, self._starts, self._rooms, self.counts, self._cuts)
+        return (*places, *self._error, self._final)
+
+    def _grow(self, full: NDArray[np.int64]) -> None:
+        """More room for some queries, at the end of the pool."""
+        for query in full:
+            room = min(_GROWTH * self._rooms[query], self._most)
+            if self._rooms[query] >= self._most or self._taken + room > POOL:
+                self.counts[query] = -1
+                continue
+            if self._taken + room > len(self._keys):
+                spare = np.empty(max(room, len(self._keys)), np.int32)
+                self._keys, self._ids = np.concatenate([self._keys, spare]), np.concatenate([self._ids, spare])
+            old = slice(self._starts[query], self._starts[query] + self.counts[query])
+            new = slice(self._taken, self._taken + self.counts[query])
+            self._keys[new], self._ids[new] = self._keys[old], self._ids[old]
+            self._starts[query], self._rooms[query] = self._taken, room
+            self._taken += room
+
+
+def tile_of(k: int) -> int:
+    """Queries whose candidates have room in the pool together."""
+    return max(1, POOL // _room(k))
+
+
+def _room(k: int) -> int:
+    """Candidates that a query begins with."""
+    return max(8 * k, 512)
 
 
 @numba.njit(cache=True)
-def _cut_of(kept, k, bound, relative):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
-    """The key below which no row can be among the k best: the k-th rough score less twice the error bound."""
-    if kept.shape[0] < k:
-        return np.int32(-(2**31))
-    kth = np.empty(1, np.int32)
-    kth[0] = np.partition(kept, kept.shape[0] - k)[kept.shape[0] - k]
-    kth[0] ^= (kth[0] >> 31) & 0x7FFFFFFF
-    value = kth.view(np.float32)
-    value[0] = value[0] - np.float32(2.02) * (bound + relative * abs(value[0])) - np.float32(1e-12)
-    key = value.view(np.int32)[0]
+def _flip(key):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    """The key of a float's 32 bits, and the bits of a key."""
     return np.int32(key ^ ((key >> 31) & 0x7FFFFFFF))
 
 
-@numba.njit(cache=True, parallel=True)
-def scan(bits, first, k, allowed, keys, ids, counts, cuts, bound, relative):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
-    """Collect the rows of one block whose rough score is above each query's cut; an empty ``allowed`` allows all."""
-    shift = 32 - 8 * bits.itemsize
-    sign = 8 * bits.itemsize - 1
-    low = (1 << sign) - 1
-    n = bits.shape[1]
-    capacity = keys.shape[1]
-    masked = allowed.shape[0] > 0
-    for q in numba.prange(bits.shape[0]):
-        count = counts[q]
-        if count < 0:
+@numba.njit(cache=True)
+def _cut_of(kth, bound, relative):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    """The key below which no row can be among the k best: the k-th rough score less twice the error bound."""
+    bits = np.empty(1, np.int32)
+    bits[0] = _flip(kth)
+    value = bits.view(np.float32)
+    value[0] = value[0] - np.float32(2.02) * (bound + relative * abs(value[0])) - np.float32(1e-12)
+    return _flip(bits[0])
+
+
+@numba.njit(cache=True)
+def _thin(keys, ids, count, k, bound, relative, final):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    """Drop the candidates that cannot be among the k best, in place: how many are left, and the cut for later rows."""
+    if count < k:
+        return count, np.int32(-(2**31))
+    kth = np.partition(keys[:count], count - k)[count - k]
+    cut = kth if final else _cut_of(kth, bound, relative)
+    ties = k - (keys[:count] > kth).sum() if final else count
+    kept = 0
+    for i in range(count):
+        if keys[i] > kth or (keys[i] >= cut and ties > 0):
+            ties -= keys[i] <= kth
+            keys[kept] = keys[i]
+            ids[kept] = ids[i]
+            kept += 1
+    return kept, np.int32(cut + 1) if final else cut  # a later row loses against an equal one
+
+
+@numba.njit(cache=True)
+def _highest(run, positive):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    """The highest key of a run; where only ``positive`` ones count, it is enough to compare the bits as they are."""
+    shift = 32 - 8 * run.itemsize
+    if positive and run.shape[0] == _RUN:
+        best = run[0]
+        for i in range(_RUN // 2):  # of a known length and in the type of the bits: many at once
+            higher = run[i] if run[i] > run[i + _RUN // 2] else run[i + _RUN // 2]
+            best = higher if higher > best else best
+        return np.int64(best) << shift
+    highest = np.int64(-(2**31))
+    for i in range(run.shape[0]):
+        highest = max(highest, np.int64(_flip(np.int32(run[i]) << shift)))
+    return highest
+
+
+@numba.njit(cache=True)
+def _least(cut, shift):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    """Bits as they are, below which no key reaches the cut."""
+    return np.int64(cut) >> shift if cut > 0 else np.int64(-(2**31))
+
+
+@numba.njit(cache=True)
+def _scan_row(row, column, first, k, allowed, keys, ids, counts, cuts, bound, relative, final):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    """Collect from one query's scores; returns where it stopped for want of room, or the number of columns."""
+    shift = 32 - 8 * row.itemsize
+    count, cut = counts[0], cuts[0]
+    least = _least(cut, shift)
+    full = False
+    while column < row.shape[0] and not full:
+        stop = min(column + _RUN, row.shape[0])
+        if _highest(row[column:stop], cut > 0) < cut:
+            column = stop
             continue
-        cut = cuts[q]
-        row = bits[q]
-        for start in range(0, n, 64):
-            stop = min(start + 64, n)
-            best = row[start] ^ ((row[start] >> sign) & low)
-            for column in range(start, stop):
-                best = max(best, row[column] ^ ((row[column] >> sign) & low))
-            if (np.int32(best) << shift) < (cut >> shift) << shift:
+        while column < stop:
+            if row[column] < least:
+                column += 1
                 continue
-            for column in range(start, stop):
-                key = np.int32(row[column] ^ ((row[column] >> sign) & low)) << shift
-                if key < (cut >> shift) << shift or (masked and not allowed[first + column]):
-                    continue
-                if count == capacity:
-                    cut = _cut_of(keys[q], k, bound[q], relative)
-                    kept = 0
-                    for i in range(count):
-                        if keys[q, i] >= cut:
-                            keys[q, kept] = keys[q, i]
-                            ids[q, kept] = ids[q, i]
-                            kept += 1
-                    count = kept
-                    if kept > capacity - capacity // 8:
-                        count = -1
+            key = _flip(np.int32(row[column]) << shift)
+            if key >= cut and (allowed.shape[0] == 0 or allowed[first + column]):
+                if count == keys.shape[0]:
+                    count, cut = _thin(keys, ids, count, k, bound, relative, final)
+                    least = _least(cut, shift)
+                    full = 2 * count > keys.shape[0]
+                    if full:
                         break
-                    if key < cut:
-                        continue
-                keys[q, count] = key
-                ids[q, count] = first + column
+                    continue
+                keys[count] = key
+                ids[count] = first + column
                 count += 1
-            if count < 0:
-                break
-        counts[q] = count
-        cuts[q] = cut
+            column += 1
+    counts[0], cuts[0] = count, cut
+    return column
+
+
+@numba.njit(cache=True, parallel=True)
+def _scan(bits, first, k, allowed, columns, keys, ids, starts, rooms, counts, cuts, bound, relative, final):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    for q in numba.prange(bits.shape[0]):
+        if counts[q] >= 0:
+            own = slice(starts[q], starts[q] + rooms[q])
+            columns[q] = _scan_row(
+                bits[q],
+                columns[q],
+                first,
+                k,
+                allowed,
+                keys[own],
+                ids[own],
+                counts[q : q + 1],
+                cuts[q : q + 1],
+                bound[q],
+                relative,
+                final,
+            )
 
 
 @numba.njit(cache=True, fastmath=True)
-def _dot(a, b):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+def _sum(a, b):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
     total = np.float32(0)
     for i in range(a.shape[0]):
         total += a[i] * b[i]
     return total
 
 
-@numba.njit(cache=True, parallel=True)
-def rescore(queries, base, tail, k, keys, ids, counts, cuts, bound, relative, ids_out, scores_out):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
-    """Float32 scores of the candidates that can be among the k best, in order."""
+@numba.njit(cache=True)
+def _dot(a, b):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    return _sum(a, b) + np.float32(0)  # there is no -0, which would order below 0
+
+
+@numba.njit(cache=True)
+def _settle_row(query, base, tail, k, keys, ids, count, bound, relative, final, ids_out, scores_out):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
     split = base.shape[0]
-    for q in numba.prange(queries.shape[0]):
-        count = counts[q]
-        if count < 0:
-            continue
-        cut = _cut_of(keys[q, :count], k, bound[q], relative)
-        scores = np.empty(count, np.float32)
-        rows = np.empty(count, np.int64)
-        kept = 0
+    count, _ = _thin(keys, ids, count, k, bound, relative, final)
+    scores = np.empty(count, np.float32)
+    if final:
         for i in range(count):
-            if keys[q, i] >= cut:
-                row = ids[q, i]
-                rows[kept] = row
-                scores[kept] = _dot(queries[q], base[row]) if row < split else _dot(queries[q], tail[row - split])
-                kept += 1
-        order = np.argsort(-scores[:kept], kind="mergesort")  # candidates stand in row order: ties keep it
-        for rank in range(min(k, kept)):
-            ids_out[q, rank] = rows[order[rank]]
-            scores_out[q, rank] = scores[order[rank]]
+            keys[i] = _flip(keys[i])
+        scores[:] = keys[:count].view(np.float32)
+    else:
+        for i in range(count):
+            row = ids[i]
+            scores[i] = _dot(query, base[row]) if row < split else _dot(query, tail[row - split])
+    if count > k:
+        kth = np.partition(scores, count - k)[count - k]
+        good = np.flatnonzero(scores >= kth)
+    else:
+        good = np.arange(count)
+    order = good[np.argsort(-scores[good], kind="mergesort")]  # candidates stand in row order: ties keep it
+    for rank in range(min(k, count)):
+        ids_out[rank] = ids[order[rank]]
+        scores_out[rank] = scores[order[rank]]
+
+
+@numba.njit(cache=True, parallel=True)
+def _settle(queries, base, tail, k, keys, ids, starts, rooms, counts, _, bound, relative, final, ids_out, scores_out):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    for q in numba.prange(queries.shape[0]):
+        if counts[q] >= 0:
+            own = slice(starts[q], starts[q] + rooms[q])
+            _settle_row(
+                queries[q],
+                base,
+                tail,
+                k,
+                keys[own],
+                ids[own],
+                counts[q],
+                bound[q],
+                relative,
+                final,
+                ids_out[q],
+                scores_out[q],
+            )
 
 
 @numba.njit(cache=True, parallel=True)
@@ -141,10 +273,11 @@ def dots(queries, base, tail, pairs):  # type: ignore[no-untyped-def]  # noqa: A
     return scores
 
 
-@numba.njit(cache=True)
-def select_rows(scores, rows, k, ids_out, scores_out):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
-    """The k best of some rows' scores, under their own row numbers."""
-    select_row(scores, k, np.float32(-np.inf), ids_out, scores_out)
-    for rank in range(ids_out.shape[0]):
-        if ids_out[rank] >= 0:
-            ids_out[rank] = rows[ids_out[rank]]
+@numba.njit(cache=True, parallel=True)
+def products(queries, rows, out):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+    """Float32 inner products of all pairs, each as ``dots`` gives it."""
+    n = rows.shape[0]
+    for part in numba.prange((n + PART - 1) // PART):
+        for q in range(queries.shape[0]):
+            for r in range(part * PART, min(n, (part + 1) * PART)):
+                out[q, r] = _dot(queries[q], rows[r])

@@ -12,9 +12,7 @@ from numpy.typing import NDArray
 
 from ecom_rag.retrieval import dense_kernels as kernels
 
-FEW = (
-    8  # queries up to which reading the rows costs more than multiplying them; a product of matrices copies them first
-)
+FEW = 8  # queries up to which reading the rows costs more than multiplying; a product of matrices copies them first
 _ROWS = 4096  # rows of seeds a block: with a tile of queries the rough scores stay in the cache
 _SCORES = _ROWS * 1024
 

@@ -139,7 +139,7 @@ def add(
     """
     prepare(verbose)
     from ecom_rag.cli.incoming import Source, say
-    from ecom_rag.seeds.bank import building
+    from ecom_rag.seeds.bank import filling
     from ecom_rag.seeds.opening import open_bank
 
     started = time.monotonic()
@@ -153,7 +153,7 @@ def add(
             )
         with bars() as progress:
             step = None if progress is None else lambda done: progress("adding", done, None)
-            built = building.add(opened, source.records(), progress=step)
+            built = filling.add(opened, source.records(), progress=step)
     say(f"added {built.records} records to {shown(bank)}", started, built, source)
 
 
@@ -246,12 +246,9 @@ def _of_server(stats: Mapping[str, Any]) -> dict[str, str]:
     if "engine" not in stats:
         return {}
     off = "" if stats["fsync"] == "on" else "; fsync is off: a crash may lose changes that were acknowledged"
-    changed = ", ".join(f"{route} {ratio:g}" for route, ratio in stats["drift"].items()) or "no terms"
-    return {
-        "server": stats["engine"] + off,
-        "results": stats["exactness"],
-        "drift": f"{changed} (1 after bank refresh)",
-    }
+    lines = {"server": stats["engine"] + off, "results": stats["exactness"]}
+    changed = ", ".join(f"{route} {ratio:g}" for route, ratio in stats["drift"].items())
+    return lines | ({"drift": f"{changed} (1 after bank refresh)"} if changed else {})
 
 
 for name, command in (

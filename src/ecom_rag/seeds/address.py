@@ -1,12 +1,12 @@
 """Where a bank is: ``postgresql://user@host:port/database?bank=NAME``; each bank is a schema of that name."""
 
+import os
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
-from ecom_rag.arguments import PathLike, path_of
 from ecom_rag.errors import UsageError
 
 SCHEMES = ("postgresql://", "postgres://")
@@ -72,12 +72,14 @@ def is_address(path: str) -> bool:
     return path.startswith(SCHEMES)
 
 
-def folder_of(path: PathLike) -> str:
+def folder_of(path: str | os.PathLike[str]) -> str:
     """The folder of a bank on disk.
 
     Raises:
         UsageError: Not a path, or the address of a bank in PostgreSQL.
     """
+    from ecom_rag.arguments import path_of  # with NumPy, which the command line does not load for a help text
+
     folder = path_of(path, "path")
     if is_address(folder):
         raise UsageError(

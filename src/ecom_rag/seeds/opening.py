@@ -9,7 +9,7 @@ from ecom_rag.models import Encoder
 from ecom_rag.seeds import postgres
 from ecom_rag.seeds.address import is_address
 from ecom_rag.seeds.bank import SeedBank, building, statistics
-from ecom_rag.seeds.bank.building import Built
+from ecom_rag.seeds.bank.filling import Built
 from ecom_rag.seeds.bank.model import Model
 from ecom_rag.seeds.bank.settings import BankSettings
 from ecom_rag.seeds.postgres import PostgresBank

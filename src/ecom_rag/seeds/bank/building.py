@@ -5,46 +5,24 @@ import logging
 import sqlite3
 import uuid
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from ecom_rag import errors
 from ecom_rag.arguments import PathLike, flag, path_of, path_or_none
-from ecom_rag.errors import BankError, ResumeError, UsageError
-from ecom_rag.files import disk, jobs, records, workfolders
-from ecom_rag.files.digest import Digest
+from ecom_rag.errors import BankError, UsageError
+from ecom_rag.files import disk, workfolders
 from ecom_rag.files.keys import parse_key
 from ecom_rag.files.records import Record
 from ecom_rag.models import Encoder
 from ecom_rag.seeds.address import folder_of
 from ecom_rag.seeds.bank.bank import SeedBank
+from ecom_rag.seeds.bank.filling import Built, check_same, fill
 from ecom_rag.seeds.bank.model import Model, model_for
 from ecom_rag.seeds.bank.settings import BankSettings, settings_of, to_meta
 from ecom_rag.seeds.bank.store import FILE, Store
 
 logger = logging.getLogger(__name__)
-BLOCK_RECORDS = 4096
-_BLOCK_CHARS = 2_000_000
-
-
-@dataclass
-class Built:
-    """What was written.
-
-    Args:
-        records: Records read, those of an interrupted run included.
-        added: Documents written.
-        replaced: Documents that took another's place.
-        resumed: Records that an interrupted run had written.
-        notes: Things worth a user's eye, one line each.
-    """
-
-    records: int = 0
-    added: int = 0
-    replaced: int = 0
-    resumed: int = 0
-    notes: list[str] = field(default_factory=list)
 
 
 def create(
@@ -170,26 +148,6 @@ def building(
         _publish(partial, target)
 
 
-def add(bank: Any, items: Iterable[Record], *, progress: Callable[[int], None] | None = None) -> Built:
-    """Upsert a stream of records, a block at a time; after a kill the blocks before are there.
-
-    Args:
-        bank: Open for writing.
-        items: Any iterable of records.
-        progress: Called with the number of records of each block that is written.
-
-    Raises:
-        EcomRagError: As ``SeedBank.upsert``; earlier blocks stay.
-    """
-    built = Built()
-    for block in _blocks(items):
-        _write(bank, block, built)
-        if progress is not None:
-            progress(len(block))
-    built.notes += bank.maintain()
-    return built
-
-
 def check_target(path: PathLike) -> None:
     """Raise if a bank could not be built there, before any work is done for it.
 
@@ -198,17 +156,6 @@ def check_target(path: PathLike) -> None:
         UsageError: No folder to put it in.
     """
     workfolders.check_new(Path(path), error=BankError, remedy="add to a bank with ecom-rag bank add, ")
-
-
-def check_same(bank: Any, settings: BankSettings) -> None:
-    """Raise ``ResumeError`` where an interrupted build had other settings."""
-    before, now = bank.settings.shown(), settings.shown()
-    changed = [f"{key}: {before[key]}, now {now[key]}" for key in now if before[key] != now[key]]
-    if changed:
-        raise ResumeError(
-            f"{bank.path}: the interrupted build had other settings ({'; '.join(changed)});"
-            " give the same ones, or build again without `resume`"
-        )
 
 
 def _publish(partial: Path, target: Path) -> None:
@@ -257,44 +204,3 @@ def _discarded(partial: Path) -> list[str]:
     note = f"{finished} finished records of an interrupted build were discarded; `resume` would have continued it"
     logger.warning("note: %s", note)
     return [note]
-
-
-def fill(bank: Any, items: Iterable[Record], progress: Callable[[int], None] | None) -> Built:
-    """Write the blocks that are not there yet, and with each, in the same transaction, how far that is."""
-    built = Built()
-    done = bank.note or {"blocks": 0, "records": 0, "digest": ""}
-    if "blocks" not in done:
-        raise ResumeError(f"{bank.path}: the interrupted run was a copy of a bank; build again without `resume`")
-    whole = Digest()
-    number = 0
-    for number, block in enumerate(_blocks(items), start=1):
-        for item in block:
-            whole.record(item)
-        if number <= done["blocks"]:
-            built.resumed += len(block)
-            built.records += len(block)
-            if number == done["blocks"] and done["digest"] != whole.value:
-                break
-        else:
-            so_far = {"blocks": number, "records": built.records + len(block), "digest": whole.value}
-            _write(bank, block, built, so_far)
-        if progress is not None:
-            progress(len(block))
-    if number < done["blocks"] or (number == done["blocks"] and number and done["digest"] != whole.value):
-        raise ResumeError(
-            f"{bank.path}: the interrupted build had read {done['records']} records, and this input does"
-            " not begin with the same; give the same input, or build again without `resume`"
-        )
-    return built
-
-
-def _write(bank: Any, block: list[Record], built: Built, note: Any = None) -> None:
-    change = bank.upsert(block, note=note)
-    built.records += len(block)
-    built.added += change.added
-    built.replaced += change.removed
-    built.notes += change.notes
-
-
-def _blocks(items: Iterable[Record]) -> Iterator[list[Record]]:
-    return jobs.blocks_of(records.cleaned(items), jobs.Cut(BLOCK_RECORDS, _BLOCK_CHARS))

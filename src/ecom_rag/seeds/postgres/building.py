@@ -13,7 +13,7 @@ from ecom_rag.files.keys import parse_key
 from ecom_rag.files.records import Record
 from ecom_rag.models import Encoder
 from ecom_rag.seeds.address import Address
-from ecom_rag.seeds.bank.building import Built, check_same, fill
+from ecom_rag.seeds.bank.filling import Built, check_same, fill
 from ecom_rag.seeds.bank.model import Model, model_for
 from ecom_rag.seeds.bank.settings import BankSettings, settings_of, to_meta
 from ecom_rag.seeds.postgres import schema

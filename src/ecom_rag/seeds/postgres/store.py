@@ -87,8 +87,12 @@ class Store:
         self._closed = False
         with self.errors():
             db = connect(address)
-            schema.check(db, address)
-            schema.use(db, address.name)
+            try:
+                schema.check(db, address)
+                schema.use(db, address.name)
+            except BaseException:
+                db.close()
+                raise
             self._idle.append(db)
 
     @contextlib.contextmanager
@@ -215,7 +219,7 @@ def errors(address: Address, timeout: float = 10.0, *, changing: bool = False) -
     try:
         yield
     except Exception as error:
-        if not type(error).__module__.startswith("psycopg"):
+        if not _of_psycopg(error):
             raise
         reason = " ".join(str(error).split())[:300]
         state = getattr(error, "sqlstate", None)
@@ -237,11 +241,16 @@ def _state(db: Any, lock: str = "") -> State:
     return State(sequence, next_row, live, Statistics(**found, texts=texts))
 
 
+def _of_psycopg(error: Exception) -> bool:
+    """Whether an error is psycopg's, which may not be installed."""
+    return type(error).__module__.startswith("psycopg")
+
+
 def _answers(db: Any) -> bool:
     try:
         db.execute("SELECT 1")
     except Exception as error:
-        if not type(error).__module__.startswith("psycopg"):
+        if not _of_psycopg(error):
             raise
         db.close()
         return False

@@ -83,9 +83,23 @@ class TermWeights:
         return self.rows
 
     def search(self, queries: csr_matrix, k: int, *, allowed: Where | None = None) -> Ranking:
-        """See ``SparseIndex.search``; ``allowed`` is a condition for the server."""
+        """See ``SparseIndex.search``; ``allowed`` is a condition for the server.
+
+        Args:
+            queries: ``(q, vocabulary)`` CSR float32, no weight below 0.
+            k: At most the number of rows is returned.
+            allowed: Rows that may be returned; by default all.
+
+        Raises:
+            EmbeddingError: The vocabularies differ, NaN, infinity or a weight below 0.
+        """
         found = Ranking.empty(queries.shape[0], min(k, self.live))
         SparseIndex(csr_matrix((0, self.vocabulary), dtype=np.float32)).search(queries, k)  # looks at the queries
+        if queries.nnz and queries.data.min() < 0:
+            raise EmbeddingError(
+                f"queries hold a weight of {queries.data.min()}; a bank in PostgreSQL expects none below 0 (bge-m3's go"
+                " through relu)"
+            )
         if found.rows.size == 0:
             return found
         starts = pairwise(queries.indptr.tolist())

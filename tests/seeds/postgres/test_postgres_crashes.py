@@ -61,8 +61,9 @@ def kill_rounds(server, rounds):
         acknowledged = [int(writer.stdout.readline()) for _ in range(chance.randrange(1, 60))]
         time.sleep(chance.random() * 0.01)
         server.kill()
-        rest, why = writer.communicate()
-        acknowledged += map(int, rest.split())
+        acknowledged += map(int, writer.stdout.read().split())  # not by communicate, which passes over what is buffered
+        why = writer.stderr.read()
+        writer.wait()
         assert "BankError" in why and "the server says" in why, why
         assert acknowledged == list(range(number, acknowledged[-1] + 1))
         while number <= acknowledged[-1]:

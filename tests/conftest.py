@@ -1,5 +1,6 @@
 """Tiny random checkpoints of the true architectures, built once per session; nothing here needs a network."""
 
+import itertools
 import json
 import os
 import subprocess
@@ -10,6 +11,7 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 import pytest
 
+_numbers = itertools.count()
 TEXTS = [
     "全国销量第一的神奇减肥茶，七天瘦二十斤",
     "genuine leather wallet with card slots, best before today",
@@ -175,6 +177,26 @@ def files(tmp_path_factory, m3_folder, xlmr_reranker):
     from helpers.small_service import make_files
 
     return make_files(tmp_path_factory.mktemp("served"), m3_folder, xlmr_reranker)
+
+
+@pytest.fixture(scope="session")
+def postgres_server():
+    """A server with pgvector; skips where its binaries are not installed or do not run."""
+    pytest.importorskip("psycopg")
+    from helpers.postgres_server import Server
+
+    try:
+        server = Server()
+    except (ImportError, OSError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"PostgreSQL cannot be run here: {error}")
+    yield server
+    server.remove()
+
+
+@pytest.fixture
+def postgres_url(postgres_server):
+    """A function that names new banks on the server."""
+    return lambda: postgres_server.url(f"b{next(_numbers)}")
 
 
 @pytest.fixture

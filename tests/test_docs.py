@@ -116,10 +116,13 @@ def test_every_command_parses(page, what_commands_name, monkeypatch):
     """It exists, has all it needs, and no option that it does not know or that would change nothing."""
     import typer
 
-    from ecom_rag.cli import app
+    from ecom_rag.cli import app, idle_values
     from ecom_rag.cli.command import check
+    from ecom_rag.seeds.address import is_address
 
     monkeypatch.chdir(what_commands_name)
+    opened = idle_values._opened  # no server of the guides is asked
+    monkeypatch.setattr(idle_values, "_opened", lambda bank: opened("my-bank" if is_address(bank) else bank))
     for words in commands_of(page):
         command, context, name = typer.main.get_command(app), None, "ecom-rag"
         while hasattr(command, "commands"):

@@ -33,8 +33,10 @@ def vectors(records):
 def main(path, first):
     from ecom_rag.models.embeddings import Embeddings
     from ecom_rag.seeds.bank import SeedBank
+    from ecom_rag.seeds.postgres import PostgresBank
 
-    bank = SeedBank.open(path, maintain=False)
+    on_disk = not path.startswith("postgresql://")
+    bank = SeedBank.open(path, maintain=False) if on_disk else PostgresBank.open(path)
     number = first
     while True:
         kind, what = step(number)
@@ -43,7 +45,7 @@ def main(path, first):
         else:
             bank.upsert(what, embeddings=Embeddings(dense=vectors(what)), fingerprint="hashing-cls")
         if number % 50 == 49:
-            bank.compact()
+            bank.compact() if on_disk else bank.refresh()
         sys.stdout.write(f"{number}\n")
         sys.stdout.flush()
         number += 1

@@ -1,12 +1,13 @@
-"""bank build, add, delete, info, snapshot, restore; list, get and export are in ``documents``."""
+"""bank build, add, delete, info; the others are in ``documents`` and ``moving``."""
 
 import json
 import time
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 import typer
 
-from ecom_rag.cli import documents
+from ecom_rag.cli import documents, moving
 from ecom_rag.cli.command import Command
 from ecom_rag.cli.console import tell, tell_notes, write_bytes
 from ecom_rag.cli.documents import Bank
@@ -28,13 +29,14 @@ from ecom_rag.cli.options import (
     prepare,
 )
 from ecom_rag.errors import UsageError
+from ecom_rag.seeds.address import shown
 from ecom_rag.text.printing import printable
 
 _LABELS = 20  # that info shows
 
 app = typer.Typer(
     name="bank",
-    help="Keep a seed bank on disk: build it once, change it at any time, search it with recall --bank.",
+    help="Keep a seed bank on disk or in PostgreSQL: build it once, change it any time, search it with recall --bank.",
     no_args_is_help=True,
 )
 
@@ -74,14 +76,15 @@ def build(
     """
     prepare(verbose)
     from ecom_rag.cli.incoming import Source, say
-    from ecom_rag.seeds.bank import BankSettings, building
+    from ecom_rag.seeds import opening
+    from ecom_rag.seeds.bank import BankSettings
 
     names = tuple(name.strip() for name in routes.split(","))
     settings = BankSettings(names, id_key=id_key, label_key=label_key, index_keys=tuple(index_key or ()))
     needed = settings.outputs
     if needed and model is None:
         raise UsageError(f"the routes {', '.join(needed)} need a model; give --model MODEL, or other --routes")
-    building.check_target(bank)
+    opening.check_target(bank)
     started = time.monotonic()
     source = Source(seeds, bank, id_key, on_bad_line)
     encoder: Any = None
@@ -99,7 +102,7 @@ def build(
             truncate_dim=truncate_dim,
         )
     with bars() as progress:
-        built = building.build(
+        built = opening.build(
             bank,
             source.records(),
             settings,
@@ -108,7 +111,7 @@ def build(
             resume=resume,
             progress=None if progress is None else lambda done: progress("building", done, None),
         )
-    say(f"built {bank} of {built.records} records", started, built, source)
+    say(f"built {shown(bank)} of {built.records} records", started, built, source)
 
 
 @app.command(cls=Command)
@@ -136,10 +139,11 @@ def add(
     """
     prepare(verbose)
     from ecom_rag.cli.incoming import Source, say
-    from ecom_rag.seeds.bank import SeedBank, building
+    from ecom_rag.seeds.bank import filling
+    from ecom_rag.seeds.opening import open_bank
 
     started = time.monotonic()
-    with SeedBank.open(bank) as opened:
+    with open_bank(bank) as opened:
         source = Source(file, bank, opened.id_key, on_bad_line)
         if opened.model is not None:
             opened.use(
@@ -149,8 +153,8 @@ def add(
             )
         with bars() as progress:
             step = None if progress is None else lambda done: progress("adding", done, None)
-            built = building.add(opened, source.records(), progress=step)
-    say(f"added {built.records} records to {bank}", started, built, source)
+            built = filling.add(opened, source.records(), progress=step)
+    say(f"added {built.records} records to {shown(bank)}", started, built, source)
 
 
 @app.command(cls=Command)
@@ -178,21 +182,21 @@ def delete(
       ecom-rag bank delete bank --filter 'label = "outdated" and not exists(keep)'
     """
     prepare(verbose)
-    from ecom_rag.seeds.bank import SeedBank
+    from ecom_rag.seeds.opening import open_bank
 
     if bool(id) == (filter is not None):
         raise UsageError("delete takes --id or --filter; give one of them")
-    with SeedBank.open(bank) as opened:
+    with open_bank(bank) as opened:
         if dry_run:
             found = opened.get(list(dict.fromkeys(id or [])))
             there = len(found) - found.count(None) if id else opened.count(filter)
-            tell(f"would remove {there} of {len(opened)} documents from {bank}")
+            tell(f"would remove {there} of {len(opened)} documents from {shown(bank)}")
             return
         change = opened.delete(id or None, filter=filter, allow_most=yes)
         left = len(opened)
     missing = len(set(id)) - change.removed if id else 0
     absent = f"; ids that do not exist: {missing}" if missing else ""
-    tell(f"removed {change.removed} documents from {bank}, {left} are left{absent}")
+    tell(f"removed {change.removed} documents from {shown(bank)}, {left} are left{absent}")
     tell_notes(change.notes)
 
 
@@ -210,11 +214,10 @@ def info(
       ecom-rag bank info bank --json | jq .labels
     """
     prepare(verbose)
-    from ecom_rag.seeds.bank import SeedBank
-    from ecom_rag.seeds.bank.statistics import stats as stats_of
+    from ecom_rag.seeds import opening
 
-    with SeedBank.open(bank) as opened:
-        stats = stats_of(opened)
+    with opening.open_bank(bank) as opened:
+        stats = opening.stats(opened)
     if as_json:
         write_bytes(f"{json.dumps(stats, ensure_ascii=False)}\n".encode())
         return
@@ -232,49 +235,29 @@ def info(
         "index keys": ", ".join(stats["index_keys"]) or "none",
         stats["label_key"]: labels,
         "on disk": f"{stats['bytes'] / 1e6:.1f} MB",
+        **_of_server(stats),
     }
     for name, value in lines.items():
         typer.echo(f"{printable(name):>12}  {printable(value)}")
 
 
-@app.command(cls=Command)
-def snapshot(
-    bank: Bank,
-    out: Annotated[str, typer.Argument(help="Folder of the new snapshot; must not exist.", show_default=False)],
-    verbose: Verbose = False,
-) -> None:
-    """Copy the current state of a bank, which may be searched and changed meanwhile.
-
-    \b
-    Example:
-      ecom-rag bank snapshot bank backup-monday
-    """
-    prepare(verbose)
-    from ecom_rag.seeds.bank import SeedBank, copies
-
-    with SeedBank.open(bank) as opened:
-        note = copies.snapshot(opened, out)
-    tell(f"copied {note['documents']} documents as of change {note['sequence']} -> {out}")
+def _of_server(stats: Mapping[str, Any]) -> dict[str, str]:
+    """Lines on the server of a bank in PostgreSQL; none for a bank on disk."""
+    if "engine" not in stats:
+        return {}
+    off = "" if stats["fsync"] == "on" else "; fsync is off: a crash may lose changes that were acknowledged"
+    lines = {"server": stats["engine"] + off, "results": stats["exactness"]}
+    changed = ", ".join(f"{route} {ratio:g}" for route, ratio in stats["drift"].items())
+    return lines | ({"drift": f"{changed} (1 after bank refresh)"} if changed else {})
 
 
-@app.command(cls=Command)
-def restore(
-    snapshot: Annotated[str, typer.Argument(help="Snapshot folder made by bank snapshot.", show_default=False)],
-    bank: Bank,
-    verbose: Verbose = False,
-) -> None:
-    """Restore a bank from a snapshot, after checking that it is undamaged.
-
-    \b
-    Example:
-      ecom-rag bank restore backup-monday bank
-    """
-    prepare(verbose)
-    from ecom_rag.seeds.bank import copies
-
-    note = copies.restore(snapshot, bank)
-    tell(f"restored {note['documents']} documents -> {bank}")
-
-
-for name, command in (("list", documents.list_documents), ("get", documents.get), ("export", documents.export)):
+for name, command in (
+    ("list", documents.list_documents),
+    ("get", documents.get),
+    ("export", documents.export),
+    ("snapshot", moving.snapshot),
+    ("restore", moving.restore),
+    ("migrate", moving.migrate),
+    ("refresh", moving.refresh),
+):
     app.command(name, cls=Command)(command)

@@ -8,10 +8,16 @@ import typer
 from ecom_rag.cli.console import tell
 from ecom_rag.cli.options import Output, Verbose, prepare
 from ecom_rag.errors import UsageError
+from ecom_rag.seeds.address import shown
 
 _IDS = 20  # named in a message
 
-Bank = Annotated[str, typer.Argument(help="Folder of the bank.", metavar="BANK", show_default=False)]
+Bank = Annotated[
+    str,
+    typer.Argument(
+        help="Folder of the bank, or postgresql://HOST/DATABASE?bank=NAME.", metavar="BANK", show_default=False
+    ),
+]
 Filter = Annotated[
     str | None, typer.Option("--filter", help="Only documents that match, e.g. 'label = \"fraud\" and price < 9'.")
 ]
@@ -34,7 +40,7 @@ def list_documents(
     prepare(verbose)
     count = _write(bank, output, filter, limit)
     if output != "-":
-        tell(f"listed {count} documents of {bank} -> {output}")
+        tell(f"listed {count} documents of {shown(bank)} -> {output}")
 
 
 def get(
@@ -53,17 +59,19 @@ def get(
     """
     prepare(verbose)
     from ecom_rag.files.writing import write
-    from ecom_rag.seeds.bank import SeedBank
+    from ecom_rag.seeds.opening import open_bank
 
-    with SeedBank.open(bank) as opened:
+    with open_bank(bank) as opened:
         found = opened.get(ids)
     missing = [id_ for id_, record in zip(ids, found, strict=True) if record is None]
-    shown = ", ".join(missing[:_IDS]) + (f", ... ({len(missing)} ids)" if len(missing) > _IDS else "")
+    named = ", ".join(missing[:_IDS]) + (f", ... ({len(missing)} ids)" if len(missing) > _IDS else "")
     if len(missing) == len(ids):
-        raise UsageError(f"{bank}: holds no document with the id {shown}; ecom-rag bank list shows what it holds")
+        raise UsageError(
+            f"{shown(bank)}: holds no document with the id {named}; ecom-rag bank list shows what it holds"
+        )
     write("-", (record for record in found if record is not None))
     if missing:
-        tell(f"note: {bank} holds no document with the id {shown}")
+        tell(f"note: {shown(bank)} holds no document with the id {named}")
 
 
 def export(
@@ -83,12 +91,12 @@ def export(
     """
     prepare(verbose)
     count = _write(bank, output, filter, None)
-    tell(f"exported {count} documents of {bank} -> {'stdout' if output == '-' else output}")
+    tell(f"exported {count} documents of {shown(bank)} -> {'stdout' if output == '-' else output}")
 
 
 def _write(bank: str, output: str, filter: str | None, limit: int | None) -> int:
     from ecom_rag.files.writing import write
-    from ecom_rag.seeds.bank import SeedBank
+    from ecom_rag.seeds.opening import open_bank
 
-    with SeedBank.open(bank) as opened:
+    with open_bank(bank) as opened:
         return write(output, islice(opened.documents(filter), limit))

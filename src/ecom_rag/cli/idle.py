@@ -275,6 +275,8 @@ TABLES: Mapping[str, Table] = {
     "bank list": _always("bank output filter limit"),
     "bank get": _always("bank ids"),
     "bank export": _always("bank output filter"),
+    "bank migrate": _always("source target routes resume"),
+    "bank refresh": _always("bank"),
     "bank snapshot": _always("bank out"),
     "bank restore": _always("snapshot bank"),
     "keys add": _always("name scopes file expires"),

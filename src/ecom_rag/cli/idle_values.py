@@ -51,9 +51,9 @@ def _added_to(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def _opened(path: str) -> Any:
     """A bank, closed again; its routes and its model are known."""
-    from ecom_rag.seeds.bank import SeedBank
+    from ecom_rag.seeds.opening import open_bank
 
-    with SeedBank.open(path) as bank:
+    with open_bank(path) as bank:
         return bank
 
 

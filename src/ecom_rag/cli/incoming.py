@@ -11,6 +11,7 @@ from ecom_rag.errors import UsageError
 from ecom_rag.files import publish, records
 from ecom_rag.files.identity import id_of
 from ecom_rag.files.records import Record
+from ecom_rag.seeds.address import Address, is_address
 from ecom_rag.seeds.bank import Built
 
 
@@ -24,7 +25,7 @@ class Source:
         self.path = path
         self.report = records.ReadReport()
         self.notes: list[str] = []
-        self._beside = bank.rstrip("/")
+        self._beside = Address.of(bank).name if is_address(bank) else bank.rstrip("/")
         self._id_key = id_key
         self._on_bad_line = str(on_bad_line)
 

@@ -93,7 +93,9 @@ Seeds = Annotated[
 ]
 Bank = Annotated[
     str | None,
-    typer.Option(help="Seed bank to search, made by ecom-rag bank build; or use --seeds.", show_default=False),
+    typer.Option(
+        help="Seed bank to search: folder, or postgresql://HOST/DATABASE?bank=NAME; or use --seeds.", show_default=False
+    ),
 ]
 QueryInstruction = Annotated[
     str | None, typer.Option(help="Instruction put before each query; '' for none.", show_default="the checkpoint's")

@@ -22,6 +22,7 @@ from ecom_rag.cli.options import (
     prepare,
 )
 from ecom_rag.errors import UsageError
+from ecom_rag.seeds.address import folder_of
 
 
 def serve(
@@ -138,9 +139,10 @@ def _named(given: list[str], option: str) -> dict[str, str]:
     """``NAME=FOLDER``, or a folder by its own name."""
     found: dict[str, str] = {}
     for one in given:
-        name, sign, path = one.partition("=")
+        name, sign, path = folder_of(one).partition("=")
         if not sign:
             name, path = Path(one).resolve().name, one
+        folder_of(path)
         if name in found:
             raise UsageError(f"{option} names {name!r} twice; give each bank a name of its own, NAME=FOLDER")
         found[name] = path

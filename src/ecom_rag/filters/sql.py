@@ -7,7 +7,7 @@ so it ends up as false by itself, and a plain comparison can use an index.
 
 import json
 import re
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Any
 
 from ecom_rag.errors import UsageError
@@ -35,7 +35,8 @@ def conditions(tree: Filter, *, column: str = "metadata", indexed: Collection[Pa
         The expression, 1 where the filter matches, 0 or NULL where it does not; and the values of its ``?``.
     """
     parameters: list[Any] = []
-    return _compile(tree, parameters, column, frozenset(indexed)), parameters
+    keys = frozenset(indexed)
+    return joined(tree, lambda leaf: _leaf(leaf, parameters, column, keys)), parameters
 
 
 def index_columns(path: Path, column: str = "metadata") -> tuple[str, str]:
@@ -65,25 +66,46 @@ def extraction(path: Path, column: str = "metadata") -> tuple[str, list[Any], st
     return f"(SELECT type {found})", list(path), f"(SELECT value {found})", list(path)
 
 
-def _compile(tree: Filter, parameters: list[Any], column: str, indexed: frozenset[Path], negated: bool = False) -> str:
+def joined(
+    tree: Filter,
+    leaf: Callable[[Compare | In | Contains | Exists], str],
+    *,
+    true: str = "1",
+    false: str = "0",
+    negated: bool = False,
+) -> str:
+    """A filter as one expression of what its comparisons are, ``not`` pushed down to them.
+
+    Args:
+        tree: The filter.
+        leaf: SQL of a comparison; asked for in the order in which they stand in the expression.
+        true: SQL of what always matches.
+        false: SQL of what never does.
+        negated: Of the opposite.
+    """
     match tree:
         case And(terms) | Or(terms):
             both = isinstance(tree, And) is not negated
-            parts = [_compile(term, parameters, column, indexed, negated) for term in terms]
-            return f"({(' AND ' if both else ' OR ').join(parts) or str(int(both))})"
+            parts = [joined(term, leaf, true=true, false=false, negated=negated) for term in terms]
+            return f"({(' AND ' if both else ' OR ').join(parts) or (true if both else false)})"
         case Not(term):
-            return _compile(term, parameters, column, indexed, not negated)
+            return joined(term, leaf, true=true, false=false, negated=not negated)
+        case Compare() | In() | Contains() | Exists():
+            return f"({leaf(tree)} IS NOT TRUE)" if negated else leaf(tree)
+
+
+def _leaf(leaf: Compare | In | Contains | Exists, parameters: list[Any], column: str, indexed: frozenset[Path]) -> str:
+    match leaf:
         case Exists(path):
             json_type, of_type, _, _ = extraction(path, column)
             parameters += of_type
-            leaf = f"({json_type} IS NOT NULL)"
+            return f"({json_type} IS NOT NULL)"
         case In(path, values):
-            leaf = _in(path, values, parameters, column, indexed)
+            return _in(path, values, parameters, column, indexed)
         case Contains(path, value):
-            leaf = _contains(path, value, parameters, column)
+            return _contains(path, value, parameters, column)
         case Compare(path, operator, value):
-            leaf = _comparison(path, operator, value, parameters, column, indexed)
-    return f"({leaf} IS NOT TRUE)" if negated else leaf
+            return _comparison(path, operator, value, parameters, column, indexed)
 
 
 def _comparison(

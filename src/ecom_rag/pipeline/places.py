@@ -24,8 +24,9 @@ from ecom_rag.models.spec import (
 )
 from ecom_rag.pipeline.settings import Recall
 from ecom_rag.retrieval.routes import outputs_of
-from ecom_rag.seeds.bank import SeedBank
+from ecom_rag.seeds.address import place_of
 from ecom_rag.seeds.memory import Seeds
+from ecom_rag.seeds.opening import open_bank
 from ecom_rag.seeds.source import SeedSource, check_built
 from ecom_rag.text.analysis import Analyzer
 from ecom_rag.text.normalization import canonical
@@ -82,11 +83,11 @@ class OfBank:
 
     def __init__(self, asked: Asked) -> None:
         self._model = asked.model
-        self._bank = SeedBank.open(str(asked.bank))
+        self._bank = open_bank(str(asked.bank))
         self.routes = asked.settings.routes or self._bank.routes
         check_built(self.routes, self._bank.routes)
         self.id_key: str | None = self._bank.id_key
-        self.state: Any = {"bank": str(Path(str(asked.bank)).resolve()), "sequence": self._bank.sequence}
+        self.state: Any = {"bank": place_of(str(asked.bank)), "sequence": self._bank.sequence}
         self.count = len(self._bank)
         self.report = ReadReport()
 

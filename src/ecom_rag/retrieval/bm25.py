@@ -10,7 +10,7 @@ twice. Frequencies and lengths are stored as they are, so that a row more change
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import chain, repeat
 from typing import Any, Self
 
@@ -27,6 +27,9 @@ from ecom_rag.text.analysis import Analyzer
 _CHUNK = 50_000  # texts analysed at once
 
 
+K1, B = 0.9, 0.4
+
+
 class BM25Index:
     """Seeds' terms, ready for exact BM25 search.
 
@@ -41,7 +44,7 @@ class BM25Index:
     """
 
     def __init__(
-        self, texts: Sequence[str] = (), *, analyzer: Analyzer | None = None, k1: float = 0.9, b: float = 0.4
+        self, texts: Sequence[str] = (), *, analyzer: Analyzer | None = None, k1: float = K1, b: float = B
     ) -> None:
         if not (0 <= k1 < np.inf and 0 <= b <= 1):
             raise UsageError(f"bm25: k1 is {k1} and b is {b}; expected k1 of at least 0 and b of 0 to 1")
@@ -112,7 +115,7 @@ class BM25Index:
 
     @classmethod
     def from_arrays(
-        cls, arrays: dict[str, NDArray[Any]], *, analyzer: Analyzer | None = None, k1: float = 0.9, b: float = 0.4
+        cls, arrays: dict[str, NDArray[Any]], *, analyzer: Analyzer | None = None, k1: float = K1, b: float = B
     ) -> Self:
         """The index that gave ``arrays``; the postings are used as they are, memory-mapped ones too.
 
@@ -129,6 +132,20 @@ class BM25Index:
         words = arrays["vocabulary"].tobytes().decode("utf-8", "surrogatepass")
         index._vocabulary.update(zip(words.split("\n") if words else (), range(len(words) + 1), strict=False))
         index._state = Counted.from_arrays(arrays, index._lengths)
+        return index
+
+    @classmethod
+    def over(cls, state: Counted, vocabulary: Mapping[str, int], analyzer: Analyzer) -> Self:
+        """An index to search postings that lie elsewhere.
+
+        Args:
+            state: The postings and their statistics.
+            vocabulary: Numbers of the terms that queries hold; of others nothing is found.
+            analyzer: How texts become terms.
+        """
+        index = cls(analyzer=analyzer)
+        index._vocabulary.update(vocabulary)
+        index._state = state
         return index
 
     def _weights(self, queries: Sequence[Sequence[str]], state: Counted) -> Weights:

@@ -10,7 +10,6 @@ from ecom_rag.files.identity import known_id
 from ecom_rag.files.records import Record
 from ecom_rag.models.embeddings import Ragged
 from ecom_rag.retrieval.ranking import Ranking
-from ecom_rag.retrieval.variant import VariantIndex
 
 Rows = Sequence[NDArray[np.int64]]
 """For each query the rows that are the query itself."""
@@ -50,9 +49,7 @@ class OwnRows:
         return self._by_id.get(name, []) + self._nameless.get(query["text"], [])
 
 
-def search_others(
-    index: Any, queries: Any, k: int, *, own: Rows | None = None, allowed: NDArray[np.bool_] | None = None
-) -> Ranking:
+def search_others(index: Any, queries: Any, k: int, *, own: Rows | None = None, allowed: Any = None) -> Ranking:
     """As ``index.search``, without each query's own rows: the next best take their places.
 
     Args:
@@ -60,7 +57,7 @@ def search_others(
         queries: In the index's own form.
         k: Results a query.
         own: Rows that are the query itself; by default none.
-        allowed: ``(n,)``: rows that may be returned; by default all.
+        allowed: ``(n,)``: rows that may be returned, a mask or what else the index takes; by default all.
     """
     counts = np.array([len(rows) for rows in own or ()], np.int64)
     if own is None or not counts.any():
@@ -69,8 +66,7 @@ def search_others(
     deeper = k + max(map(len, few))
     top = _without(_search(index, queries, deeper, own=few, allowed=allowed), few, k)
     for query in np.flatnonzero(counts > _DEEPER).tolist():
-        mask = np.ones(len(index), np.bool_) if allowed is None else allowed.copy()
-        mask[own[query]] = False
+        mask = _masked(allowed, own[query], len(index))
         asked = queries.take(np.array([query])) if isinstance(queries, Ragged) else queries[query : query + 1]
         one = _search(index, asked, k, own=[own[query]], allowed=mask)
         top.rows[query], top.scores[query] = -1, -np.inf
@@ -79,11 +75,19 @@ def search_others(
     return top
 
 
-def _search(index: Any, queries: Any, k: int, *, own: Rows | None, allowed: NDArray[np.bool_] | None) -> Ranking:
-    if isinstance(index, VariantIndex):  # its results depend on how the closest seed is written: not on the query's own
-        return index.search(queries, k, allowed=allowed, own=own)
-    found: Ranking = index.search(queries, k, allowed=allowed)
+def _search(index: Any, queries: Any, k: int, *, own: Rows | None, allowed: Any) -> Ranking:
+    more = {"own": own} if getattr(index, "needs_own", False) else {}
+    found: Ranking = index.search(queries, k, allowed=allowed, **more)
     return found
+
+
+def _masked(allowed: Any, rows: NDArray[np.int64], count: int) -> Any:
+    """What is allowed but for some rows; a store elsewhere has a condition of its own kind in place of a mask."""
+    if hasattr(allowed, "without"):
+        return allowed.without(rows)
+    mask = np.ones(count, np.bool_) if allowed is None else allowed.copy()
+    mask[rows] = False
+    return mask
 
 
 def _without(top: Ranking, own: Rows, k: int) -> Ranking:

@@ -58,6 +58,20 @@ class Saturation(NamedTuple):
     slope: np.float32
 
 
+class Near(NamedTuple):
+    """Given rows with what is needed to score them.
+
+    Args:
+        rows: int64 numbers within the levels, -1 for none.
+        levels: Postings of these rows, maybe of others too.
+        curve: How their values count.
+    """
+
+    rows: NDArray[np.int64]
+    levels: tuple[Level, ...]
+    curve: Saturation
+
+
 _LINEAR = Saturation(np.empty(0, np.int32), np.float32(0), np.float32(0))
 
 
@@ -127,6 +141,10 @@ class Postings:
 
         in_threads(work, queries)
         return found
+
+    def near(self, rows: NDArray[np.int64], curve: Saturation) -> Near:
+        """Given rows, -1 for none, with what is needed to score them: here all is at hand."""
+        return Near(rows, self.levels, curve)
 
     def scores(self, weights: Weights) -> NDArray[np.float32]:
         """Every row's sum of products: ``(q, rows)`` float32."""

@@ -25,13 +25,13 @@ from ecom_rag.errors import UsageError
 from ecom_rag.retrieval import variant_kernels as kernels
 from ecom_rag.retrieval.counted import Counted
 from ecom_rag.retrieval.growing import GrowingRows, combine, forked
-from ecom_rag.retrieval.postings import Postings, Saturation, Weights, in_threads, level_of_tokens
+from ecom_rag.retrieval.postings import Near, Postings, Saturation, Weights, in_threads, level_of_tokens
 from ecom_rag.retrieval.ranking import Ranking
 from ecom_rag.retrieval.variant_query import Asked, pairs
 from ecom_rag.text.spelling import CHANNELS, with_words
 
 FLOOR, MARGIN = 0.4, 0.15
-_K1, _B = 0.4, 0.5
+K1, B = 0.4, 0.5
 _ROUNDING = 1e-4  # of sums of overlaps
 _CHUNK = 20_000  # texts coded at once
 _SPARE = 20  # candidates beyond four times those asked for
@@ -49,6 +49,8 @@ class VariantIndex:
     Raises:
         UsageError: ``floor`` or ``margin`` is not within 0 to 1.
     """
+
+    needs_own = True  # which rows are the query itself decides what the others are, see ``_closest``
 
     def __init__(self, texts: Sequence[str] = (), *, floor: float = FLOOR, margin: float = MARGIN) -> None:
         if not (0 <= floor <= 1 and 0 <= margin <= 1):
@@ -97,7 +99,7 @@ class VariantIndex:
         found = Ranking.empty(len(queries), min(k, state.count))
         if found.rows.size == 0:
             return found
-        curve = state.saturation(_K1, _B)
+        curve = state.saturation(K1, B)
         mask = combine(state.live, allowed, state.postings.rows)
         asked = Asked.of(queries, state)
         closest = np.maximum(_closest(asked.written, own, state, curve), 0) * (1 + curve.constant)
@@ -127,10 +129,11 @@ class VariantIndex:
         postings = state.postings
         rough = postings.search(asked.rough(), 4 * k + _SPARE, saturation=curve, mask=mask)
         candidates = np.sort(rough.rows, axis=1)
-        overlap = _overlaps(candidates, asked.folded, postings, curve)
+        near = postings.near(candidates, curve)
+        overlap = _overlaps(near, asked.folded)
         own_starts, plain, less = asked.written
         each = np.arange(len(plain) + 1), plain, np.ones(len(plain), np.float32)
-        written = np.maximum(_overlaps(candidates, (own_starts, *each, less), postings, curve), closest)
+        written = np.maximum(_overlaps(near, (own_starts, *each, less)), closest)
         overlap[(candidates < 0) | (overlap < self.floor) | (overlap < written + self.margin)] = -np.inf
         order = np.argsort(-overlap, axis=1, kind="stable")[:, :k]  # stable: the earlier row first
         scores = np.take_along_axis(overlap, order, axis=1)
@@ -147,14 +150,30 @@ class VariantIndex:
         index._state = Counted.from_arrays(arrays, index._lengths)
         return index
 
+    @classmethod
+    def over(cls, state: Counted) -> Self:
+        """An index to search postings that lie elsewhere.
+
+        Args:
+            state: The postings, of terms as ``terms_of`` gives them, and their statistics.
+        """
+        index = cls()
+        index._state = state
+        return index
+
     def _append(self, texts: Sequence[str]) -> None:
-        found = pairs(texts)
-        rows = np.concatenate([found[name][1] for name in CHANNELS])
-        terms = np.concatenate([found[name][0] for name in CHANNELS])
-        order = np.argsort(rows, kind="stable")
-        counts = np.bincount(rows, minlength=len(texts)).astype(np.int64)
-        lengths = np.bincount(found["plain"][1], minlength=len(texts))
-        self._state = self._state.extended(level_of_tokens(terms[order], counts, len(self)), lengths, self._lengths)
+        terms, counts, lengths = terms_of(texts)
+        self._state = self._state.extended(level_of_tokens(terms, counts, len(self)), lengths, self._lengths)
+
+
+def terms_of(texts: Sequence[str]) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """The terms of all texts one after the other, how many of them each text has, and the length of each text."""
+    found = pairs(texts)
+    rows = np.concatenate([found[name][1] for name in CHANNELS])
+    terms = np.concatenate([found[name][0] for name in CHANNELS])
+    counts = np.bincount(rows, minlength=len(texts)).astype(np.int64)
+    lengths = np.bincount(found["plain"][1], minlength=len(texts)).astype(np.int64)
+    return terms[np.argsort(rows, kind="stable")], counts, lengths
 
 
 def _closest(
@@ -180,12 +199,13 @@ def _merge(found: Ranking, query: int, rows: NDArray[np.int64], scores: NDArray[
     found.rows[query, : len(best)], found.scores[query, : len(best)] = every[best], score[best]
 
 
-def _overlaps(candidates: NDArray[np.int64], asked: Any, postings: Postings, curve: Saturation) -> NDArray[np.float32]:
+def _overlaps(near: Near, asked: Any) -> NDArray[np.float32]:
     """Overlap of each query with each of its candidates, ``(q, candidates)``."""
+    candidates, levels, curve = near
     out, shares = np.zeros(candidates.shape, np.float32), np.empty(candidates.shape, np.float32)
 
     def work(first: int, step: int) -> None:
-        kernels.overlaps(first, step, candidates, asked, postings.levels, curve, shares, out)
+        kernels.overlaps(first, step, candidates, asked, levels, curve, shares, out)
 
     in_threads(work, len(candidates))
     return out

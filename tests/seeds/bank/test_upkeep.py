@@ -108,9 +108,9 @@ def test_a_copy_leaves_an_unfinished_build_of_its_name_alone(bank, tmp_path):
 
 def test_a_build_goes_on_where_it_was_stopped(tmp_path, monkeypatch):
     from ecom_rag.errors import ResumeError
-    from ecom_rag.seeds.bank import building
+    from ecom_rag.seeds.bank import filling
 
-    monkeypatch.setattr(building, "BLOCK_RECORDS", 8)
+    monkeypatch.setattr(filling, "BLOCK_RECORDS", 8)
     seeds = [seed(n) for n in range(30)]
 
     def cut(count):

@@ -6,11 +6,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
-from ecom_rag.arguments import PathLike, flag, number, path_of
+from ecom_rag.arguments import PathLike, flag, number
 from ecom_rag.files.keys import parse_key
 from ecom_rag.files.records import Record, cleaned
 from ecom_rag.models import Encoder
 from ecom_rag.models.embeddings import Embeddings
+from ecom_rag.seeds.address import folder_of
 from ecom_rag.seeds.bank import changes, reading, upkeep
 from ecom_rag.seeds.bank.changes import Change, Terms
 from ecom_rag.seeds.bank.derived import Pause, Plan
@@ -18,7 +19,7 @@ from ecom_rag.seeds.bank.documents import rows_of
 from ecom_rag.seeds.bank.encoding import Encoding
 from ecom_rag.seeds.bank.live import LiveIndexes
 from ecom_rag.seeds.bank.model import Model, model_from
-from ecom_rag.seeds.bank.reading import SeedPage
+from ecom_rag.seeds.bank.reading import Replay, SeedPage
 from ecom_rag.seeds.bank.requests import Request
 from ecom_rag.seeds.bank.settings import from_meta
 from ecom_rag.seeds.bank.store import Store, read_meta
@@ -52,8 +53,8 @@ class SeedBank:
         self.label_key: str = self.settings.label_key
         self.model: Model | None = model_from(meta["model"])
         self._indexed = frozenset(map(parse_key, self.settings.index_keys))
-        plan = Plan(meta["bank"], self.routes, self.settings.analyzer, meta["sizes"])
-        self._live = LiveIndexes(store, plan, self._indexed)
+        self._plan = Plan(meta["bank"], self.routes, self.settings.analyzer, meta["sizes"])
+        self._live = LiveIndexes(store, self._plan, self._indexed)
         self._encoding = Encoding(self.model, self.path, self.settings.outputs)
         if encoder is not None:
             self.use(encoder)
@@ -74,7 +75,7 @@ class SeedBank:
             BankError: No bank, a damaged one, or an encoder that is not of the bank's model.
             UsageError: An argument of the wrong kind.
         """
-        folder, maintain = Path(path_of(path, "path")), flag(maintain, "maintain")
+        folder, maintain = Path(folder_of(path)), flag(maintain, "maintain")
         timeout = number(timeout, "timeout", low=0, expected="seconds from 0 on")
         return cls(Store(folder, timeout=timeout), encoder=encoder, maintain=maintain)
 
@@ -280,6 +281,18 @@ class SeedBank:
             BankError: The bank is closed.
         """
         return reading.page(self.store, filter, self._indexed, after=after, limit=limit)
+
+    def replay(self, *, after: int = 0, limit: int = 1000) -> Replay:
+        """Some documents with their embeddings, to be written into another bank.
+
+        Args:
+            after: Where those before ended; 0 for the first.
+            limit: Documents at most.
+
+        Raises:
+            BankError: The bank is closed.
+        """
+        return reading.replay(self.store, self._plan, after=after, limit=limit)
 
     def get(self, ids: Iterable[Any]) -> list[Record | None]:
         """One document per id, in their order; ``None`` where there is none.

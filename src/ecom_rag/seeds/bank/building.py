@@ -5,45 +5,24 @@ import logging
 import sqlite3
 import uuid
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from ecom_rag import errors
 from ecom_rag.arguments import PathLike, flag, path_of, path_or_none
-from ecom_rag.errors import BankError, ResumeError, UsageError
-from ecom_rag.files import disk, jobs, records, workfolders
-from ecom_rag.files.digest import Digest
+from ecom_rag.errors import BankError, UsageError
+from ecom_rag.files import disk, workfolders
 from ecom_rag.files.keys import parse_key
 from ecom_rag.files.records import Record
 from ecom_rag.models import Encoder
+from ecom_rag.seeds.address import folder_of
 from ecom_rag.seeds.bank.bank import SeedBank
-from ecom_rag.seeds.bank.model import model_for
+from ecom_rag.seeds.bank.filling import Built, check_same, fill
+from ecom_rag.seeds.bank.model import Model, model_for
 from ecom_rag.seeds.bank.settings import BankSettings, settings_of, to_meta
 from ecom_rag.seeds.bank.store import FILE, Store
 
 logger = logging.getLogger(__name__)
-BLOCK_RECORDS = 4096
-_BLOCK_CHARS = 2_000_000
-
-
-@dataclass
-class Built:
-    """What was written.
-
-    Args:
-        records: Records read, those of an interrupted run included.
-        added: Documents written.
-        replaced: Documents that took another's place.
-        resumed: Records that an interrupted run had written.
-        notes: Things worth a user's eye, one line each.
-    """
-
-    records: int = 0
-    added: int = 0
-    replaced: int = 0
-    resumed: int = 0
-    notes: list[str] = field(default_factory=list)
 
 
 def create(
@@ -69,17 +48,26 @@ def create(
         ModelError: The encoder cannot give what a route needs.
         BankError: ``path`` already exists.
     """
-    folder, settings, model = Path(path_of(path, "path")), settings_of(settings), path_or_none(model, "model")
+    settings = settings_of(settings)
+    make(Path(folder_of(path)), settings, model_for(settings.outputs, encoder, path_or_none(model, "model")))
+    return SeedBank.open(path, encoder=encoder)
+
+
+def make(folder: Path, settings: BankSettings, model: Model | None) -> None:
+    """Make the record of an empty bank.
+
+    Args:
+        folder: Does not exist, or is empty.
+        settings: Routes, keys and analyzer.
+        model: Of its embeddings.
+
+    Raises:
+        BankError: The folder is not empty.
+    """
     if folder.exists() and not (folder.is_dir() and {item.name for item in folder.iterdir()} <= {workfolders.LOCK}):
         raise BankError(f"{folder}: already exists; choose another folder or remove this one")
-    remembered = model_for(settings.outputs, encoder, model)
-    meta = {
-        "bank": uuid.uuid4().hex,
-        "model": asdict(remembered) if remembered else None,
-        "sizes": {},
-        **to_meta(settings),
-    }
-    return SeedBank(Store.create(folder, meta, index_keys=map(parse_key, settings.index_keys)), encoder=encoder)
+    meta = {"bank": uuid.uuid4().hex, "model": asdict(model) if model else None, "sizes": {}, **to_meta(settings)}
+    Store.create(folder, meta, index_keys=map(parse_key, settings.index_keys)).close()
 
 
 def build(
@@ -113,46 +101,51 @@ def build(
         UsageError: There are no records, an argument of the wrong kind, or a route that needs an encoder.
         ModelError: The encoder cannot give what a route needs.
     """
-    target, settings, resume = Path(path_of(path, "path")), settings_of(settings), flag(resume, "resume")
-    partial = workfolders.partial(target)
-    check_target(target)
-    notes: list[str] = []
-    with _alone(partial):
-        if not (resume and (partial / FILE).exists()):
-            notes = _discarded(partial)
-            create(partial, settings, encoder=encoder, model=model).close()
-        with SeedBank.open(partial, encoder=encoder, maintain=False) as bank:
-            _check_same(bank, settings)
-            built = _fill(bank, items, progress)
-            if not built.records:
-                raise UsageError(
-                    f"{target}: the input held no records, so there is nothing to build of; for an empty"
-                    " bank in Python use ecom_rag.seeds.bank.create"
-                )
-            bank.save_indexes()
-            bank.store.checkpoint()
-        _publish(partial, target)
+    settings, notes = settings_of(settings), list[str]()
+    remembered = model_for(settings.outputs, encoder, path_or_none(model, "model"))
+    with building(path, settings, remembered, resume=flag(resume, "resume"), notes=notes) as bank:
+        if encoder is not None:
+            bank.use(encoder)
+        built = fill(bank, items, progress)
+        if not built.records:
+            raise UsageError(
+                f"{path_of(path, 'path')}: the input held no records, so there is nothing to build of; for an empty"
+                " bank in Python use ecom_rag.seeds.bank.create"
+            )
     built.notes = notes + built.notes
     return built
 
 
-def add(bank: SeedBank, items: Iterable[Record], *, progress: Callable[[int], None] | None = None) -> Built:
-    """Upsert a stream of records, a block at a time; after a kill the blocks before are there.
+@contextlib.contextmanager
+def building(
+    path: PathLike, settings: BankSettings, model: Model | None, *, resume: bool, notes: list[str]
+) -> Iterator[SeedBank]:
+    """A bank to fill, in ``PATH.partial``; it gets its name when the block ends.
 
     Args:
-        bank: Open for writing.
-        items: Any iterable of records.
-        progress: Called with the number of records of each block that is written.
+        path: Folder of the new bank; must not exist.
+        settings: Routes, keys and analyzer.
+        model: Of its embeddings.
+        resume: Continue an interrupted one of the same settings, where there is one.
+        notes: Gets a line where an interrupted one is discarded.
 
     Raises:
-        EcomRagError: As ``SeedBank.upsert``; earlier blocks stay.
+        BankError: ``path`` already exists, or another run is building it.
+        ResumeError: The interrupted one had other settings.
     """
-    built = Built()
-    for block in _blocks(items):
-        _write(bank, block, built)
-        if progress is not None:
-            progress(len(block))
-    return built
+    target = Path(folder_of(path))
+    partial = workfolders.partial(target)
+    check_target(target)
+    with _alone(partial):
+        if not (resume and (partial / FILE).exists()):
+            notes += _discarded(partial)
+            make(partial, settings, model)
+        with SeedBank.open(partial, maintain=False) as bank:
+            check_same(bank, settings)
+            yield bank
+            bank.save_indexes()
+            bank.store.checkpoint()
+        _publish(partial, target)
 
 
 def check_target(path: PathLike) -> None:
@@ -163,17 +156,6 @@ def check_target(path: PathLike) -> None:
         UsageError: No folder to put it in.
     """
     workfolders.check_new(Path(path), error=BankError, remedy="add to a bank with ecom-rag bank add, ")
-
-
-def _check_same(bank: SeedBank, settings: BankSettings) -> None:
-    """Raise ``ResumeError`` where an interrupted build had other settings."""
-    before, now = bank.settings.shown(), settings.shown()
-    changed = [f"{key}: {before[key]}, now {now[key]}" for key in now if before[key] != now[key]]
-    if changed:
-        raise ResumeError(
-            f"{bank.path}: the interrupted build had other settings ({'; '.join(changed)});"
-            " give the same ones, or build again without `resume`"
-        )
 
 
 def _publish(partial: Path, target: Path) -> None:
@@ -222,42 +204,3 @@ def _discarded(partial: Path) -> list[str]:
     note = f"{finished} finished records of an interrupted build were discarded; `resume` would have continued it"
     logger.warning("note: %s", note)
     return [note]
-
-
-def _fill(bank: SeedBank, items: Iterable[Record], progress: Callable[[int], None] | None) -> Built:
-    """Write the blocks that are not there yet, and with each, in the same transaction, how far that is."""
-    built = Built()
-    done = bank.note or {"blocks": 0, "records": 0, "digest": ""}
-    whole = Digest()
-    number = 0
-    for number, block in enumerate(_blocks(items), start=1):
-        for item in block:
-            whole.record(item)
-        if number <= done["blocks"]:
-            built.resumed += len(block)
-            built.records += len(block)
-            if number == done["blocks"] and done["digest"] != whole.value:
-                break
-        else:
-            so_far = {"blocks": number, "records": built.records + len(block), "digest": whole.value}
-            _write(bank, block, built, so_far)
-        if progress is not None:
-            progress(len(block))
-    if number < done["blocks"] or (number == done["blocks"] and number and done["digest"] != whole.value):
-        raise ResumeError(
-            f"{bank.path}: the interrupted build had read {done['records']} records, and this input does"
-            " not begin with the same; give the same input, or build again without `resume`"
-        )
-    return built
-
-
-def _write(bank: SeedBank, block: list[Record], built: Built, note: Any = None) -> None:
-    change = bank.upsert(block, note=note)
-    built.records += len(block)
-    built.added += change.added
-    built.replaced += change.removed
-    built.notes += change.notes
-
-
-def _blocks(items: Iterable[Record]) -> Iterator[list[Record]]:
-    return jobs.blocks_of(records.cleaned(items), jobs.Cut(BLOCK_RECORDS, _BLOCK_CHARS))

@@ -12,11 +12,11 @@ from ecom_rag.filters.parse import parse
 from ecom_rag.filters.tree import And
 from ecom_rag.models.embeddings import Embeddings
 from ecom_rag.seeds.bank import requests, table
-from ecom_rag.seeds.bank.checks import check_sizes
+from ecom_rag.seeds.bank.checks import sizes_of
 from ecom_rag.seeds.bank.documents import Row, ids_of
-from ecom_rag.seeds.bank.filtered import filtered
+from ecom_rag.seeds.bank.filtered import Filtered, filtered
 from ecom_rag.seeds.bank.requests import Request
-from ecom_rag.seeds.bank.store import State, Store, write_meta
+from ecom_rag.seeds.bank.store import State, Store, read_meta, write_meta
 
 _FEW = 10  # documents that a filter may remove whatever their share
 
@@ -81,7 +81,9 @@ def write(
     def append(db: Connection, state: State) -> Change:
         if not rows:
             return Change(state.sequence, notes=notes)
-        check_sizes(db, vectors, outputs, store.folder)
+        known = read_meta(db)["sizes"]
+        if (sizes := sizes_of(known, vectors, outputs, store.folder)) != known:
+            write_meta(db, "sizes", sizes)
         replaced = table.append(db, state, rows)
         if note is not None:
             write_meta(db, "note", note)
@@ -107,15 +109,36 @@ def remove(
         BankChangedError: The bank is at another sequence than expected.
         RepeatedKeyError: Another request has used the key.
     """
-    _check_one(ids, filter)
+    check_one(ids, filter)
     if ids is not None:
         return _remove_ids(store, ids, terms)
     return _remove_matching(store, filter, allow_most, indexed, terms)
 
 
-def _check_one(ids: Iterable[Any] | None, filter: Any) -> None:
+def check_one(ids: Iterable[Any] | None, filter: Any) -> None:
+    """Raise ``UsageError`` where neither or both are given."""
     if (ids is None) == (filter is None):
         raise UsageError("delete takes ids or a filter; give one of them")
+
+
+def check_not_empty(filter: Any) -> None:
+    """Raise ``UsageError`` for a filter that matches every document, or for something that is no filter."""
+    if parse(filter) == And(()):
+        raise UsageError("the filter is empty, so it matches every document; give a condition")
+
+
+def check_share(found: Filtered, live: int, bank: Any, *, allow_most: bool) -> None:
+    """Raise ``UsageError`` where a filter would remove more than half of many documents, and that is not allowed.
+
+    Args:
+        found: What the filter matches.
+        live: Documents.
+        bank: Named in errors.
+        allow_most: Whether it is.
+    """
+    if not allow_most and found.count > max(_FEW, live / 2):
+        matched = f"{bank}: the filter matches {found.count} of {live} documents"
+        raise UsageError("; ".join([matched, *found.notes, "to remove them all the same, pass `allow_most`"]))
 
 
 def _remove_ids(store: Store, ids: Iterable[Any], terms: Terms) -> Change:
@@ -129,15 +152,11 @@ def _remove_ids(store: Store, ids: Iterable[Any], terms: Terms) -> Change:
 
 
 def _remove_matching(store: Store, filter: Any, allow_most: bool, indexed: frozenset[Path], terms: Terms) -> Change:
-    if parse(filter) == And(()):
-        raise UsageError("the filter is empty, so it matches every document; give a condition")
+    check_not_empty(filter)
 
     def remove(db: Connection, state: State) -> Change:
         found = filtered(db, state, filter, indexed)
-        if not allow_most and found.count > max(_FEW, state.live / 2):
-            matched = f"{store.folder}: the filter matches {found.count} of {state.live} documents"
-            remedy = "to remove them all the same, pass `allow_most`"
-            raise UsageError("; ".join([matched, *found.notes, remedy]))
+        check_share(found, state.live, store.folder, allow_most=allow_most)
         removed = table.remove_where(db, state, found.where, found.parameters)
         return Change(state.sequence + bool(removed), removed=removed, notes=found.notes)
 
@@ -150,7 +169,7 @@ def would_remove(store: Store, ids: Iterable[Any] | None, filter: Any, *, indexe
     Raises:
         UsageError: Neither or both are given; something that cannot be an id, or not a filter.
     """
-    _check_one(ids, filter)
+    check_one(ids, filter)
     wanted = None if ids is None else ids_of(ids)
     with store.reading() as (db, state):
         if wanted is not None:

@@ -1,19 +1,17 @@
 """The embeddings that a bank is given, checked before they are written."""
 
-from collections.abc import Sequence
-from pathlib import Path
-from sqlite3 import Connection
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from ecom_rag.errors import EmbeddingError
 from ecom_rag.models.embeddings import Embeddings
-from ecom_rag.seeds.bank.store import read_meta, write_meta
 
 
-def check_sizes(db: Connection, embeddings: Embeddings, outputs: Sequence[str], bank: Path) -> None:
-    """Refuse vectors of another dimension than the bank's; the first ones decide which that is.
+def sizes_of(known: Mapping[str, int], embeddings: Embeddings, outputs: Sequence[str], bank: Any) -> dict[str, int]:
+    """The dimensions of vectors, refused where they are others than the bank's; the first ones decide which these are.
 
     Args:
-        db: In a write transaction.
+        known: Those of the bank.
         embeddings: Of the documents that are written.
         outputs: Those of the bank.
         bank: Named in errors.
@@ -21,7 +19,6 @@ def check_sizes(db: Connection, embeddings: Embeddings, outputs: Sequence[str], 
     Raises:
         EmbeddingError: Another dimension.
     """
-    known: dict[str, int] = read_meta(db)["sizes"]
     sizes = {name: _size_of(embeddings, name) for name in outputs}
     for name, size in sizes.items():
         if known.get(name, size) != size:
@@ -29,8 +26,7 @@ def check_sizes(db: Connection, embeddings: Embeddings, outputs: Sequence[str], 
                 f"{bank}: its {name} vectors are of size {known[name]}, these of {size};"
                 " encode both with the same checkpoint"
             )
-    if known != sizes:
-        write_meta(db, "sizes", sizes)
+    return sizes
 
 
 def _size_of(embeddings: Embeddings, name: str) -> int:

@@ -10,6 +10,7 @@ from typing import Any
 from ecom_rag.arguments import PathLike, path_of
 from ecom_rag.errors import BankError
 from ecom_rag.files import digest, disk, workfolders
+from ecom_rag.seeds.address import folder_of
 from ecom_rag.seeds.bank import saved
 from ecom_rag.seeds.bank.bank import SeedBank
 from ecom_rag.seeds.bank.derived import FOLDER
@@ -32,7 +33,7 @@ def snapshot(bank: SeedBank, path: PathLike) -> dict[str, Any]:
     Raises:
         BankError: ``path`` already exists, or the bank is closed.
     """
-    target = Path(path_of(path, "path"))
+    target = Path(folder_of(path))
     with _appearing(target) as partial:
         bank.store.copy(partial / FILE)
         bank.save_indexes()  # this state's or a later one's; then it is not taken along, and built anew when opened
@@ -63,7 +64,7 @@ def restore(source: PathLike, path: PathLike) -> dict[str, Any]:
     Raises:
         BankError: No snapshot, a damaged one, or ``path`` already exists.
     """
-    origin, target = Path(path_of(source, "snapshot")), Path(path_of(path, "path"))
+    origin, target = Path(path_of(source, "snapshot")), Path(folder_of(path))
     note = _read_note(origin)
     with _appearing(target) as partial:
         try:

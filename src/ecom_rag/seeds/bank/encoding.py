@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Sequence
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -25,7 +25,7 @@ class Encoding:
         outputs: What the routes search of the encoder's outputs.
     """
 
-    def __init__(self, model: Model | None, bank: Path, outputs: Sequence[str]) -> None:
+    def __init__(self, model: Model | None, bank: Any, outputs: Sequence[str]) -> None:
         self._model = model
         self._bank = bank
         self._outputs = outputs

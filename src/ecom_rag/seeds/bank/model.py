@@ -68,7 +68,7 @@ class Model:
             truncate_dim=self.truncate_dim,
         )
 
-    def check(self, encoder: Encoder, bank: Path) -> None:
+    def check(self, encoder: Encoder, bank: Any) -> None:
         """Refuse an encoder whose vectors do not belong to this bank.
 
         Raises:
@@ -84,7 +84,7 @@ class Model:
                     " with the bank's, or take bank.encoder"
                 )
 
-    def check_fingerprint(self, fingerprint: str | None, bank: Path) -> None:
+    def check_fingerprint(self, fingerprint: str | None, bank: Any) -> None:
         """Refuse vectors of another model.
 
         Raises:

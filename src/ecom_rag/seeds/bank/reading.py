@@ -2,14 +2,19 @@
 
 import logging
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from ecom_rag.arguments import whole
 from ecom_rag.errors import BankError
 from ecom_rag.files.keys import Path
 from ecom_rag.files.records import Record
 from ecom_rag.files.values import copied
+from ecom_rag.models.embeddings import Embeddings
 from ecom_rag.seeds.bank import table
+from ecom_rag.seeds.bank.derived import Plan, stored_queries
 from ecom_rag.seeds.bank.documents import ids_of
 from ecom_rag.seeds.bank.filtered import filtered
 from ecom_rag.seeds.bank.live import LiveIndexes
@@ -28,6 +33,24 @@ class SeedPage(NamedTuple):
 
     records: list[Record]
     after: int | None
+
+
+class Replay(NamedTuple):
+    """Some documents of a bank with all that it keeps of them, to be written into another.
+
+    Args:
+        name: Of the bank.
+        sequence: Of the state that they are of.
+        records: New ones, in row order.
+        embeddings: Of them, as the bank's routes need them.
+        after: Where the next ones begin.
+    """
+
+    name: str
+    sequence: int
+    records: list[Record]
+    embeddings: Embeddings
+    after: int
 
 
 def sequence(store: Store) -> int:
@@ -99,6 +122,23 @@ def page(store: Store, filter: Any, indexed: frozenset[Path], *, after: int, lim
         rows = table.page(db, found.where, found.parameters, after=after - 1, limit=limit + 1)
     more = len(rows) > limit
     return SeedPage([record for _, record in rows[:limit]], rows[limit - 1][0] + 1 if more else None)
+
+
+def replay(store: Store, plan: Plan, *, after: int, limit: int) -> Replay:
+    """Some documents with their embeddings.
+
+    Args:
+        store: The system of record.
+        plan: Of the bank.
+        after: Where those before ended; 0 for the first.
+        limit: Documents at most.
+    """
+    with store.reading() as (db, state):
+        plan = replace(plan, sizes=read_meta(db)["sizes"])
+        rows = table.page(db, "TRUE", [], after=after - 1, limit=limit)
+        found = stored_queries(db, np.array([row for row, _ in rows], np.int64), plan)
+    records = [record for _, record in rows]
+    return Replay(plan.bank, state.sequence, records, found.embeddings, rows[-1][0] + 1 if rows else after)
 
 
 def get(store: Store, ids: Iterable[Any]) -> list[Record | None]:

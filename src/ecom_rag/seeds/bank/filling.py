@@ -1,0 +1,128 @@
+"""Records into an open bank of any kind: a block at a time, and with each how far that is."""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from ecom_rag.errors import ResumeError
+from ecom_rag.files import jobs, records
+from ecom_rag.files.digest import Digest
+from ecom_rag.files.records import Record
+from ecom_rag.seeds.bank.changes import Change
+from ecom_rag.seeds.bank.settings import BankSettings
+
+BLOCK_RECORDS = 4096
+_BLOCK_CHARS = 2_000_000
+
+
+@dataclass
+class Built:
+    """What was written.
+
+    Args:
+        records: Records read, those of an interrupted run included.
+        added: Documents written.
+        replaced: Documents that took another's place.
+        resumed: Records that an interrupted run had written.
+        notes: Things worth a user's eye, one line each.
+    """
+
+    records: int = 0
+    added: int = 0
+    replaced: int = 0
+    resumed: int = 0
+    notes: list[str] = field(default_factory=list)
+
+
+class Fillable(Protocol):
+    """An open bank of any kind, as far as it is filled."""
+
+    @property
+    def path(self) -> Any:
+        """Where it is, for messages."""
+
+    @property
+    def settings(self) -> BankSettings:
+        """What it was made with."""
+
+    @property
+    def note(self) -> Any:
+        """What the last ``upsert`` with a note has kept."""
+
+    def upsert(self, records: Iterable[Record], *, note: Any = None) -> Change:
+        """Write documents, all or none."""
+
+    def maintain(self) -> list[str]:
+        """Do what is due after changes; a note where that failed."""
+
+
+def add(bank: Fillable, items: Iterable[Record], *, progress: Callable[[int], None] | None = None) -> Built:
+    """Upsert a stream of records, a block at a time; after a kill the blocks before are there.
+
+    Args:
+        bank: Open for writing.
+        items: Any iterable of records.
+        progress: Called with the number of records of each block that is written.
+
+    Raises:
+        EcomRagError: As ``SeedBank.upsert``; earlier blocks stay.
+    """
+    built = Built()
+    for block in _blocks(items):
+        _write(bank, block, built)
+        if progress is not None:
+            progress(len(block))
+    built.notes += bank.maintain()
+    return built
+
+
+def check_same(bank: Fillable, settings: BankSettings) -> None:
+    """Raise ``ResumeError`` where an interrupted build had other settings."""
+    before, now = bank.settings.shown(), settings.shown()
+    changed = [f"{key}: {before[key]}, now {now[key]}" for key in now if before[key] != now[key]]
+    if changed:
+        raise ResumeError(
+            f"{bank.path}: the interrupted build had other settings ({'; '.join(changed)});"
+            " give the same ones, or build again without `resume`"
+        )
+
+
+def fill(bank: Fillable, items: Iterable[Record], progress: Callable[[int], None] | None) -> Built:
+    """Write the blocks that are not there yet, and with each, in the same transaction, how far that is."""
+    built = Built()
+    done = bank.note or {"blocks": 0, "records": 0, "digest": ""}
+    if "blocks" not in done:
+        raise ResumeError(f"{bank.path}: the interrupted run was a copy of a bank; build again without `resume`")
+    whole = Digest()
+    number = 0
+    for number, block in enumerate(_blocks(items), start=1):
+        for item in block:
+            whole.record(item)
+        if number <= done["blocks"]:
+            built.resumed += len(block)
+            built.records += len(block)
+            if number == done["blocks"] and done["digest"] != whole.value:
+                break
+        else:
+            so_far = {"blocks": number, "records": built.records + len(block), "digest": whole.value}
+            _write(bank, block, built, so_far)
+        if progress is not None:
+            progress(len(block))
+    if number < done["blocks"] or (number == done["blocks"] and number and done["digest"] != whole.value):
+        raise ResumeError(
+            f"{bank.path}: the interrupted build had read {done['records']} records, and this input does"
+            " not begin with the same; give the same input, or build again without `resume`"
+        )
+    return built
+
+
+def _write(bank: Fillable, block: list[Record], built: Built, note: Any = None) -> None:
+    change = bank.upsert(block, note=note)
+    built.records += len(block)
+    built.added += change.added
+    built.replaced += change.removed
+    built.notes += change.notes
+
+
+def _blocks(items: Iterable[Record]) -> Iterator[list[Record]]:
+    return jobs.blocks_of(records.cleaned(items), jobs.Cut(BLOCK_RECORDS, _BLOCK_CHARS))

@@ -1,0 +1,42 @@
+"""What a bank in PostgreSQL needs now and then: terms made anew, and room given back."""
+
+from collections.abc import Collection
+
+from ecom_rag.errors import EcomRagError
+from ecom_rag.seeds.postgres import changes, schema
+from ecom_rag.seeds.postgres.store import Store
+from ecom_rag.seeds.postgres.terms import Side, drift
+
+_DRIFT = 1.02  # from this change of the mean length on, new values of terms are worth their time
+
+
+def index_anew(store: Store, sides: Collection[Side], made: dict[str, str]) -> None:
+    """Make the terms of all texts anew; no result changes.
+
+    Args:
+        store: The bank's.
+        sides: The routes over texts.
+        made: What the terms depend on.
+
+    Raises:
+        BankError: Another process keeps writing.
+    """
+    with store.writing() as (db, state):
+        for side in sides:
+            changes.index_anew(db, state, side)
+        schema.write_meta(db, "made", made)
+    with store.alone() as db:  # rows that are gone take room until then, and plans need to know what tables hold
+        names = [name for (name,) in db.execute("SELECT tablename FROM pg_tables WHERE schemaname = current_schema()")]
+        db.execute(f"VACUUM (ANALYZE) {', '.join(names)}")
+
+
+def look_after(store: Store, sides: Collection[Side], made: dict[str, str]) -> list[str]:
+    """Make the terms anew where that is due; a note where that failed: the change is made."""
+    try:
+        with store.reading() as (_, state):
+            due = any(drift(state, side) > _DRIFT for side in sides)
+        if due:
+            index_anew(store, sides, made)
+    except EcomRagError as error:
+        return [f"the change is written, but making the terms anew failed ({error}); it is tried again later"]
+    return []

@@ -5,6 +5,7 @@ follows the seeds' embeddings and one block of queries, never the query file.
 """
 
 from ecom_rag.files.jobs import Summary
+from ecom_rag.pipeline.file_search import recall_work
 from ecom_rag.pipeline.reranking import rerank
 from ecom_rag.pipeline.reranking_files import rerank_file
 from ecom_rag.pipeline.run import recall_file, score_file
@@ -20,6 +21,7 @@ __all__ = [
     "Summary",
     "read_settings",
     "recall_file",
+    "recall_work",
     "rerank",
     "rerank_file",
     "score",

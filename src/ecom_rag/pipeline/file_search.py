@@ -7,18 +7,20 @@ from pathlib import Path
 from typing import Any
 
 from ecom_rag._version import __version__
+from ecom_rag.arguments import PathLike
 from ecom_rag.errors import BankError, DistributionError, UsageError
 from ecom_rag.files.identity import known_id
 from ecom_rag.files.jobs import Block, Done, Process
 from ecom_rag.files.progress import Progress
 from ecom_rag.files.records import Record
-from ecom_rag.models.spec import check_named, cross_encoder_of, gpus_of, settled
+from ecom_rag.models.spec import AnyCrossEncoder, AnyEncoder, check_named, cross_encoder_of, gpus_of, settled
 from ecom_rag.pipeline.places import Asked, OfBank, OfFile, Place
 from ecom_rag.pipeline.search import Pipeline
 from ecom_rag.pipeline.settings import Recall
 from ecom_rag.retrieval.learned_fusion import LearnedFusion
 from ecom_rag.retrieval.routes import outputs_of
 from ecom_rag.seeds.source import check_routes
+from ecom_rag.text.analysis import Analyzer
 
 
 class Search:
@@ -141,6 +143,32 @@ class SearchWork:
             return done
 
         return pinned
+
+
+def recall_work(
+    settings: Recall,
+    *,
+    bank: PathLike,
+    model: AnyEncoder | None = None,
+    reranker: AnyCrossEncoder | None = None,
+) -> SearchWork:
+    """A recall over a bank for other processes, e.g. those of Spark; ``distribution.arrow`` says how.
+
+    Args:
+        settings: What to search and how.
+        bank: Folder or address of the bank, the same in those processes.
+        model: The encoder by name, where the bank's has moved, or with its runtime and precision as a ``ModelSpec``.
+        reranker: The reranker by name; by default none.
+
+    Raises:
+        UsageError: A loaded model in place of a name, or settings that make no sense.
+        EcomRagError: The bank or a model cannot be loaded.
+    """
+    asked = Asked("recall", "-", "-", settings, None, bank, model, reranker, Analyzer(), "fail")
+    check_sendable(asked)
+    search = Search(asked)
+    search.pipeline()
+    return search.work()
 
 
 def check_sendable(asked: Asked) -> None:

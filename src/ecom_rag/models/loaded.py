@@ -75,6 +75,7 @@ def load(
     build: "Callable[[Tokenizer, Placement], nn.Module]",
     *,
     kind: str,
+    ends_with_eos: bool = False,
     runtime: str,
     precision: str,
     device: str,
@@ -86,6 +87,7 @@ def load(
         folder: The checkpoint.
         build: Makes the network; not called where a converted one is in the cache.
         kind: What ``build`` makes of the checkpoint; names the conversion.
+        ends_with_eos: As in ``Tokenizer``.
         runtime: ``auto``, ``torch`` or ``openvino``.
         precision: ``auto``, ``fp32``, ``bf16``, ``fp16`` or ``int8``.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
@@ -97,6 +99,6 @@ def load(
     """
     placement = choose(runtime, precision, device, read_config(folder))
     files = fingerprint(folder)
-    tokenizer = Tokenizer(folder)
+    tokenizer = Tokenizer(folder, ends_with_eos=ends_with_eos)
     network = loading.load(lambda: build(tokenizer, placement), placement, f"{files}-{kind}")
     return Loaded(files, tokenizer, network, placement, batch_tokens or placement.batch_tokens)

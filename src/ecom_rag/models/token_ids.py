@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from ecom_rag.errors import UsageError
 from ecom_rag.models.checkpoints.tokens import Layout, Tokenizer
 from ecom_rag.models.embeddings import Ragged
+from ecom_rag.models.instructions import split
 
 K = TypeVar("K", bound=Hashable)
 
@@ -87,22 +88,56 @@ class TokenIds:
             )
 
 
-def of_texts(tokenizer: Tokenizer, texts: Iterable[str], max_length: int, *, prefix: str, model: str) -> TokenIds:
+def of_texts(tokenizer: Tokenizer, texts: Iterable[str], max_length: int, *, instruction: str, model: str) -> TokenIds:
     """The token ids of single texts.
 
     Args:
         tokenizer: Of the model.
         texts: Any texts.
         max_length: Most tokens of a text, special ones included.
-        prefix: Put before each text.
+        instruction: Put before each text, or around it where it holds ``{text}``.
         model: Fingerprint of the model.
+
+    Raises:
+        UsageError: The instruction leaves no room for the text.
     """
     distinct, rows = _distinct(texts)
     layout = tokenizer.single
-    ids, lost = tokenizer.cut_ids(
-        [prefix + text for text in distinct] if prefix else distinct, max_length - layout.special
-    )
+    room = max_length - layout.special
+    before, behind = split(instruction)
+    if behind:
+        ids, lost = _answered(tokenizer, distinct, room, before, behind)
+    else:
+        ids, lost = tokenizer.cut_ids([before + text for text in distinct] if before else distinct, room)
+        _check_room(tokenizer, before, room, lost)
     return TokenIds(model, with_special_tokens(ids, layout), rows, lost)
+
+
+def _answered(
+    tokenizer: Tokenizer, texts: list[str], room: int, before: str, behind: str
+) -> tuple[Ragged, NDArray[np.int64]]:
+    """Texts with something behind them, as FlagEmbedding's tuning of bge-en-icl and its ``FlagICLModel`` read them.
+
+    A text is cut, written out again, and tokenised together with what is behind it. Examples, which end with the last
+    blank line before the text, are not counted.
+    """
+    examples, blank, start = before.rpartition("\n\n")
+    room = max(0, room - len(tokenizer.ids([behind], room)[0]))
+    kept, lost = tokenizer.cut_ids([start + text for text in texts], room)
+    _check_room(tokenizer, start, room, lost)
+    whole = [examples + blank + text + behind for text in tokenizer.decoded(kept)]
+    return tokenizer.ids(whole, np.iinfo(np.int32).max), lost
+
+
+def _check_room(tokenizer: Tokenizer, instruction: str, room: int, lost: NDArray[np.int64]) -> None:
+    """Raise ``UsageError`` where an instruction leaves no room for the texts, so that all would be the same."""
+    if not instruction or not lost.any():
+        return
+    if tokenizer.cut_ids([instruction], room)[0].lengths[0] >= room:
+        raise UsageError(
+            f"the instruction fills the {room} tokens that are read of a text, so that all texts would be the same;"
+            " raise the longest text (max_length), or shorten the instruction"
+        )
 
 
 def of_pairs(tokenizer: Tokenizer, pairs: Iterable[tuple[str, str]], max_length: int, *, model: str) -> TokenIds:

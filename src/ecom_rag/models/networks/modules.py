@@ -24,9 +24,10 @@ class EncoderNetwork(nn.Module):
     Args:
         checkpoint: What to load.
         fused: The precision in which ``FusedTransformer`` computes; without it, the network of ``transformers`` does.
+        dtype: Of the weights of the latter.
     """
 
-    def __init__(self, checkpoint: Checkpoint, *, fused: str | None = None) -> None:
+    def __init__(self, checkpoint: Checkpoint, *, fused: str | None = None, dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
         folder = checkpoint.folder
         self.transformer: Any
@@ -35,7 +36,7 @@ class EncoderNetwork(nn.Module):
             self.transformer = _fused(folder, fused, weights)
             weights.check_all_used()
         else:
-            self.transformer = load_transformer(folder, "AutoModel")
+            self.transformer = load_transformer(folder, "AutoModel", dtype=dtype)
         self.pooling = checkpoint.pooling
         self.dense = nn.Sequential(*(_dense_layer(path) for path in checkpoint.dense_layers))
         self.sparse_head: Any = _head(folder / "sparse_linear.pt") if checkpoint.has_sparse else None

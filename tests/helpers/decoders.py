@@ -1,4 +1,4 @@
-"""Tiny checkpoints of the decoders that are encoders, with tokenizers of the true kinds: byte-level and sentencepiece."""
+"""Tiny checkpoints of the decoders that are encoders, with byte-level and sentencepiece tokenizers."""
 
 import json
 from pathlib import Path

@@ -146,7 +146,7 @@ def card_vectors(folder, texts, *, bidirectional=False):
     assert getattr(model.config, "is_causal", True) is not bidirectional
     found = []
     for text in texts:
-        ids = tokenizer(text, max_length=LENGTH - 1, truncation=True).input_ids + [tokenizer.eos_token_id]
+        ids = [*tokenizer(text, max_length=LENGTH - 1, truncation=True).input_ids, tokenizer.eos_token_id]
         padded = tokenizer.pad({"input_ids": [ids]}, padding="max_length", max_length=LENGTH, return_tensors="pt")
         with torch.inference_mode():
             found.append(model(**padded).last_hidden_state[0, -1].numpy())

@@ -21,7 +21,9 @@ from ecom_rag.cli.options import (
     Precision,
     PrecisionOption,
     Queries,
+    QueryExamples,
     QueryInstruction,
+    QueryTask,
     Resume,
     Runtime,
     RuntimeName,
@@ -30,6 +32,7 @@ from ecom_rag.cli.options import (
     Verbose,
     bars,
     check_apart,
+    instructed,
     numbers,
     placed,
     prepare,
@@ -60,6 +63,8 @@ def score(
     device: Device = "auto",
     batch_tokens: BatchTokens = None,
     query_instruction: QueryInstruction = None,
+    query_task: QueryTask = None,
+    query_examples: QueryExamples = None,
     pooling: Pooling = None,
     truncate_dim: TruncateDim = None,
     max_length: MaxLength = None,
@@ -79,7 +84,7 @@ def score(
       zcat new.jsonl.gz | ecom-rag score - --seeds seeds.jsonl --model BAAI/bge-base-zh-v1.5 --output - | head
     """
     prepare(verbose)
-    check_apart(output, model)
+    check_apart(output, model, query_examples)
 
     from ecom_rag.models.spec import ModelSpec
     from ecom_rag.pipeline import score_file
@@ -89,7 +94,7 @@ def score(
         options |= {
             "max_length": max_length,
             "pooling": pooling,
-            "query_instruction": query_instruction,
+            **instructed(query_instruction, query_task, query_examples),
             "truncate_dim": truncate_dim,
         }
     spec = ModelSpec(model, options) if model is not None or bank is not None else None

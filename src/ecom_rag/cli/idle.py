@@ -48,7 +48,7 @@ _OWN_WEIGHTS = Needs(
 
 _SCORE: Table = {
     **_always("queries seeds bank model output mode top_k filter exclude_self id_key resume on_bad_line"),
-    **_each("max_length query_instruction", _FILE),
+    **_each("max_length query_instruction query_task query_examples", _FILE),
     **_each(_PLACEMENT),
     "weights": (Needs(lambda v: v["mode"] == "hybrid", "with --mode {mode}", "choose --mode hybrid"),),
     "pooling": (
@@ -92,7 +92,7 @@ _RECALL: Table = {
         Needs(lambda v: len(v["routes"]) > 1, "with multivector alone, which is exact by itself", "name more --routes"),
     ),
     **_each("stem simplify words", _FILE, _BM25),
-    **_each("max_length query_instruction", _FILE, _ENCODER),
+    **_each("max_length query_instruction query_task query_examples", _FILE, _ENCODER),
     **_each(_PLACEMENT, _A_MODEL),
 }
 
@@ -231,6 +231,7 @@ TABLES: Mapping[str, Table] = {
     "mine": _MINE,
     "teach": _TEACH,
     "merge": _MERGE,
+    "models": _always("model as_json"),
     "choose": {**_always("decided output count audit_share"), "seed": (_AUDITS,)},
     "monitor": _always("audited policy label_key alpha jointly count_selected output plot"),
     "demo": {
@@ -248,7 +249,7 @@ TABLES: Mapping[str, Table] = {
     "train reranker": _always("recipe resume"),
     "bank build": {
         **_always("bank seeds routes id_key label_key index_key resume on_bad_line"),
-        **_each(f"model max_length {_PLACEMENT}", _ENCODER),
+        **_each(f"model max_length query_instruction query_task query_examples {_PLACEMENT}", _ENCODER),
         "pooling": (_DENSE,),
         "truncate_dim": (
             Needs(lambda v: not {"dense", "multivector"}.isdisjoint(v["routes"]), _ROUTES, "add dense to --routes"),

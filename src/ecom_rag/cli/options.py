@@ -93,7 +93,25 @@ Bank = Annotated[
     typer.Option(help="Seed bank to search, made by ecom-rag bank build; or use --seeds.", show_default=False),
 ]
 QueryInstruction = Annotated[
-    str | None, typer.Option(help="Instruction put before each query; '' for none.", show_default="the checkpoint's")
+    str | None,
+    typer.Option(
+        help="Instruction put before each query, or around it where it holds {text}; '' for none.",
+        show_default="the checkpoint's",
+    ),
+]
+QueryTask = Annotated[
+    str | None,
+    typer.Option(
+        help="Task of a model tuned on instructions: a description, or a name such as governance (see ecom-rag"
+        " models).",
+        show_default="the checkpoint's",
+    ),
+]
+QueryExamples = Annotated[
+    str | None,
+    typer.Option(
+        help="JSON lines {query, response} that show bge-en-icl the task, put before each query.", show_default="none"
+    ),
 ]
 MaxLength = Annotated[
     int | None, typer.Option(help="Maximum tokens per text.", show_default="the checkpoint's, at most 512")
@@ -105,6 +123,17 @@ TruncateDim = Annotated[int | None, typer.Option(help="Number of leading dimensi
 Resume = Annotated[bool, typer.Option("--resume", help="Resume an interrupted run of the same command.")]
 BadLine = Annotated[OnBadLine, typer.Option(help="On a bad line: fail, or skip it into OUT.rejected.jsonl.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Print what was chosen and why.")]
+
+
+def instructed(instruction: str | None, task: str | None, examples: str | None) -> dict[str, Any]:
+    """The options of an encoder that say what stands around a query; reads the file of examples."""
+    shown: list[Any] = []
+    if examples is not None:
+        from ecom_rag.files.records import objects
+        from ecom_rag.models.instructions import examples_of
+
+        shown = list(examples_of([example for _, example in objects(examples)], examples))
+    return {"query_instruction": instruction, "query_task": task, "query_examples": shown}
 
 
 def placed(runtime: str, precision: str, device: str, batch_tokens: int | None) -> dict[str, Any]:

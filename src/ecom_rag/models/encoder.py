@@ -48,7 +48,7 @@ class Encoder:
         self._positions = {name: position for position, name in enumerate(heads)}
         if checkpoint.max_length > _LONG and self.placement.device == "cpu":
             logger.warning(
-                "max length %d: on a CPU the time of texts of more than %d tokens grows with the square of their length",
+                "max length %d: on a CPU, the time of texts beyond %d tokens grows with the square of their length",
                 checkpoint.max_length,
                 _LONG,
             )
@@ -95,11 +95,8 @@ class Encoder:
             UsageError: Options that do not go together.
         """
         model, device = path_of(model, "model"), text_of(device, "device")
-        batch_tokens, truncate_dim = (
-            whole_or_none(batch_tokens, "batch_tokens"),
-            whole_or_none(truncate_dim, "truncate_dim"),
-        )
-        checkpoint = encoder_checkpoint(
+        batch_tokens = whole_or_none(batch_tokens, "batch_tokens")
+        found = encoder_checkpoint(
             locate(model),
             name=hub_name(model),
             pooling=pooling,
@@ -109,7 +106,7 @@ class Encoder:
             query_examples=examples_of(query_examples, "query_examples"),
             passage_instruction=text_or_none(passage_instruction, "passage_instruction"),
         )
-        checkpoint = _truncated(checkpoint, truncate_dim, model)
+        checkpoint = _truncated(found, whole_or_none(truncate_dim, "truncate_dim"), model)
         loaded = load(
             checkpoint.folder,
             lambda _, placement: _network(checkpoint, placement),

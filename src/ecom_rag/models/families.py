@@ -20,14 +20,14 @@ class Card:
     Args:
         models: Names on the hub.
         architecture: Of the network, as transformers calls it.
-        length: Tokens that a text or a pair may have.
+        length: Tokens that a text or a pair may have; ``None`` where that was not certain.
         licence: Of the weights; empty where that was not certain.
         verified: What the numbers of the architecture equal in the tests, on random weights.
     """
 
     models: str
     architecture: str
-    length: int
+    length: int | None
     licence: str = ""
     verified: str = _FLAG
 
@@ -143,7 +143,7 @@ FAMILIES = (
         "last",
         _INSTRUCT,
         "",
-        Card("BAAI/bge-reasoner-embed-qwen3-8b-0923", "Qwen3", 32768),
+        Card("BAAI/bge-reasoner-embed-qwen3-8b-0923", "Qwen3", None),
     ),
     Family(
         "qwen3-embedding",

@@ -9,9 +9,11 @@ import numpy as np
 
 from ecom_rag.models.checkpoints.fingerprint import fingerprint
 from ecom_rag.models.checkpoints.folder import read_config
+from ecom_rag.models.checkpoints.size import parameters
 from ecom_rag.models.checkpoints.tokens import Tokenizer
 from ecom_rag.models.runtimes import loading
 from ecom_rag.models.runtimes.batching import Batch, Outputs, batches
+from ecom_rag.models.runtimes.memory import check_fits
 from ecom_rag.models.runtimes.placement import Placement, choose
 from ecom_rag.models.token_ids import TokenIds
 
@@ -94,10 +96,11 @@ def load(
         batch_tokens: Budget of padded tokens per batch; by default what suits the device.
 
     Raises:
-        ModelError: The checkpoint cannot be read.
+        ModelError: The checkpoint cannot be read, or its weights do not fit in memory.
         UsageError: Runtime, precision and device do not go together, or the device is not there.
     """
     placement = choose(runtime, precision, device, read_config(folder))
+    check_fits(folder, parameters(folder), placement)
     files = fingerprint(folder)
     tokenizer = Tokenizer(folder, ends_with_eos=ends_with_eos)
     network = loading.load(lambda: build(tokenizer, placement), placement, f"{files}-{kind}")

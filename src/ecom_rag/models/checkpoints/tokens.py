@@ -115,7 +115,7 @@ class Tokenizer:
 
     def decoded(self, ids: Ragged) -> list[str]:
         """The texts of rows of token ids, special tokens written out."""
-        return [self._backend.decode(row.tolist(), skip_special_tokens=False) for row in ids]
+        return [self._backend.decode(ids[row].tolist(), skip_special_tokens=False) for row in range(len(ids))]
 
     @staticmethod
     def _layout(folder: Path, probe: Any) -> Layout:

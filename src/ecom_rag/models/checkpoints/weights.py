@@ -11,7 +11,8 @@ from torch import Tensor
 
 from ecom_rag.errors import ModelError
 from ecom_rag.models.checkpoints.contents import ADAPTER
-from ecom_rag.models.checkpoints.folder import network_folder, read_object
+from ecom_rag.models.checkpoints.folder import network_folder
+from ecom_rag.models.checkpoints.size import weight_files
 
 _OLD_NAMES = ((".gamma", ".weight"), (".beta", ".bias"))  # LayerNorm in checkpoints of 2018
 _PREFIX = re.compile(r"^(bert|roberta|distilbert|mpnet|electra|model|new)\.")  # of the base model in one with a head
@@ -94,7 +95,7 @@ def read_weights(folder: Path) -> Weights:
         ModelError: There are no weights, or they cannot be read.
     """
     tensors: dict[str, Tensor] = {}
-    for path in _files(network_folder(folder)):
+    for path in weight_files(network_folder(folder)):
         for name, tensor in read_tensors(path).items():
             if tensors.setdefault(plain_name(name), tensor) is not tensor:
                 raise ModelError(f"{path}: holds {plain_name(name)} twice; expected each tensor once")
@@ -119,19 +120,6 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     except Exception as error:
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ModelError(f"{path}: cannot be read ({first[:200]}); copy it again") from None
-
-
-def _files(folder: Path) -> list[Path]:
-    for name in ("model.safetensors", "pytorch_model.bin"):
-        if (folder / name).exists():
-            return [folder / name]
-        index = folder / f"{name}.index.json"
-        if index.exists():
-            shards = read_object(index).get("weight_map")
-            if not isinstance(shards, dict) or not all(isinstance(shard, str) for shard in shards.values()):
-                raise ModelError(f"{index}: names no shards; copy the checkpoint again")
-            return [folder / shard for shard in sorted(set(shards.values()))]
-    raise ModelError(f"{folder}: no weights found; expected model.safetensors or pytorch_model.bin")
 
 
 def _read(path: Path) -> dict[str, Tensor]:

@@ -66,8 +66,10 @@ class TorchRuntime:
 
 
 def _moved(module: "torch.nn.Module", placement: Placement) -> "torch.nn.Module":
-    """On its device, in its precision, but for the frequencies of rotary positions: in 16 bits, those of two distant
-    tokens would be the same, and transformers computes with them in float32."""
+    """On its device and in its precision, with the frequencies of rotary positions in float32, as in transformers.
+
+    In bf16 they would be off by up to 0.2 %, and the angles of position 1,000 by more than a radian.
+    """
     exact = [
         (part, name, buffer.float())
         for part in module.modules()

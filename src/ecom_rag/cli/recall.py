@@ -169,8 +169,7 @@ def recall(
         },
     )
     fitted = settings.fused_by if settings.fused_by.endswith(".json") else None
-    read = (config, words, policy, reviewed, campaigns, fitted, query_examples)
-    check_apart(output, *read, models.get("model"), models.get("rerank"))
+    check_apart(output, config, words, policy, reviewed, campaigns, fitted, query_examples, *models.values())
     place = placed(runtime, precision, device, batch_tokens)
     if bank is not None:  # its model is loaded as the bank was built
         spec: ModelSpec | None = ModelSpec(models.get("model"), place)

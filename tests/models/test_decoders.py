@@ -265,3 +265,50 @@ def test_every_family_that_takes_a_task_has_one_place_for_it():
     for family in FAMILIES:
         if "{task}" in family.query_instruction:
             assert split(family.query_instruction)[0].count("{task}") == 1 and "{text}" in family.query_instruction
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_the_shared_beginning_of_queries_is_computed_once(folders, name, precision, monkeypatch):
+    """The same vectors as of each query alone, which shares with none, while the network reads far fewer tokens."""
+    texts = [f"{text} {number}" for number, text in enumerate(zoo.TEXTS[:5] * 6)]
+    encoder = load(folders[name], query_task=TASK * 3, max_length=512, precision=precision, batch_tokens=100_000)
+    inner, read = encoder._loaded.runtime._module.transformer, []
+    forward = inner.forward
+    monkeypatch.setattr(
+        inner, "forward", lambda **given: (read.append(given["input_ids"].numel()), forward(**given))[1]
+    )
+    together = encoder.encode(texts, side="query").dense
+    ids = encoder.prepare(texts, side="query")
+    assert len(read) == 2 and sum(read) < ids.tokens.sum() / 2
+    read.clear()
+    alone = np.concatenate([encoder.encode([text], side="query").dense for text in texts])
+    assert len(read) == len(texts)
+    assert least_cosine(together, alone) > 1 - {"fp32": 1e-6, "bf16": 1e-3}[precision]
+    encoder.encode(["one", "other"])
+    assert len(read) == len(texts) + 1  # nothing shared, and nothing to save
+
+
+def test_networks_that_look_both_ways_share_nothing(tmp_path):
+    folder = decoders.make(tmp_path, "gte-Qwen2-7B-instruct", "Qwen2", is_causal=False)
+    encoder = load(folder, query_task=TASK * 3, max_length=512)
+    texts = [f"{text} {number}" for number, text in enumerate(zoo.TEXTS[:5] * 6)]
+    alone = np.concatenate([encoder.encode([text], side="query").dense for text in texts])
+    np.testing.assert_allclose(encoder.encode(texts, side="query").dense, alone, atol=2e-6)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"), [("bge-multilingual-gemma2", "Gemma2"), ("e5-mistral-7b-instruct", "Mistral")]
+)
+def test_a_shared_beginning_longer_than_the_sliding_window(tmp_path, name, kind):
+    from sentence_transformers import SentenceTransformer
+
+    folder = decoders.make(tmp_path, name, kind, sliding_window=16)
+    encoder = load(folder, query_task=TASK * 3, max_length=512)
+    texts = [f"{text} {number}" for number, text in enumerate(zoo.TEXTS[:5] * 6)]
+    model = SentenceTransformer(str(folder), device="cpu")
+    prompt = encoder.checkpoint.query_instruction
+    expected = model.encode(texts, prompt=prompt, normalize_embeddings=True, show_progress_bar=False)
+    assert least_cosine(encoder.encode(texts, side="query").dense, expected) > 1 - 1e-5
+    wide = load(decoders.make(tmp_path / "wide", name, kind), query_task=TASK * 3, max_length=512)
+    assert least_cosine(wide.encode(texts, side="query").dense, expected) < 0.999  # the window does matter

@@ -106,6 +106,8 @@ def encoder_checkpoint(
             )
         family = _family(folder, name)
         query_instruction = with_task(folder, family, query_task or DEFAULT_TASK, query_examples)
+        if name is None and family is not None and TASK in family.query_instruction:
+            names_logger.warning("%s: reads its task as a %s does, by its name", folder.name, family.name)
     found = with_overrides(
         describe(folder, name=name, pooling=pooling),
         max_length=max_length,

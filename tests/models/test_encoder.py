@@ -290,6 +290,14 @@ def test_what_does_not_go_together():
             choose(*arguments)
 
 
+@pytest.mark.parametrize("kind", ["qwen2", "qwen3", "mistral", "gemma2"])
+@pytest.mark.parametrize(("prefers", "precision"), [(True, "bf16"), (False, "fp32")])
+def test_decoders_run_in_bf16_where_the_processor_prefers_it(monkeypatch, kind, prefers, precision):
+    monkeypatch.setattr("ecom_rag.models.runtimes.cpu.prefers_bf16", lambda: prefers)
+    assert choose("auto", "auto", "cpu", {"model_type": kind}) == Placement("torch", precision, "cpu")
+    assert choose("auto", "fp32", "cpu", {"model_type": kind}).precision == "fp32"
+
+
 def test_missing_heads_are_errors(bge_folder):
     encoder = Encoder.from_pretrained(str(bge_folder))
     assert encoder.outputs == ("dense",)

@@ -20,7 +20,7 @@ from ecom_rag.models.token_ids import TokenIds, of_texts
 
 logger = logging.getLogger(__name__)
 
-_LONG = 2048  # tokens of a text, from which on attention takes a good part of the time of a network 1024 wide
+_LONG = 2048  # tokens of a text: attention is a fifth of Qwen3-0.6B's arithmetic there, half at four times as many
 _REMEDY = {"sparse": "sparse_linear.pt", "multivector": "colbert_linear.pt"}
 
 

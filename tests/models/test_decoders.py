@@ -312,3 +312,14 @@ def test_a_shared_beginning_longer_than_the_sliding_window(tmp_path, name, kind)
     assert least_cosine(encoder.encode(texts, side="query").dense, expected) > 1 - 1e-5
     wide = load(decoders.make(tmp_path / "wide", name, kind), query_task=TASK * 3, max_length=512)
     assert least_cosine(wide.encode(texts, side="query").dense, expected) < 0.999  # the window does matter
+
+
+def test_an_empty_text_where_there_are_no_special_tokens(tmp_path):
+    """It is read as one token of padding, alone and beside others; a network cannot read nothing."""
+    folder = decoders.make(tmp_path, "mine", "Qwen2", adds_eos=False)
+    encoder = load(folder)
+    alone = encoder.encode([""]).dense
+    np.testing.assert_allclose(encoder.encode(["a", ""]).dense[1:], alone, atol=1e-6)
+    padding = transformers.AutoTokenizer.from_pretrained(folder).pad_token
+    np.testing.assert_array_equal(alone, encoder.encode([padding]).dense)
+    assert encoder.encode([]).dense.shape == (0, encoder.dimension)

@@ -157,7 +157,7 @@ class Encoder:
         """Encode texts; each distinct text is tokenised and encoded once.
 
         Args:
-            texts: Any iterable of strings; an empty one is encoded as its special tokens.
+            texts: Any iterable of strings; an empty one is encoded as its special tokens, or as padding.
             side: ``query`` or ``passage``: which instruction is put before each text.
             outputs: What to compute, of ``dense``, ``sparse``, ``multivector``.
             progress: Called with the number of texts done, as they get done.
@@ -178,7 +178,7 @@ class Encoder:
         """Tokenise texts, each distinct one once; the first half of ``encode``.
 
         Args:
-            texts: Any iterable of strings; an empty one is its special tokens.
+            texts: Any iterable of strings; an empty one is its special tokens, or padding.
             side: ``query`` or ``passage``: which instruction is put before each text.
 
         Returns:

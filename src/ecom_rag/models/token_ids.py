@@ -110,6 +110,9 @@ def of_texts(tokenizer: Tokenizer, texts: Iterable[str], max_length: int, *, ins
     else:
         ids, lost = tokenizer.cut_ids([before + text for text in distinct] if before else distinct, room)
         _check_room(tokenizer, before, room, lost)
+    if not layout.special and not ids.lengths.all():  # a network needs a token to read
+        padding = np.array([tokenizer.pad_id], np.int32)
+        ids = Ragged.of([ids[row] if len(ids[row]) else padding for row in range(len(ids))])
     return TokenIds(model, with_special_tokens(ids, layout), rows, lost)
 
 

@@ -43,6 +43,14 @@ class Precision(StrEnum):
     int8 = "int8"
 
 
+class Template(StrEnum):
+    """In which prompt a language model reads a pair."""
+
+    auto = "auto"
+    bge = "bge"
+    qwen3 = "qwen3"
+
+
 class OnBadLine(StrEnum):
     """What a bad input line does."""
 
@@ -187,6 +195,13 @@ def numbers(text: str, option: str = "--weights") -> list[float]:
         return [float(part) for part in text.split(",")]
     except ValueError:
         raise UsageError(f"{option} {text!r} are not numbers; expected three, e.g. 1,0.3,1") from None
+
+
+def number(text: str, option: str) -> int:
+    """A whole number of an option that lists several."""
+    if not text.isdecimal():
+        raise UsageError(f"{option} {text!r} is not a whole number; expected e.g. 24,40")
+    return int(text)
 
 
 @contextlib.contextmanager

@@ -68,6 +68,9 @@ SETTINGS = tuple(
 
 LOADING = Key(REFUSED, (None, {}), remedy="save the model again with those options applied")
 
+# Architectures whose hub folders name code that ecom_rag has of its own (``networks.decoder``): it is not needed.
+OWN_NETWORKS = ("LayerWiseMiniCPMForCausalLM", "CostWiseGemmaForCausalLM")
+
 # Keys of config.json and the tokenizer's files are transformers' own and honoured by it, but for these.
 CONFIG: dict[str, Key] = {
     "auto_map": CODE,
@@ -89,6 +92,7 @@ CONFIG: dict[str, Key] = {
     "architectures": Key(HONOURED, type=list),
     "id2label": Key(HONOURED, type=dict),
 }
+OWN_CONFIG: dict[str, Key] = {**CONFIG, "auto_map": Key(NO_EFFECT)}
 TOKENIZER_CONFIG: dict[str, Key] = {"auto_map": CODE, "model_max_length": Key(HONOURED, type=float)}
 
 # Of BERT, RoBERTa and XLM-R every key is known; another one is ignored by transformers, and that is said.

@@ -24,6 +24,8 @@ from ecom_rag.models.checkpoints.contents import (
     LOADING_OPTIONS,
     MODULE,
     MODULES,
+    OWN_CONFIG,
+    OWN_NETWORKS,
     SENTENCE_BERT,
     SENTENCE_TRANSFORMERS,
     SETTINGS,
@@ -65,9 +67,9 @@ def check(folder: Path) -> None:
         raise _no_config(network)
     config = read_config(folder)
     berts = config.get("model_type") in BERTS
-    check_keys(
-        network / "config.json", config, BERT_CONFIG if berts else CONFIG, unknown=NO_EFFECT if berts else HONOURED
-    )
+    ours = config.get("architectures") in [[name] for name in OWN_NETWORKS]
+    table = BERT_CONFIG if berts else OWN_CONFIG if ours else CONFIG
+    check_keys(network / "config.json", config, table, unknown=NO_EFFECT if berts else HONOURED)
     for name in ("tokenizer_config.json", "processor_config.json", "preprocessor_config.json"):
         check_keys(network / name, read_object(network / name), TOKENIZER_CONFIG, unknown=HONOURED)
     if not any(True for pattern in TOKENIZERS for _ in network.glob(pattern)):

@@ -47,6 +47,7 @@ _SPLIT = (
 def qwen_tokenizer() -> transformers.PreTrainedTokenizerFast:
     """Bytes that are merged, with Qwen's special tokens, and no token for the beginning."""
     inner = Tokenizer(models.BPE())
+    inner.normalizer = normalizers.NFC()
     inner.pre_tokenizer = pre_tokenizers.Sequence(
         [
             pre_tokenizers.Split(Regex(_SPLIT), "isolated"),
@@ -137,3 +138,34 @@ def lightweight(folder: Path, **config: object) -> Any:
     own = {"num_hidden_layers": 6, "query_pre_attn_scalar": 24, "start_layer": 2, "layer_sep": 1, "layer_wise": True}
     _own(folder, tokenizer, "cost_wise_gemma", "CostWiseGemmaForCausalLM", network, **{**own, **config})
     return network
+
+
+def flag_ids(
+    folder: Path, copy: Path, pairs: list[tuple[str, str]], *, max_length: int, prompt: str | None = None
+) -> tuple[list[list[int]], list[int], int]:
+    """Token ids of pairs by FlagEmbedding's own data set, the tokens before each document, and those of the end.
+
+    Args:
+        folder: The checkpoint.
+        copy: A folder for its tokenizer alone: of the rest, the data set would ask for the code that it names.
+        pairs: Query and document each.
+        max_length: As FlagEmbedding's.
+        prompt: By default FlagEmbedding's own.
+    """
+    from FlagEmbedding.inference.reranker.decoder_only.base import DatasetForReranker
+
+    copy.mkdir(exist_ok=True)
+    for path in folder.glob("tokenizer*"):
+        (copy / path.name).write_bytes(path.read_bytes())
+    tokenizer = transformers.AutoTokenizer.from_pretrained(copy)
+
+    def cut(texts: list[str], most: int) -> list[dict[str, list[int]]]:
+        ids = tokenizer(texts, add_special_tokens=False, max_length=most, truncation=True)["input_ids"]
+        return [{"input_ids": row} for row in ids]
+
+    queries = cut([f"A: {query}" for query, _ in pairs], max_length * 3 // 4)
+    documents = cut([f"B: {document}" for _, document in pairs], max_length)
+    data = DatasetForReranker(queries, documents, str(copy), max_length, prompt=prompt)
+    start = tokenizer.bos_token_id is not None and tokenizer.bos_token_id != tokenizer.pad_token_id
+    before = [int(start) + len(query["input_ids"]) + len(data.sep_inputs) for query in queries]
+    return [data[row]["input_ids"] for row in range(len(pairs))], before, len(data.sep_inputs + data.prompt_inputs)

@@ -13,7 +13,7 @@ from ecom_rag.models import CrossEncoder, TokenIds
 from ecom_rag.models.cross_encoder import sigmoid
 from ecom_rag.models.prompts import QWEN3
 from helpers import decoders
-from helpers.decoders import PAIRS, gemma_tokenizer, language_model, qwen_tokenizer
+from helpers.decoders import PAIRS, flag_ids, gemma_tokenizer, language_model, qwen_tokenizer
 from helpers.zoo import modules, save, update, write
 
 pytestmark = [pytest.mark.slow, pytest.mark.reference]
@@ -108,25 +108,6 @@ def test_yes_against_no_equals_the_card_of_qwen3_reranker(made, instruction):
     assert np.corrcoef(rough, differences)[0, 1] > 0.98
 
 
-def flag_ids(folder, tmp_path, pairs, *, max_length, prompt=None):
-    """Token ids by FlagEmbedding's own data set."""
-    from FlagEmbedding.inference.reranker.decoder_only.base import DatasetForReranker
-
-    for path in folder.glob("tokenizer*"):
-        (tmp_path / path.name).write_bytes(path.read_bytes())
-    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path)
-
-    def cut(texts, most):
-        ids = tokenizer(texts, add_special_tokens=False, max_length=most, truncation=True)["input_ids"]
-        return [{"input_ids": row} for row in ids]
-
-    queries = cut([f"A: {query}" for query, _ in pairs], max_length * 3 // 4)
-    documents = cut([f"B: {document}" for _, document in pairs], max_length)
-    data = DatasetForReranker(queries, documents, str(tmp_path), max_length, prompt=prompt)
-    lengths = [len(query["input_ids"]) + 1 + len(data.sep_inputs) for query in queries]
-    return [data[row]["input_ids"] for row in range(len(pairs))], lengths, len(data.sep_inputs + data.prompt_inputs)
-
-
 @pytest.mark.parametrize("exit_layer", [2, 3, 5, None])
 def test_layerwise_equals_the_layers_of_flag_embedding(made, tmp_path, exit_layer):
     """Its model does not load on transformers 5; its layers do, and are put together here as its ``forward`` does."""
@@ -147,7 +128,7 @@ def test_layerwise_equals_the_layers_of_flag_embedding(made, tmp_path, exit_laye
         assert found.unexpected_keys == [] and all("rotary" in key for key in found.missing_keys)
     norm = minicpm.MiniCPMRMSNorm(48, eps=1e-6)
     norm.load_state_dict(network.model.norm.state_dict())
-    rows, _, _ = flag_ids(folder, tmp_path, PAIRS, max_length=40)
+    rows, _, _ = flag_ids(folder, tmp_path / "ids", PAIRS, max_length=40)
     theirs = []
     with torch.inference_mode():
         for row in rows:
@@ -174,7 +155,7 @@ def test_lightweight_equals_flag_embeddings_formula(made, tmp_path, exit_layer, 
     rotary, width = Gemma2RotaryEmbedding(network.model.config), network.model.config.hidden_size
     network.model.config._attn_implementation = "eager"
     prompt = "Predict whether passage B contains an answer to query A."
-    rows, query_lengths, tail = flag_ids(folder, tmp_path, PAIRS, max_length=40, prompt=prompt)
+    rows, query_lengths, tail = flag_ids(folder, tmp_path / "ids", PAIRS, max_length=40, prompt=prompt)
     theirs = []
     with torch.inference_mode():
         for row, query_length in zip(rows, query_lengths, strict=True):

@@ -7,9 +7,9 @@ from typing import Any
 
 from ecom_rag.arguments import listed, one_of, text_or_none, whole, whole_or_none
 from ecom_rag.errors import ModelError, UsageError
-from ecom_rag.models.checkpoints.checkpoint import names_logger, position_limit
+from ecom_rag.models.checkpoints.checkpoint import check_no_prompt, default_prompt, names_logger, position_limit
 from ecom_rag.models.checkpoints.contents import OWN_NETWORKS
-from ecom_rag.models.checkpoints.folder import modules_of, read_config
+from ecom_rag.models.checkpoints.folder import modules_of, read_config, read_object
 from ecom_rag.models.checkpoints.tokens import Tokenizer
 from ecom_rag.models.prompts import BGE, PROMPTS, QWEN3, Frame, Prompt, frame_of, word_id
 
@@ -123,7 +123,19 @@ class Prompted:
         else:
             words = [word for word in (self.prompt.yes, self.prompt.no) if word]
             head = Head(tuple(word_id(tokenizer, word, whole=len(words) > 1) for word in words))
+            self._check_answers(head.tokens)
         return DecoderReranker(self.folder, head, compression=compression, precision=precision)
+
+    def _check_answers(self, tokens: tuple[int, ...]) -> None:
+        """Refuse a folder of sentence-transformers that reads other answers than the prompt has."""
+        for module in modules_of(self.folder):
+            own = read_object(module.folder / "config.json") if module.kind == "LogitScore" else None
+            if own and (own.get("true_token_id"), own.get("false_token_id")) != (*tokens, None)[:2]:
+                raise ModelError(
+                    f"{module.folder / 'config.json'}: reads the tokens {own.get('true_token_id')} and"
+                    f" {own.get('false_token_id')}; the prompt {self.prompt.name} is answered by"
+                    f" {' and '.join(map(str, tokens))}, and no other prompt is supported"
+                )
 
     def _head_name(self) -> str:
         """Of the weights of the linear head that is used.
@@ -158,18 +170,23 @@ def prompted(folder: Path, model: str, asked: Asked) -> Prompted | None:
         if asked.given:
             raise UsageError(f"`{asked.given[0]}` has no effect on {model}, which is no language model; leave it out")
         return None
-    if any(module.kind == "Pooling" for module in modules_of(folder)):
+    kinds = [module.kind for module in modules_of(folder)]
+    if "Pooling" in kinds:
         raise ModelError(f"{model}: is an encoder (modules.json lists a Pooling), not a reranker; use it as an encoder")
     architecture = found[0]
     prompt = _PROMPTS[architecture] if asked.template == "auto" else PROMPTS[asked.template]
-    if asked.template == "auto" and architecture not in OWN_NETWORKS:
+    if asked.template == "auto" and architecture not in OWN_NETWORKS and "LogitScore" not in kinds:
         names_logger.warning(
             "%s: its files do not say in which prompt it reads; read as %s by its architecture (override with"
             " `template`)",
             folder.name,
             prompt.name,
         )
-    instruction = prompt.instruction if asked.instruction is None else asked.instruction
+    if "LogitScore" not in kinds:
+        check_no_prompt(folder)
+    instruction = asked.instruction
+    if instruction is None:
+        instruction = default_prompt(folder) or prompt.instruction
     exit_layer = _exit_layer(config, architecture, model, asked)
     ratio = asked.compress_ratio or 1
     if ratio > 1 and architecture != LIGHTWEIGHT:

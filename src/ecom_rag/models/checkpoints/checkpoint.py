@@ -91,6 +91,10 @@ def encoder_checkpoint(
             f"{folder}: is a classifier of texts or pairs ({architectures[0]}), not an encoder; use it as a reranker,"
             " or pass an encoder"
         )
+    if any(module.kind == "LogitScore" for module in modules_of(folder)):
+        raise ModelError(
+            f"{folder}: is a reranker (modules.json lists LogitScore), not an encoder; use it as a reranker"
+        )
     found = with_overrides(
         describe(folder, name=name, pooling=pooling),
         max_length=max_length,
@@ -111,13 +115,18 @@ def check_no_prompt(folder: Path) -> None:
     Raises:
         ModelError: ``config_sentence_transformers.json`` names one by default.
     """
-    path = folder / "config_sentence_transformers.json"
-    settings = read_object(path)
-    prompt = (settings.get("prompts") or {}).get(settings.get("default_prompt_name"))
+    prompt = default_prompt(folder)
     if prompt:
+        path = folder / "config_sentence_transformers.json"
         raise ModelError(
             f"{path}: the prompt {prompt!r} before every pair is not supported; use a reranker without one"
         )
+
+
+def default_prompt(folder: Path) -> str | None:
+    """The prompt that a folder names by default."""
+    settings = read_object(folder / "config_sentence_transformers.json")
+    return (settings.get("prompts") or {}).get(settings.get("default_prompt_name")) or None
 
 
 def describe(folder: Path, *, name: str | None = None, pooling: str | None = None) -> Checkpoint:

@@ -72,7 +72,7 @@ def test_the_exit_layer_reaches_the_model(rerank, layerwise):
         (["--exit-layer", "9"], "--exit-layer is 9; "),
         (["--compress-ratio", "2"], "--compress-ratio has no effect on "),
         (["--compress-ratio", "3"], "--compress-ratio is 3; expected one of 1, 2, 4, 8"),
-        (["--compress-layers", "2,x"], "--compress-layers 'x' is not a whole number"),
+        (["--compress-layers", "2,x"], "--compress-layers '2,x' are not whole numbers"),
         (["--compress-layers", "2"], "--compress-layers has no effect without --compress-ratio"),
         (["--max-length", "1020"], "max length 1020 leaves"),
     ],

@@ -14,7 +14,7 @@ from ecom_rag.models.cross_encoder import sigmoid
 from ecom_rag.models.prompts import QWEN3
 from helpers import decoders
 from helpers.decoders import PAIRS, flag_ids, gemma_tokenizer, language_model, qwen_tokenizer
-from helpers.zoo import modules, save, update, write
+from helpers.zoo import modules, save, update, weights, write
 
 pytestmark = [pytest.mark.slow, pytest.mark.reference]
 
@@ -274,6 +274,9 @@ def test_what_cannot_be_read_is_refused(made, tmp_path, bert_reranker, bge_folde
     assert "no heads for earlier layers" in refused(gemma, kind=UsageError, exit_layer=2)
     assert "`compress_ratio` has no effect" in refused(gemma, kind=UsageError, compress_ratio=2)
     assert "expected one of 1, 2, 4, 8" in refused(made("lightweight"), kind=UsageError, compress_ratio=3)
+    late = {"compress_ratio": 2, "exit_layer": 3, "compress_layers": [3, 4]}
+    assert "no layer of 3, 4 runs before the exit layer 3" in refused(made("lightweight"), kind=UsageError, **late)
+    assert "no layer of 8 runs" in refused(made("lightweight"), kind=UsageError, compress_ratio=2)
     assert "`compress_layers` has no effect" in refused(made("lightweight"), kind=UsageError, compress_layers=[2])
     assert "no language model" in refused(bert_reranker, kind=UsageError, exit_layer=2)
     assert "one of auto, bge, qwen3" in refused(qwen, kind=UsageError, template="chatml")
@@ -296,6 +299,14 @@ def test_folders_of_other_kinds_are_refused(tmp_path):
     )
     assert "does not have" in refused(made("long", num_hidden_layers=2, layer_types=None), max_length=256)
     assert "its own code" in refused(made("code", auto_map={"AutoModel": "own.Net"}))
+    norm = weights(
+        lambda found: {name: value for name, value in found.items() if "layers.1.self_attn.q_norm" not in name}
+    )
+    norm(made("normless"))
+    assert "lack tensors (e.g. layers.1.self_attn.q_norm" in refused(tmp_path / "normless", max_length=256)
+    bias = weights(lambda found: {**found, "model.layers.0.self_attn.q_proj.bias": torch.ones(64)})
+    bias(made("biased"))
+    assert "does not have (e.g. layers.0.self_attn.q_proj.bias" in refused(tmp_path / "biased", max_length=256)
     decoders.layerwise(tmp_path / "complex", head_type="complex")
     assert "do not give one score" in refused(tmp_path / "complex")
     save(tmp_path / "lm", "Bert", "ForMaskedLM")

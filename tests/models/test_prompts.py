@@ -86,7 +86,10 @@ def test_a_pair_is_cut_to_the_room_of_the_prompt(qwen, pairs, room):
 def test_the_tokens_of_answers(folders):
     gemma, qwen = Tokenizer(folders["gemma"]), Tokenizer(folders["qwen"])
     card = transformers.AutoTokenizer.from_pretrained(folders["qwen"])
-    assert word_id(qwen, "yes", whole=True) == card.convert_tokens_to_ids("yes")
-    assert word_id(gemma, "Yes", whole=False) == gemma_tokenizer()("Yes", add_special_tokens=False)["input_ids"][0]
+    assert word_id(qwen, "yes", whole=True, folder=folders["qwen"]) == card.convert_tokens_to_ids("yes")
+    assert (
+        word_id(gemma, "Yes", whole=False, folder=folders["gemma"])
+        == gemma_tokenizer()("Yes", add_special_tokens=False)["input_ids"][0]
+    )
     with pytest.raises(ModelError, match="tokens of the answer 'dresses'; expected one"):
-        word_id(qwen, "dresses", whole=True)
+        word_id(qwen, "dresses", whole=True, folder=folders["qwen"])

@@ -31,12 +31,11 @@ from ecom_rag.cli.options import (
     Verbose,
     bars,
     check_apart,
-    names,
-    number,
     numbers,
     placed,
     prepare,
     report,
+    whole_numbers,
 )
 
 
@@ -179,7 +178,7 @@ def rerank(
         "instruction": instruction,
         "exit_layer": exit_layer,
         "compress_ratio": compress_ratio,
-        "compress_layers": compress_layers and [number(part, "--compress-layers") for part in names(compress_layers)],
+        "compress_layers": None if compress_layers is None else whole_numbers(compress_layers, "--compress-layers"),
     }
     with bars() as progress:
         summary = rerank_file(

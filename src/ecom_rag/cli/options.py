@@ -197,11 +197,12 @@ def numbers(text: str, option: str = "--weights") -> list[float]:
         raise UsageError(f"{option} {text!r} are not numbers; expected three, e.g. 1,0.3,1") from None
 
 
-def number(text: str, option: str) -> int:
-    """A whole number of an option that lists several."""
-    if not text.isdecimal():
-        raise UsageError(f"{option} {text!r} is not a whole number; expected e.g. 24,40")
-    return int(text)
+def whole_numbers(text: str, option: str) -> list[int]:
+    """Comma-separated whole numbers of an option."""
+    parts = names(text)
+    if not all(part.isdecimal() for part in parts):
+        raise UsageError(f"{option} {text!r} are not whole numbers; expected e.g. 24,40")
+    return [int(part) for part in parts]
 
 
 @contextlib.contextmanager

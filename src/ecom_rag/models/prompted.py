@@ -72,7 +72,7 @@ class Prompted:
         architecture: Of ``ARCHITECTURES``.
         prompt: The prompt.
         instruction: What is asked in it.
-        exit_layer: Layer after which the score is read; ``None`` for the last.
+        exit_layer: Layer after which the score is read; ``None`` where only the last has a head.
         compress_ratio: Tokens of a document that become one, from 1 on.
         compress_layers: Layers before which they do.
     """
@@ -122,7 +122,7 @@ class Prompted:
             head = Head(tensor=self._head_name(), layer=self.exit_layer)
         else:
             words = [word for word in (self.prompt.yes, self.prompt.no) if word]
-            head = Head(tuple(word_id(tokenizer, word, whole=len(words) > 1) for word in words))
+            head = Head(tuple(word_id(tokenizer, word, whole=len(words) > 1, folder=self.folder) for word in words))
             self._check_answers(head.tokens)
         return DecoderReranker(self.folder, head, compression=compression, precision=precision)
 
@@ -140,15 +140,14 @@ class Prompted:
     def _head_name(self) -> str:
         """Of the weights of the linear head that is used.
 
-        FlagEmbedding 1.4.2 uses the lightweight reranker's first head whatever the layer, where one layer is asked for;
-        published figures rest on it.
+        FlagEmbedding 1.4.2 uses the lightweight reranker's first head whatever the layer, where one layer is asked for.
         """
         config = read_config(self.folder)
         if self.architecture == LIGHTWEIGHT:
             return "lm_head.0.linear_head.weight"
         if not config.get("head_multi", True):
             return "lm_head.linear_head.weight"
-        number = (self.exit_layer or config["num_hidden_layers"]) - config.get("start_layer", 8)
+        number = _exits(config, self.architecture, str(self.folder)).index(self.exit_layer or 0)
         return f"lm_head.{number}.linear_head.weight"
 
 
@@ -193,7 +192,7 @@ def prompted(folder: Path, model: str, asked: Asked) -> Prompted | None:
         raise UsageError(
             f"`compress_ratio` has no effect on {model} ({architecture}); it is for {LIGHTWEIGHT}, leave it out"
         )
-    layers = tuple(asked.compress_layers or _COMPRESS_AT) if ratio > 1 else ()
+    layers = _compress_layers(model, ratio, exit_layer, asked)
     return Prompted(folder, architecture, prompt, instruction, exit_layer, ratio, layers)
 
 
@@ -209,11 +208,32 @@ def _exit_layer(config: dict[str, Any], architecture: str, model: str, asked: As
     kind = config.get("head_type", "simple") if architecture == LAYERWISE else config.get("layer_wise", False)
     if kind not in ("simple", True):
         raise ModelError(f"{model}: its heads ({kind}) do not give one score; expected one linear head per exit layer")
-    start, depth = config.get("start_layer", 8), config["num_hidden_layers"]
-    step = 1 if architecture == LAYERWISE else config.get("layer_sep", 1)
-    exits = range(start, depth + 1, step)
-    layer = depth if asked.exit_layer is None else asked.exit_layer
+    exits = _exits(config, architecture, model)
+    layer = exits[-1] if asked.exit_layer is None else asked.exit_layer
     if layer not in exits:
-        each = "" if step == 1 else f", every {step}"
-        raise UsageError(f"`exit_layer` is {layer}; {model} has heads for layers {start} to {exits[-1]}{each}")
+        each = "" if exits.step == 1 else f", every {exits.step}"
+        raise UsageError(f"`exit_layer` is {layer}; {model} has heads for layers {exits[0]} to {exits[-1]}{each}")
     return layer
+
+
+def _exits(config: dict[str, Any], architecture: str, model: str) -> range:
+    """The layers that have heads; what ``config.json`` leaves out is as in FlagEmbedding's configurations."""
+    first, step = (8, 1) if architecture == LAYERWISE else (28, 28)
+    step = step if architecture == LAYERWISE else int(config.get("layer_sep", step))
+    exits = range(int(config.get("start_layer", first)), int(config.get("num_hidden_layers", 0)) + 1, step)
+    if not exits:
+        raise ModelError(f"{model}: config.json names no layer with a head; restore the checkpoint's file")
+    return exits
+
+
+def _compress_layers(model: str, ratio: int, exit_layer: int | None, asked: Asked) -> tuple[int, ...]:
+    """The layers before which a document is compressed, if one of them runs."""
+    if ratio == 1:
+        return ()
+    layers = tuple(asked.compress_layers or _COMPRESS_AT)
+    if exit_layer is not None and min(layers) >= exit_layer:
+        raise UsageError(
+            f"`compress_ratio` has no effect on {model}: no layer of {', '.join(map(str, layers))} runs before the exit"
+            f" layer {exit_layer}; name others with `compress_layers`"
+        )
+    return layers

@@ -6,6 +6,7 @@ Sources: FlagEmbedding 1.4.2 (``inference/reranker/decoder_only``) for ``bge``, 
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -138,20 +139,24 @@ def frame_of(prompt: Prompt, tokenizer: Tokenizer, instruction: str, max_length:
     return Frame(prompt, start, behind, between, end, room, max_length * 3 // 4, max_length)
 
 
-def word_id(tokenizer: Tokenizer, word: str, *, whole: bool) -> int:
+def word_id(tokenizer: Tokenizer, word: str, *, whole: bool, folder: Path) -> int:
     """The token of an answer.
 
     Args:
         tokenizer: Of the model.
         word: The answer.
         whole: Whether it must be one token; else its first counts, as in FlagEmbedding.
+        folder: The checkpoint, for the message.
 
     Raises:
         ModelError: The tokenizer has no such token.
     """
     ids = tokenizer.ids([word], np.iinfo(np.int32).max)[0]
     if len(ids) == 0 or (whole and len(ids) > 1):
-        raise ModelError(f"its tokenizer makes {len(ids)} tokens of the answer {word!r}; expected one")
+        raise ModelError(
+            f"{folder}: its tokenizer makes {len(ids)} tokens of the answer {word!r}; expected one, choose another"
+            " `template`"
+        )
     return int(ids[0])
 
 

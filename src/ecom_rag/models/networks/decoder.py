@@ -5,7 +5,7 @@ rows. All matrix products go over them at once; only attention sees the tree. A 
 and to its own row, so that a hundred candidates of one query pay for the query once, with the same numbers as if each
 had read it. What a score does not need is left out: layers behind the exit, and in the last one all but the last token.
 
-Numbers are those of transformers' own modules (tests/models/networks). Grouped heads: Ainslie et al. 2023, rotary
+Numbers are those of transformers' own modules. Grouped heads: Ainslie et al. 2023, rotary
 positions: Su et al. 2021.
 """
 
@@ -134,26 +134,26 @@ class DecoderLayer(nn.Module):
         super().__init__()
         from transformers.activations import ACT2FN
 
-        def norm(part: str) -> _Norm | None:
-            found = f"{name}.{part}.weight"
-            return _Norm(weights[found], shape, dtype) if found in weights else None
+        def norm(part: str) -> _Norm:
+            return _Norm(weights[f"{name}.{part}.weight"], shape, dtype)
 
-        own = [f"{name}.self_attn.{part}_proj" for part in "qkv"]
+        def joined(*parts: str, bias: bool) -> _Linear:
+            return _Linear(weights, [f"{name}.{part}" for part in parts], dtype, bias=bias)
+
+        before, behind, feed = shape.biases
         self._shape = shape
         self._window = window
-        self._qkv = _Linear(weights, own, dtype)
-        self._out = _Linear(weights, [f"{name}.self_attn.o_proj"], dtype)
-        self._up = _Linear(weights, [f"{name}.mlp.gate_proj", f"{name}.mlp.up_proj"], dtype)
-        self._down = _Linear(weights, [f"{name}.mlp.down_proj"], dtype)
+        self._qkv = joined("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", bias=before)
+        self._out = joined("self_attn.o_proj", bias=behind)
+        self._up = joined("mlp.gate_proj", "mlp.up_proj", bias=feed)
+        self._down = joined("mlp.down_proj", bias=feed)
         self._activation = ACT2FN[shape.activation]
-        self._query_norm, self._key_norm = norm("self_attn.q_norm"), norm("self_attn.k_norm")
-        before, after = "post_attention_layernorm", None
-        if shape.sandwich:
-            before, after = "pre_feedforward_layernorm", "post_feedforward_layernorm"
-        self._attention_norm = _Norm(weights[f"{name}.input_layernorm.weight"], shape, dtype)
+        self._query_norm = norm("self_attn.q_norm") if shape.head_norms else None
+        self._key_norm = norm("self_attn.k_norm") if shape.head_norms else None
+        self._attention_norm = norm("input_layernorm")
         self._attention_end = norm("post_attention_layernorm") if shape.sandwich else None
-        self._norm = _Norm(weights[f"{name}.{before}.weight"], shape, dtype)
-        self._end = norm(after) if after else None
+        self._norm = norm("pre_feedforward_layernorm" if shape.sandwich else "post_attention_layernorm")
+        self._end = norm("post_feedforward_layernorm") if shape.sandwich else None
 
     def forward(self, x: Tensor, rotary: tuple[Tensor, Tensor], tree: Tree, *, last_only: bool = False) -> Tensor:
         """Run the layer.
@@ -238,11 +238,10 @@ class _Norm(nn.Module):
 class _Linear(nn.Module):
     """Layers of the same input side by side."""
 
-    def __init__(self, weights: Weights, names: list[str], dtype: torch.dtype) -> None:
+    def __init__(self, weights: Weights, names: list[str], dtype: torch.dtype, *, bias: bool) -> None:
         super().__init__()
         self._weight = _fixed(torch.cat([weights[f"{name}.weight"].to(dtype) for name in names]), dtype)
-        biases = [weights[f"{name}.bias"] for name in names if f"{name}.bias" in weights]
-        self._bias = _fixed(torch.cat(biases), dtype) if len(biases) == len(names) else None
+        self._bias = _fixed(torch.cat([weights[f"{name}.bias"] for name in names]), dtype) if bias else None
 
     def forward(self, x: Tensor, rows: slice = slice(None)) -> Tensor:
         return linear(x, self._weight[rows], None if self._bias is None else self._bias[rows])

@@ -38,6 +38,8 @@ class DecoderShape:
         residual_scale: Factor of what each half of a layer adds (MiniCPM).
         tied: Whether the output embeddings are the token embeddings.
         norm_offset: Added to the weights of RMSNorm (Gemma: 1).
+        head_norms: Whether queries and keys are normed by head (Qwen 3).
+        biases: Whether there are biases in the projections before attention, behind it, and in the feed-forward layer.
         sandwich: Whether the halves of a layer are normed at their end too (Gemma 2).
     """
 
@@ -57,6 +59,8 @@ class DecoderShape:
     residual_scale: float
     tied: bool
     norm_offset: float
+    head_norms: bool
+    biases: tuple[bool, bool, bool]
     sandwich: bool
 
 
@@ -76,6 +80,7 @@ def decoder_shape(folder: Path) -> DecoderShape:
     gemma = kind in ("gemma", "gemma2", "cost_wise_gemma")
     gemma2 = gemma and kind != "gemma"
     layers = int(config.num_hidden_layers)
+    attention_bias = bool(getattr(config, "attention_bias", False))
     minicpm: dict[str, Any] = raw if kind == "minicpm" else {}
     return DecoderShape(
         width=config.hidden_size,
@@ -94,6 +99,8 @@ def decoder_shape(folder: Path) -> DecoderShape:
         residual_scale=minicpm.get("scale_depth", math.sqrt(layers)) / math.sqrt(layers),
         tied=bool(config.tie_word_embeddings),
         norm_offset=1.0 if gemma else 0.0,
+        head_norms=kind == "qwen3",
+        biases=(kind == "qwen2" or attention_bias, attention_bias, bool(getattr(config, "mlp_bias", False))),
         sandwich=gemma2,
     )
 

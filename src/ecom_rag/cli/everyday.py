@@ -28,6 +28,7 @@ from ecom_rag.cli.options import (
     Runtime,
     RuntimeName,
     Seeds,
+    Template,
     TruncateDim,
     Verbose,
     bars,
@@ -37,6 +38,7 @@ from ecom_rag.cli.options import (
     placed,
     prepare,
     report,
+    whole_numbers,
 )
 
 
@@ -130,6 +132,24 @@ def rerank(
         float, typer.Option(min=0, max=1, help="Share of the relevance in the order; the rest is the earlier score's.")
     ] = 1.0,
     max_length: Annotated[int, typer.Option(help="Maximum tokens per pair; the query gets at most 3/4 of them.")] = 512,
+    template: Annotated[
+        Template, typer.Option(help="Prompt of a language model; auto: by its architecture.")
+    ] = Template.auto,
+    instruction: Annotated[
+        str | None,
+        typer.Option(help="What the prompt of a language model asks of query and seed.", show_default="the model's"),
+    ] = None,
+    exit_layer: Annotated[
+        int | None,
+        typer.Option(help="Layer of a layerwise reranker after which its score is read.", show_default="the last"),
+    ] = None,
+    compress_ratio: Annotated[
+        int | None,
+        typer.Option(help="Tokens of a seed that a lightweight reranker merges: 1, 2, 4 or 8.", show_default="1"),
+    ] = None,
+    compress_layers: Annotated[
+        str | None, typer.Option(help="Layers before which it does, e.g. 24,40.", show_default="8")
+    ] = None,
     runtime: Runtime = RuntimeName.auto,
     precision: PrecisionOption = Precision.auto,
     device: Device = "auto",
@@ -148,6 +168,7 @@ def rerank(
       ecom-rag rerank scored.jsonl --model BAAI/bge-reranker-v2-m3 --output reranked.jsonl
       ecom-rag rerank scored.jsonl --model starter --blend 0.5 --output reranked.jsonl
       ecom-rag rerank recalled.jsonl.gz --model ./bge-reranker-base --normalize --top-k 5 --output reranked.parquet
+      ecom-rag rerank recalled.jsonl --model ./bge-reranker-v2-minicpm-layerwise --exit-layer 28 --output reranked.jsonl
     """
     prepare(verbose)
     check_apart(output, model)
@@ -155,7 +176,15 @@ def rerank(
     from ecom_rag.models.spec import ModelSpec
     from ecom_rag.pipeline import rerank_file
 
-    options = {**placed(runtime, precision, device, batch_tokens), "max_length": max_length}
+    options = {
+        **placed(runtime, precision, device, batch_tokens),
+        "max_length": max_length,
+        "template": template,
+        "instruction": instruction,
+        "exit_layer": exit_layer,
+        "compress_ratio": compress_ratio,
+        "compress_layers": None if compress_layers is None else whole_numbers(compress_layers, "--compress-layers"),
+    }
     with bars() as progress:
         summary = rerank_file(
             results,

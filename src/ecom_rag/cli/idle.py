@@ -62,6 +62,7 @@ _SCORE: Table = {
 }
 _RERANK: Table = {
     **_always("results model output top_k normalize blend max_length resume on_bad_line"),
+    **_each("template instruction exit_layer compress_ratio compress_layers"),  # it depends on the checkpoint
     **_each(_PLACEMENT),
 }
 _RECALL: Table = {

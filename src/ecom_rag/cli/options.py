@@ -43,6 +43,14 @@ class Precision(StrEnum):
     int8 = "int8"
 
 
+class Template(StrEnum):
+    """In which prompt a language model reads a pair."""
+
+    auto = "auto"
+    bge = "bge"
+    qwen3 = "qwen3"
+
+
 class OnBadLine(StrEnum):
     """What a bad input line does."""
 
@@ -216,6 +224,14 @@ def numbers(text: str, option: str = "--weights") -> list[float]:
         return [float(part) for part in text.split(",")]
     except ValueError:
         raise UsageError(f"{option} {text!r} are not numbers; expected three, e.g. 1,0.3,1") from None
+
+
+def whole_numbers(text: str, option: str) -> list[int]:
+    """Comma-separated whole numbers of an option."""
+    parts = names(text)
+    if not all(part.isdecimal() for part in parts):
+        raise UsageError(f"{option} {text!r} are not whole numbers; expected e.g. 24,40")
+    return [int(part) for part in parts]
 
 
 @contextlib.contextmanager

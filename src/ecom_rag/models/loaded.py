@@ -12,7 +12,7 @@ from ecom_rag.models.checkpoints.folder import read_config
 from ecom_rag.models.checkpoints.size import parameters
 from ecom_rag.models.checkpoints.tokens import Tokenizer
 from ecom_rag.models.runtimes import loading
-from ecom_rag.models.runtimes.batching import Batch, Outputs, batches
+from ecom_rag.models.runtimes.batching import Batch, Outputs, batches, prefixed_batches
 from ecom_rag.models.runtimes.memory import check_fits
 from ecom_rag.models.runtimes.placement import Placement, choose
 from ecom_rag.models.token_ids import TokenIds
@@ -31,6 +31,7 @@ class Loaded:
         runtime: The network.
         placement: Where the network runs.
         batch_tokens: Budget of padded tokens per batch.
+        prefixed: Whether rows share their first tokens, up to ``second_starts``, with others.
     """
 
     fingerprint: str
@@ -38,6 +39,7 @@ class Loaded:
     runtime: loading.Runtime
     placement: Placement
     batch_tokens: int
+    prefixed: bool = False
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -65,7 +67,8 @@ class Loaded:
         """
         copies = np.bincount(ids.rows, minlength=len(ids.ids))
         budget = self.placement.batch_budget(len(ids.ids.values), self.batch_tokens)
-        work = batches(ids.ids, pad_id=self.tokenizer.pad_id, token_budget=budget, second_starts=ids.second_starts)
+        cut = prefixed_batches if self.prefixed else batches
+        work = cut(ids.ids, pad_id=self.tokenizer.pad_id, token_budget=budget, second_starts=ids.second_starts)
         for batch, arrays in self.runtime.run(work, outputs):
             yield batch, arrays
             if progress is not None:
@@ -82,6 +85,7 @@ def load(
     precision: str,
     device: str,
     batch_tokens: int | None,
+    prefixed: bool = False,
 ) -> Loaded:
     """Load a checkpoint's tokenizer, and its network on the runtime that suits it.
 
@@ -94,6 +98,7 @@ def load(
         precision: ``auto``, ``fp32``, ``bf16``, ``fp16`` or ``int8``.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         batch_tokens: Budget of padded tokens per batch; by default what suits the device.
+        prefixed: Whether ``build`` makes a network that takes prefixes.
 
     Raises:
         ModelError: The checkpoint cannot be read, or its weights do not fit in memory.
@@ -104,4 +109,4 @@ def load(
     files = fingerprint(folder)
     tokenizer = Tokenizer(folder, ends_with_eos=ends_with_eos)
     network = loading.load(lambda: build(tokenizer, placement), placement, f"{files}-{kind}")
-    return Loaded(files, tokenizer, network, placement, batch_tokens or placement.batch_tokens)
+    return Loaded(files, tokenizer, network, placement, batch_tokens or placement.batch_tokens, prefixed)

@@ -24,7 +24,8 @@ class TokenIds:
         ids: ``(distinct,)`` rows of int32 token ids, special tokens included.
         rows: ``(n,)`` the row of ``ids`` for each item.
         lost: ``(distinct,)`` int64, tokens that did not fit.
-        second_starts: ``(distinct,)`` the position from which token types are 1; ``None`` for models without them.
+        second_starts: ``(distinct,)`` the position from which token types are 1, or where the document begins behind a
+            prompt; ``None`` for models that need neither.
     """
 
     model: str
@@ -101,7 +102,7 @@ def of_texts(tokenizer: Tokenizer, texts: Iterable[str], max_length: int, *, ins
     Raises:
         UsageError: The instruction leaves no room for the text.
     """
-    distinct, rows = _distinct(texts)
+    distinct, rows = distinct_of(texts)
     layout = tokenizer.single
     room = max_length - layout.special
     before, behind = split(instruction)
@@ -153,11 +154,11 @@ def of_pairs(tokenizer: Tokenizer, pairs: Iterable[tuple[str, str]], max_length:
             and the document is cut to what is left.
         model: Fingerprint of the model.
     """
-    distinct, pair_rows = _distinct(pairs)
+    distinct, pair_rows = distinct_of(pairs)
     layout, single = tokenizer.pair, tokenizer.single
     room = max_length - layout.special
-    query_texts, query_rows = _distinct(query for query, _ in distinct)
-    document_texts, document_rows = _distinct(document for _, document in distinct)
+    query_texts, query_rows = distinct_of(query for query, _ in distinct)
+    document_texts, document_rows = distinct_of(document for _, document in distinct)
     queries, query_lost = tokenizer.cut_ids(query_texts, max_length * 3 // 4)
     documents, document_lost = tokenizer.cut_ids(document_texts, max_length)
     lost = query_lost[query_rows] + document_lost[document_rows]
@@ -193,7 +194,7 @@ def with_special_tokens(ids: Ragged, layout: Layout) -> Ragged:
     return Ragged(values, offsets)
 
 
-def _distinct(items: Iterable[K]) -> tuple[list[K], NDArray[np.int64]]:
+def distinct_of(items: Iterable[K]) -> tuple[list[K], NDArray[np.int64]]:
     """Each item once, in the order of appearance, and of each item the row where it stands."""
     rows: dict[K, int] = {}
     numbers = [rows.setdefault(item, len(rows)) for item in items]

@@ -93,12 +93,7 @@ def encoder_checkpoint(
             positions that it has.
         UsageError: A task or examples beside a whole instruction, or for a model that reads none.
     """
-    architectures = read_config(folder).get("architectures") or []
-    if any("SequenceClassification" in str(name) for name in architectures):
-        raise ModelError(
-            f"{folder}: is a classifier of texts or pairs ({architectures[0]}), not an encoder; use it as a reranker,"
-            " or pass an encoder"
-        )
+    _check_encoder(folder)
     if query_task is not None or query_examples:
         if query_instruction is not None:
             raise UsageError(
@@ -122,19 +117,38 @@ def encoder_checkpoint(
     return found
 
 
+def _check_encoder(folder: Path) -> None:
+    """Refuse a reranker."""
+    architectures = read_config(folder).get("architectures") or []
+    if any("SequenceClassification" in str(name) for name in architectures):
+        raise ModelError(
+            f"{folder}: is a classifier of texts or pairs ({architectures[0]}), not an encoder; use it as a reranker,"
+            " or pass an encoder"
+        )
+    if any(module.kind == "LogitScore" for module in modules_of(folder)):
+        raise ModelError(
+            f"{folder}: is a reranker (modules.json lists LogitScore), not an encoder; use it as a reranker"
+        )
+
+
 def check_no_prompt(folder: Path) -> None:
     """Refuse a reranker that reads a prompt before every pair.
 
     Raises:
         ModelError: ``config_sentence_transformers.json`` names one by default.
     """
-    path = folder / "config_sentence_transformers.json"
-    settings = read_object(path)
-    prompt = (settings.get("prompts") or {}).get(settings.get("default_prompt_name"))
+    prompt = default_prompt(folder)
     if prompt:
+        path = folder / "config_sentence_transformers.json"
         raise ModelError(
             f"{path}: the prompt {prompt!r} before every pair is not supported; use a reranker without one"
         )
+
+
+def default_prompt(folder: Path) -> str | None:
+    """The prompt that a folder names by default."""
+    settings = read_object(folder / "config_sentence_transformers.json")
+    return (settings.get("prompts") or {}).get(settings.get("default_prompt_name")) or None
 
 
 def describe(folder: Path, *, name: str | None = None, pooling: str | None = None) -> Checkpoint:

@@ -24,10 +24,11 @@ from ecom_rag.models.embeddings import Ragged
 logger = logging.getLogger(__name__)
 
 _TEXTS_AT_ONCE = 1024
-_FORM = "3"  # of what is kept in the cache; raise it when the same files give other tokens or facts
+_FORM = "4"  # of what is kept in the cache; raise it when the same files give other tokens or facts
 _FACTS = {
     "cut_left": bool,
     "pad_id": int,
+    "start_id": int,
     "vocab_size": int,
     "uses_token_types": bool,
     "max_length": int,
@@ -72,6 +73,7 @@ class Tokenizer:
         self._backend.no_padding()
         self._cut_left = facts["cut_left"]
         self.pad_id: int = facts["pad_id"]
+        self.start_id: int = facts["start_id"]  # -1 where there is none, or it is the one to pad with
         self.vocab_size: int = facts["vocab_size"]
         self.uses_token_types: bool = facts["uses_token_types"]
         self.max_length: int = facts["max_length"]
@@ -181,11 +183,13 @@ def _from_checkpoint(folder: Path) -> tuple[Any, dict[str, Any]]:
             f"{folder}: its tokenizer has no vocabulary, so that all texts would be the same; expected tokenizer.json"
             " and tokenizer_config.json beside the weights"
         )
+    start = tokenizer.bos_token_id
     # What FlagEmbedding drops from learned term weights: [SEP] of a BERT is not among them.
     special = (tokenizer.cls_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id, tokenizer.unk_token_id)
     facts = {
         "cut_left": tokenizer.truncation_side == "left",
         "pad_id": int(tokenizer.pad_token_id or 0),
+        "start_id": -1 if start is None or start == tokenizer.pad_token_id else int(start),
         "vocab_size": max(tokenizer.get_vocab().values()) + 1,
         "uses_token_types": "token_type_ids" in tokenizer.model_input_names,
         "max_length": int(tokenizer.model_max_length),

@@ -2,7 +2,7 @@
 
 import re
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -18,7 +18,7 @@ _OLD_NAMES = ((".gamma", ".weight"), (".beta", ".bias"))  # LayerNorm in checkpo
 _PREFIX = re.compile(r"^(bert|roberta|distilbert|mpnet|electra|model|new)\.")  # of the base model in one with a head
 # Heads of pre-training and buffers, which no vector goes through.
 _UNUSED = re.compile(
-    r"(.*\.)?position_ids$|pooler\.|cls\.|lm_head\.|qa_outputs\.|mlm_head\.|lm_predictions\.|mask_predictions\."
+    r"(.*\.)?(position_ids|rotary_emb\.inv_freq)$|pooler\.|cls\.|lm_head\.|qa_outputs\.|mlm_head\.|lm_predictions\.|mask_predictions\."
     r"|predictions\.|sop_classifier\.|discriminator_predictions\.|generator_(predictions|lm_head)\."
     r"|vocab_(transform|layer_norm|projector)\."
 )
@@ -38,6 +38,13 @@ class Weights:
         self._used: set[str] = set()
 
     def __getitem__(self, name: str) -> Tensor:
+        return self._stored(name).float()
+
+    def rows(self, name: str, rows: Sequence[int]) -> Tensor:
+        """Some rows of a large matrix; the others are not converted."""
+        return self._stored(name)[list(rows)].float()
+
+    def _stored(self, name: str) -> Tensor:
         if name not in self._tensors:
             raise ModelError(
                 f"{self._folder}: the weights lack tensors (e.g. {name}) and would be random; expected a complete"
@@ -50,7 +57,7 @@ class Weights:
                 f"{self._folder}: tensor {name} is of type {tensor.dtype}; expected floating-point weights, use the"
                 " checkpoint before it was quantised"
             )
-        return tensor.float()
+        return tensor
 
     def __contains__(self, name: str) -> bool:
         return name in self._tensors
@@ -59,9 +66,14 @@ class Weights:
         """Weight and bias."""
         return self[f"{name}.weight"], self[f"{name}.bias"]
 
-    def check_all_used(self) -> None:
-        """Raise ``ModelError`` where tensors were not asked for, unless they are heads that no vector goes through."""
-        check_unused(self._tensors.keys() - self._used, self._folder)
+    def check_all_used(self, *, beside: tuple[str, ...] = ()) -> None:
+        """Raise ``ModelError`` where tensors were not asked for, unless they are heads that no vector goes through.
+
+        Args:
+            beside: How the names of further ones start.
+        """
+        unused = self._tensors.keys() - self._used
+        check_unused((name for name in unused if not name.startswith(beside)), self._folder)
 
 
 def check_unused(names: Iterable[str], folder: Path) -> None:

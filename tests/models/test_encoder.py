@@ -296,6 +296,7 @@ def test_decoders_run_in_bf16_where_the_processor_prefers_it(monkeypatch, kind, 
     monkeypatch.setattr("ecom_rag.models.runtimes.cpu.prefers_bf16", lambda: prefers)
     assert choose("auto", "auto", "cpu", {"model_type": kind}) == Placement("torch", precision, "cpu")
     assert choose("auto", "fp32", "cpu", {"model_type": kind}).precision == "fp32"
+    assert choose("auto", "auto", "cpu", {"model_type": kind}, reranks=True) == Placement("torch", "fp32", "cpu")
 
 
 def test_missing_heads_are_errors(bge_folder):

@@ -3,13 +3,14 @@
 import json
 
 import pytest
+import torch
 
 from ecom_rag.errors import ModelError
 from ecom_rag.models import CrossEncoder, Encoder
 from ecom_rag.models.checkpoints.size import parameters
 from ecom_rag.models.runtimes import memory
 from ecom_rag.models.runtimes.placement import Placement
-from helpers import zoo
+from helpers import prompted, zoo
 
 pytestmark = pytest.mark.slow
 
@@ -46,7 +47,6 @@ def test_parameters_are_those_of_the_files(tmp_path):
 
 
 def test_shards_are_counted_and_decoders_are_not(tmp_path):
-    import torch
     from transformers import T5Config, T5ForConditionalGeneration
 
     sizes = {"d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 2, "num_heads": 4, "decoder_start_token_id": 0}
@@ -73,6 +73,22 @@ def test_what_does_not_fit_is_refused_in_one_line(bge_folder, bert_reranker, mac
             kind.from_pretrained(folder, precision="bf16", runtime="torch")
         assert "`precision` bf16" not in str(no.value)
     monkeypatch.undo()
+
+
+def test_of_a_layerwise_reranker_what_is_loaded_counts(tmp_path, machine):
+    prompted.layerwise(tmp_path / "layerwise")
+    loaded = CrossEncoder.from_pretrained(tmp_path / "layerwise", precision="bf16", exit_layer=3)
+    network = loaded._loaded.runtime._module
+    assert {value.dtype for value in network.parameters()} == {torch.bfloat16}
+    head = network._head.numel()
+    counted = parameters(tmp_path / "layerwise", layers=3)
+    assert counted == sum(value.numel() for value in network.parameters()) - head
+    machine(2 * counted + 2048)
+    CrossEncoder.from_pretrained(tmp_path / "layerwise", precision="bf16", exit_layer=3)
+    with pytest.raises(ModelError, match=r"GB in bf16, but cpu has .* of free memory; use a smaller model"):
+        CrossEncoder.from_pretrained(tmp_path / "layerwise", precision="bf16")
+    with pytest.raises(ModelError, match="GB in fp32, but cpu has"):
+        CrossEncoder.from_pretrained(tmp_path / "layerwise", exit_layer=3)
 
 
 def test_what_fits_is_loaded(bge_folder, machine):

@@ -292,6 +292,9 @@ def test_folders_of_other_kinds_are_refused(tmp_path):
     write(embedder / "modules.json", modules("Transformer", "Pooling"))
     write(embedder / "1_Pooling/config.json", {"pooling_mode_lasttoken": True})
     assert "is an encoder" in refused(embedder)
+    prompted.lightweight(tmp_path / "lightweight")
+    with pytest.raises(ModelError, match=r"is a reranker \(CostWiseGemmaForCausalLM\), not an encoder"):
+        Encoder.from_pretrained(tmp_path / "lightweight")
     rope = {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}
     assert "'dynamic'" in refused(made("dynamic", rope_parameters=rope), max_length=256)
     assert "lack tensors (e.g. layers.3" in refused(

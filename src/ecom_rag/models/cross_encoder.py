@@ -17,6 +17,7 @@ from ecom_rag.models.checkpoints.tokens import Tokenizer
 from ecom_rag.models.loaded import Loaded, load
 from ecom_rag.models.prompted import ARCHITECTURES, Asked, Prompted, prompted
 from ecom_rag.models.prompts import of_prompted_pairs
+from ecom_rag.models.runtimes.eager import dtype_of
 from ecom_rag.models.runtimes.placement import Placement
 from ecom_rag.models.token_ids import TokenIds, of_pairs
 
@@ -99,7 +100,9 @@ class CrossEncoder:
             precision=precision,
             device=device,
             batch_tokens=batch_tokens,
+            reranks=True,
             prefixed=found is not None,
+            layers=None if found is None else found.exit_layer,
         )
         return cls(folder, loaded, max_length=max_length, prompted=found)
 
@@ -223,7 +226,7 @@ def _building(folder: Path, found: Prompted | None, max_length: int) -> Callable
     if found is None:
         return partial(_network, folder)
     return lambda tokenizer, placement: found.network(
-        tokenizer, found.frame(tokenizer, max_length), placement.precision
+        tokenizer, found.frame(tokenizer, max_length), dtype_of(placement.precision)
     )
 
 
@@ -233,4 +236,5 @@ def _network(folder: Path, tokenizer: Tokenizer, placement: Placement) -> Any:
     types = tokenizer.uses_token_types
     if placement.fused:
         return FusedCrossEncoderNetwork(folder, uses_token_types=types, precision=placement.precision)
-    return CrossEncoderNetwork(folder, uses_token_types=types)
+    dtype = dtype_of("fp32" if placement.runtime == "openvino" else placement.precision)
+    return CrossEncoderNetwork(folder, uses_token_types=types, dtype=dtype)

@@ -85,7 +85,9 @@ def load(
     precision: str,
     device: str,
     batch_tokens: int | None,
+    reranks: bool = False,
     prefixed: bool = False,
+    layers: int | None = None,
 ) -> Loaded:
     """Load a checkpoint's tokenizer, and its network on the runtime that suits it.
 
@@ -98,14 +100,16 @@ def load(
         precision: ``auto``, ``fp32``, ``bf16``, ``fp16`` or ``int8``.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         batch_tokens: Budget of padded tokens per batch; by default what suits the device.
+        reranks: As in ``choose``.
         prefixed: Whether ``build`` makes a network that takes prefixes.
+        layers: How many layers ``build`` loads; ``None`` is all.
 
     Raises:
         ModelError: The checkpoint cannot be read, or its weights do not fit in memory.
         UsageError: Runtime, precision and device do not go together, or the device is not there.
     """
-    placement = choose(runtime, precision, device, read_config(folder))
-    check_fits(folder, parameters(folder), placement)
+    placement = choose(runtime, precision, device, read_config(folder), reranks=reranks)
+    check_fits(folder, parameters(folder, layers=layers), placement)
     files = fingerprint(folder)
     tokenizer = Tokenizer(folder, ends_with_eos=ends_with_eos)
     network = loading.load(lambda: build(tokenizer, placement), placement, f"{files}-{kind}")

@@ -1,9 +1,9 @@
 """Which language models can be rerankers, and how each is read: prompt, exit layer, head, compression."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ecom_rag.arguments import listed, one_of, text_or_none, whole, whole_or_none
 from ecom_rag.errors import ModelError, UsageError
@@ -11,14 +11,18 @@ from ecom_rag.models.checkpoints.checkpoint import check_no_prompt, default_prom
 from ecom_rag.models.checkpoints.contents import OWN_NETWORKS
 from ecom_rag.models.checkpoints.folder import modules_of, read_config, read_object
 from ecom_rag.models.checkpoints.tokens import Tokenizer
-from ecom_rag.models.prompts import BGE, PROMPTS, QWEN3, Frame, Prompt, frame_of, word_id
+from ecom_rag.models.families import family_of
+from ecom_rag.models.prompts import BGE, LIGHTWEIGHT, PROMPTS, QWEN3, Frame, Prompt, frame_of, word_id
 
-LAYERWISE, LIGHTWEIGHT = OWN_NETWORKS
+if TYPE_CHECKING:
+    import torch
+
+_LAYERWISE, _LIGHTWEIGHT = OWN_NETWORKS
 _PLAIN = ("Gemma", "Gemma2", "Llama", "Mistral", "Qwen2")
 # By architecture; for plain language models the prompt that most rerankers of this kind were trained with.
 _PROMPTS: dict[str, Prompt] = {
-    LAYERWISE: BGE,
-    LIGHTWEIGHT: replace(BGE, instruction="Predict whether passage B contains an answer to query A."),
+    _LAYERWISE: BGE,
+    _LIGHTWEIGHT: LIGHTWEIGHT,
     "Qwen3ForCausalLM": QWEN3,
     **{f"{name}ForCausalLM": BGE for name in _PLAIN},
 }
@@ -111,8 +115,8 @@ class Prompted:
             )
         return frame
 
-    def network(self, tokenizer: Tokenizer, frame: Frame, precision: str) -> Any:
-        """The network with its weights."""
+    def network(self, tokenizer: Tokenizer, frame: Frame, dtype: "torch.dtype") -> Any:
+        """The network with its weights, in memory as ``dtype``."""
         from ecom_rag.models.networks.decoder_reranker import Compression, DecoderReranker, Head
 
         compression = None
@@ -124,7 +128,7 @@ class Prompted:
             words = [word for word in (self.prompt.yes, self.prompt.no) if word]
             head = Head(tuple(word_id(tokenizer, word, whole=len(words) > 1, folder=self.folder) for word in words))
             self._check_answers(head.tokens)
-        return DecoderReranker(self.folder, head, compression=compression, precision=precision)
+        return DecoderReranker(self.folder, head, compression=compression, dtype=dtype)
 
     def _check_answers(self, tokens: tuple[int, ...]) -> None:
         """Refuse a folder of sentence-transformers that reads other answers than the prompt has."""
@@ -143,12 +147,19 @@ class Prompted:
         FlagEmbedding 1.4.2 uses the lightweight reranker's first head whatever the layer, where one layer is asked for.
         """
         config = read_config(self.folder)
-        if self.architecture == LIGHTWEIGHT:
+        if self.architecture == _LIGHTWEIGHT:
             return "lm_head.0.linear_head.weight"
         if not config.get("head_multi", True):
             return "lm_head.linear_head.weight"
         number = _exits(config, self.architecture, str(self.folder)).index(self.exit_layer or 0)
         return f"lm_head.{number}.linear_head.weight"
+
+
+def is_reranker(folder: Path) -> bool:
+    """Whether a folder is a language model that is no encoder, by its files or its name."""
+    architectures = read_config(folder).get("architectures") or []
+    pools = any(module.kind == "Pooling" for module in modules_of(folder)) or family_of(folder.name) is not None
+    return any(name in ARCHITECTURES for name in architectures) and not pools
 
 
 def prompted(folder: Path, model: str, asked: Asked) -> Prompted | None:
@@ -188,9 +199,9 @@ def prompted(folder: Path, model: str, asked: Asked) -> Prompted | None:
         instruction = default_prompt(folder) or prompt.instruction
     exit_layer = _exit_layer(config, architecture, model, asked)
     ratio = asked.compress_ratio or 1
-    if ratio > 1 and architecture != LIGHTWEIGHT:
+    if ratio > 1 and architecture != _LIGHTWEIGHT:
         raise UsageError(
-            f"`compress_ratio` has no effect on {model} ({architecture}); it is for {LIGHTWEIGHT}, leave it out"
+            f"`compress_ratio` has no effect on {model} ({architecture}); it is for {_LIGHTWEIGHT}, leave it out"
         )
     layers = _compress_layers(model, ratio, exit_layer, asked)
     return Prompted(folder, architecture, prompt, instruction, exit_layer, ratio, layers)
@@ -205,7 +216,7 @@ def _exit_layer(config: dict[str, Any], architecture: str, model: str, asked: As
                 f" for {' and '.join(OWN_NETWORKS)}, leave it out"
             )
         return None
-    kind = config.get("head_type", "simple") if architecture == LAYERWISE else config.get("layer_wise", False)
+    kind = config.get("head_type", "simple") if architecture == _LAYERWISE else config.get("layer_wise", False)
     if kind not in ("simple", True):
         raise ModelError(f"{model}: its heads ({kind}) do not give one score; expected one linear head per exit layer")
     exits = _exits(config, architecture, model)
@@ -218,8 +229,8 @@ def _exit_layer(config: dict[str, Any], architecture: str, model: str, asked: As
 
 def _exits(config: dict[str, Any], architecture: str, model: str) -> range:
     """The layers that have heads; what ``config.json`` leaves out is as in FlagEmbedding's configurations."""
-    first, step = (8, 1) if architecture == LAYERWISE else (28, 28)
-    step = step if architecture == LAYERWISE else int(config.get("layer_sep", step))
+    first, step = (8, 1) if architecture == _LAYERWISE else (28, 28)
+    step = step if architecture == _LAYERWISE else int(config.get("layer_sep", step))
     exits = range(int(config.get("start_layer", first)), int(config.get("num_hidden_layers", 0)) + 1, step)
     if not exits:
         raise ModelError(f"{model}: config.json names no layer with a head; restore the checkpoint's file")

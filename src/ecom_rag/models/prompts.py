@@ -5,7 +5,7 @@ Sources: FlagEmbedding 1.4.2 (``inference/reranker/decoder_only``) for ``bge``, 
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -64,6 +64,7 @@ BGE = Prompt(
     end=("\n", _SLOT),
     counted=False,
 )
+LIGHTWEIGHT = replace(BGE, instruction="Predict whether passage B contains an answer to query A.")
 QWEN3 = Prompt(
     name="qwen3",
     instruction="Given a web search query, retrieve relevant passages that answer the query",

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ecom_rag.errors import ModelError, UsageError
+from ecom_rag.models.checkpoints.contents import OWN_NETWORKS
 from ecom_rag.models.checkpoints.folder import (
     modules_of,
     network_folder,
@@ -125,10 +126,10 @@ def _check_encoder(folder: Path) -> None:
             f"{folder}: is a classifier of texts or pairs ({architectures[0]}), not an encoder; use it as a reranker,"
             " or pass an encoder"
         )
-    if any(module.kind == "LogitScore" for module in modules_of(folder)):
-        raise ModelError(
-            f"{folder}: is a reranker (modules.json lists LogitScore), not an encoder; use it as a reranker"
-        )
+    found = [name for name in architectures if name in OWN_NETWORKS]
+    found += ["modules.json lists LogitScore" for module in modules_of(folder) if module.kind == "LogitScore"]
+    if found:
+        raise ModelError(f"{folder}: is a reranker ({found[0]}), not an encoder; use it as a reranker")
 
 
 def check_no_prompt(folder: Path) -> None:

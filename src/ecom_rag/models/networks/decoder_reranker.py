@@ -15,8 +15,6 @@ from ecom_rag.models.checkpoints.weights import Weights, read_weights
 from ecom_rag.models.networks.decoder import Decoder, Tree
 from ecom_rag.models.networks.decoder_shape import DecoderShape, decoder_shape
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-
 
 @dataclass(frozen=True, slots=True)
 class Head:
@@ -55,15 +53,15 @@ class DecoderReranker(nn.Module):
         folder: The checkpoint.
         head: What is read.
         compression: Of documents; ``None`` is none.
-        precision: Of the weights, ``fp32``, ``bf16`` or ``fp16``.
+        dtype: Of the weights.
 
     Raises:
         ModelError: The weights lack a tensor, or hold one that the network has no place for.
     """
 
-    def __init__(self, folder: Path, head: Head, *, compression: Compression | None, precision: str) -> None:
+    def __init__(self, folder: Path, head: Head, *, compression: Compression | None, dtype: torch.dtype) -> None:
         super().__init__()
-        weights, dtype = read_weights(folder), DTYPES[precision]
+        weights = read_weights(folder)
         self._shape = decoder_shape(folder)
         depth = len(self._shape.windows)
         layers = head.layer or depth

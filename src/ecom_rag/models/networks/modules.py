@@ -90,11 +90,12 @@ class CrossEncoderNetwork(nn.Module):
     Args:
         folder: The checkpoint.
         uses_token_types: Whether a pair's second text has token type 1.
+        dtype: Of the weights.
     """
 
-    def __init__(self, folder: Path, *, uses_token_types: bool) -> None:
+    def __init__(self, folder: Path, *, uses_token_types: bool, dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
-        self.classifier: Any = load_transformer(folder, "AutoModelForSequenceClassification")
+        self.classifier: Any = load_transformer(folder, "AutoModelForSequenceClassification", dtype=dtype)
         self.uses_token_types = uses_token_types
 
     def forward(

@@ -44,6 +44,10 @@ _CHINESE = {
     "Task": "任务",
     "Description": "描述",
     "one logit": "单 logit",
+    "logit of Yes": "Yes 的 logit",
+    "logit of yes minus that of no": "yes 的 logit 减去 no 的 logit",
+    "linear, by layer": "线性头，按层",
+    "parts of FlagEmbedding 1.4.2": "FlagEmbedding 1.4.2 的组成部分",
     "the formula of the model card": "模型卡中的公式",
 }
 _HEAD = """# Commands

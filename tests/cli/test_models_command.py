@@ -5,10 +5,10 @@ import json
 import pytest
 
 from ecom_rag.cli import main
-from ecom_rag.models import Encoder
+from ecom_rag.models import CrossEncoder, Encoder
 from ecom_rag.models.families import FAMILIES, RERANKERS
 from ecom_rag.models.instructions import TASKS
-from helpers import decoders, zoo
+from helpers import decoders, prompted, zoo
 
 pytestmark = pytest.mark.slow
 
@@ -57,6 +57,20 @@ def test_a_checkpoint_is_described_as_it_is_loaded(run, tmp_path, m3_folder, xlm
     found = json.loads(run("models", str(xlmr_reranker), "--json")[1])
     assert (found["kind"], found["logits"]) == ("reranker", 1)
     assert run("models", "nothing")[0] == 2 and run("models", "BAAI/bge-m3")[2].count("\n") == 1
+
+
+def test_a_language_model_without_pooling_is_a_reranker(run, tmp_path):
+    prompted.layerwise(tmp_path / "layerwise")
+    found = json.loads(run("models", "layerwise", "--json")[1])
+    assert (found["kind"], found["template"], found["exit_layer"]) == ("reranker", "bge", 5)
+    prompted.language_model(tmp_path / "mine", "Qwen3", prompted.qwen_tokenizer())
+    code, out, err = run("models", "mine", "--json")
+    reranker = CrossEncoder.from_pretrained(tmp_path / "mine")
+    found = json.loads(out)
+    assert code == 0 and found["template"] == "qwen3" and "by its architecture" in err
+    assert found["instruction"] == reranker.settings["instruction"] and found["max_length"] == 1024
+    prompted.language_model(tmp_path / "qwen3-embedding", "Qwen3", prompted.qwen_tokenizer())
+    assert json.loads(run("models", "qwen3-embedding", "--json")[1])["kind"] == "encoder"
 
 
 def test_tasks_and_examples_reach_the_queries(run, tmp_path):

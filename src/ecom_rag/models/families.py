@@ -1,16 +1,19 @@
 """The models by name: what a checkpoint's own files do not say, and the list of what is supported, in one table.
 
 Sources: the model cards of BAAI/bge-*, intfloat/*e5*, thenlper/gte-*, Alibaba-NLP/gte-Qwen*, Qwen/Qwen3-Embedding-*,
-maidalun1020/bce-* and sentence-transformers/*MiniLM*; ``model_mapping.py`` of FlagEmbedding 1.4.2; the model metadata
-of mteb for lengths and licences. A checkpoint's own files win over this table (see ``checkpoint.describe``). GTE v1.5
-is not in it: its folders need their own code, which is never run.
+Qwen/Qwen3-Reranker-*, maidalun1020/bce-* and sentence-transformers/*MiniLM*; ``model_mapping.py`` of FlagEmbedding
+1.4.2; the model metadata of mteb for lengths and licences. A checkpoint's own files win over this table (see
+``checkpoint.describe``). GTE v1.5 is not in it: its folders need their own code, which is never run.
 """
 
 import re
 from dataclasses import dataclass
 
+from ecom_rag.models.prompts import BGE, LIGHTWEIGHT, QWEN3
+
 _FLAG = "FlagEmbedding 1.4.2"
 _CARD = "the formula of the model card"
+_PARTS = "parts of FlagEmbedding 1.4.2"  # which does not load these two on transformers 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +67,7 @@ class Reranker:
     Args:
         card: For the list.
         head: What gives the score.
-        instruction: What stands around a pair, where something does.
+        instruction: What its prompt asks by default, of a language model.
     """
 
     card: Card
@@ -240,6 +243,22 @@ RERANKERS = (
     Reranker(Card("BAAI/bge-reranker-base, -large", "XLM-RoBERTa", 512, "MIT"), _ONE_LOGIT),
     Reranker(Card("BAAI/bge-reranker-v2-m3", "XLM-RoBERTa", 8192, "Apache 2.0"), _ONE_LOGIT),
     Reranker(Card("maidalun1020/bce-reranker-base_v1", "XLM-RoBERTa", 512, "Apache 2.0"), _ONE_LOGIT),
+    Reranker(Card("BAAI/bge-reranker-v2-gemma", "Gemma", 8192), "logit of Yes", BGE.instruction),
+    Reranker(
+        Card("BAAI/bge-reranker-v2-minicpm-layerwise", "MiniCPM", None, verified=_PARTS),
+        "linear, by layer",
+        BGE.instruction,
+    ),
+    Reranker(
+        Card("BAAI/bge-reranker-v2.5-gemma2-lightweight", "Gemma 2", 8192, verified=_PARTS),
+        "linear, by layer",
+        LIGHTWEIGHT.instruction,
+    ),
+    Reranker(
+        Card("Qwen/Qwen3-Reranker-0.6B, -4B, -8B", "Qwen3", 32768, "Apache 2.0", _CARD),
+        "logit of yes minus that of no",
+        QWEN3.instruction,
+    ),
 )
 
 

@@ -7,6 +7,7 @@ from ecom_rag.models.checkpoints.folder import read_config
 from ecom_rag.models.checkpoints.locate import STARTER, locate
 from ecom_rag.models.checkpoints.size import parameters
 from ecom_rag.models.families import FAMILIES, RERANKERS
+from ecom_rag.models.prompted import Asked, is_reranker, prompted
 
 Row = dict[str, str | int]
 
@@ -60,6 +61,9 @@ def described(model: str) -> Row:
     if any("SequenceClassification" in str(name) for name in config.get("architectures") or []):
         labels = len(config.get("id2label") or "01")
         return {"kind": "reranker", **shared, "logits": labels, "max_length": position_limit(config)}
+    if is_reranker(folder) and (read := prompted(folder, model, Asked())) is not None:
+        own = {"template": read.prompt.name, "instruction": read.instruction, "exit_layer": read.exit_layer or ""}
+        return {"kind": "reranker", **shared, **own, "max_length": position_limit(config)}
     found = encoder_checkpoint(folder)
     outputs = ["dense"] + ["sparse"] * found.has_sparse + ["multivector"] * found.has_multivector
     return {

@@ -329,7 +329,11 @@ def test_a_note_says_which_prompt_was_chosen(made, caplog):
 def test_settings_tell_what_the_numbers_depend_on(made):
     first, second = (loaded(made("layerwise"), exit_layer=layer).settings for layer in (3, 4))
     assert first != second and {key for key in first if first[key] != second[key]} == {"exit_layer"}
-    assert loaded(made("gemma"), instruction="x").settings != loaded(made("gemma")).settings
+    own, other = loaded(made("gemma"), instruction="x"), loaded(made("gemma"))
+    assert own.settings != other.settings and own.fingerprint != other.fingerprint
+    assert loaded(made("gemma")).fingerprint == other.fingerprint
+    with pytest.raises(UsageError):
+        own.run(other.prepare(PAIRS[:2]))
 
 
 def test_normalized_scores_are_sigmoids(made):

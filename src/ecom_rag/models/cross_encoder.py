@@ -35,13 +35,13 @@ class CrossEncoder:
     Attributes:
         folder: Where the checkpoint lies.
         placement: Runtime, precision and device in use.
-        fingerprint: Changes with the weights.
+        fingerprint: Changes with the weights, and with all that is asked of a language model (prompt, layers).
     """
 
     def __init__(self, folder: Path, loaded: Loaded, *, max_length: int, prompted: Prompted | None = None) -> None:
         self.folder = folder
         self.placement = loaded.placement
-        self.fingerprint = loaded.fingerprint
+        self.fingerprint = loaded.fingerprint + ("" if prompted is None else f"-{prompted.digest}")
         self._loaded = loaded
         self._max_length = max_length
         self._prompted = prompted

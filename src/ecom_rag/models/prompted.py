@@ -1,5 +1,7 @@
 """Which language models can be rerankers, and how each is read: prompt, exit layer, head, compression."""
 
+import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -99,6 +101,11 @@ class Prompted:
             "compress_ratio": self.compress_ratio,
             "compress_layers": list(self.compress_layers),
         }
+
+    @property
+    def digest(self) -> str:
+        """Of the settings: token ids and scores made with others are another model's."""
+        return hashlib.sha256(json.dumps(self.settings, sort_keys=True).encode()).hexdigest()[:8]
 
     def frame(self, tokenizer: Tokenizer, max_length: int) -> Frame:
         """The prompt as token ids.

@@ -303,3 +303,11 @@ def test_the_command_reference_is_what_help_prints(monkeypatch):
     import reference
 
     assert reference.TARGET.read_text(encoding="utf-8") == reference.reference(), "run python docs/reference.py"
+
+
+def test_the_tables_of_models_are_those_of_the_program(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "docs")
+    import reference
+
+    for page in reference.MODELS:
+        assert page.read_text(encoding="utf-8") == reference.models_page(page), "run python docs/reference.py"

@@ -341,6 +341,7 @@ def test_the_table_knows_every_key_that_sentence_transformers_reads_or_writes():
     """A new version with a new key fails here: it has to be decided what is done with it."""
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.base.modules import Dense, Normalize, Transformer
+    from sentence_transformers.cross_encoder.modules import LogitScore
     from sentence_transformers.sentence_transformer.modules import Pooling, pooling
     from sentence_transformers.util import import_from_string
 
@@ -350,6 +351,7 @@ def test_the_table_knows_every_key_that_sentence_transformers_reads_or_writes():
         (Pooling, contents.POOLING),
         (Dense, contents.DENSE),
         (Normalize, contents.NORMALIZE),
+        (LogitScore, contents.LOGIT_SCORE),
     ):
         assert set(kind.config_keys) <= set(table), kind
         assert contents.MODULES[kind.__name__] is table

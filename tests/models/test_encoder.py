@@ -31,10 +31,12 @@ pytestmark = [pytest.mark.slow, pytest.mark.reference]
         ("bge-base-en-v1.5", "bge-en", "cls", "Represent this sentence for searching relevant passages: ", ""),
         ("BAAI/bge-m3", "bge-m3", "cls", "", ""),
         ("intfloat/multilingual-e5-large", "e5", "mean", "query: ", "passage: "),
-        ("intfloat/multilingual-e5-large-instruct", "e5-instruct", "mean", "", ""),
+        ("intfloat/multilingual-e5-large-instruct", "e5-instruct", "mean", "Instruct: {task}\nQuery: {text}", ""),
         ("thenlper/gte-base", "gte", "mean", "", ""),
         ("BAAI/bge-large-zh-noinstruct", "bge-noinstruct", "cls", "", ""),
-        ("intfloat/e5-mistral-7b-instruct", "e5-mistral", "last", "", ""),
+        ("intfloat/e5-mistral-7b-instruct", "e5-mistral", "last", "Instruct: {task}\nQuery: {text}", ""),
+        ("Qwen/Qwen3-Embedding-0.6B", "qwen3-embedding", "last", "Instruct: {task}\nQuery:{text}", ""),
+        ("BAAI/bge-en-icl", "bge-icl", "last", "<instruct>{task}\n<query>{text}\n<response>", ""),
         ("maidalun1020/bce-embedding-base_v1", "bce", "cls", "", ""),
         ("sentence-transformers/all-MiniLM-L6-v2", "minilm", "mean", "", ""),
     ],
@@ -286,6 +288,15 @@ def test_what_does_not_go_together():
     ]:
         with pytest.raises(UsageError, match=message):
             choose(*arguments)
+
+
+@pytest.mark.parametrize("kind", ["qwen2", "qwen3", "mistral", "gemma2"])
+@pytest.mark.parametrize(("prefers", "precision"), [(True, "bf16"), (False, "fp32")])
+def test_decoders_run_in_bf16_where_the_processor_prefers_it(monkeypatch, kind, prefers, precision):
+    monkeypatch.setattr("ecom_rag.models.runtimes.cpu.prefers_bf16", lambda: prefers)
+    assert choose("auto", "auto", "cpu", {"model_type": kind}) == Placement("torch", precision, "cpu")
+    assert choose("auto", "fp32", "cpu", {"model_type": kind}).precision == "fp32"
+    assert choose("auto", "auto", "cpu", {"model_type": kind}, reranks=True) == Placement("torch", "fp32", "cpu")
 
 
 def test_missing_heads_are_errors(bge_folder):

@@ -20,12 +20,16 @@ from ecom_rag.cli.options import (
     Pooling,
     Precision,
     PrecisionOption,
+    QueryExamples,
+    QueryInstruction,
+    QueryTask,
     Resume,
     Runtime,
     RuntimeName,
     TruncateDim,
     Verbose,
     bars,
+    instructed,
     prepare,
 )
 from ecom_rag.errors import UsageError
@@ -63,6 +67,9 @@ def build(
     pooling: Pooling = None,
     truncate_dim: TruncateDim = None,
     max_length: MaxLength = None,
+    query_instruction: QueryInstruction = None,
+    query_task: QueryTask = None,
+    query_examples: QueryExamples = None,
     resume: Resume = False,
     on_bad_line: BadLine = OnBadLine.fail,
     verbose: Verbose = False,
@@ -100,6 +107,7 @@ def build(
             max_length=max_length,
             pooling=pooling,
             truncate_dim=truncate_dim,
+            **instructed(query_instruction, query_task, query_examples),
         )
     with bars() as progress:
         built = opening.build(

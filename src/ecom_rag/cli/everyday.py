@@ -22,22 +22,27 @@ from ecom_rag.cli.options import (
     Precision,
     PrecisionOption,
     Queries,
+    QueryExamples,
     QueryInstruction,
+    QueryTask,
     Ray,
     Resume,
     Runtime,
     RuntimeName,
     Seeds,
+    Template,
     TruncateDim,
     Verbose,
     Workers,
     bars,
     check_apart,
+    instructed,
     numbers,
     on_ray,
     placed,
     prepare,
     report,
+    whole_numbers,
 )
 
 
@@ -71,6 +76,8 @@ def score(
     device: Device = "auto",
     batch_tokens: BatchTokens = None,
     query_instruction: QueryInstruction = None,
+    query_task: QueryTask = None,
+    query_examples: QueryExamples = None,
     pooling: Pooling = None,
     truncate_dim: TruncateDim = None,
     max_length: MaxLength = None,
@@ -92,7 +99,7 @@ def score(
       zcat new.jsonl.gz | ecom-rag score - --seeds seeds.jsonl --model BAAI/bge-base-zh-v1.5 --output - | head
     """
     prepare(verbose)
-    check_apart(output, model)
+    check_apart(output, model, query_examples)
 
     from ecom_rag.models.spec import ModelSpec
     from ecom_rag.pipeline import score_file
@@ -102,7 +109,7 @@ def score(
         options |= {
             "max_length": max_length,
             "pooling": pooling,
-            "query_instruction": query_instruction,
+            **instructed(query_instruction, query_task, query_examples),
             "truncate_dim": truncate_dim,
         }
     spec = ModelSpec(model, options) if model is not None or bank is not None else None
@@ -146,6 +153,24 @@ def rerank(
         typer.Option(help="File that keeps scores from run to run, made if missing.", show_default="none"),
     ] = None,
     max_length: Annotated[int, typer.Option(help="Maximum tokens per pair; the query gets at most 3/4 of them.")] = 512,
+    template: Annotated[
+        Template, typer.Option(help="Prompt of a language model; auto: by its architecture.")
+    ] = Template.auto,
+    instruction: Annotated[
+        str | None,
+        typer.Option(help="What the prompt of a language model asks of query and seed.", show_default="the model's"),
+    ] = None,
+    exit_layer: Annotated[
+        int | None,
+        typer.Option(help="Layer of a layerwise reranker after which its score is read.", show_default="the last"),
+    ] = None,
+    compress_ratio: Annotated[
+        int | None,
+        typer.Option(help="Tokens of a seed that a lightweight reranker merges: 1, 2, 4 or 8.", show_default="1"),
+    ] = None,
+    compress_layers: Annotated[
+        str | None, typer.Option(help="Layers before which it does, e.g. 24,40.", show_default="8")
+    ] = None,
     runtime: Runtime = RuntimeName.auto,
     precision: PrecisionOption = Precision.auto,
     device: Device = "auto",
@@ -167,6 +192,7 @@ def rerank(
       ecom-rag rerank scored.jsonl --model starter --blend 0.5 --output reranked.jsonl
       ecom-rag rerank recalled.jsonl.gz --model ./bge-reranker-base --normalize --top-k 5 --output reranked.parquet
       ecom-rag rerank decided.jsonl --model ./bge-reranker-v2-m3 --when open --reuse scores.db --output reranked.jsonl
+      ecom-rag rerank recalled.jsonl --model ./bge-reranker-v2-minicpm-layerwise --exit-layer 28 --output reranked.jsonl
     """
     prepare(verbose)
     check_apart(output, model, reuse)
@@ -174,7 +200,15 @@ def rerank(
     from ecom_rag.models.spec import ModelSpec
     from ecom_rag.pipeline import rerank_file
 
-    options = {**placed(runtime, precision, device, batch_tokens), "max_length": max_length}
+    options = {
+        **placed(runtime, precision, device, batch_tokens),
+        "max_length": max_length,
+        "template": template,
+        "instruction": instruction,
+        "exit_layer": exit_layer,
+        "compress_ratio": compress_ratio,
+        "compress_layers": None if compress_layers is None else whole_numbers(compress_layers, "--compress-layers"),
+    }
     with bars() as progress, on_ray(ray, workers) as cluster:
         summary = rerank_file(
             results,

@@ -53,7 +53,7 @@ _SCORE: Table = {
     "ray": (_OF_A_BANK,),
     "workers": (_CLUSTER,),
     **_always("queries seeds bank model output mode top_k filter exclude_self id_key resume on_bad_line"),
-    **_each("max_length query_instruction", _FILE),
+    **_each("max_length query_instruction query_task query_examples", _FILE),
     **_each(_PLACEMENT),
     "weights": (Needs(lambda v: v["mode"] == "hybrid", "with --mode {mode}", "choose --mode hybrid"),),
     "pooling": (
@@ -69,6 +69,7 @@ _RERANK: Table = {
     **_always("results model output top_k normalize blend when max_length ray resume on_bad_line"),
     "reuse": (Needs(lambda v: v["ray"] is None, "with --ray: machines do not share the file", "leave out --ray"),),
     "workers": (_CLUSTER,),
+    **_each("template instruction exit_layer compress_ratio compress_layers"),  # it depends on the checkpoint
     **_each(_PLACEMENT),
 }
 _RECALL: Table = {
@@ -101,7 +102,7 @@ _RECALL: Table = {
         Needs(lambda v: len(v["routes"]) > 1, "with multivector alone, which is exact by itself", "name more --routes"),
     ),
     **_each("stem simplify words", _FILE, _BM25),
-    **_each("max_length query_instruction", _FILE, _ENCODER),
+    **_each("max_length query_instruction query_task query_examples", _FILE, _ENCODER),
     **_each(_PLACEMENT, _A_MODEL),
 }
 
@@ -240,6 +241,7 @@ TABLES: Mapping[str, Table] = {
     "mine": _MINE,
     "teach": _TEACH,
     "merge": _MERGE,
+    "models": _always("model as_json"),
     "choose": {**_always("decided output count audit_share"), "seed": (_AUDITS,)},
     "monitor": _always("audited policy label_key alpha jointly count_selected output plot"),
     "demo": {
@@ -257,7 +259,7 @@ TABLES: Mapping[str, Table] = {
     "train reranker": _always("recipe resume"),
     "bank build": {
         **_always("bank seeds routes id_key label_key index_key resume on_bad_line"),
-        **_each(f"model max_length {_PLACEMENT}", _ENCODER),
+        **_each(f"model max_length query_instruction query_task query_examples {_PLACEMENT}", _ENCODER),
         "pooling": (_DENSE,),
         "truncate_dim": (
             Needs(lambda v: not {"dense", "multivector"}.isdisjoint(v["routes"]), _ROUTES, "add dense to --routes"),

@@ -46,6 +46,14 @@ class Precision(StrEnum):
     int8 = "int8"
 
 
+class Template(StrEnum):
+    """In which prompt a language model reads a pair."""
+
+    auto = "auto"
+    bge = "bge"
+    qwen3 = "qwen3"
+
+
 class OnBadLine(StrEnum):
     """What a bad input line does."""
 
@@ -98,7 +106,25 @@ Bank = Annotated[
     ),
 ]
 QueryInstruction = Annotated[
-    str | None, typer.Option(help="Instruction put before each query; '' for none.", show_default="the checkpoint's")
+    str | None,
+    typer.Option(
+        help="Instruction put before each query, or around it where it holds {text}; '' for none.",
+        show_default="the checkpoint's",
+    ),
+]
+QueryTask = Annotated[
+    str | None,
+    typer.Option(
+        help="Task of a model tuned on instructions: a description, or a name such as governance (see ecom-rag"
+        " models).",
+        show_default="the checkpoint's",
+    ),
+]
+QueryExamples = Annotated[
+    str | None,
+    typer.Option(
+        help="JSON lines {query, response} that show bge-en-icl the task, put before each query.", show_default="none"
+    ),
 ]
 MaxLength = Annotated[
     int | None, typer.Option(help="Maximum tokens per text.", show_default="the checkpoint's, at most 512")
@@ -119,6 +145,17 @@ Workers = Annotated[
 Resume = Annotated[bool, typer.Option("--resume", help="Resume an interrupted run of the same command.")]
 BadLine = Annotated[OnBadLine, typer.Option(help="On a bad line: fail, or skip it into OUT.rejected.jsonl.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Print what was chosen and why.")]
+
+
+def instructed(instruction: str | None, task: str | None, examples: str | None) -> dict[str, Any]:
+    """The options of an encoder that say what stands around a query; reads the file of examples."""
+    shown: list[Any] = []
+    if examples is not None:
+        from ecom_rag.files.records import objects
+        from ecom_rag.models.instructions import examples_of
+
+        shown = list(examples_of([example for _, example in objects(examples)], examples))
+    return {"query_instruction": instruction, "query_task": task, "query_examples": shown}
 
 
 def placed(runtime: str, precision: str, device: str, batch_tokens: int | None) -> dict[str, Any]:
@@ -213,6 +250,14 @@ def numbers(text: str, option: str = "--weights") -> list[float]:
         return [float(part) for part in text.split(",")]
     except ValueError:
         raise UsageError(f"{option} {text!r} are not numbers; expected three, e.g. 1,0.3,1") from None
+
+
+def whole_numbers(text: str, option: str) -> list[int]:
+    """Comma-separated whole numbers of an option."""
+    parts = names(text)
+    if not all(part.isdecimal() for part in parts):
+        raise UsageError(f"{option} {text!r} are not whole numbers; expected e.g. 24,40")
+    return [int(part) for part in parts]
 
 
 @contextlib.contextmanager

@@ -20,7 +20,9 @@ from ecom_rag.cli.options import (
     Precision,
     PrecisionOption,
     Queries,
+    QueryExamples,
     QueryInstruction,
+    QueryTask,
     Ray,
     Resume,
     Runtime,
@@ -30,6 +32,7 @@ from ecom_rag.cli.options import (
     Workers,
     bars,
     check_apart,
+    instructed,
     numbers,
     on_ray,
     placed,
@@ -120,6 +123,8 @@ def recall(
     ] = None,
     max_length: MaxLength = None,
     query_instruction: QueryInstruction = None,
+    query_task: QueryTask = None,
+    query_examples: QueryExamples = None,
     runtime: Runtime = RuntimeName.auto,
     precision: PrecisionOption = Precision.auto,
     device: Device = "auto",
@@ -169,12 +174,12 @@ def recall(
         },
     )
     fitted = settings.fused_by if settings.fused_by.endswith(".json") else None
-    check_apart(output, config, words, policy, reviewed, campaigns, fitted, models.get("model"), models.get("rerank"))
+    check_apart(output, config, words, policy, reviewed, campaigns, fitted, query_examples, *models.values())
     place = placed(runtime, precision, device, batch_tokens)
     if bank is not None:  # its model is loaded as the bank was built
         spec: ModelSpec | None = ModelSpec(models.get("model"), place)
     elif "model" in models:
-        options = {**place, "max_length": max_length, "query_instruction": query_instruction}
+        options = {**place, "max_length": max_length, **instructed(query_instruction, query_task, query_examples)}
         spec = ModelSpec(models["model"], options)
     else:
         spec = None

@@ -1,6 +1,7 @@
 """Pairs of query and document to relevance, with each distinct text tokenised once."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -8,18 +9,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ecom_rag.arguments import PathLike, flag, pairs_of, path_of, text_of, whole, whole_or_none
-from ecom_rag.errors import EmbeddingError, ModelError
+from ecom_rag.errors import EmbeddingError, ModelError, UsageError
 from ecom_rag.models.checkpoints.checkpoint import check_no_prompt, position_limit
 from ecom_rag.models.checkpoints.folder import read_config
 from ecom_rag.models.checkpoints.locate import locate
 from ecom_rag.models.checkpoints.tokens import Tokenizer
 from ecom_rag.models.loaded import Loaded, load
+from ecom_rag.models.prompted import ARCHITECTURES, Asked, Prompted, prompted
+from ecom_rag.models.prompts import of_prompted_pairs
+from ecom_rag.models.runtimes.eager import dtype_of
 from ecom_rag.models.runtimes.placement import Placement
 from ecom_rag.models.token_ids import TokenIds, of_pairs
 
 
 class CrossEncoder:
-    """A loaded reranker: bge-reranker-base, -large, -v2-m3, or any sequence classifier with one logit.
+    """A loaded reranker: a sequence classifier with one logit, or a language model that answers a prompt.
+
+    The first are bge-reranker-base, -large, -v2-m3 and others; the second bge-reranker-v2-gemma, -v2-minicpm-layerwise,
+    -v2.5-gemma2-lightweight and Qwen3-Reranker. In a prompt the query stands before the document, and what comes before
+    the document runs once for all documents of a query that are in one batch.
 
     Several threads may call ``score``, ``prepare`` and ``run`` at once. ``score`` is ``run(prepare(pairs))``; a service
     calls the two by themselves, and joins the pairs of several requests between them.
@@ -27,15 +35,17 @@ class CrossEncoder:
     Attributes:
         folder: Where the checkpoint lies.
         placement: Runtime, precision and device in use.
-        fingerprint: Changes with the weights.
+        fingerprint: Changes with the weights, and with all that is asked of a language model (prompt, layers).
     """
 
-    def __init__(self, folder: Path, loaded: Loaded, *, max_length: int) -> None:
+    def __init__(self, folder: Path, loaded: Loaded, *, max_length: int, prompted: Prompted | None = None) -> None:
         self.folder = folder
         self.placement = loaded.placement
-        self.fingerprint = loaded.fingerprint
+        self.fingerprint = loaded.fingerprint + ("" if prompted is None else f"-{prompted.digest}")
         self._loaded = loaded
         self._max_length = max_length
+        self._prompted = prompted
+        self._frame = None if prompted is None else prompted.frame(loaded.tokenizer, max_length)
 
     @classmethod
     def from_pretrained(
@@ -47,6 +57,11 @@ class CrossEncoder:
         device: str = "auto",
         batch_tokens: int | None = None,
         max_length: int = 512,
+        template: str = "auto",
+        instruction: str | None = None,
+        exit_layer: int | None = None,
+        compress_ratio: int | None = None,
+        compress_layers: Sequence[int] | None = None,
     ) -> Self:
         """Load a checkpoint.
 
@@ -57,6 +72,12 @@ class CrossEncoder:
             device: Device of the network: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
             batch_tokens: Maximum padded tokens per batch; by default what suits the device.
             max_length: Maximum tokens per pair, special ones included; the query keeps at most three quarters of them.
+                The prompt ``qwen3`` counts too; of ``bge``, as in FlagEmbedding, what follows the document does not.
+            template: Prompt of a language model: ``auto`` (by its architecture), ``bge`` or ``qwen3``.
+            instruction: What the prompt asks of query and document; by default what the model was trained with.
+            exit_layer: Layer after which the score is read, of a layerwise or lightweight reranker; by default all.
+            compress_ratio: Neighbouring tokens of a document that a lightweight reranker merges: 1, 2, 4 or 8.
+            compress_layers: Layers before which it does, counted from 0; by default 8.
 
         Raises:
             ModelError: The checkpoint cannot be found, read, or does not give one logit.
@@ -64,23 +85,32 @@ class CrossEncoder:
         """
         model, device = path_of(model, "model"), text_of(device, "device")
         batch_tokens, max_length = whole_or_none(batch_tokens, "batch_tokens"), whole(max_length, "max_length")
+        asked = Asked(template, instruction, exit_layer, compress_ratio, compress_layers)
         folder = locate(model, reranker=True)
-        _check(folder, model, max_length)
+        found = prompted(folder, model, asked)
+        if found is None:
+            _check(folder, model, max_length)
+        elif runtime == "openvino":
+            raise UsageError(f"`runtime` openvino does not run language models ({model}); take torch")
         loaded = load(
             folder,
-            lambda tokenizer, placement: _network(folder, tokenizer, placement),
+            _building(folder, found, max_length),
             kind="cross",
             runtime=runtime,
             precision=precision,
             device=device,
             batch_tokens=batch_tokens,
+            reranks=True,
+            prefixed=found is not None,
+            layers=None if found is None else found.exit_layer,
         )
-        return cls(folder, loaded, max_length=max_length)
+        return cls(folder, loaded, max_length=max_length, prompted=found)
 
     @property
     def settings(self) -> dict[str, Any]:
         """All that the numbers depend on beside the fingerprint; equal settings give equal numbers."""
-        return {**self._loaded.settings, "max_length": self._max_length}
+        own = {} if self._prompted is None else self._prompted.settings
+        return {**self._loaded.settings, "max_length": self._max_length, **own}
 
     def __repr__(self) -> str:
         at = self.placement
@@ -125,7 +155,10 @@ class CrossEncoder:
         Raises:
             UsageError: A single pair in place of several, or something that is no pair of texts.
         """
-        return of_pairs(self._loaded.tokenizer, pairs_of(pairs), self._max_length, model=self.fingerprint)
+        tokenizer, checked = self._loaded.tokenizer, pairs_of(pairs)
+        if self._frame is None:
+            return of_pairs(tokenizer, checked, self._max_length, model=self.fingerprint)
+        return of_prompted_pairs(tokenizer, checked, self._frame, model=self.fingerprint)
 
     def run(
         self, ids: TokenIds, *, normalize: bool = False, progress: Callable[[int], None] | None = None
@@ -178,8 +211,8 @@ def _check(folder: Path, model: str, max_length: int) -> None:
     if not any("SequenceClassification" in name for name in architectures) or labels != 1:
         found = f"{', '.join(architectures) or 'no architecture'}, {labels} labels"
         raise ModelError(
-            f"{model}: is not a reranker (found {found}); expected a sequence classifier with one"
-            " logit, such as BAAI/bge-reranker-v2-m3"
+            f"{model}: is not a reranker (found {found}); expected a sequence classifier with one logit, such as"
+            f" BAAI/bge-reranker-v2-m3, or a language model: {', '.join(ARCHITECTURES)}"
         )
     limit = position_limit(config)
     if not 32 <= max_length <= limit:
@@ -188,10 +221,20 @@ def _check(folder: Path, model: str, max_length: int) -> None:
         )
 
 
+def _building(folder: Path, found: Prompted | None, max_length: int) -> Callable[[Tokenizer, Placement], Any]:
+    """What makes the network of a checkpoint."""
+    if found is None:
+        return partial(_network, folder)
+    return lambda tokenizer, placement: found.network(
+        tokenizer, found.frame(tokenizer, max_length), dtype_of(placement.precision)
+    )
+
+
 def _network(folder: Path, tokenizer: Tokenizer, placement: Placement) -> Any:
     from ecom_rag.models.networks.modules import CrossEncoderNetwork, FusedCrossEncoderNetwork
 
     types = tokenizer.uses_token_types
     if placement.fused:
         return FusedCrossEncoderNetwork(folder, uses_token_types=types, precision=placement.precision)
-    return CrossEncoderNetwork(folder, uses_token_types=types)
+    dtype = dtype_of("fp32" if placement.runtime == "openvino" else placement.precision)
+    return CrossEncoderNetwork(folder, uses_token_types=types, dtype=dtype)

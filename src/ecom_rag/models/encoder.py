@@ -1,5 +1,6 @@
 """Texts to embeddings, with bge-m3's three outputs from one pass."""
 
+import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any, Self
@@ -12,10 +13,14 @@ from ecom_rag.models.checkpoints.checkpoint import Checkpoint, encoder_checkpoin
 from ecom_rag.models.checkpoints.locate import hub_name, locate
 from ecom_rag.models.collecting import Collector
 from ecom_rag.models.embeddings import OUTPUTS, Embeddings
+from ecom_rag.models.instructions import Example, examples_of
 from ecom_rag.models.loaded import Loaded, load
 from ecom_rag.models.runtimes.placement import Placement
 from ecom_rag.models.token_ids import TokenIds, of_texts
 
+logger = logging.getLogger(__name__)
+
+_LONG = 2048  # tokens of a text: attention is a fifth of Qwen3-0.6B's arithmetic there, half at four times as many
 _REMEDY = {"sparse": "sparse_linear.pt", "multivector": "colbert_linear.pt"}
 
 
@@ -36,10 +41,17 @@ class Encoder:
         self.checkpoint = checkpoint
         self.placement = loaded.placement
         dimension = f"-{checkpoint.truncate_dim}" if checkpoint.truncate_dim else ""
-        self.fingerprint = f"{loaded.fingerprint}-{checkpoint.pooling}{dimension}"
+        eos = "-eos" if loaded.tokenizer.eos_added else ""
+        self.fingerprint = f"{loaded.fingerprint}{eos}-{checkpoint.pooling}{dimension}"
         self._loaded = loaded
         heads = ["dense"] + ["sparse"] * checkpoint.has_sparse + ["multivector"] * checkpoint.has_multivector
         self._positions = {name: position for position, name in enumerate(heads)}
+        if checkpoint.max_length > _LONG and self.placement.device == "cpu":
+            logger.warning(
+                "max length %d: on a CPU, the time of texts beyond %d tokens grows with the square of their length",
+                checkpoint.max_length,
+                _LONG,
+            )
 
     @classmethod
     def from_pretrained(
@@ -53,6 +65,8 @@ class Encoder:
         max_length: int | None = None,
         pooling: str | None = None,
         query_instruction: str | None = None,
+        query_task: str | None = None,
+        query_examples: Sequence[Example] = (),
         passage_instruction: str | None = None,
         truncate_dim: int | None = None,
     ) -> Self:
@@ -66,7 +80,12 @@ class Encoder:
             batch_tokens: Maximum padded tokens per batch; by default what suits the device.
             max_length: Maximum tokens per text, special ones included; by default the checkpoint's, at most 512.
             pooling: Pooling of the token vectors: ``cls``, ``mean`` or ``last``; by default what the checkpoint says.
-            query_instruction: Text put before each query; by default the checkpoint's or its family's, ``""`` for none.
+            query_instruction: Text put before each query, or around it where it holds ``{text}``; by default the
+                checkpoint's or its family's, ``""`` for none.
+            query_task: Description of the task in place of a whole instruction, for models tuned on instructions; or
+                a name of ``instructions.TASKS``. It is put into the form of the family, or of the folder's own prompts.
+            query_examples: In-context examples of the task, for models that read them (bge-en-icl): mappings with
+                ``query``, ``response`` and optionally ``instruct``, another task's description.
             passage_instruction: Text put before each passage (seed); by default as for queries, ``""`` for none.
             truncate_dim: Keep only the first dimensions (Matryoshka, Kusupati et al. 2022, arXiv:2205.13147); by
                 default as many as the checkpoint says, else all.
@@ -77,20 +96,22 @@ class Encoder:
         """
         model, device = path_of(model, "model"), text_of(device, "device")
         batch_tokens = whole_or_none(batch_tokens, "batch_tokens")
-        truncate_dim = whole_or_none(truncate_dim, "truncate_dim")
-        checkpoint = encoder_checkpoint(
+        found = encoder_checkpoint(
             locate(model),
             name=hub_name(model),
             pooling=pooling,
             max_length=whole_or_none(max_length, "max_length"),
             query_instruction=text_or_none(query_instruction, "query_instruction"),
+            query_task=text_or_none(query_task, "query_task"),
+            query_examples=examples_of(query_examples, "query_examples"),
             passage_instruction=text_or_none(passage_instruction, "passage_instruction"),
         )
-        checkpoint = _truncated(checkpoint, truncate_dim, model)
+        checkpoint = _truncated(found, whole_or_none(truncate_dim, "truncate_dim"), model)
         loaded = load(
             checkpoint.folder,
             lambda _, placement: _network(checkpoint, placement),
             kind=f"encoder-{checkpoint.pooling}",
+            ends_with_eos=checkpoint.ends_with_eos,
             runtime=runtime,
             precision=precision,
             device=device,
@@ -136,7 +157,7 @@ class Encoder:
         """Encode texts; each distinct text is tokenised and encoded once.
 
         Args:
-            texts: Any iterable of strings; an empty one is encoded as its special tokens.
+            texts: Any iterable of strings; an empty one is encoded as its special tokens, or as padding.
             side: ``query`` or ``passage``: which instruction is put before each text.
             outputs: What to compute, of ``dense``, ``sparse``, ``multivector``.
             progress: Called with the number of texts done, as they get done.
@@ -157,7 +178,7 @@ class Encoder:
         """Tokenise texts, each distinct one once; the first half of ``encode``.
 
         Args:
-            texts: Any iterable of strings; an empty one is its special tokens.
+            texts: Any iterable of strings; an empty one is its special tokens, or padding.
             side: ``query`` or ``passage``: which instruction is put before each text.
 
         Returns:
@@ -169,8 +190,8 @@ class Encoder:
         texts = texts_of(texts)
         one_of(side, "side", ("query", "passage"))
         at = self.checkpoint
-        prefix = at.query_instruction if side == "query" else at.passage_instruction
-        return of_texts(self._loaded.tokenizer, texts, at.max_length, prefix=prefix, model=self.fingerprint)
+        instruction = at.query_instruction if side == "query" else at.passage_instruction
+        return of_texts(self._loaded.tokenizer, texts, at.max_length, instruction=instruction, model=self.fingerprint)
 
     def run(
         self,
@@ -239,5 +260,10 @@ def _truncated(checkpoint: Checkpoint, asked: int | None, model: str) -> Checkpo
 
 def _network(checkpoint: Checkpoint, placement: Placement) -> Any:
     from ecom_rag.models.networks.modules import EncoderNetwork
+    from ecom_rag.models.runtimes.eager import dtype_of
 
-    return EncoderNetwork(checkpoint, fused=placement.precision if placement.fused else None)
+    if placement.fused:
+        return EncoderNetwork(checkpoint, fused=placement.precision)
+    return EncoderNetwork(
+        checkpoint, dtype=dtype_of("fp32" if placement.runtime == "openvino" else placement.precision)
+    )

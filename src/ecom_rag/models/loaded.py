@@ -9,9 +9,11 @@ import numpy as np
 
 from ecom_rag.models.checkpoints.fingerprint import fingerprint
 from ecom_rag.models.checkpoints.folder import read_config
+from ecom_rag.models.checkpoints.size import parameters
 from ecom_rag.models.checkpoints.tokens import Tokenizer
 from ecom_rag.models.runtimes import loading
-from ecom_rag.models.runtimes.batching import Batch, Outputs, batches
+from ecom_rag.models.runtimes.batching import Batch, Outputs, batches, prefixed_batches
+from ecom_rag.models.runtimes.memory import check_fits
 from ecom_rag.models.runtimes.placement import Placement, choose
 from ecom_rag.models.token_ids import TokenIds
 
@@ -29,6 +31,7 @@ class Loaded:
         runtime: The network.
         placement: Where the network runs.
         batch_tokens: Budget of padded tokens per batch.
+        prefixed: Whether rows share their first tokens, up to ``second_starts``, with others.
     """
 
     fingerprint: str
@@ -36,6 +39,7 @@ class Loaded:
     runtime: loading.Runtime
     placement: Placement
     batch_tokens: int
+    prefixed: bool = False
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -63,7 +67,8 @@ class Loaded:
         """
         copies = np.bincount(ids.rows, minlength=len(ids.ids))
         budget = self.placement.batch_budget(len(ids.ids.values), self.batch_tokens)
-        work = batches(ids.ids, pad_id=self.tokenizer.pad_id, token_budget=budget, second_starts=ids.second_starts)
+        cut = prefixed_batches if self.prefixed else batches
+        work = cut(ids.ids, pad_id=self.tokenizer.pad_id, token_budget=budget, second_starts=ids.second_starts)
         for batch, arrays in self.runtime.run(work, outputs):
             yield batch, arrays
             if progress is not None:
@@ -75,10 +80,14 @@ def load(
     build: "Callable[[Tokenizer, Placement], nn.Module]",
     *,
     kind: str,
+    ends_with_eos: bool = False,
     runtime: str,
     precision: str,
     device: str,
     batch_tokens: int | None,
+    reranks: bool = False,
+    prefixed: bool = False,
+    layers: int | None = None,
 ) -> Loaded:
     """Load a checkpoint's tokenizer, and its network on the runtime that suits it.
 
@@ -86,17 +95,22 @@ def load(
         folder: The checkpoint.
         build: Makes the network; not called where a converted one is in the cache.
         kind: What ``build`` makes of the checkpoint; names the conversion.
+        ends_with_eos: As in ``Tokenizer``.
         runtime: ``auto``, ``torch`` or ``openvino``.
         precision: ``auto``, ``fp32``, ``bf16``, ``fp16`` or ``int8``.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         batch_tokens: Budget of padded tokens per batch; by default what suits the device.
+        reranks: As in ``choose``.
+        prefixed: Whether ``build`` makes a network that takes prefixes.
+        layers: How many layers ``build`` loads; ``None`` is all.
 
     Raises:
-        ModelError: The checkpoint cannot be read.
+        ModelError: The checkpoint cannot be read, or its weights do not fit in memory.
         UsageError: Runtime, precision and device do not go together, or the device is not there.
     """
-    placement = choose(runtime, precision, device, read_config(folder))
+    placement = choose(runtime, precision, device, read_config(folder), reranks=reranks)
+    check_fits(folder, parameters(folder, layers=layers), placement)
     files = fingerprint(folder)
-    tokenizer = Tokenizer(folder)
+    tokenizer = Tokenizer(folder, ends_with_eos=ends_with_eos)
     network = loading.load(lambda: build(tokenizer, placement), placement, f"{files}-{kind}")
-    return Loaded(files, tokenizer, network, placement, batch_tokens or placement.batch_tokens)
+    return Loaded(files, tokenizer, network, placement, batch_tokens or placement.batch_tokens, prefixed)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from ecom_rag.errors import UsageError
 from ecom_rag.models.checkpoints.tokens import Layout, Tokenizer
 from ecom_rag.models.embeddings import Ragged
+from ecom_rag.models.instructions import split
 
 K = TypeVar("K", bound=Hashable)
 
@@ -23,7 +24,8 @@ class TokenIds:
         ids: ``(distinct,)`` rows of int32 token ids, special tokens included.
         rows: ``(n,)`` the row of ``ids`` for each item.
         lost: ``(distinct,)`` int64, tokens that did not fit.
-        second_starts: ``(distinct,)`` the position from which token types are 1; ``None`` for models without them.
+        second_starts: ``(distinct,)`` the position from which token types are 1, or where the document begins behind a
+            prompt; ``None`` for models that need neither.
     """
 
     model: str
@@ -87,22 +89,59 @@ class TokenIds:
             )
 
 
-def of_texts(tokenizer: Tokenizer, texts: Iterable[str], max_length: int, *, prefix: str, model: str) -> TokenIds:
+def of_texts(tokenizer: Tokenizer, texts: Iterable[str], max_length: int, *, instruction: str, model: str) -> TokenIds:
     """The token ids of single texts.
 
     Args:
         tokenizer: Of the model.
         texts: Any texts.
         max_length: Most tokens of a text, special ones included.
-        prefix: Put before each text.
+        instruction: Put before each text, or around it where it holds ``{text}``.
         model: Fingerprint of the model.
+
+    Raises:
+        UsageError: The instruction leaves no room for the text.
     """
-    distinct, rows = _distinct(texts)
+    distinct, rows = distinct_of(texts)
     layout = tokenizer.single
-    ids, lost = tokenizer.cut_ids(
-        [prefix + text for text in distinct] if prefix else distinct, max_length - layout.special
-    )
+    room = max_length - layout.special
+    before, behind = split(instruction)
+    if behind:
+        ids, lost = _answered(tokenizer, distinct, room, before, behind)
+    else:
+        ids, lost = tokenizer.cut_ids([before + text for text in distinct] if before else distinct, room)
+        _check_room(tokenizer, before, room, lost)
+    if not layout.special and not ids.lengths.all():  # a network needs a token to read
+        padding = np.array([tokenizer.pad_id], np.int32)
+        ids = Ragged.of([ids[row] if len(ids[row]) else padding for row in range(len(ids))])
     return TokenIds(model, with_special_tokens(ids, layout), rows, lost)
+
+
+def _answered(
+    tokenizer: Tokenizer, texts: list[str], room: int, before: str, behind: str
+) -> tuple[Ragged, NDArray[np.int64]]:
+    """Texts with something behind them, as FlagEmbedding's tuning of bge-en-icl and its ``FlagICLModel`` read them.
+
+    A text is cut, written out again, and tokenised together with what is behind it. Examples, which end with the last
+    blank line before the text, are not counted.
+    """
+    examples, blank, start = before.rpartition("\n\n")
+    room = max(0, room - len(tokenizer.ids([behind], room)[0]))
+    kept, lost = tokenizer.cut_ids([start + text for text in texts], room)
+    _check_room(tokenizer, start, room, lost)
+    whole = [examples + blank + text + behind for text in tokenizer.decoded(kept)]
+    return tokenizer.ids(whole, np.iinfo(np.int32).max), lost
+
+
+def _check_room(tokenizer: Tokenizer, instruction: str, room: int, lost: NDArray[np.int64]) -> None:
+    """Raise ``UsageError`` where an instruction leaves no room for the texts, so that all would be the same."""
+    if not instruction or not lost.any():
+        return
+    if tokenizer.cut_ids([instruction], room)[0].lengths[0] >= room:
+        raise UsageError(
+            f"the instruction fills the {room} tokens that are read of a text, so that all texts would be the same;"
+            " raise the longest text (max_length), or shorten the instruction"
+        )
 
 
 def of_pairs(tokenizer: Tokenizer, pairs: Iterable[tuple[str, str]], max_length: int, *, model: str) -> TokenIds:
@@ -115,11 +154,11 @@ def of_pairs(tokenizer: Tokenizer, pairs: Iterable[tuple[str, str]], max_length:
             and the document is cut to what is left.
         model: Fingerprint of the model.
     """
-    distinct, pair_rows = _distinct(pairs)
+    distinct, pair_rows = distinct_of(pairs)
     layout, single = tokenizer.pair, tokenizer.single
     room = max_length - layout.special
-    query_texts, query_rows = _distinct(query for query, _ in distinct)
-    document_texts, document_rows = _distinct(document for _, document in distinct)
+    query_texts, query_rows = distinct_of(query for query, _ in distinct)
+    document_texts, document_rows = distinct_of(document for _, document in distinct)
     queries, query_lost = tokenizer.cut_ids(query_texts, max_length * 3 // 4)
     documents, document_lost = tokenizer.cut_ids(document_texts, max_length)
     lost = query_lost[query_rows] + document_lost[document_rows]
@@ -155,7 +194,7 @@ def with_special_tokens(ids: Ragged, layout: Layout) -> Ragged:
     return Ragged(values, offsets)
 
 
-def _distinct(items: Iterable[K]) -> tuple[list[K], NDArray[np.int64]]:
+def distinct_of(items: Iterable[K]) -> tuple[list[K], NDArray[np.int64]]:
     """Each item once, in the order of appearance, and of each item the row where it stands."""
     rows: dict[K, int] = {}
     numbers = [rows.setdefault(item, len(rows)) for item in items]

@@ -21,6 +21,8 @@ from ecom_rag.models.checkpoints.checkpoint import (
 )
 from ecom_rag.models.checkpoints.folder import network_folder, read_config, sentence_settings
 from ecom_rag.models.checkpoints.locate import hub_name, locate
+from ecom_rag.models.checkpoints.tokens import end_with_eos
+from ecom_rag.models.instructions import TEXT
 from ecom_rag.models.networks.loading import LOCAL, loading
 from ecom_rag.training.recipe import Recipe
 
@@ -51,6 +53,11 @@ class Start:
         """What is put before queries and before passages; rerankers have no instructions."""
         return (self.encoder.query_instruction, self.encoder.passage_instruction) if self.encoder else ("", "")
 
+    @property
+    def ends_with_eos(self) -> bool:
+        """Whether texts end with the EOS token, be it that the tokenizer leaves it out."""
+        return self.encoder is not None and self.encoder.ends_with_eos
+
 
 def find_start(recipe: Recipe) -> Start:
     """Find and check the checkpoint that a recipe starts from, with the recipe's length and instructions.
@@ -69,6 +76,12 @@ def _embedder_start(recipe: Recipe) -> Start:
         query_instruction=recipe.data.query_instruction,
         passage_instruction=recipe.data.passage_instruction,
     )
+    for instruction in (found.query_instruction, found.passage_instruction):
+        if TEXT in instruction:
+            raise ModelError(
+                f"{recipe.model}: its instruction {instruction!r} stands around a text, which is not trained; give a"
+                " prefix as query_instruction under [data]"
+            )
     if recipe.loss.name == "m3" and not (found.has_sparse and found.has_multivector):
         raise ModelError(
             f'{recipe.model}: has no sparse_linear.pt and colbert_linear.pt, which loss "m3" trains;'
@@ -131,6 +144,8 @@ def _load_embedder(recipe: Recipe, checkpoint: Checkpoint) -> Any:
             model_kwargs=_loading(recipe, checkpoint.max_length),
             **_nothing_of_its_own(),
         )
+    if checkpoint.ends_with_eos:
+        end_with_eos(transformer.tokenizer)
     size = int(transformer.get_embedding_dimension())
     modes = {"cls": "cls", "mean": "mean", "last": "lasttoken"}
     modules: list[Any] = [transformer, Pooling(size, modes[checkpoint.pooling])]

@@ -27,7 +27,7 @@ _MODEL = "in training"  # it changes with every step, so that it has no fingerpr
 
 def single_inputs(tokenizer: Tokenizer, texts: Sequence[str], max_length: int) -> dict[str, Tensor]:
     """``input_ids`` and ``attention_mask`` ``(texts, longest)`` of texts with their special tokens."""
-    return _inputs(tokenizer, of_texts(tokenizer, texts, max_length, prefix="", model=_MODEL))
+    return _inputs(tokenizer, of_texts(tokenizer, texts, max_length, instruction="", model=_MODEL))
 
 
 def pair_inputs(

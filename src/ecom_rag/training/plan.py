@@ -77,7 +77,7 @@ def make_plan(recipe: Recipe) -> Plan:
     _check_loss(recipe, data)
     check_keys(recipe, labelled=isinstance(data, Labelled))
     start = find_start(recipe)
-    tokenizer = Tokenizer(start.folder)
+    tokenizer = Tokenizer(start.folder, ends_with_eos=start.ends_with_eos)
     dev = make_dev(recipe, data, tokenizer, start.max_length)
     batches = make_batches(recipe, data, world=int(os.environ.get("WORLD_SIZE", "1")))
     collator = _make_collator(recipe, data, start, tokenizer, batches)

@@ -1,11 +1,13 @@
 """How a checkpoint is used: what its own files say of pooling, instructions and length, else the family table."""
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ecom_rag.errors import ModelError
+from ecom_rag.errors import ModelError, UsageError
+from ecom_rag.models.checkpoints.contents import OWN_NETWORKS
 from ecom_rag.models.checkpoints.folder import (
     modules_of,
     network_folder,
@@ -14,7 +16,9 @@ from ecom_rag.models.checkpoints.folder import (
     read_object,
     sentence_settings,
 )
+from ecom_rag.models.checkpoints.prompts import own_prompts, with_task
 from ecom_rag.models.families import Family, family_of
+from ecom_rag.models.instructions import DEFAULT_TASK, TASK, Example, written
 
 logger = logging.getLogger(__name__)
 # What a folder's name decided; the command line holds it back until a run has ended well.
@@ -32,13 +36,14 @@ class Checkpoint:
     Args:
         folder: Where it lies.
         pooling: ``cls``, ``mean`` or ``last``.
-        query_instruction: Put before queries.
+        query_instruction: Put before queries, or around them (see ``instructions``).
         passage_instruction: Put before seeds and other documents.
         max_length: Tokens including special ones.
         dense_layers: Folders of sentence-transformers ``Dense`` modules, applied after pooling.
         sources: What each choice rests on, for the log.
         truncate_dim: Dimensions of the embedding that the checkpoint keeps; ``None`` is all.
         include_prompt: Whether the instruction's tokens take part in pooling.
+        ends_with_eos: Whether texts end with the EOS token, be it that the tokenizer leaves it out.
     """
 
     folder: Path
@@ -50,6 +55,7 @@ class Checkpoint:
     sources: str
     truncate_dim: int | None = None
     include_prompt: bool = True
+    ends_with_eos: bool = False
 
     @property
     def dimension(self) -> int:
@@ -77,6 +83,8 @@ def encoder_checkpoint(
     pooling: str | None = None,
     max_length: int | None = None,
     query_instruction: str | None = None,
+    query_task: str | None = None,
+    query_examples: Sequence[Example] = (),
     passage_instruction: str | None = None,
 ) -> Checkpoint:
     """How an embedding checkpoint is used, with what the caller asks for instead; see ``describe``.
@@ -84,13 +92,18 @@ def encoder_checkpoint(
     Raises:
         ModelError: It is a reranker, its files ask for something that is not done here, or ``max_length`` is beyond the
             positions that it has.
+        UsageError: A task or examples beside a whole instruction, or for a model that reads none.
     """
-    architectures = read_config(folder).get("architectures") or []
-    if any("SequenceClassification" in str(name) for name in architectures):
-        raise ModelError(
-            f"{folder}: is a classifier of texts or pairs ({architectures[0]}), not an encoder; use it as a reranker,"
-            " or pass an encoder"
-        )
+    _check_encoder(folder)
+    if query_task is not None or query_examples:
+        if query_instruction is not None:
+            raise UsageError(
+                "a query instruction was given beside a task or examples, which make one; expected one of the two"
+            )
+        family = _family(folder, name)
+        query_instruction = with_task(folder, family, query_task or DEFAULT_TASK, query_examples)
+        if name is None and family is not None and TASK in family.query_instruction:
+            names_logger.warning("%s: reads its task as a %s does, by its name", folder.name, family.name)
     found = with_overrides(
         describe(folder, name=name, pooling=pooling),
         max_length=max_length,
@@ -105,19 +118,38 @@ def encoder_checkpoint(
     return found
 
 
+def _check_encoder(folder: Path) -> None:
+    """Refuse a reranker."""
+    architectures = read_config(folder).get("architectures") or []
+    if any("SequenceClassification" in str(name) for name in architectures):
+        raise ModelError(
+            f"{folder}: is a classifier of texts or pairs ({architectures[0]}), not an encoder; use it as a reranker,"
+            " or pass an encoder"
+        )
+    found = [name for name in architectures if name in OWN_NETWORKS]
+    found += ["modules.json lists LogitScore" for module in modules_of(folder) if module.kind == "LogitScore"]
+    if found:
+        raise ModelError(f"{folder}: is a reranker ({found[0]}), not an encoder; use it as a reranker")
+
+
 def check_no_prompt(folder: Path) -> None:
     """Refuse a reranker that reads a prompt before every pair.
 
     Raises:
         ModelError: ``config_sentence_transformers.json`` names one by default.
     """
-    path = folder / "config_sentence_transformers.json"
-    settings = read_object(path)
-    prompt = (settings.get("prompts") or {}).get(settings.get("default_prompt_name"))
+    prompt = default_prompt(folder)
     if prompt:
+        path = folder / "config_sentence_transformers.json"
         raise ModelError(
             f"{path}: the prompt {prompt!r} before every pair is not supported; use a reranker without one"
         )
+
+
+def default_prompt(folder: Path) -> str | None:
+    """The prompt that a folder names by default."""
+    settings = read_object(folder / "config_sentence_transformers.json")
+    return (settings.get("prompts") or {}).get(settings.get("default_prompt_name")) or None
 
 
 def describe(folder: Path, *, name: str | None = None, pooling: str | None = None) -> Checkpoint:
@@ -134,24 +166,43 @@ def describe(folder: Path, *, name: str | None = None, pooling: str | None = Non
     Raises:
         ModelError: The files ask for something that is not supported here.
     """
-    own_name = name or " ".join([folder.name, str(read_config(folder).get("_name_or_path", ""))])
-    family = family_of(own_name)
+    family = _family(folder, name)
     settings = _pooling_settings(folder)
     chosen, why = _pooling(folder, settings, family, pooling)
-    query, passage, told = _own_prompts(folder)
+    query, passage, told = own_prompts(folder)
     prompts = "from the folder's prompts" if told else "none"
     if not told and family is not None and (family.query_instruction or family.passage_instruction):
         query, passage, prompts = family.query_instruction, family.passage_instruction, f"family {family.name}, by name"
+        query = written(query) if TASK in query else query
     max_length = min(own_length(folder), _DEFAULT_MAX_LENGTH)
+    eos = _ends_with_eos(folder, family) if chosen == "last" else ""
     sources = f"pooling {chosen} ({why}), instructions {query!r}/{passage!r} ({prompts}), max length {max_length}"
-    if name is None and family is not None and ("by name" in why or "by name" in prompts):
+    sources += f", EOS at the end ({eos})" if eos else ""
+    if name is None and family is not None and "by name" in sources:
         names_logger.warning("%s: is taken for a %s by its name: %s", folder.name, family.name, sources)
     else:
         logger.info("%s: %s", folder.name, sources)
     dense = tuple(module.folder for module in modules_of(folder) if module.kind == "Dense")
     truncate_dim = read_object(folder / "config_sentence_transformers.json").get("truncate_dim")
     include_prompt = bool((settings or {}).get("include_prompt", True))
-    return Checkpoint(folder, chosen, query, passage, max_length, dense, sources, truncate_dim, include_prompt)
+    return Checkpoint(
+        folder, chosen, query, passage, max_length, dense, sources, truncate_dim, include_prompt, bool(eos)
+    )
+
+
+def _family(folder: Path, name: str | None) -> Family | None:
+    return family_of(name or " ".join([folder.name, str(read_config(folder).get("_name_or_path", ""))]))
+
+
+def _ends_with_eos(folder: Path, family: Family | None) -> str:
+    """What says that a text ends with the EOS token, for a model that pools its last token; else nothing.
+
+    Transformers 5 passes over ``add_eos_token`` where there is a tokenizer.json, so that the last token would be
+    another one than in the model's tuning (e5-mistral-7b-instruct; embeddings-benchmark/mteb#5237).
+    """
+    if read_object(network_folder(folder) / "tokenizer_config.json").get("add_eos_token"):
+        return "from the folder's tokenizer"
+    return f"family {family.name}, by name" if family is not None and family.ends_with_eos else ""
 
 
 def _pooling(
@@ -237,23 +288,3 @@ def _pooling_settings(folder: Path) -> dict[str, Any] | None:
     if place is None and not (folder / "1_Pooling" / "config.json").exists():
         return None
     return read_object((place or folder / "1_Pooling") / "config.json")
-
-
-def _own_prompts(folder: Path) -> tuple[str, str, bool]:
-    """Query and passage prompt, and whether the folder names any, be it an empty one.
-
-    A side without a prompt of its own gets the default prompt, as in ``SentenceTransformer.encode``.
-    """
-    settings = read_object(folder / "config_sentence_transformers.json")
-    prompts = settings.get("prompts") or {}
-    default = settings.get("default_prompt_name")
-    if default is not None and default not in prompts:
-        raise ModelError(
-            f"{folder / 'config_sentence_transformers.json'}: default_prompt_name {default!r} is not among its prompts;"
-            " restore the checkpoint's file"
-        )
-    common = prompts.get(default) or ""
-    query = prompts.get("query", common)
-    passage = next((prompts[name] for name in ("passage", "document", "corpus") if name in prompts), common)
-    told = default is not None or any(name in prompts for name in ("query", "passage", "document", "corpus"))
-    return query or "", passage or "", told

@@ -68,6 +68,9 @@ SETTINGS = tuple(
 
 LOADING = Key(REFUSED, (None, {}), remedy="save the model again with those options applied")
 
+# Architectures whose hub folders name code that ecom_rag has of its own (``networks.decoder``): it is not needed.
+OWN_NETWORKS = ("LayerWiseMiniCPMForCausalLM", "CostWiseGemmaForCausalLM")
+
 # Keys of config.json and the tokenizer's files are transformers' own and honoured by it, but for these.
 CONFIG: dict[str, Key] = {
     "auto_map": CODE,
@@ -89,6 +92,7 @@ CONFIG: dict[str, Key] = {
     "architectures": Key(HONOURED, type=list),
     "id2label": Key(HONOURED, type=dict),
 }
+OWN_CONFIG: dict[str, Key] = {**CONFIG, "auto_map": Key(NO_EFFECT)}
 TOKENIZER_CONFIG: dict[str, Key] = {"auto_map": CODE, "model_max_length": Key(HONOURED, type=float)}
 
 # Of BERT, RoBERTa and XLM-R every key is known; another one is ignored by transformers, and that is said.
@@ -123,19 +127,23 @@ BERT_CONFIG: dict[str, Key] = {
     ),
 }
 
+_ANSWERED = {"chat_template": {"add_generation_prompt": True}}  # of a reranker, whose prompts end so
 TEXT_METHODS = {
     "feature-extraction": {"method": "forward", "method_output_name": "last_hidden_state"},
     "sequence-classification": {"method": "forward", "method_output_name": "logits"},
+    "text-generation": {"method": "forward", "method_output_name": "logits"},
 }
 SENTENCE_BERT: dict[str, Key] = {
     "max_seq_length": Key(HONOURED, type=int),
     "do_lower_case": Key(HONOURED, type=bool),
     "transformer_task": Key(
-        REFUSED, (None, *TEXT_METHODS), remedy="expected an encoder (feature-extraction) or a reranker with one logit"
+        REFUSED, (None, *TEXT_METHODS), remedy="expected an encoder (feature-extraction) or a reranker"
     ),
     "modality_config": Key(HONOURED, type=dict),  # checked below: texts by forward
-    "module_output_name": Key(REFUSED, (None, "token_embeddings", "scores"), remedy="expected token_embeddings"),
-    "processing_kwargs": LOADING,
+    "module_output_name": Key(
+        REFUSED, (None, "token_embeddings", "scores", "causal_logits"), remedy="expected token_embeddings"
+    ),
+    "processing_kwargs": Key(REFUSED, (*LOADING.plain, _ANSWERED), remedy=LOADING.remedy),
     "unpad_inputs": Key(NO_EFFECT),
     "query_length": Key(REFUSED, remedy="set the longest text with max_length, and take the key out"),
     "document_length": Key(REFUSED, remedy="set the longest text with max_length, and take the key out"),
@@ -213,9 +221,15 @@ NORMALIZE: dict[str, Key] = {
     "module_input_name": Key(REFUSED, _SENTENCE, remedy="expected sentence_embedding"),
     "module_output_name": Key(REFUSED, _SENTENCE, remedy="expected sentence_embedding"),
 }
+LOGIT_SCORE: dict[str, Key] = {  # a language model as a reranker
+    "true_token_id": Key(HONOURED, type=int),
+    "false_token_id": Key(HONOURED, type=int),
+    "module_input_name": Key(REFUSED, (None, "causal_logits"), remedy="expected causal_logits"),
+}
 MODULES: dict[str, dict[str, Key]] = {
     "Transformer": SENTENCE_BERT,
     "Pooling": POOLING,
     "Dense": DENSE,
     "Normalize": NORMALIZE,
+    "LogitScore": LOGIT_SCORE,
 }

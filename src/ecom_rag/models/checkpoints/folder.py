@@ -24,6 +24,8 @@ from ecom_rag.models.checkpoints.contents import (
     LOADING_OPTIONS,
     MODULE,
     MODULES,
+    OWN_CONFIG,
+    OWN_NETWORKS,
     SENTENCE_BERT,
     SENTENCE_TRANSFORMERS,
     SETTINGS,
@@ -65,9 +67,9 @@ def check(folder: Path) -> None:
         raise _no_config(network)
     config = read_config(folder)
     berts = config.get("model_type") in BERTS
-    check_keys(
-        network / "config.json", config, BERT_CONFIG if berts else CONFIG, unknown=NO_EFFECT if berts else HONOURED
-    )
+    ours = config.get("architectures") in [[name] for name in OWN_NETWORKS]
+    table = BERT_CONFIG if berts else OWN_CONFIG if ours else CONFIG
+    check_keys(network / "config.json", config, table, unknown=NO_EFFECT if berts else HONOURED)
     for name in ("tokenizer_config.json", "processor_config.json", "preprocessor_config.json"):
         check_keys(network / name, read_object(network / name), TOKENIZER_CONFIG, unknown=HONOURED)
     if not any(True for pattern in TOKENIZERS for _ in network.glob(pattern)):
@@ -130,10 +132,10 @@ def modules_of(folder: Path) -> list[Module]:
             )
         modules.append(Module(kind, folder / place))
     kinds = " ".join(module.kind for module in modules)
-    if not re.fullmatch(r"Transformer( Pooling( Dense)*( Normalize)*)?", kinds):
+    if not re.fullmatch(r"Transformer( Pooling( Dense)*( Normalize)*| LogitScore)?", kinds):
         raise ModelError(
             f"{path}: the modules {kinds or 'are none'} are not supported in this order; expected"
-            " Transformer, Pooling, then Dense layers, then Normalize"
+            " Transformer, Pooling, then Dense layers, then Normalize; or Transformer, LogitScore"
         )
     return modules
 
@@ -213,7 +215,10 @@ def _check_texts(network: Path, modules: list[Module]) -> None:
     path = next((network / name for name in SETTINGS if (network / name).exists()), network / SETTINGS[0])
     settings = read_object(path)
     check_keys(path, settings, SENTENCE_BERT, unknown=REFUSED)
-    for key in settings.keys() & {key for key in SENTENCE_BERT if key.endswith(("_args", "_kwargs"))}:
+    options = {
+        key for key, does in SENTENCE_BERT.items() if key.endswith(("_args", "_kwargs")) and does.does == HONOURED
+    }
+    for key in settings.keys() & options:
         others = sorted((settings[key] or {}).keys() - LOADING_OPTIONS)
         if others:
             raise ModelError(f"{path}: {key} sets {others[0]}, which is not supported; {LOADING.remedy}")
@@ -228,6 +233,11 @@ def _check_texts(network: Path, modules: list[Module]) -> None:
         raise ModelError(
             f"{network}: modules.json lists no Pooling; expected Transformer, Pooling, then Dense layers,"
             " then Normalize"
+        )
+    if (task == "text-generation") != any(module.kind == "LogitScore" for module in modules):
+        raise ModelError(
+            f"{path}: transformer_task is {task}, which does not fit the modules of modules.json; expected LogitScore"
+            " with text-generation, and only with it"
         )
     if len(modules) > 1 and task == "sequence-classification":
         raise ModelError(f"{network}: modules.json lists modules after a reranker; expected the Transformer alone")

@@ -8,7 +8,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -24,14 +24,16 @@ from ecom_rag.models.embeddings import Ragged
 logger = logging.getLogger(__name__)
 
 _TEXTS_AT_ONCE = 1024
-_FORM = "2"  # of what is kept in the cache; raise it when the same files give other tokens or facts
+_FORM = "4"  # of what is kept in the cache; raise it when the same files give other tokens or facts
 _FACTS = {
     "cut_left": bool,
     "pad_id": int,
+    "start_id": int,
     "vocab_size": int,
     "uses_token_types": bool,
     "max_length": int,
     "unweighted_ids": list,
+    "eos_id": int,
 }
 
 
@@ -55,12 +57,14 @@ class Tokenizer:
 
     Args:
         folder: The checkpoint.
+        ends_with_eos: Put the EOS token behind single texts if the tokenizer itself puts no special token there.
 
     Raises:
-        ModelError: The folder has no tokenizer, or only a slow one, or one with more tokens than the network.
+        ModelError: The folder has no tokenizer, or only a slow one, or one with more tokens than the network; or an
+            EOS token is wanted and it has none.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, ends_with_eos: bool = False) -> None:
         network = network_folder(folder)
         backend, facts = _from_cache(network) or _from_checkpoint(network)
         _check_size(folder, facts["vocab_size"])
@@ -69,12 +73,16 @@ class Tokenizer:
         self._backend.no_padding()
         self._cut_left = facts["cut_left"]
         self.pad_id: int = facts["pad_id"]
+        self.start_id: int = facts["start_id"]  # -1 where there is none, or it is the one to pad with
         self.vocab_size: int = facts["vocab_size"]
         self.uses_token_types: bool = facts["uses_token_types"]
         self.max_length: int = facts["max_length"]
         self.unweighted_ids = np.array(facts["unweighted_ids"], np.int64)
         self.single = self._layout(folder, self._backend.encode("a"))
         self.pair = self._layout(folder, self._backend.encode("a", "b"))
+        self.eos_added = ends_with_eos and not len(self.single.suffix)
+        if self.eos_added:
+            self.single = replace(self.single, suffix=_eos(folder, facts["eos_id"]))
         if self.uses_token_types and self.single.document_type != 0:
             raise ModelError(
                 f"{folder}: its tokenizer gives single texts token type {self.single.document_type}; expected 0, which"
@@ -107,6 +115,10 @@ class Tokenizer:
         joined = Ragged.of(rows)
         return Ragged(joined.values, joined.offsets[1:]), (np.array(whole, np.int64) - joined.lengths)[1:]
 
+    def decoded(self, ids: Ragged) -> list[str]:
+        """The texts of rows of token ids, special tokens written out."""
+        return [self._backend.decode(ids[row].tolist(), skip_special_tokens=False) for row in range(len(ids))]
+
     @staticmethod
     def _layout(folder: Path, probe: Any) -> Layout:
         special = np.array(probe.special_tokens_mask, bool)
@@ -121,6 +133,34 @@ class Tokenizer:
         # The run of special tokens strictly between the two texts; empty for a single text.
         inside = np.flatnonzero(special[first:last]) + first
         return Layout(ids[:first], ids[inside], ids[last + 1 :], int(probe.type_ids[last]))
+
+
+def end_with_eos(tokenizer: Any) -> None:
+    """Have a tokenizer put its EOS token behind texts, and be saved so, unless it puts a special token there.
+
+    Args:
+        tokenizer: Of transformers, with an EOS token.
+    """
+    from tokenizers.processors import TemplateProcessing
+
+    probe = tokenizer.backend_tokenizer.encode("a")
+    if probe.special_tokens_mask[-1]:
+        return
+    before = probe.tokens[: probe.special_tokens_mask.index(0)]
+    single = " ".join([*before, "$A", tokenizer.eos_token])
+    special = {token: tokenizer.convert_tokens_to_ids(token) for token in (*before, tokenizer.eos_token)}
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single=single, pair=f"{single} {single.replace('$A', '$B')}", special_tokens=list(special.items())
+    )
+
+
+def _eos(folder: Path, eos_id: int) -> NDArray[np.int32]:
+    if eos_id < 0:
+        raise ModelError(
+            f"{folder}: its texts end with the EOS token, but its tokenizer names none; set eos_token in"
+            " tokenizer_config.json"
+        )
+    return np.array([eos_id], np.int32)
 
 
 def _from_checkpoint(folder: Path) -> tuple[Any, dict[str, Any]]:
@@ -143,15 +183,18 @@ def _from_checkpoint(folder: Path) -> tuple[Any, dict[str, Any]]:
             f"{folder}: its tokenizer has no vocabulary, so that all texts would be the same; expected tokenizer.json"
             " and tokenizer_config.json beside the weights"
         )
+    start = tokenizer.bos_token_id
     # What FlagEmbedding drops from learned term weights: [SEP] of a BERT is not among them.
     special = (tokenizer.cls_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id, tokenizer.unk_token_id)
     facts = {
         "cut_left": tokenizer.truncation_side == "left",
         "pad_id": int(tokenizer.pad_token_id or 0),
+        "start_id": -1 if start is None or start == tokenizer.pad_token_id else int(start),
         "vocab_size": max(tokenizer.get_vocab().values()) + 1,
         "uses_token_types": "token_type_ids" in tokenizer.model_input_names,
         "max_length": int(tokenizer.model_max_length),
         "unweighted_ids": sorted({int(i) for i in special if i is not None}),
+        "eos_id": -1 if tokenizer.eos_token_id is None else int(tokenizer.eos_token_id),
     }
     place = _cache_place(folder)
     if cache.keep(place.with_suffix(".tokenizer"), tokenizer.backend_tokenizer.to_str()):

@@ -2,7 +2,7 @@
 
 import re
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -11,13 +11,14 @@ from torch import Tensor
 
 from ecom_rag.errors import ModelError
 from ecom_rag.models.checkpoints.contents import ADAPTER
-from ecom_rag.models.checkpoints.folder import network_folder, read_object
+from ecom_rag.models.checkpoints.folder import network_folder
+from ecom_rag.models.checkpoints.size import weight_files
 
 _OLD_NAMES = ((".gamma", ".weight"), (".beta", ".bias"))  # LayerNorm in checkpoints of 2018
 _PREFIX = re.compile(r"^(bert|roberta|distilbert|mpnet|electra|model|new)\.")  # of the base model in one with a head
 # Heads of pre-training and buffers, which no vector goes through.
 _UNUSED = re.compile(
-    r"(.*\.)?position_ids$|pooler\.|cls\.|lm_head\.|qa_outputs\.|mlm_head\.|lm_predictions\.|mask_predictions\."
+    r"(.*\.)?(position_ids|rotary_emb\.inv_freq)$|pooler\.|cls\.|lm_head\.|qa_outputs\.|mlm_head\.|lm_predictions\.|mask_predictions\."
     r"|predictions\.|sop_classifier\.|discriminator_predictions\.|generator_(predictions|lm_head)\."
     r"|vocab_(transform|layer_norm|projector)\."
 )
@@ -37,6 +38,13 @@ class Weights:
         self._used: set[str] = set()
 
     def __getitem__(self, name: str) -> Tensor:
+        return self._stored(name).float()
+
+    def rows(self, name: str, rows: Sequence[int]) -> Tensor:
+        """Some rows of a large matrix; the others are not converted."""
+        return self._stored(name)[list(rows)].float()
+
+    def _stored(self, name: str) -> Tensor:
         if name not in self._tensors:
             raise ModelError(
                 f"{self._folder}: the weights lack tensors (e.g. {name}) and would be random; expected a complete"
@@ -49,7 +57,7 @@ class Weights:
                 f"{self._folder}: tensor {name} is of type {tensor.dtype}; expected floating-point weights, use the"
                 " checkpoint before it was quantised"
             )
-        return tensor.float()
+        return tensor
 
     def __contains__(self, name: str) -> bool:
         return name in self._tensors
@@ -58,9 +66,14 @@ class Weights:
         """Weight and bias."""
         return self[f"{name}.weight"], self[f"{name}.bias"]
 
-    def check_all_used(self) -> None:
-        """Raise ``ModelError`` where tensors were not asked for, unless they are heads that no vector goes through."""
-        check_unused(self._tensors.keys() - self._used, self._folder)
+    def check_all_used(self, *, beside: tuple[str, ...] = ()) -> None:
+        """Raise ``ModelError`` where tensors were not asked for, unless they are heads that no vector goes through.
+
+        Args:
+            beside: How the names of further ones start.
+        """
+        unused = self._tensors.keys() - self._used
+        check_unused((name for name in unused if not name.startswith(beside)), self._folder)
 
 
 def check_unused(names: Iterable[str], folder: Path) -> None:
@@ -94,7 +107,7 @@ def read_weights(folder: Path) -> Weights:
         ModelError: There are no weights, or they cannot be read.
     """
     tensors: dict[str, Tensor] = {}
-    for path in _files(network_folder(folder)):
+    for path in weight_files(network_folder(folder)):
         for name, tensor in read_tensors(path).items():
             if tensors.setdefault(plain_name(name), tensor) is not tensor:
                 raise ModelError(f"{path}: holds {plain_name(name)} twice; expected each tensor once")
@@ -119,19 +132,6 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     except Exception as error:
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ModelError(f"{path}: cannot be read ({first[:200]}); copy it again") from None
-
-
-def _files(folder: Path) -> list[Path]:
-    for name in ("model.safetensors", "pytorch_model.bin"):
-        if (folder / name).exists():
-            return [folder / name]
-        index = folder / f"{name}.index.json"
-        if index.exists():
-            shards = read_object(index).get("weight_map")
-            if not isinstance(shards, dict) or not all(isinstance(shard, str) for shard in shards.values()):
-                raise ModelError(f"{index}: names no shards; copy the checkpoint again")
-            return [folder / shard for shard in sorted(set(shards.values()))]
-    raise ModelError(f"{folder}: no weights found; expected model.safetensors or pytorch_model.bin")
 
 
 def _read(path: Path) -> dict[str, Tensor]:

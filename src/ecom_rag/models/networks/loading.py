@@ -19,12 +19,13 @@ _ENCODER_HALVES = {"t5": "T5EncoderModel", "mt5": "MT5EncoderModel", "umt5": "UM
 _DECODERS = {**dict.fromkeys(_ENCODER_HALVES, ("decoder.",)), "modernbert": ("decoder.", "head.")}
 
 
-def load_transformer(folder: Path, auto_class: str) -> nn.Module:
-    """The network of a checkpoint in float32.
+def load_transformer(folder: Path, auto_class: str, *, dtype: torch.dtype = torch.float32) -> nn.Module:
+    """The network of a checkpoint.
 
     Args:
         folder: The checkpoint.
         auto_class: Of ``transformers``; where that is ``AutoModel``, T5 and its like give their encoder.
+        dtype: Of the weights in memory: those of a large model fit in 16 bits where they would not in 32.
 
     Raises:
         ModelError: It cannot be loaded, lacks tensors, or has some that the network has no place for.
@@ -43,7 +44,7 @@ def load_transformer(folder: Path, auto_class: str) -> nn.Module:
     transformers_logging.disable_progress_bar()
     with loading(folder, auto_class):
         loaded: Any = getattr(transformers, auto_class).from_pretrained(
-            network_folder(folder), dtype=torch.float32, output_loading_info=True, **LOCAL
+            network_folder(folder), dtype=dtype, output_loading_info=True, **LOCAL
         )
     model, info = loaded
     missing = [key for key in info["missing_keys"] if not key.startswith("pooler.") and "position_ids" not in key]

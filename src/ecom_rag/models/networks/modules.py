@@ -14,6 +14,7 @@ from ecom_rag.models.checkpoints.folder import read_config, read_object
 from ecom_rag.models.checkpoints.weights import Weights, read_tensors, read_weights
 from ecom_rag.models.networks.fused import FusedTransformer
 from ecom_rag.models.networks.loading import load_transformer
+from ecom_rag.models.networks.prefix import run_after, shared_tokens, shares_prefixes
 
 
 class EncoderNetwork(nn.Module):
@@ -24,9 +25,10 @@ class EncoderNetwork(nn.Module):
     Args:
         checkpoint: What to load.
         fused: The precision in which ``FusedTransformer`` computes; without it, the network of ``transformers`` does.
+        dtype: Of the weights of the latter.
     """
 
-    def __init__(self, checkpoint: Checkpoint, *, fused: str | None = None) -> None:
+    def __init__(self, checkpoint: Checkpoint, *, fused: str | None = None, dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
         folder = checkpoint.folder
         self.transformer: Any
@@ -35,12 +37,13 @@ class EncoderNetwork(nn.Module):
             self.transformer = _fused(folder, fused, weights)
             weights.check_all_used()
         else:
-            self.transformer = load_transformer(folder, "AutoModel")
+            self.transformer = load_transformer(folder, "AutoModel", dtype=dtype)
         self.pooling = checkpoint.pooling
         self.dense = nn.Sequential(*(_dense_layer(path) for path in checkpoint.dense_layers))
         self.sparse_head: Any = _head(folder / "sparse_linear.pt") if checkpoint.has_sparse else None
         self.multivector_head: Any = _head(folder / "colbert_linear.pt") if checkpoint.has_multivector else None
         self._fused = fused is not None
+        self._shares_prefixes = not fused and self.pooling == "last" and shares_prefixes(self.transformer.config)
         if fused == "bf16":
             self.bfloat16()
 
@@ -58,6 +61,9 @@ class EncoderNetwork(nn.Module):
             Of ``dense (batch, dim)``, then where there is a head ``sparse (batch, length)`` weights, and
             ``multivector (batch, length - 1, dim)`` from the second position on, those asked for.
         """
+        if self._shares_prefixes and outputs == (0,) and (shared := shared_tokens(input_ids, attention_mask)):
+            hidden = run_after(self.transformer, input_ids, attention_mask, shared)
+            return (self.dense(self._pool(hidden, attention_mask[:, shared:])),)
         only_cls = {"first_only": True} if self._fused and self.pooling == "cls" and outputs == (0,) else {}
         found = self.transformer(input_ids=input_ids, attention_mask=attention_mask, **only_cls)
         hidden = found.last_hidden_state  # (B, L, D)
@@ -84,11 +90,12 @@ class CrossEncoderNetwork(nn.Module):
     Args:
         folder: The checkpoint.
         uses_token_types: Whether a pair's second text has token type 1.
+        dtype: Of the weights.
     """
 
-    def __init__(self, folder: Path, *, uses_token_types: bool) -> None:
+    def __init__(self, folder: Path, *, uses_token_types: bool, dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
-        self.classifier: Any = load_transformer(folder, "AutoModelForSequenceClassification")
+        self.classifier: Any = load_transformer(folder, "AutoModelForSequenceClassification", dtype=dtype)
         self.uses_token_types = uses_token_types
 
     def forward(

@@ -14,6 +14,13 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
+def dtype_of(precision: str) -> "torch.dtype":
+    """Of the weights, for ``fp32``, ``bf16`` or ``fp16``."""
+    import torch
+
+    return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+
+
 class TorchRuntime:
     """Runs the module itself; on a GPU, a batch that does not fit is halved and the size remembered."""
 
@@ -21,8 +28,7 @@ class TorchRuntime:
         import torch
 
         self._torch = torch
-        dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[placement.precision]
-        self._module = module.to(device=placement.device, dtype=dtype).eval()
+        self._module = _moved(module, placement).eval()
         self._device = torch.device(placement.device)
         self._threads = torch.get_num_threads()
         self._fits: int | None = None  # padded tokens, known after the first batch that did not
@@ -57,3 +63,20 @@ class TorchRuntime:
             tensors = [self._torch.from_numpy(array).to(self._device) for array in batch.inputs]
             results = self._module(*tensors, outputs=tuple(outputs))
         return tuple(result.float().cpu().numpy() for result in results)
+
+
+def _moved(module: "torch.nn.Module", placement: Placement) -> "torch.nn.Module":
+    """On its device and in its precision, with the frequencies of rotary positions in float32, as in transformers.
+
+    In bf16 they would be off by up to 0.2 %, and the angles of position 1,000 by more than a radian.
+    """
+    exact = [
+        (part, name, buffer.float())
+        for part in module.modules()
+        for name, buffer in part.named_buffers(recurse=False)
+        if name.endswith("inv_freq")
+    ]
+    module = module.to(device=placement.device, dtype=dtype_of(placement.precision))
+    for part, name, buffer in exact:
+        setattr(part, name, buffer.to(placement.device))
+    return module

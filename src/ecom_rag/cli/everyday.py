@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ecom_rag.cli.cluster import Ray, Workers, on_ray
 from ecom_rag.cli.console import tell
 from ecom_rag.cli.options import (
     BadLine,
@@ -25,7 +26,6 @@ from ecom_rag.cli.options import (
     QueryExamples,
     QueryInstruction,
     QueryTask,
-    Ray,
     Resume,
     Runtime,
     RuntimeName,
@@ -33,12 +33,10 @@ from ecom_rag.cli.options import (
     Template,
     TruncateDim,
     Verbose,
-    Workers,
     bars,
     check_apart,
     instructed,
     numbers,
-    on_ray,
     placed,
     prepare,
     report,

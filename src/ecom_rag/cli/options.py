@@ -7,16 +7,13 @@ import shlex
 import sys
 from collections.abc import Collection, Iterable, Iterator
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from ecom_rag.cli.console import Log, shows_progress, tell, tell_notes
 from ecom_rag.errors import UsageError
 from ecom_rag.files.progress import Progress
-
-if TYPE_CHECKING:
-    from ecom_rag.distribution.ray_actors import RayActors
 
 
 class Mode(StrEnum):
@@ -133,15 +130,6 @@ Pooling = Annotated[
     str | None, typer.Option(help="Pooling of the token vectors: cls, mean or last.", show_default="the checkpoint's")
 ]
 TruncateDim = Annotated[int | None, typer.Option(help="Number of leading dimensions to keep (Matryoshka models).")]
-Ray = Annotated[
-    str | None,
-    typer.Option(
-        "--ray", help="Ray cluster that does the work: HOST:PORT, or auto for this machine's.", show_default="none"
-    ),
-]
-Workers = Annotated[
-    int | None, typer.Option(help="Workers on the Ray cluster.", min=1, show_default="one per CPU or GPU")
-]
 Resume = Annotated[bool, typer.Option("--resume", help="Resume an interrupted run of the same command.")]
 BadLine = Annotated[OnBadLine, typer.Option(help="On a bad line: fail, or skip it into OUT.rejected.jsonl.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Print what was chosen and why.")]
@@ -161,18 +149,6 @@ def instructed(instruction: str | None, task: str | None, examples: str | None) 
 def placed(runtime: str, precision: str, device: str, batch_tokens: int | None) -> dict[str, Any]:
     """Where and how a model runs, as arguments of ``from_pretrained``."""
     return {"runtime": runtime, "precision": precision, "device": device, "batch_tokens": batch_tokens}
-
-
-@contextlib.contextmanager
-def on_ray(address: str | None, count: int | None) -> "Iterator[RayActors | None]":
-    """The workers of a Ray cluster for the length of a run; ``None`` where there is no address."""
-    if address is None:
-        yield None
-        return
-    from ecom_rag.distribution.ray_actors import RayActors
-
-    with contextlib.closing(RayActors(address, workers=count)) as workers:
-        yield workers
 
 
 def prepare(verbose: bool) -> None:

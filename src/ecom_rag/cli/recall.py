@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from ecom_rag.cli.cluster import Ray, Workers, on_ray
 from ecom_rag.cli.decide import Campaigns, FloodLimit, Reviewed, Strict, decided, deciding
 from ecom_rag.cli.options import (
     BadLine,
@@ -23,18 +24,15 @@ from ecom_rag.cli.options import (
     QueryExamples,
     QueryInstruction,
     QueryTask,
-    Ray,
     Resume,
     Runtime,
     RuntimeName,
     Seeds,
     Verbose,
-    Workers,
     bars,
     check_apart,
     instructed,
     numbers,
-    on_ray,
     placed,
     prepare,
     report,

@@ -240,8 +240,8 @@ def test_demo(tmp_path, capsys):
         alone = [one for one in own if one["decision"]["action"] != "review"]
         wrong = [one for one in alone if one["decision"]["label"] != one["metadata"]["label"]]
         assert len(alone) >= 0.4 * len(own) and len(wrong) <= 0.15 * len(alone)
-        evasive = [one["decision"]["action"] for one in own if one["metadata"]["note"] == "evasive"]
-        assert "label" in evasive and "innocent" not in evasive
+    evasive = [one["decision"]["action"] for one in decided if one["metadata"]["note"] == "evasive"]
+    assert "label" in evasive and "innocent" not in evasive
     decide_file(folder / "recalled.jsonl", folder / "again.jsonl", folder / "policy.json", strict=True)
     assert (folder / "again.jsonl").read_bytes() == (folder / "decided.jsonl").read_bytes()
     page = (folder / "demo.html").read_text(encoding="utf-8")

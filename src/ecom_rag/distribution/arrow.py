@@ -1,9 +1,9 @@
 """Blocks as Arrow batches, for engines that map a function over them, such as ``mapInArrow`` of Spark."""
 
+import hashlib
 import json
 import pickle
 from collections.abc import Iterator
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from ecom_rag.files import json_text
@@ -18,6 +18,8 @@ RESULTS = (
 )
 """Columns of the results as Spark writes a schema; metadata and evidence are JSON."""
 
+_READY: dict[str, Process] = {}  # works that this process has made ready, by the digest of what was sent
+
 
 class ArrowBlocks:
     """A work as a function over batches; it can be pickled.
@@ -30,7 +32,8 @@ class ArrowBlocks:
     """
 
     def __init__(self, work: Work) -> None:
-        self._work = pickle.dumps(work)
+        self._work = work
+        self._name = hashlib.sha256(pickle.dumps(work)).hexdigest()
 
     def __call__(self, batches: "Iterator[pa.RecordBatch]") -> "Iterator[pa.RecordBatch]":
         """The results of some batches.
@@ -44,7 +47,9 @@ class ArrowBlocks:
         Raises:
             EcomRagError: The work cannot be done here as where it was made, or a record is none.
         """
-        process = _ready(self._work)
+        if self._name not in _READY:
+            _READY[self._name] = self._work.start()
+        process = _READY[self._name]
         for batch in batches:
             block = [
                 {"text": row["text"], "metadata": json_text.loads((row.get("metadata") or "{}").encode())}
@@ -52,12 +57,6 @@ class ArrowBlocks:
             ]
             results, _ = process(block)
             yield _batch(results)
-
-
-@lru_cache(maxsize=2)
-def _ready(work: bytes) -> Process:
-    loaded: Work = pickle.loads(work)
-    return loaded.start()
 
 
 def _batch(results: list[dict[str, Any]]) -> "pa.RecordBatch":

@@ -251,11 +251,12 @@ def demo(
     """
     prepare(verbose)
     if serve:
-        from ecom_rag.cli.serve import installed
+        from ecom_rag.cli.serve import installed, logged
 
-        with installed(verbose):
+        with installed():
             from ecom_rag.demo.service import run_service
-        run_service(folder, port=port, told=tell)
+        with logged(verbose):
+            run_service(folder, port=port, told=tell)
         tell("stopped")
         return
     from ecom_rag.demo import run

@@ -4,6 +4,7 @@ import contextlib
 import logging
 import sys
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -77,7 +78,7 @@ def serve(
       ecom-rag serve --model ./bge-m3 --rerank ./bge-reranker-v2-m3 --port 8080
     """
     prepare(verbose)
-    with installed(verbose):
+    with installed():
         from ecom_rag.serving.run import serve as run
     from ecom_rag.serving.settings import read_serve
 
@@ -102,28 +103,31 @@ def serve(
         review = f", review: {address}/review" if settings.policies else ""
         tell(f"serving on {address} (endpoints: {address}/docs{review}); Ctrl+C stops")
 
-    run(settings, ready=ready)
+    with logged(verbose):
+        run(settings, ready=ready)
     tell("stopped")
 
 
 @contextlib.contextmanager
-def installed(verbose: bool) -> Iterator[None]:
-    """Say which package is missing where the service cannot be imported; its log goes to standard error.
-
-    Args:
-        verbose: Whether each request gets a line.
+def installed() -> Iterator[None]:
+    """Say which package is missing where the service cannot be imported.
 
     Raises:
         UsageError: The extra of the service is not installed.
     """
     try:
         yield
-        from ecom_rag.serving.http import logs
     except ModuleNotFoundError as error:
         raise UsageError(
             f"the service needs the package {error.name}, which is not installed; pip install 'ecom-rag[serve]'"
         ) from None
-    logs.install(sys.stderr, level=logging.INFO if verbose else logging.WARNING)
+
+
+def logged(verbose: bool) -> AbstractContextManager[None]:
+    """The log of the service on standard error, for the length of a block; with a line for each request or without."""
+    from ecom_rag.serving.http import logs
+
+    return logs.installed(sys.stderr, level=logging.INFO if verbose else logging.WARNING)
 
 
 def _said(context: typer.Context, options: dict[str, Any]) -> dict[str, Any]:

@@ -1,11 +1,12 @@
 """One line of JSON per request and per event, with the request's id and without any text of it."""
 
+import contextlib
 import logging
 import re
 import secrets
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import IO, Any
@@ -22,6 +23,7 @@ GONE = 499  # the status of a request whose client did not wait for the answer, 
 _SANE = re.compile(r"[A-Za-z0-9._:-]{1,64}")
 _METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"))
 _FRAMES = 12
+_LOGGERS = ("ecom_rag", "uvicorn.error")
 _BATCH = "batch"  # the request id of threads that serve several requests at once
 
 
@@ -133,12 +135,32 @@ def install(stream: IO[str], *, level: int = logging.INFO) -> logging.Handler:
     handler = logging.StreamHandler(stream)
     handler.setFormatter(JsonLines())
     handler.addFilter(_is_told)
-    for name, own in (("ecom_rag", level), ("uvicorn.error", logging.WARNING)):
+    for name, own in zip(_LOGGERS, (level, logging.WARNING), strict=True):
         logger = logging.getLogger(name)
         logger.addHandler(handler)
         logger.setLevel(own)
         logger.propagate = False
     return handler
+
+
+@contextlib.contextmanager
+def installed(stream: IO[str], *, level: int = logging.INFO) -> Iterator[None]:
+    """As ``install``, for the length of a block.
+
+    Args:
+        stream: As there.
+        level: As there.
+    """
+    loggers = [logging.getLogger(name) for name in _LOGGERS]
+    before = [(logger.level, logger.propagate) for logger in loggers]
+    handler = install(stream, level=level)
+    try:
+        yield
+    finally:
+        for logger, (was, propagated) in zip(loggers, before, strict=True):
+            logger.removeHandler(handler)
+            logger.setLevel(was)
+            logger.propagate = propagated
 
 
 def described(error: BaseException) -> dict[str, Any]:

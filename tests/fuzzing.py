@@ -88,7 +88,8 @@ _WRITING = [
     "--export-seeds",
     "--folder",
 ]
-SLOW = {"demo"}  # seconds each, and nothing of it depends on files; the tests of the demo run it
+# Seconds each, and nothing of it depends on files; or it serves until it is stopped. Both have tests of their own.
+SLOW = {"demo", "serve"}
 
 
 @dataclass

@@ -118,19 +118,13 @@ class Client:
 def logged() -> Iterator[io.StringIO]:
     """What the service and the server write to their log, from the least level on."""
     stream = io.StringIO()
-    names = ("ecom_rag", "uvicorn.error", "asyncio")
-    before = [(logging.getLogger(name), logging.getLogger(name).level) for name in names]
-    handler = logs.install(stream, level=logging.DEBUG)
     plain = logging.StreamHandler(stream)  # what a handler of somebody else would write of the other loggers
     logging.getLogger().addHandler(plain)
     try:
-        yield stream
+        with logs.installed(stream, level=logging.DEBUG):
+            yield stream
     finally:
         logging.getLogger().removeHandler(plain)
-        for logger, level in before:
-            logger.removeHandler(handler)
-            logger.setLevel(level)
-            logger.propagate = True
 
 
 @contextlib.contextmanager

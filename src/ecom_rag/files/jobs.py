@@ -51,6 +51,25 @@ def here(process: Process, blocks: Iterator[Block]) -> Iterator[tuple[Block, Don
     return ((block, process(block)) for block in blocks)
 
 
+def elsewhere(
+    workers: Workers, work: Callable[[], Work], told: Callable[[Block], None]
+) -> Callable[[Process, Iterator[Block]], Iterator[tuple[Block, Done]]]:
+    """As ``here``, by other processes.
+
+    Args:
+        workers: They.
+        work: Called once there is a block to do, gives what they must know.
+        told: Called with each block when it is done, in their order.
+    """
+
+    def each(process: Process, blocks: Iterator[Block]) -> Iterator[tuple[Block, Done]]:
+        for block, done in workers.each(work(), blocks):
+            told(block)
+            yield block, done
+
+    return each
+
+
 def text_length(record: Record) -> int:
     """Characters of a record's text."""
     return len(record["text"])

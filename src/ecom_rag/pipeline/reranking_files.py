@@ -4,7 +4,7 @@ import contextlib
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -13,7 +13,7 @@ from ecom_rag._version import __version__
 from ecom_rag.arguments import PathLike, path_of, path_or_none
 from ecom_rag.errors import DistributionError, UsageError
 from ecom_rag.files import jobs, records
-from ecom_rag.files.jobs import Block, Cut, Done, Job, Process, Summary, Workers
+from ecom_rag.files.jobs import Block, Cut, Job, Process, Summary, Workers
 from ecom_rag.files.progress import Progress, stage
 from ecom_rag.files.records import Record
 from ecom_rag.files.results import check_result
@@ -89,7 +89,11 @@ def rerank_file(
         | {"model": _decisive(cross_encoder), **options},
         read=lambda report: records.read(results, on_bad_line=on_bad_line, check=check, report=report),
         start=lambda cache: partial(_reranked, cross_encoder=known or cross_encoder, options=options, progress=step),
-        each=jobs.here if workers is None else _elsewhere(workers, reranker, cross_encoder, options, step),
+        each=jobs.here
+        if workers is None
+        else jobs.elsewhere(
+            workers, partial(_Work.of, reranker, cross_encoder, options), lambda block: step(_pairs(block))
+        ),
         cut=Cut(max_size=_PAIRS, size=lambda record: len(record["topk_seed"])),
     )
     known = None if reuse is None else KnownScores(reuse, cross_encoder)
@@ -105,6 +109,11 @@ class _Work:
     options: Mapping[str, Any]
     expected: list[Any]
     gpus: int
+
+    @classmethod
+    def of(cls, reranker: AnyCrossEncoder, loaded: CrossEncoder, options: Mapping[str, Any]) -> "_Work":
+        """The reranking that this process would do."""
+        return cls(settled(reranker, loaded), options, _decisive(loaded), gpus_of(loaded))
 
     def start(self) -> Process:
         """See ``jobs.Work.start``; raises ``DistributionError`` where the model is another one here."""
@@ -124,21 +133,8 @@ def _check_sendable(reranker: AnyCrossEncoder, reuse: str | None) -> None:
         raise UsageError("workers on other machines do not share a file of known scores; leave out `reuse`")
 
 
-def _elsewhere(
-    workers: Workers,
-    reranker: AnyCrossEncoder,
-    cross_encoder: CrossEncoder,
-    options: Mapping[str, Any],
-    step: Callable[[int], None],
-) -> Callable[[Process, Iterator[Block]], Iterator[tuple[Block, Done]]]:
-    work = _Work(settled(reranker, cross_encoder), options, _decisive(cross_encoder), gpus_of(cross_encoder))
-
-    def each(process: Process, blocks: Iterator[Block]) -> Iterator[tuple[Block, Done]]:
-        for block, done in workers.each(work, blocks):
-            step(sum(len(one["topk_seed"]) for one in block))
-            yield block, done
-
-    return each
+def _pairs(block: Block) -> int:
+    return sum(len(one["topk_seed"]) for one in block)
 
 
 def _apart(reuse: PathLike | None, *others: str) -> str | None:

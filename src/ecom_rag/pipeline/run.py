@@ -3,14 +3,14 @@
 import contextlib
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from ecom_rag.arguments import PathLike
 from ecom_rag.errors import UsageError
 from ecom_rag.files import jobs, records
-from ecom_rag.files.jobs import Block, Done, Job, Process, Summary, Workers
+from ecom_rag.files.jobs import Done, Job, Process, Summary, Workers
 from ecom_rag.files.progress import Progress, stage
 from ecom_rag.files.values import shown
 from ecom_rag.models.spec import AnyCrossEncoder, AnyEncoder
@@ -147,7 +147,7 @@ def _search(
         search.decisive() | dict(after.settings if after else {}),
         read=lambda report: records.read(asked.queries, on_bad_line=asked.on_bad_line, report=report),
         start=start,
-        each=jobs.here if workers is None else _elsewhere(workers, search, step),
+        each=jobs.here if workers is None else jobs.elsewhere(workers, search.work, lambda block: step(len(block))),
         finish=lambda done: done if after is None else _finished(done, after),
         cut=cut_of(search.settings, reranked=asked.reranker is not None),
         accept=lambda summary: summary.notes.extend(_ended(asked, after, made)),
@@ -159,17 +159,6 @@ def _search(
     summary.seeds = place.count
     summary.notes = [*notes, *_found_notes(summary, notes), *summary.notes, *place.notes(), *_own_notes(summary)]
     return summary
-
-
-def _elsewhere(
-    workers: Workers, search: Search, step: Callable[[int], None]
-) -> Callable[[Process, Iterator[Block]], Iterator[tuple[Block, Done]]]:
-    def each(process: Process, blocks: Iterator[Block]) -> Iterator[tuple[Block, Done]]:
-        for block, done in workers.each(search.work(), blocks):
-            step(len(block))
-            yield block, done
-
-    return each
 
 
 def _ended(asked: Asked, after: After | None, made: list[Provenance]) -> Iterator[str]:

@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 _AHEAD = 2  # blocks that an actor has: one that it does, and one that waits for it
 _WINDOW = 4  # blocks per actor that are done or under way before the first of them is written
-_TRIES = 3  # of a block
+_TRIES = 3  # of a block that a worker had to itself
 _PATIENCE = 60.0  # seconds without any actor, after which a user should know
 _OBJECTS = 256 << 20  # bytes of the store of a cluster that we start
 
@@ -136,6 +136,7 @@ class _Task:
     worker: "_Worker | None" = None
     ref: Any = None
     tries: int = 0
+    suspected: bool = False  # a worker that had it is gone: the next one has this block alone
     done: Done | None = None
     error: Exception | None = None
 
@@ -147,6 +148,11 @@ class _Worker:
     actor: Any
     starting: Any  # reference of what ``ready`` gives; None once it is
     tasks: list[_Task] = field(default_factory=list)
+
+    def has_room(self, task: _Task) -> bool:
+        if self.starting is not None or (self.tasks and (task.suspected or self.tasks[0].suspected)):
+            return False
+        return len(self.tasks) < _AHEAD
 
 
 class _Pool:
@@ -195,7 +201,7 @@ class _Pool:
             actor = self._kind.remote(self._work)
             self._workers.append(_Worker(actor, actor.ready.remote()))
         while self._waiting:
-            free = [worker for worker in self._workers if worker.starting is None and len(worker.tasks) < _AHEAD]
+            free = [worker for worker in self._workers if worker.has_room(self._waiting[0])]
             if not free:
                 return
             worker, task = min(free, key=lambda one: len(one.tasks)), self._waiting.popleft()
@@ -246,20 +252,27 @@ class _Pool:
         worker.tasks.remove(task)
 
     def _lost(self, worker: _Worker, error: Exception) -> None:
-        """The blocks of a worker that is gone, to others; it was doing the first of them."""
+        """The blocks of a worker that is gone, to others.
+
+        Which of two blocks ended it cannot be known: the results of the first may have gone down with the second. So
+        each is done again by a worker that has nothing else.
+        """
         self._workers.remove(worker)
-        first = worker.tasks[0]
-        first.tries += 1
-        last = first.first + len(first.block) - 1
-        logger.info("a worker ended while it did records %d to %d: %s", first.first, last, _line(error))
-        if first.tries == _TRIES:
-            first.error = DistributionError(
-                f"records {first.first} to {last} ended {_TRIES} workers, one after the other ({_line(error)}); look at"
-                " these records and at the memory of the machines, then run again with `resume`"
-            )
-            worker.tasks.remove(first)
-        self._waiting.extendleft(reversed(worker.tasks))
-        worker.tasks.clear()
+        tasks, worker.tasks = worker.tasks, []
+        for task in tasks:
+            task.suspected = True
+        last = tasks[-1].first + len(tasks[-1].block) - 1
+        logger.info("a worker that had records %d to %d is gone: %s", tasks[0].first, last, _line(error))
+        if len(tasks) == 1:
+            task = tasks[0]
+            task.tries += 1
+            if task.tries == _TRIES:
+                task.error = DistributionError(
+                    f"records {task.first} to {last} ended {_TRIES} workers, one after the other ({_line(error)}); look"
+                    " at these records and at the memory of the machines, then run again with `resume`"
+                )
+                return
+        self._waiting.extendleft(reversed(tasks))
 
     def _tell_of_waiting(self, *, idle: bool) -> None:
         """A warning where the cluster has had no room for a worker for long."""

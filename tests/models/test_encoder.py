@@ -436,10 +436,10 @@ def test_bf16_is_not_fused_where_onednn_cannot(monkeypatch):
 
 def test_a_second_start_takes_the_tokenizer_from_the_cache(bge_folder, monkeypatch):
     """Else each start imports transformers, which takes longer than encoding a small file."""
-    from ecom_rag.models.checkpoints import tokens
+    from ecom_rag.models.checkpoints import tokenizer_cache
 
-    first = tokens.Tokenizer(bge_folder)
-    monkeypatch.setattr(tokens, "_from_checkpoint", None)
-    second = tokens.Tokenizer(bge_folder)
+    first = Tokenizer(bge_folder)
+    monkeypatch.setattr(tokenizer_cache, "_from_checkpoint", None)
+    second = Tokenizer(bge_folder)
     assert second.vocab_size == first.vocab_size
     assert second.ids(TEXTS, 64).values.tolist() == first.ids(TEXTS, 64).values.tolist()

@@ -33,7 +33,7 @@ def cache_folder() -> Path:
         return _of_this_process()
 
 
-def keep(path: Path, content: str) -> bool:
+def keep(path: Path, content: str | bytes) -> bool:
     """Write a small file of the cache, whole or not at all; where that fails, warn once and go on.
 
     Args:
@@ -46,7 +46,7 @@ def keep(path: Path, content: str) -> bool:
     part = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(content, encoding="utf-8")
+        part.write_bytes(content.encode() if isinstance(content, str) else content)
         part.replace(path)
     except OSError as error:
         with contextlib.suppress(OSError):

@@ -108,9 +108,10 @@ def load(
         ModelError: The checkpoint cannot be read, or its weights do not fit in memory.
         UsageError: Runtime, precision and device do not go together, or the device is not there.
     """
-    placement = choose(runtime, precision, device, read_config(folder), reranks=reranks)
+    config = read_config(folder)
+    tokenizer = Tokenizer(folder, ends_with_eos=ends_with_eos)  # first: some are read while torch is imported
+    placement = choose(runtime, precision, device, config, reranks=reranks)
     check_fits(folder, parameters(folder, layers=layers), placement)
     files = fingerprint(folder)
-    tokenizer = Tokenizer(folder, ends_with_eos=ends_with_eos)
     network = loading.load(lambda: build(tokenizer, placement), placement, f"{files}-{kind}")
     return Loaded(files, tokenizer, network, placement, batch_tokens or placement.batch_tokens, prefixed)

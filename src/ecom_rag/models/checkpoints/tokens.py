@@ -4,12 +4,8 @@ Cutting the ids ourselves gives the same ids as the tokenizer's own truncation, 
 query and each document once, however many pairs they appear in.
 """
 
-import hashlib
-import json
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -17,24 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ecom_rag.errors import ModelError
-from ecom_rag.files import cache
-from ecom_rag.models.checkpoints.folder import network_folder, read_config, sentence_settings
+from ecom_rag.models.checkpoints.folder import network_folder, read_config
+from ecom_rag.models.checkpoints.tokenizer_cache import read_tokenizer
 from ecom_rag.models.embeddings import Ragged
 
-logger = logging.getLogger(__name__)
-
 _TEXTS_AT_ONCE = 1024
-_FORM = "4"  # of what is kept in the cache; raise it when the same files give other tokens or facts
-_FACTS = {
-    "cut_left": bool,
-    "pad_id": int,
-    "start_id": int,
-    "vocab_size": int,
-    "uses_token_types": bool,
-    "max_length": int,
-    "unweighted_ids": list,
-    "eos_id": int,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +28,12 @@ class Layout:
     middle: NDArray[np.int32]
     suffix: NDArray[np.int32]
     document_type: int  # token type id of ``document suffix``
+
+    @classmethod
+    def of(cls, facts: list[Any]) -> "Layout":
+        """The layout of what ``read_tokenizer`` tells: the ids of prefix, middle and suffix, and the type."""
+        prefix, middle, suffix = (np.array(ids, np.int32) for ids in facts[:3])
+        return cls(prefix, middle, suffix, facts[3])
 
     @property
     def special(self) -> int:
@@ -66,11 +55,8 @@ class Tokenizer:
 
     def __init__(self, folder: Path, *, ends_with_eos: bool = False) -> None:
         network = network_folder(folder)
-        backend, facts = _from_cache(network) or _from_checkpoint(network)
+        self._engine, facts = read_tokenizer(network)
         _check_size(folder, facts["vocab_size"])
-        self._backend = backend
-        self._backend.no_truncation()
-        self._backend.no_padding()
         self._cut_left = facts["cut_left"]
         self.pad_id: int = facts["pad_id"]
         self.start_id: int = facts["start_id"]  # -1 where there is none, or it is the one to pad with
@@ -78,8 +64,7 @@ class Tokenizer:
         self.uses_token_types: bool = facts["uses_token_types"]
         self.max_length: int = facts["max_length"]
         self.unweighted_ids = np.array(facts["unweighted_ids"], np.int64)
-        self.single = self._layout(folder, self._backend.encode("a"))
-        self.pair = self._layout(folder, self._backend.encode("a", "b"))
+        self.single, self.pair = Layout.of(facts["single"]), Layout.of(facts["pair"])
         self.eos_added = ends_with_eos and not len(self.single.suffix)
         if self.eos_added:
             self.single = replace(self.single, suffix=_eos(folder, facts["eos_id"]))
@@ -107,8 +92,7 @@ class Tokenizer:
         whole: list[int] = [0]
         for start in range(0, len(texts), _TEXTS_AT_ONCE):
             chunk = list(texts[start : start + _TEXTS_AT_ONCE])
-            for encoding in self._backend.encode_batch_fast(chunk, add_special_tokens=False):
-                ids = encoding.ids
+            for ids in self._engine.ids(chunk):
                 cut = ids[len(ids) - max_tokens :] if self._cut_left and len(ids) > max_tokens else ids[:max_tokens]
                 rows.append(np.array(cut, np.int32))
                 whole.append(len(ids))
@@ -117,22 +101,7 @@ class Tokenizer:
 
     def decoded(self, ids: Ragged) -> list[str]:
         """The texts of rows of token ids, special tokens written out."""
-        return [self._backend.decode(ids[row].tolist(), skip_special_tokens=False) for row in range(len(ids))]
-
-    @staticmethod
-    def _layout(folder: Path, probe: Any) -> Layout:
-        special = np.array(probe.special_tokens_mask, bool)
-        ids = np.array(probe.ids, np.int32)
-        plain = np.flatnonzero(~special)
-        if not len(plain):
-            raise ModelError(
-                f"{folder}: its tokenizer finds no token in a text, so that all texts would be the same; copy the"
-                " tokenizer's files from the model that it was tuned from"
-            )
-        first, last = int(plain[0]), int(plain[-1])
-        # The run of special tokens strictly between the two texts; empty for a single text.
-        inside = np.flatnonzero(special[first:last]) + first
-        return Layout(ids[:first], ids[inside], ids[last + 1 :], int(probe.type_ids[last]))
+        return [self._engine.decoded(ids[row].tolist()) for row in range(len(ids))]
 
 
 def end_with_eos(tokenizer: Any) -> None:
@@ -163,72 +132,6 @@ def _eos(folder: Path, eos_id: int) -> NDArray[np.int32]:
     return np.array([eos_id], np.int32)
 
 
-def _from_checkpoint(folder: Path) -> tuple[Any, dict[str, Any]]:
-    """The tokenizer as transformers builds it of the folder's files; kept in the cache."""
-    from transformers import AutoTokenizer
-
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-    except Exception as error:
-        raise ModelError(
-            f"{folder}: its tokenizer cannot be loaded ({_first_line(error)}); expected tokenizer.json and"
-            " tokenizer_config.json beside the weights"
-        ) from None
-    if not tokenizer.is_fast:
-        raise ModelError(f"{folder}: has only a slow tokenizer; save a fast one (tokenizer.json) beside the weights")
-    if sentence_settings(folder).get("do_lower_case"):
-        _lower(tokenizer.backend_tokenizer)
-    if not tokenizer.backend_tokenizer.get_vocab_size(with_added_tokens=False):
-        raise ModelError(
-            f"{folder}: its tokenizer has no vocabulary, so that all texts would be the same; expected tokenizer.json"
-            " and tokenizer_config.json beside the weights"
-        )
-    start = tokenizer.bos_token_id
-    # What FlagEmbedding drops from learned term weights: [SEP] of a BERT is not among them.
-    special = (tokenizer.cls_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id, tokenizer.unk_token_id)
-    facts = {
-        "cut_left": tokenizer.truncation_side == "left",
-        "pad_id": int(tokenizer.pad_token_id or 0),
-        "start_id": -1 if start is None or start == tokenizer.pad_token_id else int(start),
-        "vocab_size": max(tokenizer.get_vocab().values()) + 1,
-        "uses_token_types": "token_type_ids" in tokenizer.model_input_names,
-        "max_length": int(tokenizer.model_max_length),
-        "unweighted_ids": sorted({int(i) for i in special if i is not None}),
-        "eos_id": -1 if tokenizer.eos_token_id is None else int(tokenizer.eos_token_id),
-    }
-    place = _cache_place(folder)
-    if cache.keep(place.with_suffix(".tokenizer"), tokenizer.backend_tokenizer.to_str()):
-        cache.keep(place, json.dumps(facts))  # last: with it the pair is complete
-    return tokenizer.backend_tokenizer, facts
-
-
-def _from_cache(folder: Path) -> tuple[Any, dict[str, Any]] | None:
-    """What an earlier start kept: importing transformers takes a second, more than encoding a small file."""
-    import tokenizers
-
-    place = _cache_place(folder)
-    try:
-        facts = json.loads(place.read_text(encoding="utf-8"))
-        if {key: type(value) for key, value in facts.items()} != _FACTS:
-            raise ValueError(f"other facts than {', '.join(_FACTS)}")
-        return tokenizers.Tokenizer.from_file(str(place.with_suffix(".tokenizer"))), facts
-    except Exception as error:  # tokenizers raises a bare Exception; a damaged cache is made anew
-        logger.debug("no tokenizer in the cache (%s)", error)
-        return None
-
-
-def _lower(backend: Any) -> None:
-    """Lower-case texts before all else, unless the tokenizer does, as sentence-transformers under ``do_lower_case``."""
-    from tokenizers.normalizers import Lowercase, Sequence
-
-    own: Any = backend.normalizer
-    steps: list[Any] = []
-    if own is not None:
-        steps = [own[i] for i in range(len(own))] if isinstance(own, Sequence) else [own]
-    if not any(isinstance(step, Lowercase) for step in steps):
-        backend.normalizer = Sequence([Lowercase(), *steps])
-
-
 def _check_size(folder: Path, size: int) -> None:
     """Refuse a tokenizer that gives ids beyond the embedding table."""
     rows = read_config(folder).get("vocab_size")
@@ -238,16 +141,3 @@ def _check_size(folder: Path, size: int) -> None:
             " resize the table (transformers' resize_token_embeddings) and train the new rows, or take the added tokens"
             " out of the tokenizer"
         )
-
-
-def _cache_place(folder: Path) -> Path:
-    """Named by what the tokenizer is made of: the folder's own small files, and the libraries' versions."""
-    digest = hashlib.sha256(f"{_FORM} {version('transformers')} {version('tokenizers')}".encode())
-    for path in sorted(folder.iterdir()):
-        if path.suffix in (".json", ".txt", ".model") and "safetensors" not in path.name:
-            digest.update(path.name.encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
-    return cache.cache_folder() / "tokenizers" / f"{digest.hexdigest()[:32]}.json"
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

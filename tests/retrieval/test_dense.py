@@ -37,7 +37,7 @@ def assert_sorted_scores(index, asked, k, allowed=None):
 
 @settings(max_examples=60, deadline=None)
 @given(
-    st.sampled_from(["bf16", "fp32"]),
+    st.sampled_from(["bf16", "int8", "fp32"]),
     st.sampled_from([0, 1e-7, 1e-4, 1e-2]),
     st.sampled_from([1, 10, 100, 1000]),
     st.sampled_from([1, 9, 40]),
@@ -56,7 +56,7 @@ def test_floods_equal_sorted_scores(rough, noise, k, queries, share, seed):
     assert_sorted_scores(index, asked, k, None if share is None else rng.random(len(seeds)) < share)
 
 
-@pytest.mark.parametrize("rough", ["bf16", "fp32"])
+@pytest.mark.parametrize("rough", ["bf16", "int8", "fp32"])
 @pytest.mark.parametrize("queries", [1, 50])
 @pytest.mark.parametrize("rows", [40_000, 400_000])
 def test_twenty_thousand_rows_within_the_bound(rough, queries, rows):
@@ -82,7 +82,7 @@ def test_a_full_pool_changes_nothing(monkeypatch):
     np.testing.assert_array_equal(found.scores, expected.scores)
 
 
-@pytest.mark.parametrize("rough", ["bf16", "fp32"])
+@pytest.mark.parametrize("rough", ["bf16", "int8", "fp32"])
 def test_a_bank_of_nothing_but_copies(rough):
     rng = np.random.default_rng(7)
     seeds = np.tile(unit(rng, 1, 24), (30_000, 1))
@@ -91,7 +91,7 @@ def test_a_bank_of_nothing_but_copies(rough):
         np.testing.assert_array_equal(found.rows, np.tile(np.arange(11), (queries, 1)))
 
 
-@pytest.mark.parametrize("rough", ["bf16", "fp32"])
+@pytest.mark.parametrize("rough", ["bf16", "int8", "fp32"])
 def test_zeros_and_numbers_that_overflow_the_bounds(rough):
     rng = np.random.default_rng(8)
     seeds = unit(rng, 3000, 4)

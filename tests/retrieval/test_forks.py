@@ -34,6 +34,7 @@ ROUTES = {
     "variant": (VariantIndex, lambda first, last: TEXTS[first:last], ["销.量.弟一", "l3ather w.a.l.l.e.t"]),
     "dense": (lambda items: DenseIndex(items, rough="fp32"), dense, dense(500, 502)),
     "dense in bf16": (lambda items: DenseIndex(items, rough="bf16"), dense, dense(500, 502)),
+    "dense in int8": (lambda items: DenseIndex(items, rough="int8"), dense, dense(500, 502)),
     "sparse": (SparseIndex, sparse, sparse(500, 502)),
     "multivector": (MultiVectorIndex, multivector, multivector(500, 502)),
 }

@@ -22,7 +22,7 @@ def blocks(queries: Any, rows: Any, *, final: bool) -> Iterator[tuple[int, NDArr
 
     Args:
         queries: ``(q, dim)`` tensor, of float32 or of the type of the rows.
-        rows: ``(n, dim)`` tensor, of float32 or bf16.
+        rows: ``(n, dim)`` tensor, of float32, bf16 or int8.
         final: The scores that a search returns, rather than any float32 products.
 
     Yields:
@@ -32,6 +32,8 @@ def blocks(queries: Any, rows: Any, *, final: bool) -> Iterator[tuple[int, NDArr
 
     count, n = len(queries), len(rows)
     size = n if count * n <= _SCORES else max(_ROWS, _SCORES // count)
+    if rows.dtype == torch.int8 and count > FEW:
+        size = min(size, _ROWS)  # they are widened first, and should stay in the cache
     buffer = torch.empty(count * size, dtype=queries.dtype)
     for start in range(0, n, max(size, 1)):
         part = rows[start : start + size]
@@ -40,8 +42,12 @@ def blocks(queries: Any, rows: Any, *, final: bool) -> Iterator[tuple[int, NDArr
             kernels.products(queries.numpy(), part.numpy(), out.numpy())
         elif queries.dtype == part.dtype:
             torch.mm(queries, part.T, out=out)
-        else:
+        elif part.dtype == torch.bfloat16:
             _half_products(queries.numpy(), part.view(torch.int16).numpy(), out.numpy())
+        elif count <= FEW:
+            _whole_products(queries.numpy(), part.numpy(), out.numpy())
+        else:
+            torch.mm(queries, part.to(queries.dtype).T, out=out)  # whole numbers up to 127 are bf16 as they are
         yield start, out.view(torch.int16 if out.dtype == torch.bfloat16 else torch.int32).numpy()
 
 
@@ -67,3 +73,21 @@ def _half_products(queries, bits, out):  # type: ignore[no-untyped-def]  # noqa:
         for r in range(part * kernels.PART, min(n, (part + 1) * kernels.PART)):
             for q in range(queries.shape[0]):
                 out[q, r] = _half_sum(queries[q], bits[r])
+
+
+@numba.njit(cache=True, fastmath=True)
+def _whole_sum(query, row):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    total = np.float32(0)
+    for i in range(query.shape[0]):
+        total += query[i] * np.float32(row[i])
+    return total
+
+
+@numba.njit(cache=True, parallel=True)
+def _whole_products(queries, rows, out):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    """Inner products of float32 queries and int8 rows."""
+    n = rows.shape[0]
+    for part in numba.prange((n + kernels.PART - 1) // kernels.PART):
+        for r in range(part * kernels.PART, min(n, (part + 1) * kernels.PART)):
+            for q in range(queries.shape[0]):
+                out[q, r] = _whole_sum(queries[q], rows[r])

@@ -97,6 +97,37 @@ def language_model(folder: Path, kind: str, tokenizer: Any, **config: object) ->
     return network
 
 
+CHAT = (
+    QWEN3.start[0]
+    + "<Instruct>: {{ messages | selectattr('role', 'equalto', 'system') | map(attribute='content') | first }}\n"
+    "<Query>: "
+    "{{ messages | selectattr('role', 'equalto', 'query') | map(attribute='content') | first }}\n<Document>: "
+    "{{ messages | selectattr('role', 'equalto', 'document') | map(attribute='content') | first }}<|im_end|>\n"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n<think>\n\n</think>\n\n{% endif %}"
+)
+
+
+def answering(parent: Path) -> Path:
+    """Qwen3-Reranker as sentence-transformers saves it: Transformer and LogitScore, with an instruction of its own."""
+    from sentence_transformers import CrossEncoder
+    from sentence_transformers.base.modules import Transformer
+    from sentence_transformers.cross_encoder.modules import LogitScore
+
+    tokenizer = qwen_tokenizer()
+    tokenizer.chat_template = CHAT
+    language_model(parent / "plain", "Qwen3", tokenizer)
+    words = {
+        f"{name}_token_id": tokenizer.convert_tokens_to_ids(word) for name, word in (("true", "yes"), ("false", "no"))
+    }
+    kwargs = {"chat_template": {"add_generation_prompt": True}}
+    first = Transformer(str(parent / "plain"), transformer_task="text-generation", processing_kwargs=kwargs)
+    prompts = {"prompts": {"task": "找出同类违规商品"}, "default_prompt_name": "task"}
+    CrossEncoder(modules=[first, LogitScore(**words)], **prompts, device="cpu").save_pretrained(
+        str(parent / "answering")
+    )
+    return parent / "answering"
+
+
 def _own(folder: Path, tokenizer: Any, model_type: str, architecture: str, network: Any, **config: object) -> None:
     """A folder whose architecture the hub describes by code of its own: weights, config.json, tokenizer."""
     tokenizer.save_pretrained(folder)

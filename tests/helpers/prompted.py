@@ -171,6 +171,24 @@ def lightweight(folder: Path, **config: object) -> Any:
     return network
 
 
+def card_probabilities(
+    folder: Path, pairs: list[tuple[str, str]], *, max_length: int, instruction: str
+) -> tuple[Any, Any]:
+    """The model card of Qwen3-Reranker-0.6B, written out: ``process_inputs`` and ``compute_logits``."""
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder, padding_side="left")
+    network = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    prefix, suffix = (tokenizer.encode(text, add_special_tokens=False) for text in (QWEN3.start[0], QWEN3.end[0]))
+    texts = [f"<Instruct>: {instruction}\n<Query>: {query}\n<Document>: {document}" for query, document in pairs]
+    room = max_length - len(prefix) - len(suffix)
+    cut = tokenizer(texts, truncation="longest_first", return_attention_mask=False, max_length=room)["input_ids"]
+    rows = tokenizer.pad({"input_ids": [prefix + ids + suffix for ids in cut]}, padding=True, return_tensors="pt")
+    with torch.inference_mode():
+        logits = network(**rows).logits[:, -1, :]
+    no, yes = (logits[:, tokenizer.convert_tokens_to_ids(word)] for word in ("no", "yes"))
+    chances = torch.nn.functional.log_softmax(torch.stack([no, yes], dim=1), dim=1)[:, 1].exp()
+    return chances.numpy(), (yes - no).numpy()
+
+
 def flag_ids(
     folder: Path, copy: Path, pairs: list[tuple[str, str]], *, max_length: int, prompt: str | None = None
 ) -> tuple[list[list[int]], list[int], int]:

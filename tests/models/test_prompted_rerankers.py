@@ -13,7 +13,7 @@ from ecom_rag.models import CrossEncoder, Encoder, TokenIds
 from ecom_rag.models.cross_encoder import sigmoid
 from ecom_rag.models.prompts import QWEN3
 from helpers import prompted
-from helpers.prompted import PAIRS, flag_ids, gemma_tokenizer, language_model, qwen_tokenizer
+from helpers.prompted import PAIRS, card_probabilities, flag_ids, gemma_tokenizer, language_model, qwen_tokenizer
 from helpers.zoo import modules, save, update, weights, write
 
 pytestmark = [pytest.mark.slow, pytest.mark.reference]
@@ -77,22 +77,6 @@ def test_the_logit_of_yes_equals_flag_llm_reranker(made, name):
     asked = "Does B break the law that A names?"
     own = loaded(folder, max_length=32, template="bge", instruction=asked)
     np.testing.assert_allclose(own.score(PAIRS[:9]), flag.compute_score(PAIRS[:9], prompt=asked), atol=1e-4)
-
-
-def card_probabilities(folder, pairs, *, max_length, instruction):
-    """The model card of Qwen3-Reranker-0.6B, written out: ``process_inputs`` and ``compute_logits``."""
-    tokenizer = transformers.AutoTokenizer.from_pretrained(folder, padding_side="left")
-    network = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
-    prefix, suffix = (tokenizer.encode(text, add_special_tokens=False) for text in (QWEN3.start[0], QWEN3.end[0]))
-    texts = [f"<Instruct>: {instruction}\n<Query>: {query}\n<Document>: {document}" for query, document in pairs]
-    room = max_length - len(prefix) - len(suffix)
-    cut = tokenizer(texts, truncation="longest_first", return_attention_mask=False, max_length=room)["input_ids"]
-    rows = tokenizer.pad({"input_ids": [prefix + ids + suffix for ids in cut]}, padding=True, return_tensors="pt")
-    with torch.inference_mode():
-        logits = network(**rows).logits[:, -1, :]
-    no, yes = (logits[:, tokenizer.convert_tokens_to_ids(word)] for word in ("no", "yes"))
-    chances = torch.nn.functional.log_softmax(torch.stack([no, yes], dim=1), dim=1)[:, 1].exp()
-    return chances.numpy(), (yes - no).numpy()
 
 
 @pytest.mark.parametrize("instruction", [QWEN3.instruction, "找出违反同一条规则的商品"])

@@ -119,7 +119,10 @@ def test_trained_on_the_ids_of_inference(trained, name):
     start, _, _, _ = trained(name)
     found = checkpoints.find_start(recipe(start, ("none.jsonl", "none.jsonl"), Path("out")))
     tokenizer = Tokenizer(start, ends_with_eos=found.ends_with_eos)
-    ours, texts = Encoder.from_pretrained(start, precision="fp32", max_length=64), [*zoo.TEXTS, "加微信 cheap pills " * 20]
+    ours, texts = (
+        Encoder.from_pretrained(start, precision="fp32", max_length=64),
+        [*zoo.TEXTS, "加微信 cheap pills " * 20],
+    )
     for side, instruction in zip(("query", "passage"), found.instructions, strict=True):
         inputs = single_inputs(tokenizer, [instruction + text for text in texts], 64)
         prepared = ours.prepare(texts, side=side)
@@ -189,9 +192,7 @@ def test_gradient_checkpointing_changes_memory_alone(tmp_path):
     """The same loss and gradients to rounding, and each layer runs again in the backward pass."""
     start, data = decoders.make(tmp_path, "Qwen3-Embedding-0.6B", "Qwen3"), parts(tmp_path)
     reports = [
-        train(
-            recipe(start, data, tmp_path / str(on), schedule={"max_steps": 3, "gradient_checkpointing": on})
-        )
+        train(recipe(start, data, tmp_path / str(on), schedule={"max_steps": 3, "gradient_checkpointing": on}))
         for on in (False, True)
     ]
     np.testing.assert_allclose(losses(reports[0]), losses(reports[1]), rtol=1e-5)
@@ -205,7 +206,7 @@ def test_an_instruction_that_leaves_no_room_is_refused(tmp_path):
 
 def test_targets_are_looked_at_before_anything_is_loaded(tmp_path):
     start, data = decoders.make(tmp_path, "Qwen3-Embedding-0.6B", "Qwen3"), parts(tmp_path)
-    with pytest.raises(ModelError, match="no linear layer is called 'query'.*q_proj, k_proj") as caught:
+    with pytest.raises(ModelError, match=r"no linear layer is called 'query'.*q_proj, k_proj") as caught:
         train(recipe(start, data, tmp_path / "out", lora={"targets": ["q_proj", "query"]}))
     assert "\n" not in str(caught.value) and not (tmp_path / "out.partial").exists()
     report = train(

@@ -1,4 +1,4 @@
-"""Rerankers that are language models: an adapter on the score of their prompt, and the same score by other libraries."""
+"""Rerankers that are language models: adapters on the score of their prompt, and that score by other libraries."""
 
 import json
 
@@ -16,7 +16,7 @@ from ecom_rag.training.collate import pair_inputs
 from ecom_rag.training.fit import train
 from helpers import prompted
 from helpers.adapted import adapter_of, losses, parts, recipe
-from helpers.prompted import PAIRS, gemma_tokenizer, language_model, qwen_tokenizer
+from helpers.prompted import PAIRS, card_probabilities, gemma_tokenizer, language_model, qwen_tokenizer
 from helpers.small_runs import grouped, interrupted, labelled, recipe_of, weights
 
 pytestmark = [pytest.mark.slow, pytest.mark.reference]
@@ -81,14 +81,15 @@ def test_trained_on_the_ids_and_the_score_of_inference(trained, kind):
     from ecom_rag.training import modules
 
     start, _, _, _ = trained(kind)
-    length = KINDS[kind][1] - 16
+    length = 170 if kind == "Qwen3" else 48
     asked = recipe(start, ("none.jsonl", "none.jsonl"), "out", length=length, task="reranker")
     found = checkpoints.find_start(asked)
     tokenizer = Tokenizer(start)
     ours = CrossEncoder.from_pretrained(start, precision="fp32", max_length=length)
     prepared = ours.prepare(PAIRS)
     assert prepared.truncated.any() and not prepared.truncated.all()
-    inputs = pair_inputs(tokenizer, *zip(*PAIRS, strict=True), length, found.frame(tokenizer))
+    queries, documents = ([pair[side] for pair in PAIRS] for side in (0, 1))
+    inputs = pair_inputs(tokenizer, queries, documents, length, found.frame(tokenizer))
     for row, place in enumerate(prepared.rows):
         assert inputs["input_ids"][row][inputs["attention_mask"][row] == 1].tolist() == prepared.ids[place].tolist()
     assert inputs["attention_mask"][:, -1].all()
@@ -111,8 +112,6 @@ def test_the_merged_folder_scores_as_flag_llm_reranker(trained, kind):
 
 
 def test_the_merged_folder_scores_as_the_card_of_qwen3_reranker(trained):
-    from models.test_prompted_rerankers import card_probabilities
-
     _, folder, _, _ = trained("Qwen3")
     pairs = [pair for pair in PAIRS if len(pair[0]) < 40]
     instruction = "Given a web search query, retrieve relevant passages that answer the query"

@@ -176,8 +176,10 @@ _TEACH: Table = {
 }
 
 _VALIDATE = Needs(lambda v: v["validate"] is not None, "without --validate", "find weights with --validate")
+_SEVERAL_MODELS = Needs(lambda v: v["adapter"] is None, "with --adapter, which has one way", "leave out --adapter")
 _MERGE: Table = {
-    **_always("models output method base examples validate"),
+    **_always("models output adapter"),
+    **_each("method base examples validate", _SEVERAL_MODELS),
     "density": (Needs(lambda v: v["method"] == "ties", "with --method {method}", "choose --method ties"),),
     "scale": (
         Needs(

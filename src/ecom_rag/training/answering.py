@@ -52,9 +52,9 @@ def load(found: Prompted, options: dict[str, Any], device: str | None) -> Any:
     from sentence_transformers.base.modules import Transformer
     from sentence_transformers.cross_encoder.modules import LogitScore
 
-    answers = found.answers(Tokenizer(found.folder))
+    answers: Any = found.answers(Tokenizer(found.folder))
     with loading(found.folder, "CrossEncoder"):
-        network = Transformer(str(network_folder(found.folder)), transformer_task="text-generation", **options)
+        network: Any = Transformer(str(network_folder(found.folder)), transformer_task="text-generation", **options)
     network.model.register_forward_pre_hook(_at_the_end, with_kwargs=True)
     return CrossEncoder(modules=[network, LogitScore(*answers)], device=device, trust_remote_code=False)
 
@@ -69,7 +69,7 @@ def save(model: Any, folder: Path, start: Path) -> None:
     """
     place = folder / network_folder(start).relative_to(start)
     model[0].model.save_pretrained(str(place))
-    copy_settings(start, folder)  # over what was written: the trainer has put the tokenizer's ids into the configuration
+    copy_settings(start, folder)  # over what was written, since the trainer changes ids in the configuration
     config = {key: value for key, value in read_config(start).items() if key != "torch_dtype"} | {"dtype": "float32"}
     (place / "config.json").write_text(json.dumps(config, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
 

@@ -95,7 +95,7 @@ class Schedule:
     dropout: float | None = None  # by default the checkpoint's; 0 halves a step on a CPU
     gradient_accumulation: int = 1
     mini_batch: int | None = None  # texts at once with gradient caching (Gao et al. 2021, arXiv:2101.06983)
-    gradient_checkpointing: bool = False  # compute activations twice, in less memory (Chen et al. 2016, arXiv:1604.06174)
+    gradient_checkpointing: bool = False  # activations twice, in less memory (Chen et al. 2016, arXiv:1604.06174)
     bf16: bool = False
     device: Literal["auto", "cpu"] = "auto"
     save_every: int | None = None  # steps between checkpoints and validations; by default an epoch
@@ -253,6 +253,7 @@ def _related(recipe: Recipe) -> list[tuple[bool, str, str]]:
     names = RERANKER_LOSSES if reranker else tuple(dict.fromkeys(OVER_LABELS + OVER_GROUPS))
     one_of_two = "1 beside averaging.ema_decay: take one of the two"
     differences = "at least 1 with loss.distillation: a query with one document has no differences to learn"
+    prompt = "a language model's prompt has data.instruction"
     distilled = loss.distillation != "none"
     return [
         (loss.name in ("", *names), "loss.name", f"one of {', '.join(names)}"),
@@ -269,6 +270,6 @@ def _related(recipe: Recipe) -> list[tuple[bool, str, str]]:
         (not m3 or schedule.mini_batch is None, "schedule.mini_batch", 'none with loss "m3"'),
         (not m3 or recipe.lora.rank == 0, "lora.rank", '0 with loss "m3"'),
         # Classifiers know of no instruction, and language models of one that is part of their prompt.
-        (not reranker or data.query_instruction is None, "data.query_instruction", "none for a reranker, whose prompt has data.instruction"),
+        (not reranker or data.query_instruction is None, "data.query_instruction", f"none for a reranker; {prompt}"),
         (not reranker or data.passage_instruction is None, "data.passage_instruction", "none for a reranker"),
     ]

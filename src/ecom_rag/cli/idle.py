@@ -156,30 +156,12 @@ _MINE: Table = {
     ),
     **_each(_PLACEMENT, _LOADED),
 }
-_AN_EMBEDDER = Needs(
-    lambda v: v["teacher"] == "embedder", "with --teacher {teacher}, which reads pairs", "choose --teacher embedder"
-)
-_A_RERANKER = Needs(
-    lambda v: v["teacher"] == "reranker", "with --teacher {teacher}, which reads no pairs", "choose --teacher reranker"
-)
+_BY_EMBEDDER = Needs(lambda v: v["teacher"] == "embedder", "with --teacher {teacher}", "choose --teacher embedder")
+_BY_RERANKER = Needs(lambda v: v["teacher"] == "reranker", "with --teacher {teacher}", "choose --teacher reranker")
 _TEACH: Table = {
     **_always("train model output teacher max_length resume"),
-    "mode": (
-        Needs(
-            lambda v: v["teacher"] == "embedder",
-            "with --teacher {teacher}, which has one score",
-            "choose --teacher embedder",
-        ),
-    ),
-    "normalize": (
-        Needs(
-            lambda v: v["teacher"] == "reranker",
-            "with --teacher {teacher}, whose scores are not logits",
-            "choose --teacher reranker",
-        ),
-    ),
-    **_each("query_instruction query_task", _AN_EMBEDDER),
-    **_each("template instruction", _A_RERANKER),
+    **_each("mode query_instruction query_task", _BY_EMBEDDER),
+    **_each("normalize template instruction", _BY_RERANKER),
     **_each(_PLACEMENT),
 }
 

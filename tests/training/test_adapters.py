@@ -188,14 +188,25 @@ def test_a_killed_process_is_resumed_to_the_same_weights(tmp_path):
     assert expected.keys() == found.keys() and all(torch.equal(expected[key], found[key]) for key in found)
 
 
-def test_gradient_checkpointing_changes_memory_alone(tmp_path):
-    """The same loss and gradients to rounding, and each layer runs again in the backward pass."""
+def test_gradient_checkpointing_runs_each_layer_again(tmp_path, monkeypatch):
+    """In the backward pass, to the same losses."""
+    from transformers.models.qwen3.modeling_qwen3 import Qwen3MLP
+
     start, data = decoders.make(tmp_path, "Qwen3-Embedding-0.6B", "Qwen3"), parts(tmp_path)
-    reports = [
-        train(recipe(start, data, tmp_path / str(on), schedule={"max_steps": 3, "gradient_checkpointing": on}))
-        for on in (False, True)
-    ]
-    np.testing.assert_allclose(losses(reports[0]), losses(reports[1]), rtol=1e-5)
+    forward, runs, found = Qwen3MLP.forward, [], []
+
+    def counted(self, x):
+        runs.append(self.training)
+        return forward(self, x)
+
+    monkeypatch.setattr(Qwen3MLP, "forward", counted)
+    for on in (False, True):
+        runs.clear()
+        schedule = {"max_steps": 3, "gradient_checkpointing": on}
+        found.append((losses(train(recipe(start, data, tmp_path / str(on), schedule=schedule))), sum(runs)))
+    (plain, once), (again, twice) = found
+    np.testing.assert_allclose(plain, again, rtol=1e-5)
+    assert twice == 2 * once > 0
 
 
 def test_an_instruction_that_leaves_no_room_is_refused(tmp_path):

@@ -149,8 +149,8 @@ IDLE = {  # without anything else in the recipe, over labelled records and over 
     " loss.distillation_weight loss.teacher_temperature sampling.batch_size sampling.parents_per_batch"
     " sampling.source_alpha sampling.one_source sampling.duplicate_cap evaluation.measure evaluation.batch_size"
     " lora.alpha lora.dropout averaging.best_checkpoints",
-    "queries": "data.template data.train_split data.min_grade data.dev_split data.label data.single_texts loss.margin loss.gamma"
-    " loss.self_distillation loss.positive_weight loss.distillation_weight loss.teacher_temperature"
+    "queries": "data.template data.train_split data.min_grade data.dev_split data.label data.single_texts loss.margin"
+    " loss.gamma loss.self_distillation loss.positive_weight loss.distillation_weight loss.teacher_temperature"
     " sampling.classes_per_batch sampling.texts_per_class sampling.alpha sampling.parents_per_batch"
     " sampling.source_alpha sampling.one_source sampling.duplicate_cap evaluation.measure evaluation.batch_size"
     " lora.alpha lora.dropout averaging.best_checkpoints",

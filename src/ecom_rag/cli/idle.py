@@ -166,10 +166,10 @@ _TEACH: Table = {
 }
 
 _VALIDATE = Needs(lambda v: v["validate"] is not None, "without --validate", "find weights with --validate")
-_SEVERAL_MODELS = Needs(lambda v: v["adapter"] is None, "with --adapter, which has one way", "leave out --adapter")
+_NO_ADAPTER = Needs(lambda v: v["adapter"] is None, "with --adapter, which is added as it is", "leave out --adapter")
 _MERGE: Table = {
     **_always("models output adapter"),
-    **_each("method base examples validate", _SEVERAL_MODELS),
+    **_each("method base examples validate", _NO_ADAPTER),
     "density": (Needs(lambda v: v["method"] == "ties", "with --method {method}", "choose --method ties"),),
     "scale": (
         Needs(

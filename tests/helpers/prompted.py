@@ -97,6 +97,37 @@ def language_model(folder: Path, kind: str, tokenizer: Any, **config: object) ->
     return network
 
 
+CHAT = (
+    QWEN3.start[0]
+    + "<Instruct>: {{ messages | selectattr('role', 'equalto', 'system') | map(attribute='content') | first }}\n"
+    "<Query>: "
+    "{{ messages | selectattr('role', 'equalto', 'query') | map(attribute='content') | first }}\n<Document>: "
+    "{{ messages | selectattr('role', 'equalto', 'document') | map(attribute='content') | first }}<|im_end|>\n"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n<think>\n\n</think>\n\n{% endif %}"
+)
+
+
+def answering(parent: Path) -> Path:
+    """Qwen3-Reranker as sentence-transformers saves it: Transformer and LogitScore, with an instruction of its own."""
+    from sentence_transformers import CrossEncoder
+    from sentence_transformers.base.modules import Transformer
+    from sentence_transformers.cross_encoder.modules import LogitScore
+
+    tokenizer = qwen_tokenizer()
+    tokenizer.chat_template = CHAT
+    language_model(parent / "plain", "Qwen3", tokenizer)
+    words = {
+        f"{name}_token_id": tokenizer.convert_tokens_to_ids(word) for name, word in (("true", "yes"), ("false", "no"))
+    }
+    kwargs = {"chat_template": {"add_generation_prompt": True}}
+    first = Transformer(str(parent / "plain"), transformer_task="text-generation", processing_kwargs=kwargs)
+    prompts = {"prompts": {"task": "找出同类违规商品"}, "default_prompt_name": "task"}
+    CrossEncoder(modules=[first, LogitScore(**words)], **prompts, device="cpu").save_pretrained(
+        str(parent / "answering")
+    )
+    return parent / "answering"
+
+
 def _own(folder: Path, tokenizer: Any, model_type: str, architecture: str, network: Any, **config: object) -> None:
     """A folder whose architecture the hub describes by code of its own: weights, config.json, tokenizer."""
     tokenizer.save_pretrained(folder)
@@ -138,6 +169,24 @@ def lightweight(folder: Path, **config: object) -> Any:
     own = {"num_hidden_layers": 6, "query_pre_attn_scalar": 24, "start_layer": 2, "layer_sep": 1, "layer_wise": True}
     _own(folder, tokenizer, "cost_wise_gemma", "CostWiseGemmaForCausalLM", network, **{**own, **config})
     return network
+
+
+def card_probabilities(
+    folder: Path, pairs: list[tuple[str, str]], *, max_length: int, instruction: str
+) -> tuple[Any, Any]:
+    """The model card of Qwen3-Reranker-0.6B, written out: ``process_inputs`` and ``compute_logits``."""
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder, padding_side="left")
+    network = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    prefix, suffix = (tokenizer.encode(text, add_special_tokens=False) for text in (QWEN3.start[0], QWEN3.end[0]))
+    texts = [f"<Instruct>: {instruction}\n<Query>: {query}\n<Document>: {document}" for query, document in pairs]
+    room = max_length - len(prefix) - len(suffix)
+    cut = tokenizer(texts, truncation="longest_first", return_attention_mask=False, max_length=room)["input_ids"]
+    rows = tokenizer.pad({"input_ids": [prefix + ids + suffix for ids in cut]}, padding=True, return_tensors="pt")
+    with torch.inference_mode():
+        logits = network(**rows).logits[:, -1, :]
+    no, yes = (logits[:, tokenizer.convert_tokens_to_ids(word)] for word in ("no", "yes"))
+    chances = torch.nn.functional.log_softmax(torch.stack([no, yes], dim=1), dim=1)[:, 1].exp()
+    return chances.numpy(), (yes - no).numpy()
 
 
 def flag_ids(

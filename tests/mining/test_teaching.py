@@ -4,13 +4,19 @@ import json
 
 import numpy as np
 import pytest
+from scipy.stats import spearmanr
+from typer.testing import CliRunner
 
 from ecom_rag import CrossEncoder, Encoder
+from ecom_rag.cli import app
 from ecom_rag.errors import RecordError, UsageError
 from ecom_rag.files import jobs
 from ecom_rag.mining import teaching
 from ecom_rag.mining.teaching import teach, teach_file
+from ecom_rag.training.fit import train as train_recipe
+from helpers import decoders, prompted
 from helpers.jsonl import lines as read
+from helpers.small_runs import grouped, recipe_of
 
 pytestmark = pytest.mark.slow
 
@@ -121,3 +127,70 @@ def test_command(train, bert_reranker, tmp_path, monkeypatch, capsys):
             cli.main()
         shown = capsys.readouterr().err
         assert caught.value.code == 2 and f"or choose --teacher {needs}" in shown and shown.count("\n") == 1
+
+
+@pytest.mark.parametrize("kind", ["Gemma", "Qwen3"])
+def test_a_language_model_teaches_by_its_answer(train, tmp_path, kind):
+    tokenizer = prompted.gemma_tokenizer() if kind == "Gemma" else prompted.qwen_tokenizer()
+    prompted.language_model(tmp_path / kind, kind, tokenizer)
+    asked = {"precision": "fp32", "instruction": "Does B break the rule of A?"}
+    words = ["teach", train, "--model", str(tmp_path / kind), "--output", str(tmp_path / "out.jsonl")]
+    result = CliRunner().invoke(app, [*words, "--precision", "fp32", "--instruction", asked["instruction"]])
+    assert result.exit_code == 0, result.output
+    teacher = CrossEncoder.from_pretrained(tmp_path / kind, **asked)
+    other = CrossEncoder.from_pretrained(tmp_path / kind, precision="fp32")
+    for item in read(tmp_path / "out.jsonl"):
+        pairs = [(item["query"], text) for text in (*item["pos"], *item["neg"])]
+        found = [*item["pos_scores"], *item["neg_scores"]]
+        np.testing.assert_allclose(found, teacher.score(pairs), atol=1e-5)
+        assert np.abs(found - other.score(pairs)).max() > 1e-3
+
+
+def test_a_decoder_teaches_by_the_cosine_of_its_task(train, tmp_path):
+    folder = decoders.make(tmp_path, "Qwen3-Embedding-0.6B", "Qwen3")
+    words = ["teach", train, "--model", str(folder), "--teacher", "embedder", "--output", str(tmp_path / "out.jsonl")]
+    result = CliRunner().invoke(app, [*words, "--precision", "fp32", "--query-task", "fraud"])
+    assert result.exit_code == 0, result.output
+    teacher = Encoder.from_pretrained(folder, precision="fp32", query_task="fraud")
+    for item in read(tmp_path / "out.jsonl"):
+        [query] = teacher.encode([item["query"]], side="query").dense
+        documents = teacher.encode([*item["pos"], *item["neg"]]).dense
+        np.testing.assert_allclose([*item["pos_scores"], *item["neg_scores"]], documents @ query, atol=1e-5)
+
+
+def test_a_small_encoder_learns_from_large_teachers(tmp_path, mean_folder):
+    """Decoder, or reranker that is a language model; scores by ``teach``, then a training on nothing else."""
+    data = grouped(tmp_path / "train.jsonl")
+    large = decoders.make(tmp_path, "Qwen3-Embedding-0.6B", "Qwen3")
+    prompted.language_model(tmp_path / "large", "Gemma", prompted.gemma_tokenizer())
+    teachers = {
+        "embedder": Encoder.from_pretrained(large, precision="fp32"),
+        "reranker": CrossEncoder.from_pretrained(tmp_path / "large", precision="fp32"),
+    }
+    for name, teacher in teachers.items():
+        teach_file(data, tmp_path / f"{name}.jsonl", teacher)
+        taught = read(tmp_path / f"{name}.jsonl")
+        report = train_recipe(
+            recipe_of(
+                mean_folder,
+                str(tmp_path / f"{name}.jsonl"),
+                tmp_path / name,
+                data_table={"negatives": 3},
+                loss={"name": "none", "distillation": "kl", "teacher_temperature": 0.05 if name == "embedder" else 1.0},
+                schedule={"epochs": 12},
+            )
+        )
+        losses = [entry["loss"] for entry in report["log"] if "loss" in entry]
+        assert np.mean(losses[-8:]) < 0.7 * np.mean(losses[:8])
+        agreed = [agreement(folder, taught) for folder in (mean_folder, tmp_path / name)]
+        assert agreed[1] > agreed[0] + 0.1
+
+
+def agreement(student, taught):
+    """Mean rank correlation of the student's cosines with the teacher's scores, over queries."""
+    encoder, found = Encoder.from_pretrained(student, precision="fp32"), []
+    for item in taught:
+        [query] = encoder.encode([item["query"]], side="query").dense
+        scores = encoder.encode([*item["pos"], *item["neg"]]).dense @ query
+        found.append(spearmanr(scores, [*item["pos_scores"], *item["neg_scores"]]).statistic)
+    return np.mean(found)

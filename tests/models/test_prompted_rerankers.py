@@ -13,7 +13,7 @@ from ecom_rag.models import CrossEncoder, Encoder, TokenIds
 from ecom_rag.models.cross_encoder import sigmoid
 from ecom_rag.models.prompts import QWEN3
 from helpers import prompted
-from helpers.prompted import PAIRS, flag_ids, gemma_tokenizer, language_model, qwen_tokenizer
+from helpers.prompted import PAIRS, card_probabilities, flag_ids, gemma_tokenizer, language_model, qwen_tokenizer
 from helpers.zoo import modules, save, update, weights, write
 
 pytestmark = [pytest.mark.slow, pytest.mark.reference]
@@ -79,22 +79,6 @@ def test_the_logit_of_yes_equals_flag_llm_reranker(made, name):
     np.testing.assert_allclose(own.score(PAIRS[:9]), flag.compute_score(PAIRS[:9], prompt=asked), atol=1e-4)
 
 
-def card_probabilities(folder, pairs, *, max_length, instruction):
-    """The model card of Qwen3-Reranker-0.6B, written out: ``process_inputs`` and ``compute_logits``."""
-    tokenizer = transformers.AutoTokenizer.from_pretrained(folder, padding_side="left")
-    network = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
-    prefix, suffix = (tokenizer.encode(text, add_special_tokens=False) for text in (QWEN3.start[0], QWEN3.end[0]))
-    texts = [f"<Instruct>: {instruction}\n<Query>: {query}\n<Document>: {document}" for query, document in pairs]
-    room = max_length - len(prefix) - len(suffix)
-    cut = tokenizer(texts, truncation="longest_first", return_attention_mask=False, max_length=room)["input_ids"]
-    rows = tokenizer.pad({"input_ids": [prefix + ids + suffix for ids in cut]}, padding=True, return_tensors="pt")
-    with torch.inference_mode():
-        logits = network(**rows).logits[:, -1, :]
-    no, yes = (logits[:, tokenizer.convert_tokens_to_ids(word)] for word in ("no", "yes"))
-    chances = torch.nn.functional.log_softmax(torch.stack([no, yes], dim=1), dim=1)[:, 1].exp()
-    return chances.numpy(), (yes - no).numpy()
-
-
 @pytest.mark.parametrize("instruction", [QWEN3.instruction, "找出违反同一条规则的商品"])
 def test_yes_against_no_equals_the_card_of_qwen3_reranker(made, instruction):
     folder = made("qwen3")
@@ -108,44 +92,17 @@ def test_yes_against_no_equals_the_card_of_qwen3_reranker(made, instruction):
     assert np.corrcoef(rough, differences)[0, 1] > 0.98
 
 
-CHAT = (
-    QWEN3.start[0]
-    + "<Instruct>: {{ messages | selectattr('role', 'equalto', 'system') | map(attribute='content') | first }}\n"
-    "<Query>: "
-    "{{ messages | selectattr('role', 'equalto', 'query') | map(attribute='content') | first }}\n<Document>: "
-    "{{ messages | selectattr('role', 'equalto', 'document') | map(attribute='content') | first }}<|im_end|>\n"
-    "{% if add_generation_prompt %}<|im_start|>assistant\n<think>\n\n</think>\n\n{% endif %}"
-)
-
-
-@pytest.fixture
-def answering(tmp_path):
-    """Qwen3-Reranker as sentence-transformers saves it: Transformer and LogitScore, with an instruction of its own."""
+def test_a_folder_of_sentence_transformers_gives_its_scores(tmp_path, caplog):
     from sentence_transformers import CrossEncoder as TheirCrossEncoder
-    from sentence_transformers.base.modules import Transformer
-    from sentence_transformers.cross_encoder.modules import LogitScore
 
-    tokenizer = qwen_tokenizer()
-    tokenizer.chat_template = CHAT
-    language_model(tmp_path / "plain", "Qwen3", tokenizer)
-    words = {
-        f"{name}_token_id": tokenizer.convert_tokens_to_ids(word) for name, word in (("true", "yes"), ("false", "no"))
-    }
-    kwargs = {"chat_template": {"add_generation_prompt": True}}
-    first = Transformer(str(tmp_path / "plain"), transformer_task="text-generation", processing_kwargs=kwargs)
-    prompts = {"prompts": {"task": "找出同类违规商品"}, "default_prompt_name": "task"}
-    theirs = TheirCrossEncoder(modules=[first, LogitScore(**words)], **prompts, device="cpu")
-    theirs.save_pretrained(str(tmp_path / "answering"))
-    return tmp_path / "answering", theirs
-
-
-def test_a_folder_of_sentence_transformers_gives_its_scores(answering, caplog):
-    folder, reference = answering
+    folder = prompted.answering(tmp_path)
+    reference = TheirCrossEncoder(str(folder), device="cpu")
     pairs = [(query, document) for query, document in PAIRS if document.strip() == document != ""][:18]
     theirs = reference.predict(pairs, activation_fn=torch.nn.Identity())
     ours = loaded(folder, max_length=512)
     np.testing.assert_allclose(ours.score(pairs), theirs, atol=1e-4)
-    assert ours.settings["instruction"] == "找出同类违规商品" and not caplog.records
+    assert ours.settings["instruction"] == "找出同类违规商品"
+    assert not [record for record in caplog.records if record.name.startswith("ecom_rag")]
     update(folder / "1_LogitScore/config.json", false_token_id=None)
     assert "no other prompt is supported" in refused(folder, max_length=512)
     with pytest.raises(ModelError, match="is a reranker"):

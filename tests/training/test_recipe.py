@@ -144,13 +144,13 @@ def test_every_key_is_in_the_table_of_idle_keys():
 
 
 IDLE = {  # without anything else in the recipe, over labelled records and over queries
-    "labels": "data.train_split data.min_grade data.dev_split data.positives data.negatives"
+    "labels": "data.template data.train_split data.min_grade data.dev_split data.positives data.negatives"
     " loss.in_batch loss.mask_false_negatives loss.self_distillation loss.positive_weight loss.distillation"
     " loss.distillation_weight loss.teacher_temperature sampling.batch_size sampling.parents_per_batch"
     " sampling.source_alpha sampling.one_source sampling.duplicate_cap evaluation.measure evaluation.batch_size"
     " lora.alpha lora.dropout averaging.best_checkpoints",
-    "queries": "data.train_split data.min_grade data.dev_split data.label data.single_texts loss.margin loss.gamma"
-    " loss.self_distillation loss.positive_weight loss.distillation_weight loss.teacher_temperature"
+    "queries": "data.template data.train_split data.min_grade data.dev_split data.label data.single_texts loss.margin"
+    " loss.gamma loss.self_distillation loss.positive_weight loss.distillation_weight loss.teacher_temperature"
     " sampling.classes_per_batch sampling.texts_per_class sampling.alpha sampling.parents_per_batch"
     " sampling.source_alpha sampling.one_source sampling.duplicate_cap evaluation.measure evaluation.batch_size"
     " lora.alpha lora.dropout averaging.best_checkpoints",

@@ -22,6 +22,8 @@ from ecom_rag.cli.options import (
     Pooling,
     Precision,
     PrecisionOption,
+    PromptInstruction,
+    PromptTemplate,
     Queries,
     QueryExamples,
     QueryInstruction,
@@ -151,13 +153,8 @@ def rerank(
         typer.Option(help="File that keeps scores from run to run, made if missing.", show_default="none"),
     ] = None,
     max_length: Annotated[int, typer.Option(help="Maximum tokens per pair; the query gets at most 3/4 of them.")] = 512,
-    template: Annotated[
-        Template, typer.Option(help="Prompt of a language model; auto: by its architecture.")
-    ] = Template.auto,
-    instruction: Annotated[
-        str | None,
-        typer.Option(help="What the prompt of a language model asks of query and seed.", show_default="the model's"),
-    ] = None,
+    template: PromptTemplate = Template.auto,
+    instruction: PromptInstruction = None,
     exit_layer: Annotated[
         int | None,
         typer.Option(help="Layer of a layerwise reranker after which its score is read.", show_default="the last"),

@@ -156,28 +156,20 @@ _MINE: Table = {
     ),
     **_each(_PLACEMENT, _LOADED),
 }
+_BY_EMBEDDER = Needs(lambda v: v["teacher"] == "embedder", "with --teacher {teacher}", "choose --teacher embedder")
+_BY_RERANKER = Needs(lambda v: v["teacher"] == "reranker", "with --teacher {teacher}", "choose --teacher reranker")
 _TEACH: Table = {
     **_always("train model output teacher max_length resume"),
-    "mode": (
-        Needs(
-            lambda v: v["teacher"] == "embedder",
-            "with --teacher {teacher}, which has one score",
-            "choose --teacher embedder",
-        ),
-    ),
-    "normalize": (
-        Needs(
-            lambda v: v["teacher"] == "reranker",
-            "with --teacher {teacher}, whose scores are not logits",
-            "choose --teacher reranker",
-        ),
-    ),
+    **_each("mode query_instruction query_task", _BY_EMBEDDER),
+    **_each("normalize template instruction", _BY_RERANKER),
     **_each(_PLACEMENT),
 }
 
 _VALIDATE = Needs(lambda v: v["validate"] is not None, "without --validate", "find weights with --validate")
+_NO_ADAPTER = Needs(lambda v: v["adapter"] is None, "with --adapter, which is added as it is", "leave out --adapter")
 _MERGE: Table = {
-    **_always("models output method base examples validate"),
+    **_always("models output adapter"),
+    **_each("method base examples validate", _NO_ADAPTER),
     "density": (Needs(lambda v: v["method"] == "ties", "with --method {method}", "choose --method ties"),),
     "scale": (
         Needs(

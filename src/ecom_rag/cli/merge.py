@@ -38,6 +38,10 @@ def merge(
             help="Checkpoint the models were tuned from; task-arithmetic and ties need it.", show_default="the first"
         ),
     ] = None,
+    adapter: Annotated[
+        str | None,
+        typer.Option(help="Folder of a LoRA adapter (peft), to merge into the one MODEL.", show_default=False),
+    ] = None,
     density: Annotated[float, typer.Option(help="With ties: share of each task vector that is kept.")] = 0.2,
     scale: Annotated[
         float, typer.Option("--lambda", help="With task-arithmetic and ties: factor of the merged task vector.")
@@ -67,8 +71,12 @@ def merge(
       ecom-rag merge tuned --base BAAI/bge-m3 --method task-arithmetic --lambda 0.7 --output merged
       ecom-rag merge model-a model-b --examples few.jsonl --output merged
       ecom-rag merge starter tuned --validate sets.toml --output merged
+      ecom-rag merge Qwen/Qwen3-Embedding-0.6B --adapter adapter --output merged
     """
     prepare(verbose)
+    if adapter is not None:
+        _by_adapter(models, adapter, output)
+        return
     from ecom_rag.merging import Mix, Models
     from ecom_rag.merging.methods import check_mix
     from ecom_rag.merging.search import check_log
@@ -110,6 +118,18 @@ def _names_and_weights(models: list[str]) -> tuple[list[str], tuple[float, ...] 
     if weights and len(weights) < len(names):
         raise UsageError(f"{len(weights)} of {len(names)} models have a weight; give one to each or to none")
     return names, tuple(weights) if weights else None
+
+
+def _by_adapter(models: list[str], adapter: str, output: str) -> None:
+    from ecom_rag.merging import merge_adapter
+
+    if len(models) > 1:
+        raise UsageError(f"{len(models)} models were given with --adapter; expected the one that it was trained on")
+    with bars() as progress:
+        report = merge_adapter(
+            models[0], adapter, output, progress=progress and (lambda done: progress("merging", done, None))
+        )
+    tell(f"merged {adapter} into {report['adapter']['layers']} layers of {models[0]} -> {output}")
 
 
 def _by_examples(mix: Any, opened: Any, path: str, temperature: float, device: str) -> tuple[Any, dict[str, Any]]:

@@ -1,7 +1,7 @@
 """mine, teach."""
 
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -10,12 +10,18 @@ from ecom_rag.cli.options import (
     Device,
     Precision,
     PrecisionOption,
+    PromptInstruction,
+    PromptTemplate,
+    QueryInstruction,
+    QueryTask,
     Resume,
     Runtime,
     RuntimeName,
+    Template,
     Verbose,
     bars,
     check_apart,
+    instructed,
     placed,
     prepare,
     report,
@@ -153,6 +159,10 @@ def teach(
     ] = "auto",
     normalize: Annotated[bool, typer.Option("--normalize", help="Reranker scores in 0..1 instead of logits.")] = False,
     max_length: Annotated[int, typer.Option(help="Maximum tokens per pair; with an embedder, per text.")] = 512,
+    query_instruction: QueryInstruction = None,
+    query_task: QueryTask = None,
+    template: PromptTemplate = Template.auto,
+    instruction: PromptInstruction = None,
     runtime: Runtime = RuntimeName.auto,
     precision: PrecisionOption = Precision.auto,
     device: Device = "auto",
@@ -166,19 +176,24 @@ def teach(
     Examples:
       ecom-rag teach mined.jsonl --model BAAI/bge-reranker-v2-m3 --output taught.jsonl
       ecom-rag teach mined.jsonl --model BAAI/bge-m3 --teacher embedder --output taught.jsonl
+      ecom-rag teach mined.jsonl --model Qwen/Qwen3-Reranker-0.6B --instruction "Find ..." --output taught.jsonl
     """
     prepare(verbose)
     from ecom_rag.mining.teaching import teach_file
     from ecom_rag.models.spec import ModelSpec
 
     check_apart(output, model)
-    spec = ModelSpec(model, {**placed(runtime, precision, device, batch_tokens), "max_length": max_length})
+    embedder = teacher is Teacher.embedder
+    own: dict[str, Any] = {"template": template, "instruction": instruction}
+    if embedder:
+        own = instructed(query_instruction, query_task, None)
+    spec = ModelSpec(model, {**placed(runtime, precision, device, batch_tokens), "max_length": max_length, **own})
     with bars() as progress:
         summary = teach_file(
             train,
             output,
             spec,
-            embedder=teacher is Teacher.embedder,
+            embedder=embedder,
             mode=mode,
             normalize=normalize,
             resume=resume,

@@ -123,6 +123,11 @@ QueryExamples = Annotated[
         help="JSON lines {query, response} that show bge-en-icl the task, put before each query.", show_default="none"
     ),
 ]
+PromptTemplate = Annotated[Template, typer.Option(help="Prompt of a language model; auto: by its architecture.")]
+PromptInstruction = Annotated[
+    str | None,
+    typer.Option(help="What the prompt of a language model asks of query and seed.", show_default="the model's"),
+]
 MaxLength = Annotated[
     int | None, typer.Option(help="Maximum tokens per text.", show_default="the checkpoint's, at most 512")
 ]

@@ -28,6 +28,7 @@ app = typer.Typer(
 def embedder(recipe: RecipePath, resume: Resume = False, verbose: Verbose = False) -> None:
     """Fine-tune an embedder: circle loss, InfoNCE, supervised contrastive, distillation, or all of bge-m3.
 
+    Decoders (Qwen3-Embedding and others) are tuned with adapters: [lora] in the recipe.
     The finished folder loads in ecom_rag, sentence-transformers and FlagEmbedding; train_report.json and
     learning_curve.png lie beside the weights. The keys of a recipe are in docs/training.md.
 
@@ -43,6 +44,8 @@ def embedder(recipe: RecipePath, resume: Resume = False, verbose: Verbose = Fals
 @app.command(cls=Command)
 def reranker(recipe: RecipePath, resume: Resume = False, verbose: Verbose = False) -> None:
     """Fine-tune a reranker: listwise or binary cross-entropy, distillation from teacher scores.
+
+    Language models that answer a prompt (Qwen3-Reranker and others) are tuned with adapters: [lora] in the recipe.
 
     \b
     Example:

@@ -87,7 +87,7 @@ def _used(part: Part, *, reranker: bool) -> set[str]:
 
 
 def _tokenizers(first: Path, other: Path) -> Iterator[str]:
-    ours, theirs = _backend(first), _backend(other)
+    ours, theirs = backend_of(first), backend_of(other)
     left, right = ours.get_vocab(with_added_tokens=True), theirs.get_vocab(with_added_tokens=True)
     if left != right:
         moved = [token for token, number in left.items() if right.get(token, number) != number]
@@ -140,7 +140,7 @@ def _layout(tokenizer: Tokenizer) -> dict[str, Any]:
     }
 
 
-def _backend(folder: Path) -> Any:
+def backend_of(folder: Path) -> Any:
     """The tokenizer of ``tokenizer.json``.
 
     Raises:

@@ -132,10 +132,19 @@ class Prompted:
         if self.architecture in OWN_NETWORKS:
             head = Head(tensor=self._head_name(), layer=self.exit_layer)
         else:
-            words = [word for word in (self.prompt.yes, self.prompt.no) if word]
-            head = Head(tuple(word_id(tokenizer, word, whole=len(words) > 1, folder=self.folder) for word in words))
-            self._check_answers(head.tokens)
+            head = Head(self.answers(tokenizer))
         return DecoderReranker(self.folder, head, compression=compression, dtype=dtype)
+
+    def answers(self, tokenizer: Tokenizer) -> tuple[int, ...]:
+        """The tokens whose logits make the score: one, or a second that is subtracted.
+
+        Raises:
+            ModelError: The tokenizer has no such tokens, or the folder names others.
+        """
+        words = [word for word in (self.prompt.yes, self.prompt.no) if word]
+        tokens = tuple(word_id(tokenizer, word, whole=len(words) > 1, folder=self.folder) for word in words)
+        self._check_answers(tokens)
+        return tokens
 
     def _check_answers(self, tokens: tuple[int, ...]) -> None:
         """Refuse a folder of sentence-transformers that reads other answers than the prompt has."""

@@ -21,9 +21,12 @@ from ecom_rag.models.checkpoints.checkpoint import (
 )
 from ecom_rag.models.checkpoints.folder import network_folder, read_config, sentence_settings
 from ecom_rag.models.checkpoints.locate import hub_name, locate
-from ecom_rag.models.checkpoints.tokens import end_with_eos
+from ecom_rag.models.checkpoints.tokens import Tokenizer, end_with_eos
 from ecom_rag.models.instructions import TEXT
 from ecom_rag.models.networks.loading import LOCAL, loading
+from ecom_rag.models.prompted import Asked, Prompted, prompted
+from ecom_rag.models.prompts import Frame
+from ecom_rag.training import adapters, answering
 from ecom_rag.training.recipe import Recipe
 
 logger = logging.getLogger(__name__)
@@ -41,12 +44,14 @@ class Start:
         max_length: Tokens of a text, or of a pair, in training.
         final_length: Tokens that the finished checkpoint reads; that of training is often less, to save time.
         encoder: Pooling, instructions and layers of an embedder; ``None`` for a reranker.
+        prompted: How a reranker that is a language model is read; ``None`` for others.
     """
 
     folder: Path
     max_length: int
     final_length: int
     encoder: Checkpoint | None
+    prompted: Prompted | None = None
 
     @property
     def instructions(self) -> tuple[str, str]:
@@ -58,6 +63,10 @@ class Start:
         """Whether texts end with the EOS token, be it that the tokenizer leaves it out."""
         return self.encoder is not None and self.encoder.ends_with_eos
 
+    def frame(self, tokenizer: Tokenizer) -> Frame | None:
+        """The prompt as token ids, of a reranker that is a language model."""
+        return None if self.prompted is None else self.prompted.frame(tokenizer, self.max_length)
+
 
 def find_start(recipe: Recipe) -> Start:
     """Find and check the checkpoint that a recipe starts from, with the recipe's length and instructions.
@@ -65,7 +74,10 @@ def find_start(recipe: Recipe) -> Start:
     Raises:
         ModelError: No such checkpoint, a length that it cannot read, or one that cannot be trained as the recipe asks.
     """
-    return _embedder_start(recipe) if recipe.task == "embedder" else _reranker_start(recipe)
+    start = _embedder_start(recipe) if recipe.task == "embedder" else _reranker_start(recipe)
+    if recipe.lora.targets:
+        adapters.check_targets(start.folder, recipe.lora.targets)
+    return start
 
 
 def _embedder_start(recipe: Recipe) -> Start:
@@ -100,6 +112,10 @@ def _reranker_start(recipe: Recipe) -> Start:
         raise ModelError(
             f"{recipe.model}: max length {length} is outside what this checkpoint can read; expected 32 to {limit}"
         )
+    asked = Asked(template=recipe.data.template, instruction=recipe.data.instruction)
+    if (found := prompted(folder, recipe.model, asked)) is not None:
+        answering.check(recipe, found)
+        return Start(folder, length, own, None, found)
     check_no_prompt(folder)
     if not any("SequenceClassification" in name for name in config.get("architectures") or []):
         if recipe.lora.rank:
@@ -122,6 +138,9 @@ def load(recipe: Recipe, start: Start) -> Any:
     Raises:
         ModelError: The weights cannot be read.
     """
+    if start.prompted is not None:
+        options = {"model_kwargs": _loading(recipe, start.max_length), **_nothing_of_its_own()}
+        return _prepared(answering.load(start.prompted, options, _device(recipe)), recipe, "CAUSAL_LM")
     if start.encoder is None:
         return _prepared(_load_reranker(recipe, start), recipe, "SEQ_CLS")
     return _prepared(_load_embedder(recipe, start.encoder), recipe, "FEATURE_EXTRACTION")
@@ -184,6 +203,9 @@ def _load_reranker(recipe: Recipe, start: Start) -> Any:
 
 def save(model: Any, folder: Path, start: Start) -> None:
     """Write a finished model; bge-m3's heads go to the root, where FlagEmbedding and ecom_rag look for them."""
+    if start.prompted is not None:
+        answering.save(model, folder, start.folder)
+        return
     from ecom_rag.training.m3 import M3Heads
 
     heads = [module for module in model if isinstance(module, M3Heads)]
@@ -203,18 +225,6 @@ def save(model: Any, folder: Path, start: Start) -> None:
         module.save(str(folder))
 
 
-def merge_lora(model: Any) -> None:
-    """Fold adapters into the weights, so that the folder is an ordinary checkpoint."""
-    from peft.tuners.tuners_utils import BaseTunerLayer
-
-    for name, module in list(model.named_modules()):
-        if isinstance(module, BaseTunerLayer):
-            module.merge()
-            parent = model.get_submodule(name.rpartition(".")[0])
-            setattr(parent, name.rpartition(".")[2], module.get_base_layer())
-    model[0].model._hf_peft_config_loaded = False
-
-
 def _prepared(model: Any, recipe: Recipe, task: str) -> Any:
     """Adapters where asked for; and no generated model cards, which would quote training data and take their time."""
     if recipe.schedule.dropout is not None:  # not of the adapters, which have their own
@@ -222,18 +232,7 @@ def _prepared(model: Any, recipe: Recipe, task: str) -> Any:
             if isinstance(module, torch.nn.Dropout):
                 module.p = recipe.schedule.dropout
     if recipe.lora.rank:
-        from peft import LoraConfig
-
-        asked = recipe.lora
-        model.add_adapter(
-            LoraConfig(
-                task_type=task,
-                r=asked.rank,
-                lora_alpha=asked.alpha,
-                lora_dropout=asked.dropout,
-                target_modules="all-linear",
-            )
-        )
+        adapters.add(model, recipe.lora, task)
     model.model_card_data.set_widget_examples = lambda *_: None
     model._create_model_card = lambda *_, **__: None
     return model

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from ecom_rag.mining.triples import KnownPositives
 from ecom_rag.models.checkpoints.tokens import Tokenizer
-from ecom_rag.models.runtimes.batching import padded
+from ecom_rag.models.prompts import Frame, of_prompted_pairs
+from ecom_rag.models.runtimes.batching import Batch, padded
 from ecom_rag.models.token_ids import TokenIds, of_pairs, of_texts
 from ecom_rag.training.batches import Batches
 from ecom_rag.training.data import Group, Groups, Labelled
@@ -25,20 +26,35 @@ from ecom_rag.training.losses.distributed import rank
 _MODEL = "in training"  # it changes with every step, so that it has no fingerprint
 
 
-def single_inputs(tokenizer: Tokenizer, texts: Sequence[str], max_length: int) -> dict[str, Tensor]:
+def single_inputs(
+    tokenizer: Tokenizer, texts: Sequence[str], max_length: int, *, instruction: str = ""
+) -> dict[str, Tensor]:
     """``input_ids`` and ``attention_mask`` ``(texts, longest)`` of texts with their special tokens."""
-    return _inputs(tokenizer, of_texts(tokenizer, texts, max_length, instruction="", model=_MODEL))
+    return _inputs(tokenizer, of_texts(tokenizer, texts, max_length, instruction=instruction, model=_MODEL))
 
 
 def pair_inputs(
-    tokenizer: Tokenizer, queries: Sequence[str], documents: Sequence[str], max_length: int
+    tokenizer: Tokenizer,
+    queries: Sequence[str],
+    documents: Sequence[str],
+    max_length: int,
+    frame: Frame | None = None,
 ) -> dict[str, Tensor]:
-    """Inputs of a cross-encoder, as ``single_inputs``, with ``token_type_ids`` where the model has them."""
+    """Inputs of a cross-encoder, as ``single_inputs``, with ``token_type_ids`` where the model has them.
+
+    With a ``frame`` they are those of a language model, which answers at the last token: padded on the left.
+    """
+    if frame is not None:
+        found = of_prompted_pairs(tokenizer, zip(queries, documents, strict=True), frame, model=_MODEL)
+        return _tensors(padded(found.ids, found.rows, pad_id=tokenizer.pad_id, left=True))
     return _inputs(tokenizer, of_pairs(tokenizer, zip(queries, documents, strict=True), max_length, model=_MODEL))
 
 
 def _inputs(tokenizer: Tokenizer, found: TokenIds) -> dict[str, Tensor]:
-    batch = padded(found.ids, found.rows, pad_id=tokenizer.pad_id, second_starts=found.second_starts)
+    return _tensors(padded(found.ids, found.rows, pad_id=tokenizer.pad_id, second_starts=found.second_starts))
+
+
+def _tensors(batch: Batch) -> dict[str, Tensor]:
     names = ("input_ids", "attention_mask", "token_type_ids")
     return {name: torch.from_numpy(array) for name, array in zip(names, batch.inputs, strict=False)}
 
@@ -86,6 +102,7 @@ class GroupCollator:
         max_length: Tokens.
         instructions: Put before an embedder's queries that have no prompt of their own, and before its documents.
         seed: Orders each query's documents.
+        frame: The prompt of a reranker that is a language model.
     """
 
     valid_label_columns = ("label",)
@@ -102,10 +119,11 @@ class GroupCollator:
         max_length: int,
         instructions: tuple[str, str],
         seed: int,
+        frame: Frame | None = None,
     ) -> None:
         self._items, self._tokenizer, self._batches, self._task = data.items, tokenizer, batches, task
         self._positives, self._negatives, self._max_length, self._seed = positives, negatives, max_length, seed
-        self._instructions = instructions
+        self._instructions, self._frame = instructions, frame
         known = KnownPositives(data.items)
         self._ids = {text: _number(form) for text, form in known.forms.items()}
         self._known = {
@@ -124,7 +142,8 @@ class GroupCollator:
             label["teacher"] = torch.tensor([scores for _, scores in chosen])
         if self._task == "reranker":
             asked = [item.query for item in items for _ in range(group)]
-            return {"pairs": pair_inputs(self._tokenizer, asked, documents, self._max_length), "label": label}
+            pairs = pair_inputs(self._tokenizer, asked, documents, self._max_length, self._frame)
+            return {"pairs": pairs, "label": label}
         queries = [self._asked(item) for item in items]
         passages = [self._instructions[1] + text for text in documents]
         return {

@@ -15,6 +15,7 @@ from ecom_rag.evaluation.measures import cutoff, parse_measures
 from ecom_rag.evaluation.sets import JudgedSet
 from ecom_rag.judging.relevance import Grades, same_class
 from ecom_rag.models.checkpoints.tokens import Tokenizer
+from ecom_rag.models.prompts import Frame
 from ecom_rag.retrieval import DenseIndex
 from ecom_rag.text.normalization import canonical
 from ecom_rag.training.collate import pair_inputs
@@ -91,11 +92,21 @@ class RerankDev:
         measure: As ``ir_measures`` names it.
         batch_size: Pairs scored at once.
         max_length: Tokens of a pair.
+        frame: The prompt of a language model.
     """
 
-    def __init__(self, data: Groups, tokenizer: Tokenizer, *, measure: str, batch_size: int, max_length: int) -> None:
+    def __init__(
+        self,
+        data: Groups,
+        tokenizer: Tokenizer,
+        *,
+        measure: str,
+        batch_size: int,
+        max_length: int,
+        frame: Frame | None = None,
+    ) -> None:
         self.primary_metric = measure
-        self._tokenizer, self._batch_size, self._max_length = tokenizer, batch_size, max_length
+        self._tokenizer, self._batch_size, self._max_length, self._frame = tokenizer, batch_size, max_length, frame
         self._judged = sets.candidate_set(data.items)
         self._pairs = self._judged.pairs()
         self.size = f"{len(data)} queries, {len(self._pairs)} pairs"
@@ -109,7 +120,7 @@ class RerankDev:
             for start in range(0, len(order), self._batch_size):
                 rows = order[start : start + self._batch_size]
                 queries, texts = zip(*(self._pairs[row] for row in rows), strict=True)
-                inputs = pair_inputs(self._tokenizer, queries, texts, self._max_length)
+                inputs = pair_inputs(self._tokenizer, queries, texts, self._max_length, self._frame)
                 logits = model({key: value.to(model.device) for key, value in inputs.items()})["scores"]
                 scores[rows] = logits.float().cpu().numpy()[:, 0]
         ranked = self._judged.ranked(scores)
@@ -174,7 +185,9 @@ def same_class_figures(
     return {"MAP@R": float(precision.mean()), "R@1": float(first.mean())}
 
 
-def make_dev(recipe: Recipe, train: Labelled | Groups, tokenizer: Tokenizer, max_length: int) -> Any:
+def make_dev(
+    recipe: Recipe, train: Labelled | Groups, tokenizer: Tokenizer, max_length: int, frame: Frame | None = None
+) -> Any:
     """The recipe's dev measure; ``None`` where it names no dev data.
 
     Raises:
@@ -183,11 +196,13 @@ def make_dev(recipe: Recipe, train: Labelled | Groups, tokenizer: Tokenizer, max
     """
     if recipe.data.dev is None:
         return None
-    dev = _make_dev(recipe, train, tokenizer, max_length)
+    dev = _make_dev(recipe, train, tokenizer, max_length, frame)
     return InBf16(dev) if recipe.schedule.bf16 else dev
 
 
-def _make_dev(recipe: Recipe, train: Labelled | Groups, tokenizer: Tokenizer, max_length: int) -> Any:
+def _make_dev(
+    recipe: Recipe, train: Labelled | Groups, tokenizer: Tokenizer, max_length: int, frame: Frame | None
+) -> Any:
     assert recipe.data.dev is not None
     batch, wanted = recipe.evaluation.batch_size, recipe.evaluation.measure
     if isinstance(train, Labelled):
@@ -211,7 +226,7 @@ def _make_dev(recipe: Recipe, train: Labelled | Groups, tokenizer: Tokenizer, ma
     if recipe.task == "embedder":
         return RetrievalDev(_retrieval_set(recipe), measure=measure, batch_size=batch)
     groups = _read(recipe, Groups, _LABELLED)
-    return RerankDev(groups, tokenizer, measure=measure, batch_size=batch, max_length=max_length)
+    return RerankDev(groups, tokenizer, measure=measure, batch_size=batch, max_length=max_length, frame=frame)
 
 
 def _retrieval_set(recipe: Recipe) -> JudgedSet:

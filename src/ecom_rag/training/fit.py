@@ -18,7 +18,7 @@ import torch
 from ecom_rag.errors import UsageError
 from ecom_rag.files import workfolders
 from ecom_rag.models.runtimes import cpu
-from ecom_rag.training import checkpoints, embedding_rows, health, report
+from ecom_rag.training import adapters, checkpoints, embedding_rows, health, report
 from ecom_rag.training.averaging import best_average
 from ecom_rag.training.callbacks import Hooks, patience_spent, step_of
 from ecom_rag.training.losses.distributed import world
@@ -150,7 +150,9 @@ def _finish_weights(
             figures["after"] = max(after, average["value"])
     health.check_changed(model, untrained, steps=trainer.state.global_step, work=work)
     if recipe.lora.rank:
-        checkpoints.merge_lora(model)
+        if trainer.is_world_process_zero():
+            adapters.save(model, work / adapters.FOLDER, recipe.model)
+        adapters.merge(model)
     health.check_finite(model, steps=trainer.state.global_step, work=work)
     return figures
 
@@ -160,6 +162,8 @@ def _write(plan: Plan, model: Any, found: dict[str, Any], output: Path, work: Pa
     shutil.rmtree(fresh, ignore_errors=True)
     fresh.mkdir(parents=True)
     checkpoints.save(model, fresh, plan.start)
+    if plan.recipe.lora.rank:
+        shutil.copytree(work / adapters.FOLDER, fresh / adapters.FOLDER)
     report.write_report(fresh, found)
     workfolders.publish(fresh, output)
     clear(work)

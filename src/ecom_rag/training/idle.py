@@ -19,6 +19,7 @@ _QUERIES = Needs(lambda v: v["labelled"] is not True, "over labelled records", "
 _BEIR = Needs(lambda v: v["beir"], "where data.train names no BEIR folder", "train on one")
 _DEV = Needs(lambda v: v["dev"], "without validation data", "name some in data.dev")
 _DEV_BEIR = Needs(lambda v: v["dev_beir"], "where data.dev is no BEIR folder", "validate on one")
+_RERANKER = Needs(lambda v: v["task"] == "reranker", "for an embedder", "train a reranker")
 _DISTILLED = Needs(lambda v: v["distillation"] != "none", "without distillation", "set loss.distillation")
 
 
@@ -36,6 +37,7 @@ TABLE = {
     **_each("data", "train dev max_length query_instruction passage_instruction"),
     **_each("data", "train_split min_grade", _BEIR),
     **_each("data", "dev_split", _DEV, _DEV_BEIR),
+    **_each("data", "template instruction", _RERANKER),
     **_each("data", "label parent single_texts", _LABELLED),
     **_each("data", "positives negatives", _QUERIES),
     **_each("loss", "name"),
@@ -78,11 +80,11 @@ TABLE = {
     ),
     "schedule.patience": (_DEV,),
     **_each("schedule", "max_steps learning_rate scheduler weight_decay max_grad_norm dropout gradient_accumulation"),
-    **_each("schedule", "mini_batch bf16 device save_every keep log_every"),
+    **_each("schedule", "mini_batch gradient_checkpointing bf16 device save_every keep log_every"),
     **_each("evaluation", "measure batch_size", _DEV),
     "evaluation.max_documents": (_DEV, _DEV_BEIR),
     **_each("lora", "rank"),
-    **_each("lora", "alpha dropout", Needs(lambda v: v["rank"] > 0, "without adapters", "set lora.rank")),
+    **_each("lora", "alpha dropout targets", Needs(lambda v: v["rank"] > 0, "without adapters", "set lora.rank")),
     **_each("averaging", "ema_decay"),
     "averaging.best_checkpoints": (_DEV,),
 }

@@ -195,12 +195,14 @@ def _in_parts(model: Any, feature: dict[str, Tensor], output: str) -> Tensor:
         whole: Tensor = model(feature)[output]
         return whole
     lengths = feature["attention_mask"].sum(1)
+    left = bool((feature["attention_mask"][:, 0] == 0).any())  # where the padding is
     order = torch.argsort(lengths, descending=True, stable=True)
     found, start = [], 0
     while start < len(order):
         longest = int(lengths[order[start]])
         rows = order[start : start + max(1, PART // longest)]
-        found.append(model({name: value[rows, :longest] for name, value in feature.items()})[output])
+        kept = slice(-longest, None) if left else slice(longest)
+        found.append(model({name: value[rows, kept] for name, value in feature.items()})[output])
         start += len(rows)
     return torch.cat(found)[torch.argsort(order)]
 

@@ -14,10 +14,11 @@ from ecom_rag.errors import UsageError
 from ecom_rag.files.digest import Digest, of_file
 from ecom_rag.models.checkpoints.fingerprint import fingerprint
 from ecom_rag.models.checkpoints.tokens import Tokenizer
+from ecom_rag.models.prompts import Frame
 from ecom_rag.text.near_duplicates import near_duplicates
 from ecom_rag.training.batches import Batches
 from ecom_rag.training.checkpoints import Start, find_start
-from ecom_rag.training.collate import GroupCollator, LabelledCollator
+from ecom_rag.training.collate import GroupCollator, LabelledCollator, single_inputs
 from ecom_rag.training.data import Groups, Labelled, read_data
 from ecom_rag.training.dev import make_dev
 from ecom_rag.training.embedding_rows import token_ids
@@ -78,9 +79,12 @@ def make_plan(recipe: Recipe) -> Plan:
     check_keys(recipe, labelled=isinstance(data, Labelled))
     start = find_start(recipe)
     tokenizer = Tokenizer(start.folder, ends_with_eos=start.ends_with_eos)
-    dev = make_dev(recipe, data, tokenizer, start.max_length)
+    for instruction in start.instructions:  # an error where it leaves no room for a text
+        single_inputs(tokenizer, ["a"], start.max_length, instruction=instruction)
+    frame = start.frame(tokenizer)
+    dev = make_dev(recipe, data, tokenizer, start.max_length, frame)
     batches = make_batches(recipe, data, world=int(os.environ.get("WORLD_SIZE", "1")))
-    collator = _make_collator(recipe, data, start, tokenizer, batches)
+    collator = _make_collator(recipe, data, start, tokenizer, batches, frame)
     used = token_ids(tokenizer, collator.texts(), start.max_length)
     return Plan(recipe, data, start, tokenizer, dev, batches, collator, used)
 
@@ -120,7 +124,12 @@ def make_batches(recipe: Recipe, data: Labelled | Groups, *, world: int = 1) -> 
 
 
 def _make_collator(
-    recipe: Recipe, data: Labelled | Groups, start: Start, tokenizer: Tokenizer, batches: Batches
+    recipe: Recipe,
+    data: Labelled | Groups,
+    start: Start,
+    tokenizer: Tokenizer,
+    batches: Batches,
+    frame: Frame | None,
 ) -> LabelledCollator | GroupCollator:
     if isinstance(data, Labelled):
         return LabelledCollator(data, tokenizer, max_length=start.max_length, instructions=start.instructions)
@@ -134,6 +143,7 @@ def _make_collator(
         max_length=start.max_length,
         instructions=start.instructions,
         seed=recipe.seed,
+        frame=frame,
     )
 
 

@@ -13,6 +13,7 @@ from ecom_rag.arguments import PathLike, one_of, path_of
 from ecom_rag.errors import UsageError
 from ecom_rag.files import readers
 from ecom_rag.files.values import type_name
+from ecom_rag.models.prompts import PROMPTS
 from ecom_rag.training.idle import check_keys
 from ecom_rag.training.tables import build
 
@@ -43,6 +44,8 @@ class Data:
     max_length: int | None = None  # tokens; by default the checkpoint's, at most 512
     query_instruction: str | None = None  # by default the checkpoint's or its family's
     passage_instruction: str | None = None
+    template: str = "auto"  # prompt of a reranker that is a language model
+    instruction: str | None = None  # asked in it; by default the checkpoint's or the prompt's
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +95,7 @@ class Schedule:
     dropout: float | None = None  # by default the checkpoint's; 0 halves a step on a CPU
     gradient_accumulation: int = 1
     mini_batch: int | None = None  # texts at once with gradient caching (Gao et al. 2021, arXiv:2101.06983)
+    gradient_checkpointing: bool = False  # activations twice, in less memory (Chen et al. 2016, arXiv:1604.06174)
     bf16: bool = False
     device: Literal["auto", "cpu"] = "auto"
     save_every: int | None = None  # steps between checkpoints and validations; by default an epoch
@@ -116,6 +120,7 @@ class Lora:
     rank: int = 0
     alpha: int = 16
     dropout: float = 0.0
+    targets: tuple[str, ...] | None = None  # names of linear layers; by default all but the head
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +156,8 @@ class Recipe:
 
 _RANGES: tuple[tuple[str, Callable[[Any], bool], str], ...] = (  # keys, whether a value holds, what is expected
     ("data.train", lambda value: len(value) > 0, "at least one file"),
+    ("lora.targets", lambda value: len(value) > 0, "at least one name of a layer"),
+    ("data.template", lambda value: value in ("auto", *PROMPTS), f"one of auto, {', '.join(PROMPTS)}"),
     ("seed", lambda value: 0 <= value < 2**32, "from 0 to 4294967295"),
     ("data.negatives lora.rank", lambda value: value >= 0, "0 or more"),
     ("loss.margin schedule.dropout averaging.ema_decay lora.dropout", lambda v: 0 <= v < 1, "from 0 to below 1"),
@@ -166,7 +173,7 @@ _RANGES: tuple[tuple[str, Callable[[Any], bool], str], ...] = (  # keys, whether
         " sampling.batch_size sampling.parents_per_batch sampling.duplicate_cap sampling.batches_per_epoch"
         " schedule.epochs schedule.max_steps schedule.learning_rate schedule.max_grad_norm"
         " schedule.gradient_accumulation schedule.mini_batch schedule.save_every schedule.patience schedule.log_every"
-        " evaluation.batch_size evaluation.max_documents averaging.best_checkpoints",
+        " evaluation.batch_size evaluation.max_documents lora.alpha averaging.best_checkpoints",
         lambda value: value > 0,
         "above 0",
     ),
@@ -246,6 +253,7 @@ def _related(recipe: Recipe) -> list[tuple[bool, str, str]]:
     names = RERANKER_LOSSES if reranker else tuple(dict.fromkeys(OVER_LABELS + OVER_GROUPS))
     one_of_two = "1 beside averaging.ema_decay: take one of the two"
     differences = "at least 1 with loss.distillation: a query with one document has no differences to learn"
+    prompt = "a language model's prompt has data.instruction"
     distilled = loss.distillation != "none"
     return [
         (loss.name in ("", *names), "loss.name", f"one of {', '.join(names)}"),
@@ -261,7 +269,7 @@ def _related(recipe: Recipe) -> list[tuple[bool, str, str]]:
         (not distilled or data.positives + data.negatives > 1, "data.negatives", differences),
         (not m3 or schedule.mini_batch is None, "schedule.mini_batch", 'none with loss "m3"'),
         (not m3 or recipe.lora.rank == 0, "lora.rank", '0 with loss "m3"'),
-        # Neither rerankers nor whoever calls them know of instructions.
-        (not reranker or data.query_instruction is None, "data.query_instruction", "none for a reranker"),
+        # Classifiers know of no instruction, and language models of one that is part of their prompt.
+        (not reranker or data.query_instruction is None, "data.query_instruction", f"none for a reranker; {prompt}"),
         (not reranker or data.passage_instruction is None, "data.passage_instruction", "none for a reranker"),
     ]

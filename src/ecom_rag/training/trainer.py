@@ -1,12 +1,13 @@
 """The trainer of a run: that of sentence-transformers with our batches, collators, losses and hooks."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from ecom_rag.training import health
+from ecom_rag.training import adapters, health
 from ecom_rag.training.callbacks import DevEvaluator, Hooks
 from ecom_rag.training.checkpoints import on_cpu
 from ecom_rag.training.modules import EmbedderLoss, RerankerLoss
@@ -38,6 +39,8 @@ def make_trainer(plan: Plan, model: Any, hooks: Hooks, work: Path) -> Any:
         callbacks=[hooks],
     )
     trainer.get_batch_sampler = lambda *_, **__: plan.batches  # as argument it would be pickled into every checkpoint
+    if plan.recipe.lora.rank:
+        trainer._load_from_checkpoint = partial(adapters.load, model)  # theirs loads the network a second time
     trainer.evaluate = hooks.validating_average(trainer.evaluate)
     trainer.training_step = health.watching(trainer.training_step, lambda: trainer.state.global_step, work)
     trainer.remove_callback(PrinterCallback)  # it prints to stdout
@@ -70,6 +73,8 @@ def _arguments(recipe: Recipe, kind: Any, dev: Any, work: Path, batches: int) ->
         weight_decay=schedule.weight_decay,
         max_grad_norm=schedule.max_grad_norm,
         gradient_accumulation_steps=schedule.gradient_accumulation,
+        gradient_checkpointing=schedule.gradient_checkpointing,
+        gradient_checkpointing_kwargs={"use_reentrant": False},
         bf16=schedule.bf16,
         use_cpu=on_cpu(recipe),  # else bf16 is refused without a GPU
         seed=recipe.seed,

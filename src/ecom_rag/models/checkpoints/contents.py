@@ -16,8 +16,8 @@ def _words(text: str) -> list[str]:
 
 
 ADAPTER = (
-    "merge the adapter into its base model with peft's merge_and_unload(), save that with the tokenizer of the"
-    " adapter, and pass the merged folder"
+    "put the adapter's files into a folder of their own, merge them into the base model with ecom-rag merge, and pass"
+    " the merged folder"
 )
 
 # Files at the root, or in the folder of the Transformer module. The first pattern that fits counts; a file of weights

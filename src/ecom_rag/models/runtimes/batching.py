@@ -96,7 +96,12 @@ def batches(
 
 
 def padded(
-    ids: Ragged, rows: NDArray[np.int64], *, pad_id: int, second_starts: NDArray[np.int64] | None = None
+    ids: Ragged,
+    rows: NDArray[np.int64],
+    *,
+    pad_id: int,
+    second_starts: NDArray[np.int64] | None = None,
+    left: bool = False,
 ) -> Batch:
     """Some rows as one batch, in the order given.
 
@@ -104,11 +109,12 @@ def padded(
         ids: Token ids with their special tokens.
         rows: ``(batch,)`` at least one row number.
         pad_id: Id to pad with.
-        second_starts: As in ``batches``.
+        second_starts: As in ``batches``; none where padding is on the left.
+        left: Whether padding comes before the tokens.
     """
     lengths = ids.lengths[rows]
     columns = np.arange(lengths.max())
-    mask = columns < lengths[:, None]  # (batch, length)
+    mask = (columns[::-1] if left else columns) < lengths[:, None]  # (batch, length)
     values = np.full(mask.shape, pad_id, np.int64)
     values[mask] = ids.take(rows).values
     types = None

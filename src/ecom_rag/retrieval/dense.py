@@ -189,10 +189,11 @@ class DenseIndex:
 
     def _set_base(self, vectors: NDArray[np.float32]) -> None:
         kind = self._precision or _suitable(vectors)
-        if kind != "fp32":
-            return self._keep(vectors, RoughRows(vectors, kind), 0.0)
         parts = (tensor(vectors[start : start + CHUNK]) for start in range(0, len(vectors), CHUNK))
-        self._keep(vectors, None, max((float(part.norm(dim=1).max()) for part in parts), default=0.0))
+        if kind == "fp32":
+            self._keep(vectors, None, max((float(part.norm(dim=1).max()) for part in parts), default=0.0))
+        else:
+            self._keep(vectors, RoughRows(vectors, kind), 0.0)
 
     def _segments(self, kind: str, rows: NDArray[np.int64] | None) -> Iterator[tuple[int, Any]]:
         """First row and rows of each contiguous part; of given ``rows`` first place and copies of them."""

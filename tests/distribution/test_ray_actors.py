@@ -1,5 +1,6 @@
 """Blocks on a real Ray cluster of this machine: the same file, whatever dies."""
 
+import contextlib
 import json
 import os
 import random
@@ -11,6 +12,7 @@ import threading
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 pytest.importorskip("ray", reason="the extra ray is not installed")
@@ -75,6 +77,14 @@ def blocks_of(*texts, size=2):
     return iter([items[start : start + size] for start in range(0, len(items), size)])
 
 
+def actors(processes):
+    found = []
+    for one in processes:
+        with contextlib.suppress(psutil.Error):
+            found += [one] if "ray::_Actor" in " ".join(one.cmdline()) else []
+    return found
+
+
 def test_blocks_come_back_in_their_order(cluster):
     texts = ["is slow", "a", "b", "is slow", *map(str, range(80))]
     found = list(cluster.each(Marking(), blocks_of(*texts)))
@@ -108,6 +118,13 @@ def test_a_worker_that_cannot_do_the_work_is_refused(cluster):
         list(cluster.each(Refusing(), blocks_of("a")))
     with pytest.raises(DistributionError, match="3 workers ended while they loaded"):
         list(cluster.each(DyingEarly(), blocks_of("a", "b", "c")))
+
+
+def test_workers_that_end_together_count_once(cluster, tmp_path):
+    """As those of a machine that goes: two pairs of starts fail, which are not three one after the other."""
+    found = cluster.each(DyingEarly(folder=str(tmp_path), processes=4), blocks_of("a", "b", "c", "d"))
+    assert [one["done"] for _, (results, _) in found for one in results] == ["A", "B", "C", "D"]
+    assert len(list(tmp_path.iterdir())) == 4
 
 
 def test_nobody_is_left_behind(cluster):
@@ -146,8 +163,6 @@ def test_recall_score_and_rerank_write_the_local_file(cluster, bank, queries, xl
 @pytest.mark.slow
 def test_kills_at_random_change_nothing(cluster, bank, queries, tmp_path):
     """Workers are killed while they load, search, and wait."""
-    import psutil
-
     recall_file(queries, tmp_path / "local.jsonl", Recall(), bank=bank, model=ModelSpec(None, FP32))
     expected = (tmp_path / "local.jsonl").read_bytes()
     draw = random.Random(3)
@@ -156,11 +171,8 @@ def test_kills_at_random_change_nothing(cluster, bank, queries, tmp_path):
 
     def kill():
         while not over.wait(draw.uniform(0.5, 4)) and len(killed) < 6:
-            actors = [
-                one for one in psutil.process_iter(["cmdline"]) if "_Actor" in " ".join(one.info["cmdline"] or [])
-            ]
-            if actors:
-                killed.append(draw.choice(actors))
+            if found := actors(psutil.process_iter()):
+                killed.append(draw.choice(found))
                 killed[-1].kill()
 
     killer = threading.Thread(target=kill)
@@ -276,3 +288,19 @@ def test_a_killed_driver_goes_on(bank, queries, tmp_path):
     assert "before the interruption" in again.stderr and done >= 1
     assert out.read_bytes() == local.read_bytes()
     assert len(out.read_bytes().splitlines()) == 12_000
+
+
+@pytest.mark.slow
+def test_standard_output_is_for_results(bank, queries, tmp_path):
+    """A worker is killed; Ray would print that among the results."""
+    queries.write_bytes(queries.read_bytes() * 1000)
+    command = [sys.executable, "-m", "ecom_rag", "recall", str(queries), "--bank", str(bank), "--routes", "bm25"]
+    local = subprocess.run([*command, "-o", "-"], check=True, capture_output=True, timeout=600)
+    with (tmp_path / "out").open("wb") as out, (tmp_path / "err").open("wb") as err:
+        ray = subprocess.Popen([*command, "-o", "-", "--ray", "auto", "--workers", "1"], stdout=out, stderr=err)
+    while not (tmp_path / "out").stat().st_size and ray.poll() is None:
+        time.sleep(0.05)
+    actors(psutil.Process(ray.pid).children(recursive=True))[0].kill()
+    assert ray.wait(timeout=600) == 0
+    assert (tmp_path / "out").read_bytes() == local.stdout
+    assert b"a worker that had records" in (tmp_path / "err").read_bytes()

@@ -1,5 +1,6 @@
 """Works for workers elsewhere: what they do to a block, without any model."""
 
+import contextlib
 import os
 import signal
 import time
@@ -48,9 +49,17 @@ class Refusing:
 
 @dataclass(frozen=True)
 class DyingEarly:
-    """Ends its process while it is made ready."""
+    """Ends its process while it is made ready: always, or for the first few processes."""
 
     gpus: int = 0
+    folder: str = ""  # where each process that ends leaves a mark
+    processes: int = 0
 
     def start(self):
-        os.kill(os.getpid(), signal.SIGKILL)
+        for number in range(self.processes):
+            with contextlib.suppress(FileExistsError):
+                (Path(self.folder) / f"ended {number}").touch(exist_ok=False)
+                os.kill(os.getpid(), signal.SIGKILL)
+        if not self.folder:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return Marking().process

@@ -257,6 +257,18 @@ def test_only_what_can_be_sent(bank, queries, xlmr_reranker, m3_folder, tmp_path
         rerank_file(results, place, xlmr_reranker, reuse=tmp_path / "known.db", workers=Nobody())
 
 
+def test_auto_joins_the_cluster_of_the_machine_and_no_other(cluster):
+    """Another run's cluster would end with that run."""
+    import ray
+
+    code = "import ray\nfrom ecom_rag.distribution.ray_actors import RayActors\nRayActors()\n"
+    code += "print(ray.get_runtime_context().gcs_address)"
+    own = ray.get_runtime_context().gcs_address
+    for told, joins in (({}, False), ({"RAY_ADDRESS": own}, True)):
+        found = subprocess.run([sys.executable, "-c", code], env=os.environ | told, capture_output=True, timeout=300)
+        assert (found.stdout.decode().strip() == own) is joins, found.stderr
+
+
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "nowhere", "localhost:99999999", ":", "[::1]:1"])
 def test_no_cluster_at_an_address(address):
     code = f"from ecom_rag.distribution.ray_actors import RayActors\nRayActors({address!r})"

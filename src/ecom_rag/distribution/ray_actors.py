@@ -18,6 +18,11 @@ from ecom_rag.models.runtimes.cpu import cores
 
 logger = logging.getLogger(__name__)
 
+_QUIET: dict[str, Any] = {
+    "logging_level": logging.ERROR,
+    "log_to_driver": False,
+    "namespace": f"ecom_rag-{os.getpid()}",
+}
 _OBJECTS = 256 << 20  # bytes of the store of a cluster that we start
 
 
@@ -76,32 +81,43 @@ class RayActors:
             self._ray._private.worker.print_to_stdstream = self._print
 
     def _connect(self) -> None:
-        quiet = {"logging_level": logging.ERROR, "log_to_driver": False, "namespace": f"ecom_rag-{os.getpid()}"}
         if self.address != "auto":
             _check_answers(self.address)
-            return self._joined(self.address, quiet)
+            return self._join(self.address)
         try:
-            self._joined("auto", quiet)
-        except DistributionError:
-            self._started(quiet)
+            self._begin(None)
+        except ValueError:  # Ray refuses these options where `ray start` or RAY_ADDRESS names a cluster
+            try:
+                self._join(None)
+            except DistributionError:  # it has ended without taking its name back
+                self._begin("local")
 
-    def _joined(self, address: str, quiet: dict[str, Any]) -> None:
+    def _join(self, address: str | None) -> None:
+        """Become part of a cluster that runs."""
         try:
-            self._ray.init(address=address, **quiet)
+            self._ray.init(address, **_QUIET)
+        except self._ray.exceptions.RayError as error:  # e.g. a token is wanted
+            raise UsageError(f"the Ray cluster at {self.address} refuses this process ({line_of(error)})") from None
         except (ConnectionError, ValueError, RuntimeError, OSError) as error:
-            raise _no_cluster(address, error) from None
+            raise _no_cluster(self.address, error) from None
 
-    def _started(self, quiet: dict[str, Any]) -> None:
-        """A cluster of this machine alone."""
+    def _begin(self, address: str | None) -> None:
+        """A cluster of this machine alone.
+
+        Not the address ``auto``: with it Ray would join any cluster on the machine, e.g. that of another run, which
+        ends with it.
+        """
         try:
             self._ray.init(
-                address="local",
+                address,
                 num_cpus=max(cores(), self.workers or 1),
                 object_store_memory=_OBJECTS,
                 include_dashboard=False,
                 _node_ip_address="127.0.0.1",
-                **quiet,
+                **_QUIET,
             )
+        except ValueError:
+            raise
         except Exception as error:  # a bare one, where a process of Ray ends early or the machine is busy
             raise DistributionError(f"Ray does not start on this machine ({line_of(error)}); run again") from None
 

@@ -19,11 +19,12 @@ from helpers.small_banks import seed
 PORT = 6379
 TOLD = {
     "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_worker_niceness": "0",  # of 15, else: workers would wait for all other tests
     "RAY_AUTH_MODE": "disabled",  # else a head takes the token of this machine's user, which other hosts must have
     "RAY_health_check_initial_delay_ms": "500",
     "RAY_health_check_period_ms": "500",
     "RAY_health_check_timeout_ms": "1000",
-    "RAY_health_check_failure_threshold": "4",
+    "RAY_health_check_failure_threshold": "6",
 }
 
 

@@ -94,6 +94,12 @@ def test_blocks_come_back_in_their_order(cluster):
     assert list(cluster.each(Marking(), iter([]))) == []
 
 
+def test_workers_collect_garbage_as_rarely_as_the_command(cluster):
+    """Else the same block takes them 40 % longer."""
+    [(_, ([result], _))] = cluster.each(Marking(), blocks_of("collects how often"))
+    assert result["done"] == jobs.COLLECTED
+
+
 def test_a_block_whose_worker_dies_goes_to_another(cluster, tmp_path):
     texts = ["a", "dies once", *map(str, range(30))]
     found = cluster.each(Marking(folder=str(tmp_path)), blocks_of(*texts))

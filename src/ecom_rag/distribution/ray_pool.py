@@ -1,5 +1,6 @@
 """Actors of a Ray cluster that do the same work, and what becomes of a block whose actor dies."""
 
+import gc
 import logging
 import socket
 from collections import deque
@@ -8,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ecom_rag.errors import DistributionError, EcomRagError
-from ecom_rag.files.jobs import Block, Done, Process, Work
+from ecom_rag.files.jobs import COLLECTED, Block, Done, Process, Work
 
 logger = logging.getLogger(__name__)
 
@@ -27,6 +28,7 @@ class _Actor:
 
     def ready(self) -> tuple[str, str]:
         """Make the work ready; the host, and why that cannot be."""
+        gc.set_threshold(*COLLECTED)
         try:
             self._process = self._work.start()
         except EcomRagError as error:

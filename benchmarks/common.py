@@ -22,6 +22,7 @@ SHAPES = {
     "bge-reranker-v2-m3": ("xlmr", 250002, 1024, 24, 16, 4096),
 }
 TEXT_SETS = ("taobao_queries_zh", "taobao_titles_zh", "homedepot", "scifact")
+TITLE_SETS = ("taobao_queries_zh", "taobao_titles_zh", "jd_titles_zh", "homedepot", "shopee", "abt_buy")
 
 
 def arguments(description: str, **extra: dict) -> argparse.Namespace:
@@ -36,7 +37,7 @@ def arguments(description: str, **extra: dict) -> argparse.Namespace:
 
 def texts(data: str, name: str, count: int) -> list[str]:
     """The first ``count`` texts of a set in a fixed random order."""
-    file = {"taobao_queries_zh": "queries", "taobao_titles_zh": "titles"}.get(name, "corpus")
+    file = {"taobao_queries_zh": "queries", "taobao_titles_zh": "titles", "shopee": "train"}.get(name, "corpus")
     found = []
     with gzip.open(Path(data) / name / f"{file}.jsonl.gz", "rt", encoding="utf-8") as source:
         for line in source:
@@ -44,6 +45,19 @@ def texts(data: str, name: str, count: int) -> list[str]:
             found.append(f"{item.get('title', '')} {item['text']}".strip())
     random.Random(0).shuffle(found)
     return found[:count]
+
+
+def listings(data: str, count: int) -> list[dict]:
+    """Records of titles and queries of shops, Chinese and English; beyond 188,660 they repeat with other ids."""
+    found = [text for name in TITLE_SETS for text in texts(data, name, 100_000)]
+    random.Random(0).shuffle(found)
+    return [{"text": found[i % len(found)], "metadata": {"id": i, "label": f"class {i % 7}"}} for i in range(count)]
+
+
+def write(path: Path, records: list[dict]) -> None:
+    """Records as JSON lines."""
+    with path.open("w", encoding="utf-8") as sink:
+        sink.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
 
 
 def checkpoint(name: str, data: str, work: str) -> Path:

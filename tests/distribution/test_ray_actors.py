@@ -1,5 +1,6 @@
 """Blocks on a real Ray cluster of this machine: the same file, whatever dies."""
 
+import contextlib
 import json
 import os
 import random
@@ -11,6 +12,7 @@ import threading
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 pytest.importorskip("ray", reason="the extra ray is not installed")
@@ -75,6 +77,14 @@ def blocks_of(*texts, size=2):
     return iter([items[start : start + size] for start in range(0, len(items), size)])
 
 
+def actors(processes):
+    found = []
+    for one in processes:
+        with contextlib.suppress(psutil.Error):
+            found += [one] if "ray::_Actor" in " ".join(one.cmdline()) else []
+    return found
+
+
 def test_blocks_come_back_in_their_order(cluster):
     texts = ["is slow", "a", "b", "is slow", *map(str, range(80))]
     found = list(cluster.each(Marking(), blocks_of(*texts)))
@@ -82,6 +92,12 @@ def test_blocks_come_back_in_their_order(cluster):
     assert [one["text"] for block, _ in found for one in block] == texts
     assert sum(counts["records"] for _, (_, counts) in found) == len(texts)
     assert list(cluster.each(Marking(), iter([]))) == []
+
+
+def test_workers_collect_garbage_as_rarely_as_the_command(cluster):
+    """Else the same block takes them 40 % longer."""
+    [(_, ([result], _))] = cluster.each(Marking(), blocks_of("collects how often"))
+    assert result["done"] == jobs.COLLECTED
 
 
 def test_a_block_whose_worker_dies_goes_to_another(cluster, tmp_path):
@@ -108,6 +124,13 @@ def test_a_worker_that_cannot_do_the_work_is_refused(cluster):
         list(cluster.each(Refusing(), blocks_of("a")))
     with pytest.raises(DistributionError, match="3 workers ended while they loaded"):
         list(cluster.each(DyingEarly(), blocks_of("a", "b", "c")))
+
+
+def test_workers_that_end_together_count_once(cluster, tmp_path):
+    """As those of a machine that goes: two pairs of starts fail, which are not three one after the other."""
+    found = cluster.each(DyingEarly(folder=str(tmp_path), processes=4), blocks_of("a", "b", "c", "d"))
+    assert [one["done"] for _, (results, _) in found for one in results] == ["A", "B", "C", "D"]
+    assert len(list(tmp_path.iterdir())) == 4
 
 
 def test_nobody_is_left_behind(cluster):
@@ -146,8 +169,6 @@ def test_recall_score_and_rerank_write_the_local_file(cluster, bank, queries, xl
 @pytest.mark.slow
 def test_kills_at_random_change_nothing(cluster, bank, queries, tmp_path):
     """Workers are killed while they load, search, and wait."""
-    import psutil
-
     recall_file(queries, tmp_path / "local.jsonl", Recall(), bank=bank, model=ModelSpec(None, FP32))
     expected = (tmp_path / "local.jsonl").read_bytes()
     draw = random.Random(3)
@@ -156,11 +177,8 @@ def test_kills_at_random_change_nothing(cluster, bank, queries, tmp_path):
 
     def kill():
         while not over.wait(draw.uniform(0.5, 4)) and len(killed) < 6:
-            actors = [
-                one for one in psutil.process_iter(["cmdline"]) if "_Actor" in " ".join(one.info["cmdline"] or [])
-            ]
-            if actors:
-                killed.append(draw.choice(actors))
+            if found := actors(psutil.process_iter()):
+                killed.append(draw.choice(found))
                 killed[-1].kill()
 
     killer = threading.Thread(target=kill)
@@ -245,6 +263,18 @@ def test_only_what_can_be_sent(bank, queries, xlmr_reranker, m3_folder, tmp_path
         rerank_file(results, place, xlmr_reranker, reuse=tmp_path / "known.db", workers=Nobody())
 
 
+def test_auto_joins_the_cluster_of_the_machine_and_no_other(cluster):
+    """Another run's cluster would end with that run."""
+    import ray
+
+    code = "import ray\nfrom ecom_rag.distribution.ray_actors import RayActors\nRayActors()\n"
+    code += "print(ray.get_runtime_context().gcs_address)"
+    own = ray.get_runtime_context().gcs_address
+    for told, joins in (({}, False), ({"RAY_ADDRESS": own}, True)):
+        found = subprocess.run([sys.executable, "-c", code], env=os.environ | told, capture_output=True, timeout=300)
+        assert (found.stdout.decode().strip() == own) is joins, found.stderr
+
+
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "nowhere", "localhost:99999999", ":", "[::1]:1"])
 def test_no_cluster_at_an_address(address):
     code = f"from ecom_rag.distribution.ray_actors import RayActors\nRayActors({address!r})"
@@ -276,3 +306,19 @@ def test_a_killed_driver_goes_on(bank, queries, tmp_path):
     assert "before the interruption" in again.stderr and done >= 1
     assert out.read_bytes() == local.read_bytes()
     assert len(out.read_bytes().splitlines()) == 12_000
+
+
+@pytest.mark.slow
+def test_standard_output_is_for_results(bank, queries, tmp_path):
+    """A worker is killed; Ray would print that among the results."""
+    queries.write_bytes(queries.read_bytes() * 1000)
+    command = [sys.executable, "-m", "ecom_rag", "recall", str(queries), "--bank", str(bank), "--routes", "bm25"]
+    local = subprocess.run([*command, "-o", "-"], check=True, capture_output=True, timeout=600)
+    with (tmp_path / "out").open("wb") as out, (tmp_path / "err").open("wb") as err:
+        ray = subprocess.Popen([*command, "-o", "-", "--ray", "auto", "--workers", "1"], stdout=out, stderr=err)
+    while not (tmp_path / "out").stat().st_size and ray.poll() is None:
+        time.sleep(0.05)
+    actors(psutil.Process(ray.pid).children(recursive=True))[0].kill()
+    assert ray.wait(timeout=600) == 0
+    assert (tmp_path / "out").read_bytes() == local.stdout
+    assert b"a worker that had records" in (tmp_path / "err").read_bytes()

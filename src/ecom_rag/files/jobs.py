@@ -20,6 +20,8 @@ from ecom_rag.files.resumable import ResumableOutput
 from ecom_rag.files.streamed import StreamOutput
 
 BLOCK_RECORDS = 4096  # no block has more records, whatever a job's own cut allows
+COLLECTED = (100_000, 20, 100)
+"""Thresholds of ``gc`` for a process that does blocks: records have no cycles, and a block is many objects."""
 Item = TypeVar("Item")
 Block = list[Record]
 Done = tuple[list[Record], Mapping[str, int]]

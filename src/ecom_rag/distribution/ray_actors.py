@@ -24,6 +24,7 @@ _QUIET: dict[str, Any] = {
     "namespace": f"ecom_rag-{os.getpid()}",
 }
 _OBJECTS = 256 << 20  # bytes of the store of a cluster that we start
+_PRINTS = "print_to_stdstream"  # what Ray calls, in releases that have it, to print what befell its processes
 
 
 class RayActors:
@@ -52,7 +53,8 @@ class RayActors:
         self._ours = not ray.is_initialized()
         if self._ours:
             self._connect()
-            self._print, ray._private.worker.print_to_stdstream = ray._private.worker.print_to_stdstream, _log
+            self._print = getattr(ray._private.worker, _PRINTS, None)
+            setattr(ray._private.worker, _PRINTS, _log)
 
     def each(self, work: Work, blocks: Iterator[Block]) -> Iterator[tuple[Block, Done]]:
         """Have blocks done.
@@ -78,7 +80,7 @@ class RayActors:
         """Leave the cluster, and end it where it was started here."""
         if self._ours and self._ray.is_initialized():
             self._ray.shutdown()
-            self._ray._private.worker.print_to_stdstream = self._print
+            setattr(self._ray._private.worker, _PRINTS, self._print)
 
     def _connect(self) -> None:
         if self.address != "auto":

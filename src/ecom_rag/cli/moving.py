@@ -91,12 +91,12 @@ def refresh(bank: Bank, verbose: Verbose = False) -> None:
       ecom-rag bank refresh 'postgresql://ecom@db.example/seeds?bank=prohibited'
     """
     prepare(verbose)
-    from ecom_rag.seeds.postgres import PostgresBank
+    from ecom_rag.seeds.opening import open_remote
 
     if not is_address(bank):
         raise UsageError(f"{bank}: is a bank on disk, which keeps its indexes fresh by itself")
     started = time.monotonic()
-    with PostgresBank.open(bank) as opened:
+    with open_remote(bank) as opened:
         opened.refresh()
         count = len(opened)
     tell(f"made the terms of {count} documents of {shown(bank)} anew in {time.monotonic() - started:.1f} s")

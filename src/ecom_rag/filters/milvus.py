@@ -2,8 +2,8 @@
 
 Milvus' own comparisons differ from filters, and from version to version: in what a missing key and null are, numbers
 beyond 2**53, texts with quotes, ``not``. So the field does not hold metadata but what filters see of them, see
-``facts``, in a form in which nothing is left to differ: a list of tokens that are there or not, and for values that have
-an order a text of ASCII letters and digits that orders as they do. Records are stored elsewhere, as they are.
+``facts``, in a form in which nothing is left to differ: a list of tokens that are there or not, and, for values that
+have an order, a text of ASCII letters and digits that orders as they do. Records are stored elsewhere, as they are.
 """
 
 import hashlib
@@ -126,14 +126,13 @@ def _of_number(value: float) -> str:
     """Sign, exponent and 64 bits of mantissa: exact for every double and for every integer of 64 bits."""
     if value == 0:
         return "1"
-    size = abs(value)
-    if size == math.inf:
+    if isinstance(value, int):
+        exponent = value.bit_length()
+        mantissa = abs(value) << 64 >> exponent
+    elif math.isinf(value):
         exponent, mantissa = _INFINITY, 0
-    elif isinstance(value, int):
-        exponent = size.bit_length()
-        mantissa = size << 64 >> exponent
     else:
-        share, exponent = math.frexp(size)
+        share, exponent = math.frexp(abs(value))
         mantissa = int(share * 2**64)
     digits = f"{exponent + _EXPONENT:04x}{mantissa:016x}"
     return f"2{digits}" if value > 0 else f"0{_turned(digits)}"

@@ -13,7 +13,7 @@ from ecom_rag.models.embeddings import Embeddings
 from ecom_rag.retrieval.bm25 import BM25Index
 from ecom_rag.retrieval.dense import DenseIndex
 from ecom_rag.retrieval.routes import Queries
-from ecom_rag.seeds.postgres import PostgresBank, create
+from ecom_rag.seeds.opening import create, open_remote
 from helpers import changes
 from helpers.postgres_server import Server
 from helpers.small_banks import Hashing
@@ -70,7 +70,7 @@ def kill_rounds(server, rounds):
             state = changes.apply(state, number)
             number += 1
         server.start()
-        with PostgresBank.open(url) as bank:
+        with open_remote(url) as bank:
             after = changes.apply(state, number)
             if list(bank.documents()) == list(after.values()):  # made, and killed before it could say so
                 state, number = after, number + 1

@@ -14,7 +14,7 @@ from ecom_rag.filters.postgres import conditions, value_at
 from ecom_rag.filters.unmet import SAMPLE, filter_notes
 from ecom_rag.seeds.bank.documents import record_of
 from ecom_rag.seeds.bank.filtered import Filtered
-from ecom_rag.seeds.postgres.store import State
+from ecom_rag.seeds.remote.state import State
 
 TOGETHER = 4096  # documents fetched at once
 _RECORD = "text, metadata, extra"

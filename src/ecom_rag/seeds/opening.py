@@ -8,7 +8,7 @@ from ecom_rag.arguments import number, path_of, path_or_none
 from ecom_rag.errors import UsageError
 from ecom_rag.files.records import Record
 from ecom_rag.models import Encoder
-from ecom_rag.seeds import postgres
+from ecom_rag.seeds import milvus, postgres
 from ecom_rag.seeds.address import Address, is_address
 from ecom_rag.seeds.bank import SeedBank, building, statistics
 from ecom_rag.seeds.bank import filling as filler
@@ -19,7 +19,7 @@ from ecom_rag.seeds.remote import statistics as remote_statistics
 from ecom_rag.seeds.remote.bank import RemoteBank
 
 AnyBank = SeedBank | RemoteBank
-_KINDS: dict[str, Any] = {"PostgreSQL": postgres}
+_KINDS: dict[str, Any] = {"PostgreSQL": postgres, "Milvus": milvus}
 """Packages of the kinds of servers; all have ``ROUTES``, ``Engine``, ``make``, ``building`` and ``check_target``."""
 
 

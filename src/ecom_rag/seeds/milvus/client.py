@@ -76,7 +76,9 @@ class Client:
             chosen = self._client.prepare_index_params()
             for name, kind in indexes.items():
                 chosen.add_index(name, index_type=kind, index_name=name, metric_type="IP")
-            self._client.create_collection(collection, schema=schema, index_params=chosen, **_ONE_STATE)
+            self._client.create_collection(collection, schema=schema, **_ONE_STATE)
+            self._client.create_index(collection, chosen, sync=False)  # of no rows: nothing to wait for
+            self._client.load_collection(collection)
 
     def load(self, collection: str) -> None:
         """Let a collection answer questions, as after a restart of the server."""

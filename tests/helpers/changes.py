@@ -35,7 +35,7 @@ def main(path, first):
     from ecom_rag.seeds.bank import SeedBank
     from ecom_rag.seeds.opening import open_remote
 
-    on_disk = not path.startswith("postgresql://")
+    on_disk = "://" not in path
     bank = SeedBank.open(path, maintain=False) if on_disk else open_remote(path)
     number = first
     while True:

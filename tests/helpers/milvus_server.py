@@ -55,7 +55,12 @@ class Lite:
                     client.list_collections()
                 return
             time.sleep(0.2)
-        raise OSError(f"the server does not start: {(self.folder / 'log').read_text()[-2000:]}")
+        self.kill()
+        logs = "".join(
+            path.read_text("utf-8", "replace")[-1000:] for path in self.folder.glob("log*") if path.is_file()
+        )
+        shutil.rmtree(self.folder, ignore_errors=True)
+        raise OSError(f"the server does not start: {logs}")
 
     def kill(self):
         """End it by SIGKILL, as a crash would."""
@@ -70,7 +75,7 @@ class Lite:
 
 
 class Standalone(Lite):
-    """The server of the package `milvus` (2.3.5), unpacked into the folder.
+    """The server of the package `milvus` (2.3.5), unpacked into the folder; only one runs on a machine at a time.
 
     Raises:
         ImportError: The package is not installed.

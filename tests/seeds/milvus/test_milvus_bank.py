@@ -259,7 +259,7 @@ def test_what_a_bank_in_milvus_cannot_do_is_said(both, server, milvus_lite):
         with pytest.raises(BankError, match="the bank is closed"):
             question()
     if server is not milvus_lite:
-        with pytest.raises(BankError, match=r"is Milvus v2\.3\.5.*, which has no sparse vectors, so no route bm25;"):
+        with pytest.raises(BankError, match=r"is Milvus 2\.3\.5.*, which has no sparse vectors, so no route bm25;"):
             opening.create(server.url("other"), BankSettings(routes=("bm25", "dense")), encoder=Encoder())
 
 

@@ -5,6 +5,7 @@ import logging
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
@@ -41,7 +42,13 @@ class Client:
         self.address = address
         with self.errors():
             self._client = _connected(address)
+            self._loaded: set[str] = set()
             self.version: str = self._client.get_server_version()
+
+    @property
+    def shown(self) -> str:
+        """The server, for people."""
+        return f"Milvus {self.version.removeprefix('v').replace('milvus_lite-', 'Lite ')}"
 
     @property
     def has_sparse(self) -> bool:
@@ -80,11 +87,6 @@ class Client:
             self._client.create_index(collection, chosen, sync=False)  # of no rows: nothing to wait for
             self._client.load_collection(collection)
 
-    def load(self, collection: str) -> None:
-        """Let a collection answer questions, as after a restart of the server."""
-        with self.errors():
-            self._client.load_collection(collection)
-
     def indexes(self, collection: str) -> dict[str, str]:
         """By vector field the kind of its index."""
         with self.errors():
@@ -119,10 +121,7 @@ class Client:
     def query(self, collection: str, where: str, fields: Sequence[str], *, limit: int | None = None) -> list[Any]:
         """Fields of the rows that an expression holds for, in any order; of one state."""
         more = {} if limit is None else {"limit": limit}
-        with self.errors():
-            found = self._client.query(
-                collection, filter=where, output_fields=list(fields), **more, **_ONE_STATE, **_PATIENCE
-            )
+        found = self._asked(collection, "query", filter=where, output_fields=list(fields), **more)
         return list(found)
 
     def count(self, collection: str, where: str) -> int:
@@ -142,18 +141,16 @@ class Client:
             limit: Rows for each, ``MOST`` at most.
             where: An expression for the rows that may be returned.
         """
-        with self.errors():
-            found = self._client.search(
-                collection,
-                data=list(queries),
-                anns_field=field,
-                limit=limit,
-                filter=where,
-                output_fields=[key],
-                search_params={"metric_type": "IP", "params": {}},
-                **_ONE_STATE,
-                **_PATIENCE,
-            )
+        found = self._asked(
+            collection,
+            "search",
+            data=list(queries),
+            anns_field=field,
+            limit=limit,
+            filter=where,
+            output_fields=[key],
+            search_params={"metric_type": "IP", "params": {}},
+        )
         return [
             (
                 np.array([hit["entity"][key] for hit in hits], np.int64),
@@ -165,6 +162,21 @@ class Client:
     def close(self) -> None:
         """Close the connection."""
         self._client.close()
+
+    def _asked(self, collection: str, method: str, **arguments: Any) -> Any:
+        """An answer; a collection is loaded for the first question, and for the first after a restart of the server."""
+        with self.errors():
+            if collection not in self._loaded:
+                self._client.load_collection(collection)
+                self._loaded.add(collection)
+            ask = partial(getattr(self._client, method), collection, **arguments, **_ONE_STATE, **_PATIENCE)
+            try:
+                return ask()
+            except Exception as error:
+                if "load" not in str(error):
+                    raise
+                self._client.load_collection(collection)
+                return ask()
 
     @contextlib.contextmanager
     def errors(self, *, changing: bool = False) -> Iterator[None]:

@@ -37,4 +37,4 @@ class MilvusEngine:
 
     def figures(self) -> dict[str, Any]:
         """See ``Engine``."""
-        return {"exactness": "exact", "engine": f"Milvus {self.store.client.version}"}
+        return {"exactness": "exact", "engine": self.store.client.shown}

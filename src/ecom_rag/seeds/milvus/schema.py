@@ -31,7 +31,7 @@ def check_routes(client: Client, routes: Sequence[str]) -> None:
     missing = [route for route in routes if route != "dense"]
     if missing and not client.has_sparse:
         raise BankError(
-            f"{client.address}: the server is Milvus {client.version}, which has no sparse vectors, so no route"
+            f"{client.address}: the server is {client.shown}, which has no sparse vectors, so no route"
             f" {', '.join(missing)}; expected 2.4 or later, or only the route dense"
         )
 

@@ -50,7 +50,7 @@ class Store:
             if noted.finished is unfinished:
                 raise BankError(f"{address}: no such bank; make one with ecom-rag bank build")
             schema.check_routes(self.client, noted.meta["routes"])
-            self._usable: set[str] = set()
+            self._sound: set[str] = set()
             self._use(noted)
         except BaseException:
             self.client.close()
@@ -124,11 +124,10 @@ class Store:
             raise BankError(f"{self.address}: the bank is closed; open it again")
 
     def _use(self, noted: log.Noted) -> None:
-        """Let the collection of rows answer questions, once."""
-        if noted.rows and noted.rows not in self._usable:
+        """Look at a collection of rows, once."""
+        if noted.rows and noted.rows not in self._sound:
             schema.check_indexes(self.client, noted.rows, noted.meta["routes"])
-            self.client.load(noted.rows)
-            self._usable.add(noted.rows)
+            self._sound.add(noted.rows)
 
 
 class _Claim:

@@ -40,7 +40,7 @@ _LABELS = 20  # that info shows
 
 app = typer.Typer(
     name="bank",
-    help="Keep a seed bank on disk or in PostgreSQL: build it once, change it any time, search it with recall --bank.",
+    help="Keep a seed bank on disk or in a server: build it once, change it any time, search it with recall --bank.",
     no_args_is_help=True,
 )
 

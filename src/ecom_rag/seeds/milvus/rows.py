@@ -11,10 +11,9 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
 from ecom_rag.errors import BankChangedError
-from ecom_rag.files.identity import as_label
+from ecom_rag.files.identity import shown_label
 from ecom_rag.files.json_text import loads
-from ecom_rag.files.keys import Path, parse_key
-from ecom_rag.files.keys import lookup as value_at
+from ecom_rag.files.keys import Path, value_at
 from ecom_rag.files.records import Record
 from ecom_rag.filters.milvus import EVERY, KINDS, NONE, conditions, has_kind
 from ecom_rag.filters.parse import parse
@@ -134,9 +133,7 @@ class Rows:
         """See ``Rows``."""
         found: Counter[str] = Counter()
         for _, _, metadata in self.metadata():
-            _, own = value_at(loads(metadata.encode()), parse_key(key))
-            compound = isinstance(own, list | dict)
-            label = json.dumps(own, ensure_ascii=False, separators=(",", ":")) if compound else as_label(own)
+            label = shown_label(value_at(loads(metadata.encode()), key))
             if label is not None:
                 found[label] += 1
         return dict(sorted(found.items(), key=lambda pair: (-pair[1], pair[0])))

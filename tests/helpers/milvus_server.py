@@ -75,7 +75,7 @@ class Lite:
 
 
 class Standalone(Lite):
-    """The server of the package `milvus` (2.3.5), unpacked into the folder; only one runs on a machine at a time.
+    """The server of the package `milvus` (pip install --no-deps milvus==2.3.5); one runs on a machine at a time.
 
     Raises:
         ImportError: The package is not installed.
@@ -85,10 +85,10 @@ class Standalone(Lite):
     routes = ("dense",)
 
     def start(self):
-        import milvus
+        from milvus import MilvusServer, MilvusServerConfig
 
-        config = milvus.MilvusServerConfig(data_dir=str(self.folder), proxy_port=self.port)
-        self._server = milvus.MilvusServer(config, wait_for_started=False)
+        config = MilvusServerConfig(data_dir=str(self.folder), proxy_port=self.port)
+        self._server = MilvusServer(config, wait_for_started=False)
         self._server.start()
         self._process = self._server.server_proc
         self._wait()

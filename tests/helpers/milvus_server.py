@@ -84,6 +84,11 @@ class Standalone(Lite):
 
     routes = ("dense",)
 
+    def __init__(self):
+        from milvus import MilvusServer  # noqa: F401, since a folder of that name can be imported too
+
+        super().__init__()
+
     def start(self):
         from milvus import MilvusServer, MilvusServerConfig
 

@@ -15,9 +15,14 @@ from ecom_rag.errors import UsageError
 KINDS = {"postgresql": "PostgreSQL", "postgres": "PostgreSQL", "milvus": "Milvus"}
 """What is behind an address, by its scheme."""
 SCHEMES = tuple(f"{scheme}://" for scheme in KINDS)
+OF_ROWS = "_ecomrag_"
+"""What stands in the names of a bank's other collections in Milvus, and so in no name of a bank."""
 _NAMES = {  # what each kind takes as a name
     "PostgreSQL": (re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,47}"), "up to 48 letters, digits, '-' and '_'"),
-    "Milvus": (re.compile(r"[A-Za-z][A-Za-z0-9_]{0,47}"), "a letter, then up to 47 letters, digits and '_'"),
+    "Milvus": (
+        re.compile(rf"(?!.*{OF_ROWS})[A-Za-z][A-Za-z0-9_]{{0,47}}"),
+        f"a letter, then up to 47 letters, digits and '_', without {OF_ROWS!r}",
+    ),
 }
 _DEFAULT = "seeds"
 _UNFINISHED = ".partial"

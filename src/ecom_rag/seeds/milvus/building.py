@@ -106,5 +106,5 @@ def _written(client: Client) -> bool:
 
 def _remove(client: Client) -> None:
     """Remove what there is of an unfinished bank."""
-    for name in [client.address.name, *client.names(schema.rows_name(client))]:
+    for name in [client.address.name, *schema.rows_names(client)]:
         client.drop(name)

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from ecom_rag.errors import BankError
+from ecom_rag.seeds.address import OF_ROWS
 from ecom_rag.seeds.milvus.client import Client, Field
 
 FORMAT = 1
@@ -36,9 +37,15 @@ def check_routes(client: Client, routes: Sequence[str]) -> None:
         )
 
 
-def rows_name(client: Client, revision: int | None = None) -> str:
-    """The name of a collection of rows that is made at some revision of what is noted; how all of them begin."""
-    return f"{client.address.name}_rows_{'' if revision is None else revision}"
+def rows_name(client: Client, revision: int) -> str:
+    """The name of a collection of rows that is made at some revision of what is noted."""
+    return f"{client.address.name}{OF_ROWS}{revision}"
+
+
+def rows_names(client: Client) -> list[str]:
+    """The collections of rows that there are, those that nothing refers to included."""
+    begin = f"{client.address.name}{OF_ROWS}"
+    return [name for name in client.names() if name.startswith(begin) and name.removeprefix(begin).isdecimal()]
 
 
 def create_log(client: Client) -> None:

@@ -105,7 +105,7 @@ class Store:
                 for one in due:
                     self.client.delete(noted.rows, expression(one.rows))
             kept = [(name, when) for name, when in noted.old if when > old]
-            for name in self.client.names(schema.rows_name(self.client)):
+            for name in schema.rows_names(self.client):
                 if name not in (noted.rows, *(name for name, _ in kept)):
                     self.client.drop(name)
             log.forget_terms(self.client, noted.terms if not kept else noted.terms - len(kept))

@@ -2,6 +2,7 @@
 
 import itertools
 import random
+import sys
 import time
 
 import numpy as np
@@ -285,6 +286,14 @@ def test_a_server_that_is_not_there_is_one_line_without_the_password():
     message = str(caught.value)
     assert message.startswith("milvus://me@127.0.0.1:1/none?bank=b: the server says: ") and "secret" not in message
     assert "\n" not in message
+
+
+def test_a_package_that_is_missing_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pymilvus", None)
+    with pytest.raises(
+        UsageError, match=r"needs the package pymilvus; install it with pip install 'ecom-rag\[milvus\]'"
+    ):
+        open_remote("milvus://127.0.0.1:1/none?bank=b")
 
 
 def test_there_and_back_again(server, tmp_path):

@@ -290,9 +290,7 @@ def test_a_server_that_is_not_there_is_one_line_without_the_password():
 
 def test_a_package_that_is_missing_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "pymilvus", None)
-    with pytest.raises(
-        UsageError, match=r"needs the package pymilvus; .* pip install 'ecom-rag\[milvus\]'"
-    ):
+    with pytest.raises(UsageError, match=r"needs the package pymilvus; .* pip install 'ecom-rag\[milvus\]'"):
         open_remote("milvus://127.0.0.1:1/none?bank=b")
 
 

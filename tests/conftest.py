@@ -199,6 +199,34 @@ def postgres_url(postgres_server):
     return lambda: postgres_server.url(f"b{next(_numbers)}")
 
 
+@pytest.fixture(scope="session")
+def milvus_lite():
+    """Milvus Lite as a server; skips where it is not installed or does not run."""
+    pytest.importorskip("pymilvus")
+    pytest.importorskip("milvus_lite")
+    from helpers.milvus_server import Lite
+
+    yield from _served(Lite)
+
+
+@pytest.fixture(scope="session")
+def milvus_standalone():
+    """The server of the package `milvus`; skips where it is not installed or does not run."""
+    pytest.importorskip("pymilvus")
+    from helpers.milvus_server import Standalone
+
+    yield from _served(Standalone)
+
+
+def _served(kind):
+    try:
+        server = kind()
+    except (ImportError, OSError) as error:
+        pytest.skip(f"Milvus cannot be run here: {error}")
+    yield server
+    server.remove()
+
+
 @pytest.fixture
 def small_disk():
     """A function that makes a file system of a few KiB; skips where that is not allowed."""

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from ecom_rag.files import records
-from ecom_rag.seeds.postgres import PostgresBank
+from ecom_rag.seeds.opening import open_remote
 
 pytestmark = pytest.mark.slow
 
@@ -122,8 +122,8 @@ def test_passwords_are_never_shown(run, both, tmp_path):
         assert "Traceback" not in err and (code == 0 or err.count("\n") == 1), command
     beside = {path.name for path in tmp_path.iterdir()}
     assert all("secret" not in path.read_text("utf-8", "replace") for path in tmp_path.rglob("*") if path.is_file())
-    with PostgresBank.open(both) as bank:
-        assert f"{bank.store.address.name}.rejected.jsonl" in beside
+    with open_remote(both) as bank:
+        assert f"{bank.engine.address.name}.rejected.jsonl" in beside
 
 
 def test_what_needs_a_bank_on_disk_says_so_in_one_line(run, both, tmp_path):

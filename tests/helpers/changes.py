@@ -33,10 +33,10 @@ def vectors(records):
 def main(path, first):
     from ecom_rag.models.embeddings import Embeddings
     from ecom_rag.seeds.bank import SeedBank
-    from ecom_rag.seeds.postgres import PostgresBank
+    from ecom_rag.seeds.opening import open_remote
 
-    on_disk = not path.startswith("postgresql://")
-    bank = SeedBank.open(path, maintain=False) if on_disk else PostgresBank.open(path)
+    on_disk = "://" not in path
+    bank = SeedBank.open(path, maintain=False) if on_disk else open_remote(path)
     number = first
     while True:
         kind, what = step(number)

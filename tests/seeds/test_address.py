@@ -22,6 +22,25 @@ def test_what_a_url_says(url, server, name, told):
     assert found.unfinished().name == f"{name}.partial" and found.unfinished().server == server
 
 
+@pytest.mark.parametrize(
+    ("url", "server", "name", "told"),
+    [
+        ("milvus://h", "milvus://h", "seeds", "milvus://h?bank=seeds"),
+        ("milvus://u:pw@h:19530/d?bank=B_1&secure=true", "milvus://u:pw@h:19530/d?secure=true", "B_1", "milvus://u@h:19530/d?bank=B_1"),
+    ],
+)  # fmt: skip
+def test_what_a_url_of_milvus_says(url, server, name, told):
+    found = Address.of(url)
+    assert (found.kind, found.server, found.name, str(found)) == ("Milvus", server, name, told)
+    assert is_address(url) and shown(url) == place_of(url) == told
+
+
+@pytest.mark.parametrize("name", ["", "a-b", "1a", "x" * 49, "a_ecomrag_1", "ü"])
+def test_names_that_do_not_fit_milvus(name):
+    with pytest.raises(UsageError, match="a letter, then up to 47 letters"):
+        Address.of(f"milvus://h/d?bank={name}")
+
+
 @pytest.mark.parametrize("name", ["", "a b", 'a"; DROP', "x" * 49, "a.partial", "-a", "ü"])
 def test_names_that_do_not_fit(name):
     with pytest.raises(UsageError, match="up to 48 letters, digits"):

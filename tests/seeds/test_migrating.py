@@ -6,8 +6,7 @@ from ecom_rag.errors import BankError, ResumeError, UsageError
 from ecom_rag.seeds import migrating, opening
 from ecom_rag.seeds.bank import BankSettings, SeedBank, build
 from ecom_rag.seeds.migrating import migrate
-from ecom_rag.seeds.opening import open_bank
-from ecom_rag.seeds.postgres import PostgresBank
+from ecom_rag.seeds.opening import open_bank, open_remote
 from helpers.equal_banks import ROUTES, Encoder, assert_equal
 from helpers.small_banks import Hashing, seed
 
@@ -31,7 +30,7 @@ def test_there_and_back_again(source, postgres_url, tmp_path):
     there = migrate(source, url)
     again = migrate(url, back)
     assert there.documents == again.documents == 82 and there.resumed == 0 and there.sequence == 3
-    with SeedBank.open(source) as first, PostgresBank.open(url) as middle, SeedBank.open(back) as last:
+    with SeedBank.open(source) as first, open_remote(url) as middle, SeedBank.open(back) as last:
         assert first.settings == middle.settings == last.settings
         assert first.model == middle.model == last.model
         for filter, own in ((None, False), ("price < 3", True)):
@@ -44,7 +43,7 @@ def test_there_and_back_again(source, postgres_url, tmp_path):
 def test_some_of_the_routes(source, postgres_url, tmp_path):
     url = postgres_url()
     migrate(source, url, routes=["bm25"])
-    with PostgresBank.open(url) as bank:
+    with open_remote(url) as bank:
         assert bank.routes == ("bm25",) and bank.model is None and len(bank) == 82
     with pytest.raises(UsageError, match="has no route multivector; it has bm25, dense, sparse, variant"):
         migrate(source, postgres_url(), routes=["bm25", "multivector"])

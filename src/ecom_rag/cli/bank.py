@@ -40,7 +40,7 @@ _LABELS = 20  # that info shows
 
 app = typer.Typer(
     name="bank",
-    help="Keep a seed bank on disk or in PostgreSQL: build it once, change it any time, search it with recall --bank.",
+    help="Keep a seed bank on disk or in a server: build it once, change it any time, search it with recall --bank.",
     no_args_is_help=True,
 )
 
@@ -242,7 +242,7 @@ def info(
         "id key": stats["id_key"],
         "index keys": ", ".join(stats["index_keys"]) or "none",
         stats["label_key"]: labels,
-        "on disk": f"{stats['bytes'] / 1e6:.1f} MB",
+        **({"on disk": f"{stats['bytes'] / 1e6:.1f} MB"} if "bytes" in stats else {}),
         **_of_server(stats),
     }
     for name, value in lines.items():
@@ -250,10 +250,10 @@ def info(
 
 
 def _of_server(stats: Mapping[str, Any]) -> dict[str, str]:
-    """Lines on the server of a bank in PostgreSQL; none for a bank on disk."""
+    """Lines on the server of a bank that is in one; none for a bank on disk."""
     if "engine" not in stats:
         return {}
-    off = "" if stats["fsync"] == "on" else "; fsync is off: a crash may lose changes that were acknowledged"
+    off = "" if stats.get("fsync", "on") == "on" else "; fsync is off: a crash may lose changes that were acknowledged"
     lines = {"server": stats["engine"] + off, "results": stats["exactness"]}
     changed = ", ".join(f"{route} {ratio:g}" for route, ratio in stats["drift"].items())
     return lines | ({"drift": f"{changed} (1 after bank refresh)"} if changed else {})

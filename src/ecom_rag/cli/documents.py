@@ -15,7 +15,9 @@ _IDS = 20  # named in a message
 Bank = Annotated[
     str,
     typer.Argument(
-        help="Folder of the bank, or postgresql://HOST/DATABASE?bank=NAME.", metavar="BANK", show_default=False
+        help="Folder of the bank, or {postgresql,milvus}://HOST/DATABASE?bank=NAME.",
+        metavar="BANK",
+        show_default=False,
     ),
 ]
 Filter = Annotated[

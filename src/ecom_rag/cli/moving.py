@@ -1,4 +1,4 @@
-"""bank snapshot, restore and migrate: copies of banks, also into PostgreSQL; refresh, for a bank there."""
+"""bank snapshot, restore and migrate: copies of banks, also into servers; refresh, for a bank there."""
 
 import time
 from typing import Annotated
@@ -58,7 +58,7 @@ def migrate(
     resume: Resume = False,
     verbose: Verbose = False,
 ) -> None:
-    """Copy a bank into PostgreSQL, or from there to disk. Nothing is encoded again; results stay the same.
+    """Copy a bank into PostgreSQL or Milvus, or from there to disk. Nothing is encoded again; results stay the same.
 
     Do not change the source meanwhile. The new bank appears under its name only when it is complete.
 
@@ -66,6 +66,7 @@ def migrate(
     Examples:
       ecom-rag bank migrate bank 'postgresql://ecom@db.example/seeds?bank=prohibited'
       ecom-rag bank migrate 'postgresql://ecom@db.example/seeds?bank=prohibited' bank-again
+      ecom-rag bank migrate bank 'milvus://milvus.example:19530/default?bank=prohibited' --routes bm25,dense
     """
     prepare(verbose)
     from ecom_rag.seeds.migrating import migrate as copy
@@ -82,21 +83,21 @@ def migrate(
 
 
 def refresh(bank: Bank, verbose: Verbose = False) -> None:
-    """Make the terms of a bank in PostgreSQL anew: after an update of ecom-rag, or when bank info shows much drift.
+    """Make the terms of a bank in a server anew: after an update of ecom-rag, or when bank info shows much drift.
 
-    Results stay the same. Searches go on meanwhile, changes wait.
+    Results stay the same. Searches go on meanwhile, changes wait. In Milvus the rows go into a new collection.
 
     \b
     Example:
       ecom-rag bank refresh 'postgresql://ecom@db.example/seeds?bank=prohibited'
     """
     prepare(verbose)
-    from ecom_rag.seeds.postgres import PostgresBank
+    from ecom_rag.seeds.opening import open_remote
 
     if not is_address(bank):
         raise UsageError(f"{bank}: is a bank on disk, which keeps its indexes fresh by itself")
     started = time.monotonic()
-    with PostgresBank.open(bank) as opened:
+    with open_remote(bank) as opened:
         opened.refresh()
         count = len(opened)
     tell(f"made the terms of {count} documents of {shown(bank)} anew in {time.monotonic() - started:.1f} s")

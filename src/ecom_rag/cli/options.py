@@ -99,7 +99,8 @@ Seeds = Annotated[
 Bank = Annotated[
     str | None,
     typer.Option(
-        help="Seed bank to search: folder, or postgresql://HOST/DATABASE?bank=NAME; or use --seeds.", show_default=False
+        help="Seed bank to search: folder, or {postgresql,milvus}://HOST/DATABASE?bank=NAME; or use --seeds.",
+        show_default=False,
     ),
 ]
 QueryInstruction = Annotated[

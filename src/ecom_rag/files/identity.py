@@ -16,6 +16,7 @@ infinity, an array, an object          an error: a record has one label
 An id is a string, taken as it is written, or a whole number: ``7``, ``7.0`` and ``"7"`` are one id.
 """
 
+import json
 import re
 import unicodedata
 from collections.abc import Callable, Mapping
@@ -52,6 +53,13 @@ def as_label(value: Any) -> str | None:
         whole = _WHOLE.fullmatch(text)
         return whole[1].replace("-0", "0") if whole else text or None
     raise ValueError(f"is {_found(value)}; expected one label, a string or number")
+
+
+def shown_label(value: Any) -> str | None:
+    """A label as figures show it: an array or object, which is none, as its JSON."""
+    if isinstance(value, list | dict):
+        return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    return as_label(value)
 
 
 def as_id(value: Any) -> str:

@@ -1,1 +1,4 @@
-"""Filters over metadata: ``tree`` is one and what it means, ``parse`` reads, ``sql`` compiles, ``unmet`` explains."""
+"""Filters over metadata: ``tree`` is one and what it means, ``parse`` reads, ``unmet`` explains.
+
+``sql``, ``postgres`` and ``milvus`` compile them for the stores.
+"""

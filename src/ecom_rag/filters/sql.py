@@ -72,6 +72,7 @@ def joined(
     *,
     true: str = "1",
     false: str = "0",
+    unmet: str = "({} IS NOT TRUE)",
     negated: bool = False,
 ) -> str:
     """A filter as one expression of what its comparisons are, ``not`` pushed down to them.
@@ -81,17 +82,18 @@ def joined(
         leaf: SQL of a comparison; asked for in the order in which they stand in the expression.
         true: SQL of what always matches.
         false: SQL of what never does.
+        unmet: SQL of the opposite of a comparison, which takes the place of ``{}``.
         negated: Of the opposite.
     """
     match tree:
         case And(terms) | Or(terms):
             both = isinstance(tree, And) is not negated
-            parts = [joined(term, leaf, true=true, false=false, negated=negated) for term in terms]
-            return f"({(' AND ' if both else ' OR ').join(parts) or (true if both else false)})"
+            parts = [joined(term, leaf, true=true, false=false, unmet=unmet, negated=negated) for term in terms]
+            return f"({(' and ' if both else ' or ').join(parts) or (true if both else false)})"
         case Not(term):
-            return joined(term, leaf, true=true, false=false, negated=not negated)
+            return joined(term, leaf, true=true, false=false, unmet=unmet, negated=not negated)
         case Compare() | In() | Contains() | Exists():
-            return f"({leaf(tree)} IS NOT TRUE)" if negated else leaf(tree)
+            return unmet.replace("{}", leaf(tree), 1) if negated else leaf(tree)
 
 
 def _leaf(leaf: Compare | In | Contains | Exists, parameters: list[Any], column: str, indexed: frozenset[Path]) -> str:

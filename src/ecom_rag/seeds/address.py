@@ -1,4 +1,7 @@
-"""Where a bank is: ``postgresql://user@host:port/database?bank=NAME``; each bank is a schema of that name."""
+"""Where a bank is: ``postgresql://user@host:port/database?bank=NAME``, ``milvus://host:port/database?bank=NAME``.
+
+Each bank is a schema of its name, or two collections whose names begin with it.
+"""
 
 import os
 import re
@@ -9,8 +12,18 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from ecom_rag.errors import UsageError
 
-SCHEMES = ("postgresql://", "postgres://")
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,47}")
+KINDS = {"postgresql": "PostgreSQL", "postgres": "PostgreSQL", "milvus": "Milvus"}
+"""What is behind an address, by its scheme."""
+SCHEMES = tuple(f"{scheme}://" for scheme in KINDS)
+OF_ROWS = "_ecomrag_"
+"""What stands in the names of a bank's other collections in Milvus, and so in no name of a bank."""
+_NAMES = {  # what each kind takes as a name
+    "PostgreSQL": (re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,47}"), "up to 48 letters, digits, '-' and '_'"),
+    "Milvus": (
+        re.compile(rf"(?!.*{OF_ROWS})[A-Za-z][A-Za-z0-9_]{{0,47}}"),
+        f"a letter, then up to 47 letters, digits and '_', without {OF_ROWS!r}",
+    ),
+}
 _DEFAULT = "seeds"
 _UNFINISHED = ".partial"
 
@@ -20,11 +33,13 @@ class Address:
     """Where a bank is.
 
     Args:
-        server: What libpq connects to, as a URL; may hold a password.
-        name: Of the bank's schema.
+        kind: Of the server: a value of ``KINDS``.
+        server: What is connected to, as a URL; may hold a password.
+        name: Of the bank.
         shown: The bank's URL without the password, for messages and provenance.
     """
 
+    kind: str
     server: str
     name: str
     shown: str
@@ -34,7 +49,7 @@ class Address:
         """The address that a URL says.
 
         Args:
-            url: As above; ``bank`` is ``seeds`` by default, other parameters are libpq's.
+            url: As above; ``bank`` is ``seeds`` by default. Other parameters: those of libpq; for Milvus ``secure``.
 
         Raises:
             UsageError: Not such a URL.
@@ -46,18 +61,18 @@ class Address:
             parts, host, options = urlsplit(""), "", {}
         if f"{parts.scheme}://" not in SCHEMES:
             raise UsageError(
-                "the address of the bank is not one; expected postgresql://user@host:port/database?bank=NAME"
+                "the address of the bank is not one; expected postgresql://user@host:port/database?bank=NAME or"
+                " milvus://host:port/database?bank=NAME"
             )
-        name = options.pop("bank", _DEFAULT)
-        if not _NAME.fullmatch(name):
-            raise UsageError(
-                f"the bank's name {name[:60]!r} does not fit; expected up to 48 letters, digits, '-' and '_', e.g."
-                " ?bank=seeds"
-            )
+        kind, name = KINDS[parts.scheme], options.pop("bank", _DEFAULT)
+        pattern, expected = _NAMES[kind]
+        if not pattern.fullmatch(name):
+            raise UsageError(f"the bank's name {name[:60]!r} does not fit; expected {expected}, e.g. ?bank=seeds")
         query = f"?{urlencode(options)}" if options else ""
         server = f"{parts.scheme}://{parts.netloc}{parts.path}{query}"
         user = f"{parts.username}@" if parts.username else ""
-        return cls(server, name, f"postgresql://{user}{host}{parts.path}?bank={name}")
+        scheme = "milvus" if kind == "Milvus" else "postgresql"
+        return cls(kind, server, name, f"{scheme}://{user}{host}{parts.path}?bank={name}")
 
     def unfinished(self) -> Self:
         """Where the bank is while it is built."""
@@ -68,7 +83,7 @@ class Address:
 
 
 def is_address(path: str) -> bool:
-    """Whether a path is the address of a bank in PostgreSQL, and not a folder."""
+    """Whether a path is the address of a bank in a server, and not a folder."""
     return path.startswith(SCHEMES)
 
 
@@ -76,14 +91,15 @@ def folder_of(path: str | os.PathLike[str]) -> str:
     """The folder of a bank on disk.
 
     Raises:
-        UsageError: Not a path, or the address of a bank in PostgreSQL.
+        UsageError: Not a path, or the address of a bank in a server.
     """
     from ecom_rag.arguments import path_of  # with NumPy, which the command line does not load for a help text
 
     folder = path_of(path, "path")
     if is_address(folder):
+        found = Address.of(folder)
         raise UsageError(
-            f"{Address.of(folder)}: is a bank in PostgreSQL, which can be searched, changed and copied; here a bank on"
+            f"{found}: is a bank in {found.kind}, which can be searched, changed and copied; here a bank on"
             " disk is needed, bank migrate makes one of it"
         )
     return folder

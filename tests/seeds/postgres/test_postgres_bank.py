@@ -15,9 +15,11 @@ from ecom_rag.models.embeddings import Embeddings
 from ecom_rag.pipeline import Pipeline
 from ecom_rag.retrieval.routes import Queries
 from ecom_rag.seeds import bank as on_disk
-from ecom_rag.seeds import opening, postgres
+from ecom_rag.seeds import opening
 from ecom_rag.seeds.bank import BankSettings
-from ecom_rag.seeds.postgres import PostgresBank, candidates
+from ecom_rag.seeds.opening import open_remote
+from ecom_rag.seeds.postgres import candidates
+from ecom_rag.seeds.remote.bounds import asked_terms
 from helpers.equal_banks import QUERIES, ROUTES, TERMS, Encoder, asked, assert_equal
 from helpers.small_banks import WORDS, Hashing, seed
 
@@ -32,7 +34,7 @@ def both(tmp_path_factory, postgres_url):
     def make(settings=None):
         settings = settings or BankSettings(routes=ROUTES, index_keys=("label",))
         disk = on_disk.create(tmp_path_factory.mktemp("banks") / "bank", settings, encoder=Encoder())
-        server = postgres.create(postgres_url(), settings, encoder=Encoder())
+        server = opening.create(postgres_url(), settings, encoder=Encoder())
         made.extend([disk, server])
         return disk, server
 
@@ -98,10 +100,10 @@ def test_a_mean_length_that_has_changed_costs_time_and_no_accuracy(both, way):
     for bank in (disk, server):
         bank.upsert([seed(n) for n in range(40)])
         bank.upsert([{"text": " ".join(f"{WORDS[n % 10]}{m}" for m in range(40)), "metadata": {}} for n in range(30)])
-    assert postgres.stats(server)["drift"]["bm25"] > 1.5
+    assert opening.stats(server)["drift"]["bm25"] > 1.5
     assert_equal(disk, server)
     server.maintain()
-    assert set(postgres.stats(server)["drift"].values()) == {1.0}
+    assert set(opening.stats(server)["drift"].values()) == {1.0}
     assert_equal(disk, server)
 
 
@@ -164,7 +166,7 @@ def test_a_view_is_one_state_while_others_write(both):
         bank.upsert([seed(n) for n in range(60)])
     with disk.view() as ours, server.view() as theirs:
         before = ours.search("bm25", asked(), 5)
-        with PostgresBank.open(server_url(server), encoder=Encoder()) as other:
+        with open_remote(server_url(server), encoder=Encoder()) as other:
             other.delete([f"s{n}" for n in range(50)])
             other.upsert([seed(n, new=True) for n in range(20)])
             other.refresh()
@@ -180,7 +182,7 @@ def test_a_view_is_one_state_while_others_write(both):
 
 
 def server_url(bank):
-    return f"{bank.store.address.server}?bank={bank.store.address.name}"
+    return f"{bank.engine.address.server}?bank={bank.engine.address.name}"
 
 
 def test_writers_take_turns_and_may_expect_a_sequence(both):
@@ -188,7 +190,7 @@ def test_writers_take_turns_and_may_expect_a_sequence(both):
     server.upsert([seed(1)])
     with pytest.raises(BankChangedError, match="at sequence 1; the change expected 0"):
         server.upsert([seed(2)], expected_sequence=0)
-    with PostgresBank.open(server_url(server), encoder=Encoder(), timeout=0.2) as other, server.store.writing():
+    with open_remote(server_url(server), encoder=Encoder(), timeout=0.2) as other, server.engine.writing():
         with pytest.raises(BankBusyError, match=r"writing for 0\.2 s"):
             other.delete(["s1"])
     assert server.delete(["s1"], expected_sequence=1).sequence == 2
@@ -201,18 +203,18 @@ def test_a_batch_is_written_completely_or_not_at_all(both):
     with pytest.raises(RecordError, match=r"16001 different terms for the route bm25; .* holds texts of up to 16000"):
         server.upsert([seed(2), {"text": " ".join(map(str, range(100000, 116001))), "metadata": {"id": "long"}}])
     assert len(server) == 1 and server.sequence == 1 and server.count('id = "s2"') == 0
-    assert postgres.stats(server)["drift"]["bm25"] == 1.0
+    assert opening.stats(server)["drift"]["bm25"] == 1.0
 
 
 def test_what_a_bank_in_postgresql_cannot_do_is_said(both, postgres_url, tmp_path):
     _, server = both()
     url = server_url(server)
     with pytest.raises(BankError, match="already exists; add to a bank"):
-        postgres.create(url, BankSettings(routes=("bm25",)))
+        opening.create(url, BankSettings(routes=("bm25",)))
     with pytest.raises(UsageError, match="has no route multivector; give some of bm25,dense,sparse,variant"):
-        postgres.create(postgres_url(), BankSettings(routes=("bm25", "multivector")), encoder=Hashing())
+        opening.create(postgres_url(), BankSettings(routes=("bm25", "multivector")), encoder=Hashing())
     with pytest.raises(BankError, match="no such bank; make one with ecom-rag bank build"):
-        PostgresBank.open(postgres_url())
+        open_remote(postgres_url())
     with pytest.raises(UsageError, match=r"is a bank in PostgreSQL, .* here a bank on disk is needed"):
         on_disk.SeedBank.open(url)
     with pytest.raises(BankError, match="holds vectors of the model"):
@@ -246,7 +248,7 @@ def test_terms_of_another_version_are_refused_until_they_are_made_anew(both, mon
     for bank in (disk, server):
         bank.upsert([seed(n) for n in range(30)])
     with monkeypatch.context() as patch:
-        patch.setattr("ecom_rag.seeds.postgres.bank.__version__", "9.9")
+        patch.setattr("ecom_rag.seeds.remote.bank.__version__", "9.9")
         for change in (lambda: server.upsert([seed(1)]), lambda: server.delete(["s1"])):
             with pytest.raises(BankError, match=r"made by ecom_rag .*, this is 9\.9; make them anew"):
                 change()
@@ -260,7 +262,7 @@ def test_terms_of_another_version_are_refused_until_they_are_made_anew(both, mon
 
 def test_a_server_that_is_not_there_is_one_line_without_the_password():
     with pytest.raises(BankError) as caught:
-        PostgresBank.open("postgresql://me:secret@127.0.0.1:1/none?bank=b")
+        open_remote("postgresql://me:secret@127.0.0.1:1/none?bank=b")
     message = str(caught.value)
     assert message.startswith("postgresql://me@127.0.0.1:1/none?bank=b: the server says: ") and "secret" not in message
     assert "\n" not in message
@@ -275,7 +277,7 @@ def test_no_candidate_is_missed(negative, largest_ratio):
         n, k = chance.randrange(1, 40), chance.randrange(1, 12)
         ours = [chance.choice([0.0, round(chance.random() * 3, 1)]) for _ in range(n)]
         weights = np.array([1.0, -0.5] if negative else [1.0, 0.5], np.float32)
-        one = candidates.asked_terms(np.array([1, 2]), weights, largest=1.0, ratio=largest_ratio)
+        one = asked_terms(np.array([1, 2]), weights, largest=1.0, ratio=largest_ratio)
         apart = one.bound
         ratio, slack = 1 + (apart.ratio - 1) * 0.999, apart.slack * 0.999
         theirs = [s if s == 0 else chance.choice([s / ratio - slack, s * ratio + slack]) for s in ours]

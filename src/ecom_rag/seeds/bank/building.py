@@ -9,15 +9,16 @@ from dataclasses import asdict
 from pathlib import Path
 
 from ecom_rag import errors
-from ecom_rag.arguments import PathLike, flag, path_of, path_or_none
-from ecom_rag.errors import BankError, UsageError
+from ecom_rag.arguments import PathLike, path_or_none
+from ecom_rag.errors import BankError
 from ecom_rag.files import disk, workfolders
 from ecom_rag.files.keys import parse_key
 from ecom_rag.files.records import Record
 from ecom_rag.models import Encoder
 from ecom_rag.seeds.address import folder_of
+from ecom_rag.seeds.bank import filling
 from ecom_rag.seeds.bank.bank import SeedBank
-from ecom_rag.seeds.bank.filling import Built, check_same, fill
+from ecom_rag.seeds.bank.filling import Built, check_same
 from ecom_rag.seeds.bank.model import Model, model_for
 from ecom_rag.seeds.bank.settings import BankSettings, settings_of, to_meta
 from ecom_rag.seeds.bank.store import FILE, Store
@@ -101,19 +102,9 @@ def build(
         UsageError: There are no records, an argument of the wrong kind, or a route that needs an encoder.
         ModelError: The encoder cannot give what a route needs.
     """
-    settings, notes = settings_of(settings), list[str]()
-    remembered = model_for(settings.outputs, encoder, path_or_none(model, "model"))
-    with building(path, settings, remembered, resume=flag(resume, "resume"), notes=notes) as bank:
-        if encoder is not None:
-            bank.use(encoder)
-        built = fill(bank, items, progress)
-        if not built.records:
-            raise UsageError(
-                f"{path_of(path, 'path')}: the input held no records, so there is nothing to build of; for an empty"
-                " bank in Python use ecom_rag.seeds.bank.create"
-            )
-    built.notes = notes + built.notes
-    return built
+    return filling.build(
+        building, path, items, settings, encoder=encoder, model=model, resume=resume, progress=progress
+    )
 
 
 @contextlib.contextmanager

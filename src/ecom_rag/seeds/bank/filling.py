@@ -1,15 +1,19 @@
 """Records into an open bank of any kind: a block at a time, and with each how far that is."""
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from ecom_rag.errors import ResumeError
+from ecom_rag.arguments import flag, path_or_none
+from ecom_rag.errors import ResumeError, UsageError
 from ecom_rag.files import jobs, records
 from ecom_rag.files.digest import Digest
 from ecom_rag.files.records import Record
+from ecom_rag.models import Encoder
 from ecom_rag.seeds.bank.changes import Change
-from ecom_rag.seeds.bank.settings import BankSettings
+from ecom_rag.seeds.bank.model import model_for
+from ecom_rag.seeds.bank.settings import BankSettings, settings_of
 
 BLOCK_RECORDS = 4096
 _BLOCK_CHARS = 2_000_000
@@ -49,11 +53,58 @@ class Fillable(Protocol):
     def note(self) -> Any:
         """What the last ``upsert`` with a note has kept."""
 
+    def use(self, encoder: Encoder) -> None:
+        """Take an encoder that is loaded already."""
+
     def upsert(self, records: Iterable[Record], *, note: Any = None) -> Change:
         """Write documents, all or none."""
 
     def maintain(self) -> list[str]:
         """Do what is due after changes; a note where that failed."""
+
+
+def build(
+    building: Callable[..., AbstractContextManager[Fillable]],
+    place: Any,
+    items: Iterable[Record],
+    settings: BankSettings | None,
+    *,
+    encoder: Encoder | None,
+    model: Any,
+    resume: bool,
+    progress: Callable[[int], None] | None,
+) -> Built:
+    """Make a bank of records, of any kind.
+
+    Args:
+        building: What gives the bank to fill, and its name when it is filled.
+        place: Of the new bank.
+        items: Any iterable of records, ``metadata`` may be left out; with ``resume``, those of the interrupted build.
+        settings: Routes, keys and analyzer of the bank; by default ``BankSettings()``.
+        encoder: Encoder of the seeds, needed where a route searches embeddings.
+        model: Where the encoder was found, if it may be loaded from there again; by default its folder.
+        resume: Continue an interrupted build of the same settings, where there is one.
+        progress: Called with the number of records of each block that is done.
+
+    Returns:
+        What was written.
+
+    Raises:
+        EcomRagError: As ``bank.build``.
+    """
+    settings, notes = settings_of(settings), list[str]()
+    remembered = model_for(settings.outputs, encoder, path_or_none(model, "model"))
+    with building(place, settings, remembered, resume=flag(resume, "resume"), notes=notes) as bank:
+        if encoder is not None:
+            bank.use(encoder)
+        built = fill(bank, items, progress)
+        if not built.records:
+            raise UsageError(
+                f"{bank.path}: the input held no records, so there is nothing to build of; for an empty bank in Python"
+                " use `create`"
+            )
+    built.notes = notes + built.notes
+    return built
 
 
 def add(bank: Fillable, items: Iterable[Record], *, progress: Callable[[int], None] | None = None) -> Built:

@@ -1,153 +1,19 @@
-"""The rows that can be among the k best: the server scores all rows, and what its scores cannot rule out comes here.
-
-A score of the server is not ours to the last bit: it adds in another order, and its values of terms are of the mean
-length of when they were written. But how far the two can be apart is known,
-
-    server / ratio - slack  <=  ours  <=  server * ratio + slack
-
-so a row whose score is below ``(kth / ratio - 2 slack) / ratio``, with the k-th largest of the server, is surely not
-among our k best. All others are, and our own arithmetic decides among them; so the result is exact.
-"""
+"""Candidates of a search: the server orders the rows for each query, or all rows pass by for many queries at once."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
 from ecom_rag.seeds.postgres import wire
+from ecom_rag.seeds.remote.bounds import SPARE, Asked, Where, together
+from ecom_rag.seeds.remote.terms import DIMENSIONS
 
-_ROUNDING = 2.0**-23  # relative, of a sum a term: twice that of float32, for the server's and for ours
 FEW = 8  # queries up to which the server orders the rows for each of them
 _AT_ONCE = 512  # queries for which the rows pass by
 _ROWS = 4096  # rows at a time
-_SPARE = 32  # rows asked for beyond the k best, since most often they show that there are no further candidates
-
-
-@dataclass(frozen=True, slots=True)
-class Where:
-    """Which rows may be returned, as a condition for the server.
-
-    Args:
-        rows: Rows of the bank, those that are gone included.
-        condition: SQL over the table of documents; ``None`` for all.
-        parameters: Its values.
-        left_out: Rows that may not be returned.
-    """
-
-    rows: int
-    condition: str | None = None
-    parameters: tuple[Any, ...] = ()
-    left_out: tuple[int, ...] = field(default=())
-
-    def __len__(self) -> int:
-        return self.rows
-
-    def without(self, rows: NDArray[np.int64]) -> "Where":
-        """The same but for some rows."""
-        return replace(self, left_out=(*self.left_out, *rows.tolist()))
-
-    def sql(self) -> tuple[list[str], list[Any]]:
-        """Conditions on ``row``, and their values."""
-        found: list[str] = []
-        values: list[Any] = []
-        if self.condition is not None:
-            found.append(f"row IN (SELECT row FROM documents WHERE {self.condition})")
-            values += self.parameters
-        if self.left_out:
-            found.append("row <> ALL(%s)")
-            values.append(list(self.left_out))
-        return found, values
-
-
-class Bound(NamedTuple):
-    """How far the server's score may be from ours, see above.
-
-    Args:
-        ratio: At least 1.
-        slack: At least 0.
-    """
-
-    ratio: float
-    slack: float
-
-    @property
-    def least(self) -> float:
-        """The server's score below which ours is not above 0."""
-        return -self.slack / self.ratio
-
-    def cut(self, kth: float) -> float:
-        """The server's score below which a row is not among the k best."""
-        return (kth / self.ratio - 2 * self.slack) / self.ratio if kth > 0 or self.ratio == 1 else -np.inf
-
-
-class Asked(NamedTuple):
-    """One query for the server.
-
-    Args:
-        terms: ``(n,)`` numbers of terms, ascending; ``None`` for a query over dense vectors.
-        weights: ``(n,)`` of the terms; or the vector.
-        bound: How far the server's score is from ours.
-    """
-
-    terms: NDArray[np.int64] | None
-    weights: NDArray[np.float32]
-    bound: Bound
-
-    def sql(self) -> tuple[str, list[Any]]:
-        """SQL of a row's score with the sign turned, the smallest is best, and its parameters."""
-        if self.terms is None:
-            return "(value <#> %s::float8[]::vector)", [self.weights.tolist()]
-        starts = range(0, max(len(self.terms), 1), wire.MOST_TERMS)
-        parts = [slice(start, start + wire.MOST_TERMS) for start in starts]
-        texts = [wire.sparse_text(self.terms[part], self.weights[part]) for part in parts]
-        return f"({' + '.join(['(value <#> %s::sparsevec)'] * len(texts))})", texts
-
-    def cut(self, kth: float) -> tuple[float, bool]:
-        """The server's score below which a row is no candidate, and whether one of just this score is none either.
-
-        Rows that share no term with a query score 0 and are no results. A row whose terms cancel each other out scores
-        0 too; the one route that takes terms away never gives it as a result.
-
-        Args:
-            kth: The k-th largest score; -inf where there are fewer.
-        """
-        cut = self.bound.cut(kth)
-        if self.terms is not None and cut <= self.bound.least:
-            return self.bound.least, self.bound.slack == 0
-        return cut, False
-
-    def kept(self, scores: NDArray[Any], kth: float) -> NDArray[np.bool_]:
-        """Which of some rows are candidates, by their scores."""
-        cut, above = self.cut(kth)
-        kept: NDArray[np.bool_] = scores > cut if above else scores >= cut
-        return kept if self.terms is None else kept & (scores != 0)
-
-
-def asked_dense(query: NDArray[np.float32], norm: float) -> Asked:
-    """A query for vectors of at most the length ``norm``."""
-    apart = 1.01 * _ROUNDING * len(query) * float(np.linalg.norm(query.astype(np.float64))) * norm
-    return Asked(None, query, Bound(1.0, apart))
-
-
-def asked_terms(terms: NDArray[np.int64], weights: NDArray[np.float32], *, largest: float, ratio: float) -> Asked:
-    """A query for values of terms.
-
-    Args:
-        terms: ``(n,)`` numbers; one may stand there twice.
-        weights: ``(n,)``.
-        largest: The largest value.
-        ratio: By what factor the server's values may be larger or smaller than ours.
-    """
-    distinct, places = np.unique(terms, return_inverse=True)
-    sums = np.bincount(places, weights.astype(np.float64), len(distinct)).astype(np.float32)
-    rounding = 2 * _ROUNDING * (len(terms) + 8)
-    bound = Bound(ratio * (1 + rounding), 0.0)
-    if len(weights) and weights.min() < 0:  # terms that are taken away: what is left may be small, and is not as exact
-        bound = Bound(1.0, (ratio - 1 + rounding) * float(np.abs(weights).sum(dtype=np.float64)) * largest)
-    return Asked(distinct[sums != 0], sums[sums != 0], bound)
 
 
 def candidates(db: Any, table: str, asked: Sequence[Asked], k: int, where: Where | None) -> list[NDArray[np.int64]]:
@@ -174,10 +40,10 @@ def candidates(db: Any, table: str, asked: Sequence[Asked], k: int, where: Where
 
 def ranked(db: Any, table: str, asked: Asked, k: int, where: Where | None) -> NDArray[np.int64]:
     """The candidates of a query: the server orders all rows."""
-    conditions, values = (where or Where(0)).sql()
+    conditions, values = _conditions(where)
     filtered = f" WHERE {' AND '.join(conditions)}" if conditions else ""
-    limit = k + max(_SPARE, k // 4)
-    score, of_score = asked.sql()
+    limit = k + max(SPARE, k // 4)
+    score, of_score = _score_of(asked)
     query = f"SELECT row, {score} AS score FROM {table}{filtered} ORDER BY score LIMIT {limit}"
     found = db.execute(query, [*of_score, *values]).fetchall()
     rows = np.array([row for row, _ in found], np.int64)
@@ -211,13 +77,8 @@ def scanned(db: Any, table: str, asked: Sequence[Asked], k: int, where: Where | 
     return [rows for rows, _ in kept]
 
 
-def together(parts: Sequence[NDArray[np.int64]]) -> NDArray[np.int64]:
-    """Rows of several queries, ascending, each once."""
-    return np.unique(np.concatenate([np.empty(0, np.int64), *parts]))
-
-
 def _streamed(db: Any, table: str, where: Where | None) -> Iterator[tuple[NDArray[np.int64], list[bytes]]]:
-    conditions, values = (where or Where(0)).sql()
+    conditions, values = _conditions(where)
     filtered = f" WHERE {' AND '.join(conditions)}" if conditions else ""
     with db.cursor("scan", binary=True) as cursor:
         cursor.execute(f"SELECT row, value FROM {table}{filtered}", values)
@@ -239,7 +100,7 @@ def _scoring(asked: Sequence[Asked]) -> Callable[[list[bytes]], NDArray[np.float
     )
 
     def score(values: list[bytes]) -> NDArray[np.float32]:
-        found = wire.of_sparse_vectors(values, wire.DIMENSIONS)
+        found = wire.of_sparse_vectors(values, DIMENSIONS)
         at = np.searchsorted(numbers, found.indices)
         known = (at < len(numbers)) & (numbers[np.minimum(at, len(numbers) - 1)] == found.indices)
         rows = np.repeat(np.arange(len(values)), np.diff(found.indptr))[known]
@@ -248,3 +109,26 @@ def _scoring(asked: Sequence[Asked]) -> Callable[[list[bytes]], NDArray[np.float
         return product
 
     return score
+
+
+def _conditions(where: Where | None) -> tuple[list[str], list[Any]]:
+    """SQL of conditions on ``row``, and their values."""
+    found: list[str] = []
+    values: list[Any] = []
+    if where is not None and where.condition is not None:
+        found.append(f"row IN (SELECT row FROM documents WHERE {where.condition})")
+        values += where.parameters
+    if where is not None and where.left_out:
+        found.append("row <> ALL(%s)")
+        values.append(list(where.left_out))
+    return found, values
+
+
+def _score_of(asked: Asked) -> tuple[str, list[Any]]:
+    """SQL of a row's score with the sign turned, the smallest is best, and its parameters."""
+    if asked.terms is None:
+        return "(value <#> %s::float8[]::vector)", [asked.weights.tolist()]
+    starts = range(0, max(len(asked.terms), 1), wire.MOST_TERMS)
+    parts = [slice(start, start + wire.MOST_TERMS) for start in starts]
+    texts = [wire.sparse_text(asked.terms[part], asked.weights[part]) for part in parts]
+    return f"({' + '.join(['(value <#> %s::sparsevec)'] * len(texts))})", texts

@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,11 +14,11 @@ from ecom_rag.models.embeddings import Embeddings
 from ecom_rag.retrieval.sparse import SparseIndex
 from ecom_rag.seeds.bank.documents import Row
 from ecom_rag.seeds.postgres import table, terms, wire
-from ecom_rag.seeds.postgres.store import State, Texts
-from ecom_rag.seeds.postgres.terms import Side
+from ecom_rag.seeds.remote.engine import Sides
+from ecom_rag.seeds.remote.state import State, Texts
+from ecom_rag.seeds.remote.terms import Side, check_terms
 
 _JSONB = b"\x01"  # the version of its binary form
-Sides = Mapping[str, Side]
 
 
 def append(db: Any, state: State, rows: list[Row], vectors: Embeddings, sides: Sides, routes: Sequence[str]) -> int:
@@ -109,7 +109,7 @@ def index(db: Any, state: State, side: Side, rows: Sequence[int], texts: Sequenc
     """
     own = state.statistics.texts.setdefault(side.route, Texts())
     counts = side.count(texts)
-    terms.check_terms(counts, side.route, names)
+    check_terms(counts, side.route, names, wire.MOST_TERMS, "PostgreSQL")
     numbers = terms.counted(db, side, counts, own)
     if not own.slope:
         own.slope = side.slope(len(texts), int(counts.lengths.sum()))
@@ -135,7 +135,7 @@ def index_anew(db: Any, state: State, side: Side) -> None:
     documents: Counter[bytes] = Counter()
     for rows, texts in table.texts(db, "TRUE", []):
         counts = side.count(texts)
-        terms.check_terms(counts, side.route, [f"row {row}" for row in rows])
+        check_terms(counts, side.route, [f"row {row}" for row in rows], wire.MOST_TERMS, "PostgreSQL")
         documents.update(dict(zip(counts.names, np.diff(counts.level.starts).tolist(), strict=True)))
         own.terms += int(counts.lengths.sum())
     own.numbers = len(documents)

@@ -1,70 +1,20 @@
 """Connections to a bank's schema, and its transactions: many readers, each of one state, and one writer at a time."""
 
 import contextlib
-import json
-import logging
 import threading
-from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator
 from typing import Any
 
 from ecom_rag.errors import BankBusyError, BankError, BankFullError, UsageError
 from ecom_rag.seeds.address import Address
 from ecom_rag.seeds.postgres import schema
+from ecom_rag.seeds.remote.state import State, Statistics
 
-logger = logging.getLogger(__name__)
 _STATE = "SELECT sequence, next_row, live, statistics FROM state"
 _READ = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 _BUSY = ("55P03", "40P01")  # lock_not_available, deadlock_detected
 _FULL = "53100"
 _LOST = ("08", "57")  # classes of states: the connection failed, the server is going down
-
-
-@dataclass(slots=True)
-class Texts:
-    """Statistics of a route over texts.
-
-    Args:
-        terms: Of all live documents.
-        slope: Of the saturation that the server's values were made with; 0 as long as there are none.
-        numbers: Terms that were ever given a number.
-    """
-
-    terms: int = 0
-    slope: float = 0.0
-    numbers: int = 0
-
-
-@dataclass(slots=True)
-class Statistics:
-    """What a search must know of the rows as a whole.
-
-    Args:
-        norm: The largest length of a dense vector that was ever there.
-        largest: The largest learned weight that was ever there.
-        texts: By route.
-    """
-
-    norm: float = 0.0
-    largest: float = 0.0
-    texts: dict[str, Texts] = field(default_factory=dict)
-
-
-@dataclass(slots=True)
-class State:
-    """Where a bank stands.
-
-    Args:
-        sequence: Number of the last change.
-        next_row: Number that the next row gets; numbers are never used twice.
-        live: Documents.
-        statistics: Of them.
-    """
-
-    sequence: int
-    next_row: int
-    live: int
-    statistics: Statistics
 
 
 class Store:
@@ -126,7 +76,7 @@ class Store:
                 yield db, state
                 db.execute(
                     "UPDATE state SET sequence = %s, next_row = %s, live = %s, statistics = %s",
-                    (state.sequence, state.next_row, state.live, json.dumps(asdict(state.statistics))),
+                    (state.sequence, state.next_row, state.live, state.statistics.to_json()),
                 )
                 db.execute("COMMIT")
             except BaseException:
@@ -154,12 +104,7 @@ class Store:
     def check_open(self) -> None:
         """Raise ``BankError`` once the bank is closed."""
         if self._closed:
-            raise BankError(f"{self.address}: the bank is closed; open it again with PostgresBank.open")
-
-    def warn(self, notes: Iterable[str]) -> None:
-        """Log lines that a user should know of."""
-        for line in notes:
-            logger.warning("%s: %s", self.address, line)
+            raise BankError(f"{self.address}: the bank is closed; open it again")
 
     def errors(self, *, changing: bool = False) -> contextlib.AbstractContextManager[None]:
         """Make a ``BankError`` of what psycopg raises within a ``with`` block."""
@@ -236,9 +181,7 @@ def errors(address: Address, timeout: float = 10.0, *, changing: bool = False) -
 
 def _state(db: Any, lock: str = "") -> State:
     sequence, next_row, live, statistics = db.execute(f"{_STATE}{lock}").fetchone()
-    found = json.loads(statistics)
-    texts = {route: Texts(**own) for route, own in found.pop("texts", {}).items()}
-    return State(sequence, next_row, live, Statistics(**found, texts=texts))
+    return State(sequence, next_row, live, Statistics.of_json(statistics))
 
 
 def _of_psycopg(error: Exception) -> bool:

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from ecom_rag.files.identity import as_label
+from ecom_rag.files.identity import shown_label
 from ecom_rag.files.keys import Path, parse_key
 from ecom_rag.files.records import Record
 from ecom_rag.filters.parse import parse
@@ -14,7 +14,7 @@ from ecom_rag.filters.postgres import conditions, value_at
 from ecom_rag.filters.unmet import SAMPLE, filter_notes
 from ecom_rag.seeds.bank.documents import record_of
 from ecom_rag.seeds.bank.filtered import Filtered
-from ecom_rag.seeds.postgres.store import State
+from ecom_rag.seeds.remote.state import State
 
 TOGETHER = 4096  # documents fetched at once
 _RECORD = "text, metadata, extra"
@@ -109,9 +109,7 @@ def label_counts(db: Any, key: str) -> dict[str, int]:
     found: Counter[str] = Counter()
     query = f"SELECT {value}::text AS own, count(*) FROM documents GROUP BY own ORDER BY 2 DESC, 1"
     for text, count in db.execute(query, parameters):
-        own = None if text is None else json.loads(text)
-        compound = isinstance(own, list | dict)
-        label = json.dumps(own, ensure_ascii=False, separators=(",", ":")) if compound else as_label(own)
+        label = None if text is None else shown_label(json.loads(text))
         if label is not None:
             found[label] += count
     return dict(found.most_common())

@@ -1,125 +1,13 @@
-"""Terms of texts as the server keeps them: each term a number and in how many documents it is, each text its counts.
+"""Terms of texts in the server's tables: their numbers, and in how many documents each is."""
 
-The server's value of a term in a text is its share of saturation, ``count / (count + constant + slope * length)``, with
-the slope (that is, the mean length) of when the text was written. A search uses the present one; see ``candidates``
-for what becomes of the difference.
-"""
-
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from itertools import chain
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csr_matrix
 
-from ecom_rag.errors import RecordError
-from ecom_rag.retrieval import bm25, variant
-from ecom_rag.retrieval.postings import Level, level_of_tokens
-from ecom_rag.seeds.postgres import wire
-from ecom_rag.seeds.postgres.store import State, Texts
-from ecom_rag.text.analysis import Analyzer
-
-
-class Counts(NamedTuple):
-    """Terms of some texts.
-
-    Args:
-        names: Each term once, in order.
-        level: How often each text holds each of them; its terms are places in ``names``.
-        lengths: ``(texts,)``.
-    """
-
-    names: list[bytes]
-    level: Level
-    lengths: NDArray[np.int64]
-
-
-@dataclass(frozen=True, slots=True)
-class Side:
-    """What a route over texts makes of them.
-
-    Args:
-        route: Its name.
-        k1: Of its saturation.
-        b: Of its saturation.
-        count: Terms of texts.
-    """
-
-    route: str
-    k1: float
-    b: float
-    count: Callable[[Sequence[str]], Counts]
-
-    def slope(self, texts: int, terms: int) -> float:
-        """Of the saturation, for a mean length."""
-        return self.k1 * self.b * texts / max(terms, 1)
-
-    def values(self, counts: Counts, numbers: NDArray[np.int64], slope: float) -> csr_matrix:
-        """What the server keeps of texts.
-
-        Args:
-            counts: Of the texts.
-            numbers: Of ``counts.names``.
-            slope: Of the saturation.
-        """
-        level = counts.level
-        shares = level.values / (level.values + self.k1 * (1 - self.b) + slope * counts.lengths[level.rows])
-        terms = np.repeat(numbers[level.terms], np.diff(level.starts))
-        shape = len(counts.lengths), wire.DIMENSIONS
-        found = csr_matrix((shares.astype(np.float32), (level.rows, terms.astype(np.int32))), shape=shape)
-        found.sort_indices()
-        return found
-
-
-def drift(state: State, side: Side) -> float:
-    """By what factor the slope of a route has changed since the server's values were made."""
-    own = state.statistics.texts.get(side.route)
-    if own is None or not own.slope or not state.live:
-        return 1.0
-    slope = side.slope(state.live, own.terms)
-    return max(slope / own.slope, own.slope / slope)
-
-
-def sides_of(routes: Sequence[str], analyzer: Analyzer) -> dict[str, Side]:
-    """The routes over texts among some routes."""
-    sides = {
-        "bm25": Side("bm25", bm25.K1, bm25.B, lambda texts: words_of(analyzer.tokens(texts))),
-        "variant": Side("variant", variant.K1, variant.B, _counts_of_codes),
-    }
-    return {route: sides[route] for route in routes if route in sides}
-
-
-def words_of(tokens: Sequence[Sequence[str]]) -> Counts:
-    """Counts of texts whose words are known."""
-    numbers = {word: number for number, word in enumerate(sorted(set(chain.from_iterable(tokens))))}
-    lengths = np.fromiter(map(len, tokens), np.int64, len(tokens))
-    flat = map(numbers.__getitem__, chain.from_iterable(tokens))
-    level = level_of_tokens(np.fromiter(flat, np.int64, int(lengths.sum())), lengths, 0)
-    return Counts([name_of(word) for word in numbers], level, lengths)
-
-
-def _counts_of_codes(texts: Sequence[str]) -> Counts:
-    terms, counts, lengths = variant.terms_of(texts)
-    distinct, places = np.unique(terms, return_inverse=True)
-    return Counts(names_of(distinct), level_of_tokens(places.astype(np.int64), counts, 0), lengths)
-
-
-def name_of(word: str) -> bytes:
-    """A word of bm25 as the server keeps it."""
-    return word.encode("utf-8", "surrogatepass")
-
-
-def names_of(codes: NDArray[np.int64]) -> list[bytes]:
-    """Codes of the variant route as the server keeps them."""
-    whole = codes.astype(">i8").tobytes()
-    return [whole[start : start + 8] for start in range(0, len(whole), 8)]
-
-
-def codes_of(names: Sequence[bytes]) -> NDArray[np.int64]:
-    """What ``names_of`` was given."""
-    return np.frombuffer(b"".join(names), ">i8").astype(np.int64)
+from ecom_rag.seeds.remote.state import Texts
+from ecom_rag.seeds.remote.terms import Counts, Side
 
 
 def known(db: Any, route: str, names: Sequence[bytes]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -174,26 +62,6 @@ def discounted(db: Any, side: Side, counts: Counts, state: Texts) -> None:
     """
     _add(db, side.route, counts, -1)
     state.terms -= int(counts.lengths.sum())
-
-
-def check_terms(counts: Counts, route: str, names: Sequence[str]) -> None:
-    """Refuse texts of more terms than pgvector holds.
-
-    Args:
-        counts: Of the texts.
-        route: Named in the error.
-        names: Of the texts.
-
-    Raises:
-        RecordError: More than ``wire.MOST_TERMS``.
-    """
-    each = np.bincount(counts.level.rows, minlength=len(names))
-    if len(each) and each.max() > wire.MOST_TERMS:
-        raise RecordError(
-            names[int(each.argmax())],
-            f"has {each.max()} different terms for the route {route}; a bank in PostgreSQL holds texts of up to"
-            f" {wire.MOST_TERMS}, cut it",
-        )
 
 
 def _add(db: Any, route: str, counts: Counts, sign: int) -> None:

@@ -2,12 +2,9 @@
 
 from collections.abc import Collection
 
-from ecom_rag.errors import EcomRagError
 from ecom_rag.seeds.postgres import changes, schema
 from ecom_rag.seeds.postgres.store import Store
-from ecom_rag.seeds.postgres.terms import Side, drift
-
-_DRIFT = 1.02  # from this change of the mean length on, new values of terms are worth their time
+from ecom_rag.seeds.remote.terms import Side
 
 
 def index_anew(store: Store, sides: Collection[Side], made: dict[str, str]) -> None:
@@ -28,15 +25,3 @@ def index_anew(store: Store, sides: Collection[Side], made: dict[str, str]) -> N
     with store.alone() as db:  # rows that are gone take room until then, and plans need to know what tables hold
         names = [name for (name,) in db.execute("SELECT tablename FROM pg_tables WHERE schemaname = current_schema()")]
         db.execute(f"VACUUM (ANALYZE) {', '.join(names)}")
-
-
-def look_after(store: Store, sides: Collection[Side], made: dict[str, str]) -> list[str]:
-    """Make the terms anew where that is due; a note where that failed: the change is made."""
-    try:
-        with store.reading() as (_, state):
-            due = any(drift(state, side) > _DRIFT for side in sides)
-        if due:
-            index_anew(store, sides, made)
-    except EcomRagError as error:
-        return [f"the change is written, but making the terms anew failed ({error}); it is tried again later"]
-    return []

@@ -7,7 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
-DIMENSIONS = 1_000_000_000  # the most that a sparsevec has
+from ecom_rag.seeds.remote.terms import DIMENSIONS
+
 MOST_TERMS = 16_000  # the most that are not 0
 
 

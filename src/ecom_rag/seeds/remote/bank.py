@@ -1,6 +1,7 @@
-"""The open bank in PostgreSQL: what a bank on disk offers to searches, and to the commands over banks."""
+"""The open bank in a server: what a bank on disk offers to searches, and to the commands over banks."""
 
 import contextlib
+import logging
 import threading
 from collections.abc import Iterable, Iterator
 from typing import Any, Self
@@ -8,13 +9,11 @@ from typing import Any, Self
 import numpy as np
 
 from ecom_rag._version import __version__
-from ecom_rag.arguments import number, path_of
-from ecom_rag.errors import BankChangedError, BankError
+from ecom_rag.errors import BankChangedError, BankError, EcomRagError
 from ecom_rag.files.records import Record, cleaned
 from ecom_rag.files.values import copied
 from ecom_rag.models import Encoder
 from ecom_rag.models.embeddings import Embeddings
-from ecom_rag.seeds.address import Address
 from ecom_rag.seeds.bank.changes import Change, check_not_empty, check_one, check_share, note_of
 from ecom_rag.seeds.bank.checks import sizes_of
 from ecom_rag.seeds.bank.documents import ids_of, rows_of
@@ -22,21 +21,26 @@ from ecom_rag.seeds.bank.encoding import Encoding
 from ecom_rag.seeds.bank.model import Model, model_from
 from ecom_rag.seeds.bank.reading import Replay
 from ecom_rag.seeds.bank.settings import from_meta
-from ecom_rag.seeds.postgres import changes, schema, table, upkeep
-from ecom_rag.seeds.postgres.store import State, Store
-from ecom_rag.seeds.postgres.terms import sides_of
-from ecom_rag.seeds.postgres.view import Plan, View
+from ecom_rag.seeds.remote.engine import Engine, Rows, Sides
+from ecom_rag.seeds.remote.terms import drift, sides_of
+from ecom_rag.seeds.remote.view import Plan, View
+
+logger = logging.getLogger(__name__)
 
 
-class PostgresBank:
+class RemoteBank:
     """An open bank: one of its handles may write at a time, any number may search, from anywhere.
 
-    ``PostgresBank.open`` opens one; the functions ``create`` and ``build`` make one. What it is asked is as with
-    ``SeedBank``; what it is given back is the same to the last bit.
+    ``opening.open_bank`` opens one, ``opening.build`` makes one. What it is asked is as with ``SeedBank``; what it
+    gives back is the same to the last bit.
+
+    Args:
+        engine: Its place in a server.
+        encoder: Encoder of the bank's model, for ``upsert``; by default it is loaded when it is first needed.
 
     Attributes:
         path: The address, without a password.
-        store: Its connections.
+        engine: As given.
         settings: What the bank was made with, beside the model.
         routes: Names of the routes.
         id_key: Key of the metadata that holds a document's id.
@@ -46,10 +50,10 @@ class PostgresBank:
         sides: What the routes over texts make of them.
     """
 
-    def __init__(self, store: Store, *, encoder: Encoder | None = None, unfinished: bool = False) -> None:
-        self.path, self.store = str(store.address), store
-        with store.reading() as (db, _):
-            meta = schema.read_meta(db)
+    def __init__(self, engine: Engine, *, encoder: Encoder | None = None) -> None:
+        self.path, self.engine = str(engine.address), engine
+        with engine.reading() as held:
+            meta = held.meta()
         self.settings = from_meta(meta)
         self.routes = self.settings.routes
         self.id_key = self.settings.id_key
@@ -58,27 +62,10 @@ class PostgresBank:
         self.name: str = meta["bank"]
         self._sizes: dict[str, int] = meta["sizes"]
         self.sides = sides_of(self.routes, self.settings.analyzer)
-        self._unfinished = unfinished
         self._encoding = Encoding(self.model, self.path, self.settings.outputs)
         self._local = threading.local()
         if encoder is not None:
             self.use(encoder)
-
-    @classmethod
-    def open(cls, url: str, *, encoder: Encoder | None = None, timeout: float = 10.0) -> Self:
-        """Open a bank.
-
-        Args:
-            url: ``postgresql://user@host:port/database?bank=NAME``.
-            encoder: Encoder of the bank's model, for ``upsert``; by default it is loaded when it is first needed.
-            timeout: Seconds to wait for another writer.
-
-        Raises:
-            BankError: No server, no bank, or an encoder that is not of the bank's model.
-            UsageError: An argument of the wrong kind, or psycopg is not installed.
-        """
-        timeout = number(timeout, "timeout", low=0, expected="seconds from 0 on")
-        return cls(Store(Address.of(path_of(url, "url")), timeout=timeout), encoder=encoder)
 
     @property
     def encoder(self) -> Encoder:
@@ -102,7 +89,7 @@ class PostgresBank:
         note: Any = None,
         expected_sequence: int | None = None,
     ) -> Change:
-        """See ``SeedBank.upsert``: once it is returned, the change is on the server's disk.
+        """See ``SeedBank.upsert``: once it is returned, the server has acknowledged the change.
 
         Args:
             records: Documents.
@@ -112,26 +99,26 @@ class PostgresBank:
             expected_sequence: The sequence that the bank must be at; by default any.
 
         Raises:
-            RecordError: As there, or a text of more than 16,000 different terms, which pgvector does not hold.
+            RecordError: As there, or a document that the server does not hold.
             BankError: As there, or a server that is gone.
             EmbeddingError: Embeddings that do not fit.
         """
-        self.store.check_open()
+        self.engine.check_open()
         batch = list(cleaned(records))
         note = note_of(note)
         rows, kept, notes = rows_of(batch, self.id_key)
         if not rows:
             return Change(self.sequence, notes=notes)
         vectors = self._encoding.embed(rows, kept, len(batch), embeddings, fingerprint)
-        with self.store.writing() as (db, state):
-            self._check(db, state, expected_sequence)
-            known = schema.read_meta(db)["sizes"]
+        with self.engine.writing() as held:
+            self._check(held, expected_sequence)
+            known = held.meta()["sizes"]
             if (sizes := sizes_of(known, vectors, self.settings.outputs, self.path)) != known:
-                schema.write_meta(db, "sizes", sizes)
-            replaced = changes.append(db, state, rows, vectors, self._kept_sides, self.routes)
+                held.note("sizes", sizes)
+            replaced = held.append(rows, vectors, self._kept_sides, self.routes)
             if note is not None:
-                schema.write_meta(db, "note", note)
-        return Change(state.sequence, len(rows), replaced, notes)
+                held.note("note", note)
+        return Change(held.state.sequence, len(rows), replaced, notes)
 
     def delete(
         self,
@@ -147,63 +134,62 @@ class PostgresBank:
         if wanted is None:
             check_not_empty(filter)
         notes: list[str] = []
-        with self.store.writing() as (db, state):
-            self._check(db, state, expected_sequence)
+        with self.engine.writing() as held:
+            self._check(held, expected_sequence)
             if wanted is not None:
-                where, parameters = "sha256(id) = ANY(%s)", [table.digests(wanted)]
+                removed = held.remove(wanted, self._kept_sides, self.routes)
             else:
-                found = table.filtered(db, state, filter)
-                check_share(found, state.live, self.path, allow_most=allow_most)
-                where, parameters, notes = found.where, found.parameters, found.notes
-            removed = changes.remove(db, state, where, parameters, self._kept_sides, self.routes)
-        return Change(state.sequence, removed=removed, notes=notes)
+                found = held.filtered(filter)
+                check_share(found, held.state.live, self.path, allow_most=allow_most)
+                removed, notes = held.remove(found, self._kept_sides, self.routes), found.notes
+        return Change(held.state.sequence, removed=removed, notes=notes)
 
     @property
     def sequence(self) -> int:
         """Number of the last change."""
-        with self.store.reading() as (_, state):
-            return state.sequence
+        with self.engine.reading() as held:
+            return held.state.sequence
 
     @property
     def note(self) -> Any:
         """What the last ``upsert`` with a note has kept; ``None`` where none has."""
-        with self.store.reading() as (db, _):
-            return schema.read_meta(db).get("note")
+        with self.engine.reading() as held:
+            return held.meta().get("note")
 
     def __repr__(self) -> str:
         model = "" if self.model is None else f", model={self.model.path!r}"
-        return f"PostgresBank({self.path!r}, routes={'+'.join(self.routes)}{model})"
+        return f"RemoteBank({self.path!r}, routes={'+'.join(self.routes)}{model})"
 
     def __len__(self) -> int:
         """Documents."""
-        with self.store.reading() as (_, state):
-            return state.live
+        with self.engine.reading() as held:
+            return held.state.live
 
     def count(self, filter: Any = None) -> int:
         """See ``SeedBank.count``."""
-        with self.store.reading() as (db, state):
-            found = table.filtered(db, state, filter)
-        self.store.warn(found.notes)
+        with self.engine.reading() as held:
+            found = held.filtered(filter)
+        self._warn(found.notes)
         return found.count
 
     def filter_notes(self, filter: Any) -> list[str]:
         """See ``SeedBank.filter_notes``."""
         with self.view() as view:
-            return table.filtered(*view.transaction, filter).notes
+            return view.held.filtered(filter).notes
 
     def documents(self, filter: Any = None) -> Iterator[Record]:
         """See ``SeedBank.documents``."""
-        with self.store.reading() as (db, state):
-            found = table.filtered(db, state, filter)
-            self.store.warn(found.notes)
-            for record in table.documents(db, found.where, found.parameters):
-                self.store.check_open()
+        with self.engine.reading() as held:
+            found = held.filtered(filter)
+            self._warn(found.notes)
+            for record in held.documents(found):
+                self.engine.check_open()
                 yield record
 
     def replay(self, *, after: int = 0, limit: int = 1000) -> Replay:
         """See ``SeedBank.replay``."""
         with self.view() as view:
-            rows = table.page(view.transaction[0], after, limit)
+            rows = view.held.page(after, limit)
             embeddings = view.stored(np.array([row for row, _ in rows], np.int64))
         return Replay(
             self.name, view.sequence, [record for _, record in rows], embeddings, rows[-1][0] + 1 if rows else after
@@ -212,8 +198,8 @@ class PostgresBank:
     def get(self, ids: Iterable[Any]) -> list[Record | None]:
         """See ``SeedBank.get``."""
         wanted = ids_of(ids)
-        with self.store.reading() as (db, _):
-            found = table.documents_of(db, wanted)
+        with self.engine.reading() as held:
+            found = held.documents_of(wanted)
         return [copied(found.get(id_)) for id_ in wanted]
 
     @contextlib.contextmanager
@@ -223,11 +209,11 @@ class PostgresBank:
         if held is not None:
             yield held
             return
-        with self.store.reading() as (db, state):
+        with self.engine.reading() as rows:
             if not self._sizes:  # known from the first document on
-                self._sizes.update(schema.read_meta(db)["sizes"])
+                self._sizes.update(rows.meta()["sizes"])
             plan = Plan(self.name, self.routes, self._sizes, self.sides, self.settings.analyzer)
-            self._local.held = View(db, state, self.store, plan, check_terms=lambda: self._check_terms(db))
+            self._local.held = View(rows, self.engine, plan, check_terms=lambda: self._check_terms(rows))
             try:
                 yield self._local.held
             finally:
@@ -239,22 +225,30 @@ class PostgresBank:
         Raises:
             BankError: Another process keeps writing.
         """
-        upkeep.index_anew(self.store, self.sides.values(), self._made)
+        self.engine.index_anew(self.sides, self._made)
 
     def maintain(self) -> list[str]:
-        """Make the terms anew where that is due.
+        """Give room back, and make the terms anew, where that is due.
 
         Returns:
             A note where it failed; it is tried again the next time.
         """
-        return upkeep.look_after(self.store, self.sides.values(), self._made)
+        try:
+            self.engine.tidy()
+            with self.engine.reading() as held:
+                due = any(drift(held.state, side) > self.engine.most_drift for side in self.sides.values())
+            if due:
+                self.refresh()
+        except EcomRagError as error:
+            return [f"the change is written, but making the terms anew failed ({error}); it is tried again later"]
+        return []
 
     def close(self) -> None:
         """Close its connections: from then on every question and change is a ``BankError``."""
-        self.store.close()
+        self.engine.close()
 
     def __enter__(self) -> Self:
-        self.store.check_open()
+        self.engine.check_open()
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -266,21 +260,25 @@ class PostgresBank:
         return {"ecom_rag": __version__, "analyzer": self.settings.analyzer.fingerprint()}
 
     @property
-    def _kept_sides(self) -> changes.Sides:
+    def _kept_sides(self) -> Sides:
         """The routes over texts that a change keeps up to date; a build ends with them."""
-        return {} if self._unfinished else self.sides
+        return {} if self.engine.unfinished else self.sides
 
-    def _check(self, db: Any, state: State, expected: int | None) -> None:
+    def _warn(self, notes: Iterable[str]) -> None:
+        for line in notes:
+            logger.warning("%s: %s", self.path, line)
+
+    def _check(self, held: Rows, expected: int | None) -> None:
         if self._kept_sides:
-            self._check_terms(db)
-        if expected not in (None, state.sequence):
+            self._check_terms(held)
+        if expected not in (None, held.state.sequence):
             raise BankChangedError(
-                f"{self.path}: is at sequence {state.sequence}; the change expected {expected}, so nothing was written;"
-                " look at the bank again and repeat the change"
+                f"{self.path}: is at sequence {held.state.sequence}; the change expected {expected}, so nothing was"
+                " written; look at the bank again and repeat the change"
             )
 
-    def _check_terms(self, db: Any) -> None:
-        made = schema.read_meta(db).get("made") or {}
+    def _check_terms(self, held: Rows) -> None:
+        made = held.meta().get("made") or {}
         if made != self._made:
             raise BankError(
                 f"{self.path}: its terms were made by ecom_rag {made.get('ecom_rag', '(unknown)')}, this is"

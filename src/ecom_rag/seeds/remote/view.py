@@ -1,4 +1,4 @@
-"""A bank as of one change: one read transaction, and what a search asks of it."""
+"""A bank in a server as of one change, and what a search asks of it."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,16 +16,14 @@ from ecom_rag.models.embeddings import Embeddings
 from ecom_rag.retrieval import Ranking
 from ecom_rag.retrieval.itself import Rows, search_others
 from ecom_rag.retrieval.routes import ROUTES, Queries
-from ecom_rag.seeds.bank.documents import CONTENT
-from ecom_rag.seeds.postgres import postings, table
-from ecom_rag.seeds.postgres.candidates import Where
-from ecom_rag.seeds.postgres.store import State, Store
-from ecom_rag.seeds.postgres.terms import Side
-from ecom_rag.seeds.postgres.vectors import DenseVectors, TermWeights, stored_dense, stored_sparse
+from ecom_rag.seeds.remote import postings
+from ecom_rag.seeds.remote.bounds import Where
+from ecom_rag.seeds.remote.engine import Engine
+from ecom_rag.seeds.remote.engine import Rows as Held
+from ecom_rag.seeds.remote.terms import Side
+from ecom_rag.seeds.remote.vectors import DenseVectors, TermWeights
 from ecom_rag.seeds.source import MOST_SAMPLED, drawn
 from ecom_rag.text.analysis import Analyzer
-
-_NAMELESS = f"AND id >= '{CONTENT}' AND id < '{CONTENT}g'"  # documents without an id: theirs is a digest
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,29 +54,20 @@ class View:
         sequence: Number of the last change that this state holds.
         live: Documents that can be found.
         routes: Names of the routes.
-        transaction: The connection that reads this state, and where the bank stands in it.
+        held: What the server says in this state.
     """
 
-    def __init__(
-        self,
-        db: Any,
-        state: State,
-        store: Store,
-        plan: Plan,
-        *,
-        check_terms: Callable[[], None],
-    ) -> None:
-        self.sequence = state.sequence
-        self.live = state.live
+    def __init__(self, held: Held, engine: Engine, plan: Plan, *, check_terms: Callable[[], None]) -> None:
+        self.sequence = held.state.sequence
+        self.live = held.state.live
         self.routes = plan.routes
         self.name: str | None = plan.bank
-        self.transaction = db, state
-        self._db, self._state, self._store, self._plan = db, state, store, plan
+        self.held, self._engine, self._plan = held, engine, plan
         self._check_terms = check_terms
 
     def __repr__(self) -> str:
         routes = "+".join(self.routes)
-        return f"View({self._store.address!s}, {self.live} seeds, sequence={self.sequence}, routes={routes})"
+        return f"View({self._engine.address!s}, {self.live} seeds, sequence={self.sequence}, routes={routes})"
 
     def search(
         self,
@@ -98,7 +87,7 @@ class View:
             k: Results per query.
             where: A filter over the seeds' metadata, as an expression or in its dict form; by default all seeds.
             own: For each query the rows that it is itself, and that are left out; by default none.
-            weights: Of no route that a bank in PostgreSQL has.
+            weights: Of no route that a bank in a server has.
 
         Raises:
             UsageError: The seeds do not have the route, or not a filter.
@@ -109,7 +98,7 @@ class View:
         return search_others(index, form, k, own=own, allowed=self._where(where))
 
     def rescore(self, route: str, queries: Queries, rows: NDArray[np.int64], k: int) -> Ranking:
-        """Of no route that a bank in PostgreSQL has.
+        """Of no route that a bank in a server has.
 
         Args:
             route: One that can score given rows.
@@ -120,7 +109,7 @@ class View:
         Raises:
             UsageError: Always.
         """
-        raise UsageError(f"{self._store.address}: has no route {route!r}; it was built with {', '.join(self.routes)}")
+        raise UsageError(f"{self._engine.address}: has no route {route!r}; it was built with {', '.join(self.routes)}")
 
     def records(self, rows: Sequence[int]) -> list[Record]:
         """The records of rows, in their order; new ones at each call.
@@ -132,10 +121,10 @@ class View:
             IndexError: No such row.
             BankError: The bank is closed.
         """
-        self._store.check_open()
-        found = table.records(self._db, list(map(int, rows)))
+        self._engine.check_open()
+        found = self.held.records(list(map(int, rows)))
         if len(found) < len(set(rows)):
-            raise IndexError(f"{self._store.address}: has no row {next(row for row in rows if row not in found)}")
+            raise IndexError(f"{self._engine.address}: has no row {next(row for row in rows if row not in found)}")
         return [found[row] for row in rows]
 
     def labels(self, key: str) -> list[str | None]:
@@ -149,10 +138,10 @@ class View:
             RecordError: A value that cannot be a label.
             BankError: The bank is closed.
         """
-        self._store.check_open()
-        found: list[str | None] = [None] * self._state.next_row
-        for row, name, metadata in table.metadata(self._db):
-            found[row] = label_at(f"{self._store.address}: {name}", loads(metadata.encode()), key)
+        self._engine.check_open()
+        found: list[str | None] = [None] * self.held.state.next_row
+        for row, name, metadata in self.held.metadata():
+            found[row] = label_at(f"{self._engine.address}: {name}", loads(metadata.encode()), key)
         return found
 
     def sample(self, count: int) -> tuple[NDArray[np.int64], Queries]:
@@ -165,9 +154,9 @@ class View:
             UsageError: ``count`` is no whole number from 1.
             BankError: The bank is closed.
         """
-        self._store.check_open()
+        self._engine.check_open()
         whole(count, "count")
-        live = np.array([row for (row,) in self._db.execute("SELECT row FROM documents ORDER BY row")], np.int64)
+        live = self.held.live_rows()
         chosen = live[drawn(len(live), min(count, MOST_SAMPLED))]
         texts = [record["text"] for record in self.records(chosen.tolist())]
         return chosen, Queries(texts, self.stored(chosen))
@@ -180,8 +169,8 @@ class View:
         """
         if len(rows) == 0:
             return Embeddings()
-        dense = stored_dense(self._db, rows, self._plan.sizes["dense"]) if "dense" in self.routes else None
-        sparse = stored_sparse(self._db, rows, self._plan.sizes["sparse"]) if "sparse" in self.routes else None
+        dense = self.held.dense(rows, self._plan.sizes["dense"]) if "dense" in self.routes else None
+        sparse = self.held.sparse(rows, self._plan.sizes["sparse"]) if "sparse" in self.routes else None
         return Embeddings(dense, sparse)
 
     def own_rows(self, queries: Sequence[Record], id_key: str) -> list[NDArray[np.int64]]:
@@ -196,9 +185,10 @@ class View:
         """
         names = [known_id(query.get("metadata"), id_key) for query in queries]
         pairs = [(name, query["text"]) for name, query in zip(names, queries, strict=True)]
-        by_id = table.rows_where(self._db, "id", {name for name, _ in pairs if name is not None})
-        by_text = table.rows_where(self._db, "text", {text for name, text in pairs if name is None})
-        nameless = table.rows_where(self._db, "text", {text for name, text in pairs if name is not None}, _NAMELESS)
+        named = {text for name, text in pairs if name is not None}
+        by_id = self.held.rows_where("id", {name for name, _ in pairs if name is not None})
+        by_text = self.held.rows_where("text", {text for name, text in pairs if name is None})
+        nameless = self.held.rows_where("text", named, nameless=True)
         found = [
             by_text.get(text, []) if name is None else by_id.get(name, []) + nameless.get(text, [])
             for name, text in pairs
@@ -206,25 +196,21 @@ class View:
         return [np.array(sorted(rows), np.int64) for rows in found]
 
     def _index(self, route: str, queries: Queries) -> Any:
-        self._store.check_open()
+        self._engine.check_open()
         if route not in self.routes:
             raise UsageError(
-                f"{self._store.address}: has no route {route!r}; it was built with {', '.join(self.routes)}"
+                f"{self._engine.address}: has no route {route!r}; it was built with {', '.join(self.routes)}"
             )
         if self.live == 0:
-            raise BankError(f"{self._store.address}: holds no seeds; add some with ecom-rag bank add")
-        db, state = self._db, self._state
+            raise BankError(f"{self._engine.address}: holds no seeds; add some with ecom-rag bank add")
         if route == "dense":
-            return DenseVectors(db, state.next_row, self.live, self._plan.sizes["dense"], state.statistics.norm)
+            return DenseVectors(self.held, self._plan.sizes["dense"])
         if route == "sparse":
-            return TermWeights(db, state.next_row, self.live, self._plan.sizes["sparse"], state.statistics.largest)
+            return TermWeights(self.held, self._plan.sizes["sparse"])
         self._check_terms()
         if route == "bm25":
-            return postings.bm25(db, self._plan.sides[route], state, self._plan.analyzer, queries.texts)
-        return postings.variant(db, self._plan.sides[route], state)
+            return postings.bm25(self.held, self._plan.sides[route], self._plan.analyzer, queries.texts)
+        return postings.variant(self.held, self._plan.sides[route])
 
     def _where(self, filter: Any) -> Where:
-        if filter is None:
-            return Where(self._state.next_row)
-        condition, parameters = table.condition_of(filter)
-        return Where(self._state.next_row, condition, tuple(parameters))
+        return Where(self.held.state.next_row) if filter is None else self.held.where(filter)

@@ -1,4 +1,4 @@
-"""The routes over texts: postings that lie in the server, for the indexes that search ``retrieval.postings``."""
+"""The routes over texts: postings that lie in a server, for the indexes that search ``retrieval.postings``."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,44 +13,44 @@ from ecom_rag.retrieval.counted import Counted
 from ecom_rag.retrieval.postings import Level, Near, Postings, Saturation, Weights, level_of_postings
 from ecom_rag.retrieval.ranking import Ranking
 from ecom_rag.retrieval.variant import VariantIndex
-from ecom_rag.seeds.postgres import terms
-from ecom_rag.seeds.postgres.candidates import Where, asked_terms, candidates, together
-from ecom_rag.seeds.postgres.store import State
-from ecom_rag.seeds.postgres.terms import Side
-from ecom_rag.seeds.postgres.vectors import parts
+from ecom_rag.seeds.remote import terms
+from ecom_rag.seeds.remote.bounds import Where, asked_terms, parts, together
+from ecom_rag.seeds.remote.engine import Rows
+from ecom_rag.seeds.remote.terms import Side
 from ecom_rag.text.analysis import Analyzer
 
 
 @dataclass(frozen=True, slots=True)
 class RemotePostings:
-    """Postings in the server, with what ``Postings`` offers to a search.
+    """Postings in a server, with what ``Postings`` offers to a search.
 
     Args:
-        db: In a read transaction.
+        held: One state of the bank.
         side: The route.
-        rows: Of the bank, those that are gone included.
-        slope: Of the saturation that the server's values were made with.
         asked: The names of a search's terms, by their numbers there.
         named: A search's number of a name; a name that it does not ask for may have none.
     """
 
-    db: Any
+    held: Rows
     side: Side
-    rows: int
-    slope: float
     asked: Callable[[NDArray[np.int64]], Sequence[bytes]]
     named: Callable[[Sequence[bytes]], NDArray[np.int64]]
 
+    @property
+    def rows(self) -> int:
+        """Of the bank, those that are gone included."""
+        return self.held.state.next_row
+
     def frequencies(self, asked: NDArray[np.int64], live: None) -> NDArray[np.int64]:
         """In how many documents each term is."""
-        return terms.known(self.db, self.side.route, self.asked(asked))[1]
+        return self.held.known(self.side.route, self.asked(asked))[1]
 
     def search(self, weights: Weights, k: int, *, saturation: Saturation, mask: Where | None) -> Ranking:
         """See ``Postings.search``; ``mask`` is a condition for the server."""
         starts, asked, values = weights
         found = Ranking.empty(len(starts) - 1, k)
         distinct, places = np.unique(asked, return_inverse=True)
-        numbers = terms.known(self.db, self.side.route, self.asked(distinct))[0][places]
+        numbers = self.held.known(self.side.route, self.asked(distinct))[0][places]
         if found.rows.size == 0:
             return found
         each = [slice(*pair) for pair in pairwise(starts.tolist())]
@@ -78,30 +78,28 @@ class RemotePostings:
         k: int,
         curve: Saturation,
         mask: Where | None,
-    ) -> list[NDArray[np.int64]]:
+    ) -> Sequence[NDArray[np.int64]]:
         """Candidates of queries, of which terms without a number are left out: no document has them."""
         # The share of saturation changes by no larger a factor than the slope.
-        ratio = max(float(curve.slope) / self.slope, self.slope / float(curve.slope))
+        slope = self.held.state.statistics.texts[self.side.route].slope
+        ratio = max(float(curve.slope) / slope, slope / float(curve.slope))
         asked = [asked_terms(n[n >= 0], values[n >= 0], largest=1.0, ratio=ratio) for n, values in weights]
-        return candidates(self.db, self.side.route, asked, k, mask)
+        return self.held.candidates(self.side.route, asked, k, mask)
 
     def _local(self, rows: NDArray[np.int64], curve: Saturation) -> tuple[Postings, Saturation]:
         """Postings of some rows, numbered from 0, and the saturation for their lengths."""
-        query = "SELECT text FROM documents WHERE row = ANY(%s) ORDER BY row"
-        texts = [bytes(text).decode() for (text,) in self.db.execute(query, (rows.tolist(),))]
-        counts = self.side.count(texts)
+        counts = self.side.count(self.held.texts(rows))
         level = _renumbered(counts.level, self.named(counts.names))
         lengths = counts.lengths.astype(np.int32)
         return Postings.empty().extended(level, len(rows)), curve._replace(lengths=lengths)
 
 
-def bm25(db: Any, side: Side, state: State, analyzer: Analyzer, queries: Sequence[str]) -> BM25Index:
+def bm25(rows: Rows, side: Side, analyzer: Analyzer, queries: Sequence[str]) -> BM25Index:
     """An index for some queries.
 
     Args:
-        db: In a read transaction.
+        rows: One state of the bank.
         side: The route.
-        state: Of the bank.
         analyzer: The bank's.
         queries: Texts.
     """
@@ -116,24 +114,23 @@ def bm25(db: Any, side: Side, state: State, analyzer: Analyzer, queries: Sequenc
         return np.array([numbers.get(name, -1) for name in found], np.int64)
 
     vocabulary = {word: number for number, word in enumerate(words)}
-    return BM25Index.over(_counted(db, side, state, asked, named), vocabulary, analyzer)
+    return BM25Index.over(_counted(rows, side, asked, named), vocabulary, analyzer)
 
 
-def variant(db: Any, side: Side, state: State) -> VariantIndex:
+def variant(rows: Rows, side: Side) -> VariantIndex:
     """An index.
 
     Args:
-        db: In a read transaction.
+        rows: One state of the bank.
         side: The route.
-        state: Of the bank.
     """
-    return VariantIndex.over(_counted(db, side, state, terms.names_of, terms.codes_of))
+    return VariantIndex.over(_counted(rows, side, terms.names_of, terms.codes_of))
 
 
-def _counted(db: Any, side: Side, state: State, asked: Any, named: Any) -> Counted:
-    own = state.statistics.texts[side.route]
-    postings: Any = RemotePostings(db, side, state.next_row, own.slope, asked, named)
-    return Counted(postings, np.empty(0, np.int32), None, state.live, own.terms)
+def _counted(rows: Rows, side: Side, asked: Any, named: Any) -> Counted:
+    postings: Any = RemotePostings(rows, side, asked, named)
+    count = rows.state.live
+    return Counted(postings, np.empty(0, np.int32), None, count, rows.state.statistics.texts[side.route].terms)
 
 
 def _renumbered(level: Level, numbers: NDArray[np.int64]) -> Level:

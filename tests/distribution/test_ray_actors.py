@@ -127,7 +127,7 @@ def test_a_worker_that_cannot_do_the_work_is_refused(cluster):
 
 
 def test_workers_that_end_together_count_once(cluster, tmp_path):
-    """As those of a machine that goes: a pair of starts fails, and one more, which are not three one after the other."""
+    """As those of a machine that goes: a pair of starts fails and one more, not three one after the other."""
     found = cluster.each(DyingEarly(folder=str(tmp_path), processes=3), blocks_of("a", "b", "c", "d"))
     assert [one["done"] for _, (results, _) in found for one in results] == ["A", "B", "C", "D"]
     assert len(list(tmp_path.iterdir())) == 3

@@ -15,7 +15,7 @@ from ecom_rag.merging.files import copy_settings
 from ecom_rag.models.checkpoints.contents import OWN_NETWORKS
 from ecom_rag.models.checkpoints.folder import network_folder, read_config
 from ecom_rag.models.checkpoints.tokens import Tokenizer
-from ecom_rag.models.networks.loading import loading
+from ecom_rag.models.networks.loading import loading, nothing_of_its_own
 from ecom_rag.models.prompted import Prompted
 from ecom_rag.training.recipe import Recipe
 
@@ -37,12 +37,12 @@ def check(recipe: Recipe, found: Prompted) -> None:
         )
 
 
-def load(found: Prompted, options: dict[str, Any], device: str | None) -> Any:
+def load(found: Prompted, model_kwargs: dict[str, Any], device: str | None) -> Any:
     """A ``CrossEncoder`` of sentence-transformers whose score is the answer's logit.
 
     Args:
         found: The checkpoint and its prompt.
-        options: Of loading, for the ``Transformer`` module.
+        model_kwargs: Of loading the network, as transformers takes them.
         device: Where it goes; ``None`` is what the machine has.
 
     Raises:
@@ -54,7 +54,12 @@ def load(found: Prompted, options: dict[str, Any], device: str | None) -> Any:
 
     answers: Any = found.answers(Tokenizer(found.folder))
     with loading(found.folder, "CrossEncoder"):
-        network: Any = Transformer(str(network_folder(found.folder)), transformer_task="text-generation", **options)
+        network: Any = Transformer(
+            str(network_folder(found.folder)),
+            transformer_task="text-generation",
+            model_kwargs=model_kwargs,
+            **nothing_of_its_own(),
+        )
     network.model.register_forward_pre_hook(_at_the_end, with_kwargs=True)
     return CrossEncoder(modules=[network, LogitScore(*answers)], device=device, trust_remote_code=False)
 

@@ -23,7 +23,7 @@ from ecom_rag.models.checkpoints.folder import network_folder, read_config, sent
 from ecom_rag.models.checkpoints.locate import hub_name, locate
 from ecom_rag.models.checkpoints.tokens import Tokenizer, end_with_eos
 from ecom_rag.models.instructions import TEXT
-from ecom_rag.models.networks.loading import LOCAL, loading
+from ecom_rag.models.networks.loading import LOCAL, loading, nothing_of_its_own
 from ecom_rag.models.prompted import Asked, Prompted, prompted
 from ecom_rag.models.prompts import Frame
 from ecom_rag.training import adapters, answering
@@ -139,8 +139,8 @@ def load(recipe: Recipe, start: Start) -> Any:
         ModelError: The weights cannot be read.
     """
     if start.prompted is not None:
-        options = {"model_kwargs": _loading(recipe, start.max_length), **_nothing_of_its_own()}
-        return _prepared(answering.load(start.prompted, options, _device(recipe)), recipe, "CAUSAL_LM")
+        model = answering.load(start.prompted, _loading(recipe, start.max_length), _device(recipe))
+        return _prepared(model, recipe, "CAUSAL_LM")
     if start.encoder is None:
         return _prepared(_load_reranker(recipe, start), recipe, "SEQ_CLS")
     return _prepared(_load_embedder(recipe, start.encoder), recipe, "FEATURE_EXTRACTION")
@@ -161,7 +161,7 @@ def _load_embedder(recipe: Recipe, checkpoint: Checkpoint) -> Any:
             max_seq_length=checkpoint.max_length,
             do_lower_case=bool(sentence_settings(folder).get("do_lower_case")),
             model_kwargs=_loading(recipe, checkpoint.max_length),
-            **_nothing_of_its_own(),
+            **nothing_of_its_own(),
         )
     if checkpoint.ends_with_eos:
         end_with_eos(transformer.tokenizer)
@@ -197,7 +197,7 @@ def _load_reranker(recipe: Recipe, start: Start) -> Any:
             model_kwargs=_loading(recipe, start.max_length),
             trust_remote_code=False,
             local_files_only=True,
-            **_nothing_of_its_own(),
+            **nothing_of_its_own(),
         )
 
 
@@ -245,12 +245,6 @@ def _loading(recipe: Recipe, max_length: int) -> dict[str, Any]:
     """
     attention = {"attn_implementation": "eager"} if on_cpu(recipe) and max_length <= _SHORT else {}
     return {"dtype": torch.float32, **attention, **LOCAL}
-
-
-def _nothing_of_its_own() -> dict[str, dict[str, Any]]:
-    """Options of loading a tokenizer and a configuration: no code of theirs, no hub."""
-    local = {"trust_remote_code": False, "local_files_only": True}
-    return {"processor_kwargs": dict(local), "config_kwargs": dict(local)}
 
 
 def on_cpu(recipe: Recipe) -> bool:

@@ -19,6 +19,12 @@ _ENCODER_HALVES = {"t5": "T5EncoderModel", "mt5": "MT5EncoderModel", "umt5": "UM
 _DECODERS = {**dict.fromkeys(_ENCODER_HALVES, ("decoder.",)), "modernbert": ("decoder.", "head.")}
 
 
+def nothing_of_its_own() -> dict[str, dict[str, Any]]:
+    """Options of sentence-transformers' ``Transformer``, for the tokenizer and the configuration that it loads."""
+    local = {"trust_remote_code": False, "local_files_only": True}
+    return {"processor_kwargs": dict(local), "config_kwargs": dict(local)}
+
+
 def load_transformer(folder: Path, auto_class: str, *, dtype: torch.dtype = torch.float32) -> nn.Module:
     """The network of a checkpoint.
 

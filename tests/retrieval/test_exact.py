@@ -9,7 +9,7 @@ from scipy.sparse import random as random_sparse
 
 from ecom_rag.errors import EmbeddingError, UsageError
 from ecom_rag.models.embeddings import Embeddings, Ragged
-from ecom_rag.retrieval import DenseIndex, MultiVectorIndex, SparseIndex, hybrid, pair_scores
+from ecom_rag.retrieval import DenseIndex, MultiVectorIndex, SparseIndex, dense, hybrid, pair_scores
 from ecom_rag.retrieval.topk import select
 
 
@@ -246,7 +246,9 @@ def test_dense_after_changes_equals_a_fresh_index(rough, sizes, k, share, seed):
         assert (some.rows[:, len(kept) :] == -1).all()
 
 
-def test_dense_snapshot_is_usable_memory_mapped(tmp_path):
+@pytest.mark.parametrize("rough", ["bf16", "int8", "fp32"])
+def test_dense_snapshot_is_usable_memory_mapped(rough, tmp_path, monkeypatch):
+    monkeypatch.setattr(dense, "_suitable", lambda vectors: rough)
     rng = np.random.default_rng(9)
     rows, more, asked = unit(rng, 5000, 24), unit(rng, 30, 24), unit(rng, 5, 24)
     index = DenseIndex(rows[:4990])
@@ -255,6 +257,9 @@ def test_dense_snapshot_is_usable_memory_mapped(tmp_path):
         np.save(tmp_path / f"{name}.npy", array)
     mapped = {path.stem: np.load(path, mmap_mode="r") for path in tmp_path.iterdir()}
     again = DenseIndex.from_arrays(mapped)
+    assert np.shares_memory(again._base, mapped["vectors"])
+    assert again._rough is None or np.shares_memory(again._rough._base, mapped["rough"])
+    monkeypatch.undo()
     again.extend(more)
     expected = DenseIndex(np.concatenate([rows, more])).search(asked, 12)
     found = again.search(asked, 12)

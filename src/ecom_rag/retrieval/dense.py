@@ -19,7 +19,7 @@ from ecom_rag.models.runtimes.cpu import prefers_bf16
 from ecom_rag.retrieval import dense_kernels as kernels
 from ecom_rag.retrieval.dense_products import blocks
 from ecom_rag.retrieval.dense_rough import CHUNK, EXACT, RoughRows, float32_bounds, kind_of
-from ecom_rag.retrieval.growing import GrowingRows, LiveRows, combine, forked, tensor
+from ecom_rag.retrieval.growing import GrowingRows, LiveRows, combine, forked, read_at_random, tensor
 from ecom_rag.retrieval.ranking import Ranking
 
 _QUERIES = 1024  # queries a tile
@@ -183,6 +183,8 @@ class DenseIndex:
         import torch
 
         self._torch = torch
+        if rough is not None and rough.kind == "int8":
+            read_at_random(vectors)  # of so many a search reads the candidates alone
         self._base = tensor(vectors).numpy()  # never read-only: the kernels are compiled for one kind of array
         self._rough, self._norm = rough, norm
         self._tail = GrowingRows((vectors.shape[1],), np.float32)

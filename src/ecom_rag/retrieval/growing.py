@@ -2,6 +2,7 @@
 
 import copy
 import ctypes
+import mmap
 from collections.abc import Mapping
 from typing import Any, Self, TypeVar
 
@@ -100,6 +101,15 @@ def forked(index: Forked) -> Forked:
         if isinstance(part, GrowingRows | LiveRows):
             setattr(fork, name, copy.copy(part))
     return fork
+
+
+def read_at_random(array: NDArray[Any]) -> None:
+    """Tell the system that single rows of a memory-mapped array will be read, so that it reads nothing beside them."""
+    owner: Any = array
+    while owner is not None and not isinstance(owner, mmap.mmap):
+        owner = getattr(owner, "base", None)
+    if owner is not None and hasattr(mmap, "MADV_RANDOM"):
+        owner.madvise(mmap.MADV_RANDOM)
 
 
 def tensor(array: NDArray[Any]) -> Any:

@@ -4,6 +4,7 @@ import itertools
 import json
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -31,6 +32,16 @@ TEXTS = [
 @pytest.fixture(scope="session", autouse=True)
 def _private_cache(tmp_path_factory):
     os.environ["ECOM_RAG_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(autouse=True)
+def _apps_are_let_go():
+    """FastAPI remembers the endpoints of all apps of a process, each with a journal and models: 2 GB of a session."""
+    yield
+    if (models := sys.modules.get("fastapi.dependencies.models")) is not None:
+        for remembered in vars(models).values():
+            if hasattr(remembered, "cache_clear"):
+                remembered.cache_clear()
 
 
 @pytest.fixture(scope="session", autouse=True)

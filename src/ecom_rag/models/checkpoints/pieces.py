@@ -54,32 +54,34 @@ class Pieces:
         model: What ``packed`` made.
         digest: Of it.
         blank: Characters that are as a space.
-        odd: What a text is left to ``others`` for, as a regular expression.
-        others: Ids of such texts.
+        odd: What a text is left to ``tokenizers`` for, as a regular expression.
 
     Raises:
         ValueError: The digest is another one.
     """
 
-    def __init__(
-        self, model: bytes, *, digest: str, blank: str, odd: str, others: Callable[[Sequence[str]], list[list[int]]]
-    ) -> None:
+    def __init__(self, model: bytes, *, digest: str, blank: str, odd: str) -> None:
         if hashlib.sha256(model).hexdigest() != digest:
             raise ValueError("damaged")
         self._blank = dict.fromkeys(map(ord, blank), " ")
-        self._odd, self._others = re.compile(odd), others
+        self._odd = re.compile(odd)
         pool = ThreadPoolExecutor(1)
         self._model = pool.submit(_read, model)
         pool.shutdown(wait=False)
 
-    def ids(self, texts: Sequence[str]) -> list[list[int]]:
-        """Ids of each text, without special tokens; several threads may call it at once."""
+    def ids(self, texts: Sequence[str], others: Callable[[Sequence[str]], list[list[int]]]) -> list[list[int]]:
+        """Ids of each text, without special tokens; several threads may call it at once.
+
+        Args:
+            texts: Any.
+            others: Gives those of the texts that are left to ``tokenizers``.
+        """
         odd = [number for number, text in enumerate(texts) if self._odd.search(text)]
         rows: list[list[int]] = self._model.result().encode(
             [text.translate(self._blank) for text in texts], num_threads=1
         )
         if odd:
-            for number, ids in zip(odd, self._others([texts[number] for number in odd]), strict=True):
+            for number, ids in zip(odd, others([texts[number] for number in odd]), strict=True):
                 rows[number] = ids
         return rows
 

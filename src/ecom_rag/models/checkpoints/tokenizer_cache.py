@@ -48,11 +48,11 @@ class Engine:
     def __init__(self, read: Callable[[], Any], model: bytes | None, needed: dict[str, str]) -> None:
         self._read, self._reading = read, threading.Lock()
         self._tokenizer: Any = None
-        self._pieces = model and pieces.Pieces(model, **needed, others=self._slow)
+        self._pieces = model and pieces.Pieces(model, **needed)
 
     def ids(self, texts: Sequence[str]) -> list[list[int]]:
         """Ids of each text, without special tokens; several threads may call it at once."""
-        return self._pieces.ids(texts) if self._pieces else self._slow(texts)
+        return self._pieces.ids(texts, self._slow) if self._pieces else self._slow(texts)
 
     def decoded(self, ids: list[int]) -> str:
         """The text of ids, special tokens written out."""

@@ -2,7 +2,12 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
+import pytest
+
+from ecom_rag.training import adapters
+from ecom_rag.training.fit import train
 from ecom_rag.training.recipe import Recipe
 from helpers.small_runs import grouped, recipe_of
 
@@ -28,6 +33,20 @@ def recipe(model: Path, data: tuple[str, str], output: Path, *, length: int = 64
     task = given.pop("task", "embedder")
     both = {name: {**ours.get(name, {}), **given.get(name, {})} for name in {*ours, *given}}
     return recipe_of(model, data[0], output, task=task, **{f"{name}_table": both[name] for name in both})
+
+
+def trained_and_merged(asked: Recipe) -> tuple[dict, dict]:
+    """The report of a run, and the weights that it had before its adapter was merged."""
+    before: dict[str, Any] = {}
+    merge = adapters.merge
+
+    def watched(model: Any) -> None:
+        before.update({key: value.clone() for key, value in model[0].model.state_dict().items()})
+        merge(model)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ecom_rag.training.fit.adapters.merge", watched)
+        return train(asked), before
 
 
 def losses(report: dict) -> list[float]:

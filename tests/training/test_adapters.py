@@ -14,11 +14,11 @@ from safetensors.torch import load_file
 from ecom_rag import Encoder
 from ecom_rag.errors import ModelError, UsageError
 from ecom_rag.models.checkpoints.tokens import Tokenizer
-from ecom_rag.training import adapters, checkpoints
+from ecom_rag.training import checkpoints
 from ecom_rag.training.collate import single_inputs
 from ecom_rag.training.fit import train
 from helpers import decoders, zoo
-from helpers.adapted import adapter_of, losses, parts, recipe
+from helpers.adapted import adapter_of, losses, parts, recipe, trained_and_merged
 from helpers.small_runs import interrupted, weights
 
 pytestmark = [pytest.mark.slow, pytest.mark.reference]
@@ -49,17 +49,8 @@ def trained(tmp_path_factory):
     def run(name):
         kind = MODELS[name]
         if kind not in found:
-            start, before = decoders.make(parent, name, kind), {}
-            with pytest.MonkeyPatch.context() as patch:
-                merge = adapters.merge
-
-                def watched(model):
-                    before.update({key: value.clone() for key, value in model[0].model.state_dict().items()})
-                    merge(model)
-
-                patch.setattr("ecom_rag.training.fit.adapters.merge", watched)
-                report = train(recipe(start, data, parent / f"{kind}-tuned"))
-            found[kind] = start, parent / f"{kind}-tuned", report, before
+            start, tuned = decoders.make(parent, name, kind), parent / f"{kind}-tuned"
+            found[kind] = start, tuned, *trained_and_merged(recipe(start, data, tuned))
         return found[kind]
 
     return run

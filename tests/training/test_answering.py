@@ -11,11 +11,11 @@ from safetensors.torch import load_file
 from ecom_rag import CrossEncoder
 from ecom_rag.errors import ModelError, UsageError
 from ecom_rag.models.checkpoints.tokens import Tokenizer
-from ecom_rag.training import adapters, checkpoints
+from ecom_rag.training import checkpoints
 from ecom_rag.training.collate import pair_inputs
 from ecom_rag.training.fit import train
 from helpers import prompted
-from helpers.adapted import adapter_of, losses, parts, recipe
+from helpers.adapted import adapter_of, losses, parts, recipe, trained_and_merged
 from helpers.prompted import PAIRS, card_probabilities, gemma_tokenizer, language_model, qwen_tokenizer
 from helpers.small_runs import grouped, interrupted, labelled, recipe_of, weights
 
@@ -38,24 +38,15 @@ def start_of(parent, kind):
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """Start, finished folder, report, and the weights and scores before merging, by kind."""
+    """Start, finished folder, report, and the weights before merging, by kind."""
     parent, found = tmp_path_factory.mktemp("answering"), {}
     data = parts(parent)
 
     def run(kind):
         if kind not in found:
-            start, before = start_of(parent, kind), {}
-            asked = recipe(start, data, parent / f"{kind}-tuned", length=KINDS[kind][1], task="reranker")
-            with pytest.MonkeyPatch.context() as patch:
-                merge = adapters.merge
-
-                def watched(model):
-                    before.update({key: value.clone() for key, value in model[0].model.state_dict().items()})
-                    merge(model)
-
-                patch.setattr("ecom_rag.training.fit.adapters.merge", watched)
-                report = train(asked)
-            found[kind] = start, parent / f"{kind}-tuned", report, before
+            start, tuned = start_of(parent, kind), parent / f"{kind}-tuned"
+            asked = recipe(start, data, tuned, length=KINDS[kind][1], task="reranker")
+            found[kind] = start, tuned, *trained_and_merged(asked)
         return found[kind]
 
     return run

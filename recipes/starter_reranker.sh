@@ -2,7 +2,7 @@
 # The packaged starter reranker, for Chinese and English: the lower six of the starter's twelve layers and 28,000 of its
 # pieces, trained on homedepot's grades, shopee's products, product words and titles of Taobao, and the sample seeds of this project.
 # Every query sees texts that a search finds and texts that have nothing to do with it. Stored as int8.
-# Usage: recipes/starter_reranker.sh DATA [WORK]; STEPS=1200, BF16=true; the result is WORK/starter_reranker
+# Usage: recipes/starter_reranker.sh DATA [WORK]; STEPS=1700, BF16=true; the result is WORK/starter_reranker
 set -euo pipefail
 data=${1:?folder that holds homedepot/, shopee/, taobao_queries_zh/, taobao_titles_zh/, jd_titles_zh/ and abt_buy/} work=${2:-work}
 here=$(dirname "$0")
@@ -54,14 +54,15 @@ name = "none"
 distillation = "kl"
 teacher_temperature = 1.5
 [sampling]
-batch_size = 32
+batch_size = 16
 one_source = true
 source_alpha = 0.5 # or the 200 sample seeds would hardly be seen
 [schedule]
-max_steps = ${STEPS:-1200}
+max_steps = ${STEPS:-1700}
 learning_rate = 1.5e-4
+warmup = 0.05
 dropout = 0.0
-save_every = 100
+save_every = 200
 bf16 = ${BF16:-false}
 TOML
 test -e "$work/starter_trained" || ecom-rag train reranker "$work/starter_trained.toml" --resume

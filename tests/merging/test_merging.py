@@ -79,6 +79,25 @@ def test_slerp_worked_example():
     assert torch.equal(ways.slerp(torch.zeros(2), parallel, t=1.0), parallel)
 
 
+@pytest.mark.parametrize("density", [0.01, 0.2, 0.5, 1.0])
+def test_ties_keeps_the_earlier_of_equal_values_whatever_it_takes_at_once(density, monkeypatch):
+    """Against sorting all of a task vector, which has many equal values and zeros, in parts of seven numbers."""
+    draw = torch.Generator().manual_seed(3)
+    base, first, second = (torch.randint(-3, 4, (9, 11), generator=draw).float() for _ in range(3))
+
+    def trimmed(learned):
+        keep = torch.argsort(learned.abs().reshape(-1), descending=True, stable=True)[: max(1, int(density * 99))]
+        return torch.zeros(99).index_copy(0, keep, learned.reshape(-1)[keep]).reshape(9, 11)
+
+    one, other = trimmed(first - base), 0.5 * trimmed(second - base)
+    sign = torch.where(one + other >= 0, 1.0, -1.0)
+    shares = 1.0 * (one.sign() == sign) + 0.5 * (other.sign() == sign)
+    agreed = one * (one.sign() == sign) + other * (other.sign() == sign)
+    monkeypatch.setattr(ways, "_AT_ONCE", 7)
+    found = ways.ties(base, [first, second], [1.0, 0.5], density=density, scale=0.8)
+    assert torch.equal(found, base + 0.8 * (agreed / torch.where(shares == 0, 1.0, shares)))
+
+
 @settings(max_examples=40, deadline=None)
 @given(
     st.integers(0, 10**6),

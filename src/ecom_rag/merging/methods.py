@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -21,6 +22,7 @@ METHODS = ("linear", "slerp", "task-arithmetic", "ties")
 WITH_BASE = ("task-arithmetic", "ties")
 _NEARLY_PARALLEL = 0.9995
 _TINY = 1e-8
+_AT_ONCE = 1 << 20  # numbers of a tensor: what stands between stays in the cache
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,17 +172,26 @@ def ties(
         scale: The paper's lambda.
     """
     start = base.to(_working(base))
-    agreed, shares = torch.zeros_like(start), torch.zeros_like(start)
     trimmed = [
-        _trim(tensor.to(start.dtype) - start, density) * weight for tensor, weight in zip(tensors, weights, strict=True)
+        _trim(tensor.to(start.dtype) - start, density).mul_(weight)
+        for tensor, weight in zip(tensors, weights, strict=True)
     ]
-    elected = torch.where(torch.stack(trimmed).sum(dim=0) >= 0, 1.0, -1.0).to(start.dtype)
+    merged = torch.empty(start.numel(), dtype=start.dtype)
+    for out, own, *learned in zip(*(one.reshape(-1).split(_AT_ONCE) for one in (merged, start, *trimmed)), strict=True):
+        out.copy_(own + scale * _agreed(learned, weights))
+    return merged.reshape(start.shape).to(base.dtype)
+
+
+def _agreed(trimmed: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
+    """Of each number the weighted mean of the task vectors that have the elected sign; they come weighted."""
+    elected = torch.where(torch.stack(list(trimmed)).sum(dim=0) >= 0, 1.0, -1.0).to(trimmed[0].dtype)
+    agreed, shares = torch.zeros_like(elected), torch.zeros_like(elected)
     for learned, weight in zip(trimmed, weights, strict=True):
         agrees = learned.sign() == elected
         agreed += learned * agrees
         shares += weight * agrees
     shares[shares == 0] = 1
-    return (start + scale * (agreed / shares)).to(base.dtype)
+    return agreed / shares
 
 
 def _trim(learned: Tensor, density: float) -> Tensor:
@@ -188,10 +199,13 @@ def _trim(learned: Tensor, density: float) -> Tensor:
     if density >= 1 or learned.numel() == 0:
         return learned
     keep = max(1, int(density * learned.numel()))
-    order = torch.argsort(learned.abs().reshape(-1), descending=True, stable=True)[:keep]
-    trimmed = torch.zeros_like(learned).reshape(-1)
-    trimmed[order] = learned.reshape(-1)[order]
-    return trimmed.reshape(learned.shape)
+    flat = learned.reshape(-1)
+    sizes = flat.abs()
+    least = float(np.partition(sizes.numpy(), len(sizes) - keep)[-keep])
+    kept = sizes > least
+    if least > 0:  # zeros stay zeros
+        kept[torch.nonzero(sizes == least).reshape(-1)[: keep - int(kept.sum())]] = True
+    return flat.mul_(kept).reshape(learned.shape)
 
 
 def _direction(tensor: Tensor) -> Tensor:

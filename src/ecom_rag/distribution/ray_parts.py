@@ -50,10 +50,10 @@ class RayParts:
     """
 
     def __init__(self, parts: Sequence[Part]) -> None:
-        import ray
-
-        holder: Any = ray.remote(_Holder).options(
-            num_cpus=1, max_restarts=-1, max_task_retries=_TRIES, scheduling_strategy="SPREAD"
+        holder = (
+            _ray()
+            .remote(_Holder)
+            .options(num_cpus=1, max_restarts=-1, max_task_retries=_TRIES, scheduling_strategy="SPREAD")
         )
         self._actors = [holder.remote(part) for part in parts]
 
@@ -66,11 +66,10 @@ class RayParts:
         Raises:
             DistributionError: One cannot be opened where its actor is, or its actors end while they try.
         """
-        import ray
-
+        ray = _ray()
         waiting = {actor.ready.remote(): number for number, actor in enumerate(self._actors, start=1)}
         while waiting:
-            [*ready], _ = ray.wait(list(waiting), num_returns=1, timeout=_PATIENCE)
+            ready, _ = ray.wait(list(waiting), num_returns=1, timeout=_PATIENCE)
             if not ready:
                 free = ray.available_resources().get("CPU", 0)
                 logger.warning(
@@ -82,16 +81,14 @@ class RayParts:
 
     def ask(self, name: str, *arguments: Any) -> list[Any]:
         """See ``Held.ask``."""
-        import ray
-
+        ray = _ray()
         question = ray.put(pickle.dumps((name, arguments)))  # as bytes: arrays of Ray's own store cannot be written to
         asked = [actor.answer.remote(question) for actor in self._actors]
         return [self._answer(ref, number) for number, ref in enumerate(asked, start=1)]
 
     def close(self) -> None:
         """End the actors."""
-        import ray
-
+        ray = _ray()
         for actor in self._actors:
             ray.kill(actor)
 
@@ -101,8 +98,7 @@ class RayParts:
             raise DistributionError(f"the process on {host} cannot hold shard {number}: {reason}")
 
     def _answer(self, ref: Any, number: int) -> Any:
-        import ray
-
+        ray = _ray()
         try:
             return ray.get(ref)
         except ray.exceptions.RayTaskError as error:  # what the part raised
@@ -112,3 +108,9 @@ class RayParts:
                 f"shard {number} of {len(self._actors)} ended {_TRIES + 1} processes, one after the other"
                 f" ({line_of(error)}); look whether the memory of their machines is enough, or take more shards"
             ) from None
+
+
+def _ray() -> Any:
+    import ray
+
+    return ray

@@ -167,8 +167,7 @@ class DenseIndex:
     @staticmethod
     def part(arrays: dict[str, NDArray[Any]], first: int, stop: int) -> dict[str, NDArray[Any]]:
         """What ``arrays`` is of the rows from ``first`` to ``stop`` alone: views, under the bounds of all rows."""
-        own = {name: arrays[name] for name in ("centre", "scales", "bounds") if name in arrays}
-        return {**own, **rows_of(arrays, first, stop, "vectors", "rough", "live")}
+        return {**arrays, **rows_of(arrays, first, stop, "vectors", "rough", "live")}
 
     @classmethod
     def from_arrays(cls, arrays: dict[str, NDArray[Any]]) -> Self:

@@ -82,7 +82,7 @@ class ShardedBank:
         found = Derived(state.sequence, state.purged, state.next_row)
         found.rows = GrowingRows((), np.int64)
         found.rows.extend(np.arange(state.next_row))
-        terms = sum(map(Counter, self._shards.held.ask("terms")), Counter())
+        terms: Counter[str] = sum(map(Counter, self._shards.held.ask("terms")), Counter())
         indexes: dict[str, Any] = found.indexes
         for route in self.routes:
             size = state.next_row, state.live

@@ -82,7 +82,8 @@ class SpreadPostings:
 
     def frequencies(self, terms: NDArray[np.int64], live: None) -> NDArray[np.int64]:
         """In how many live rows each term is."""
-        return np.sum(self.shards.held.ask("frequencies", self.route, self.names(terms)), axis=0)
+        found: NDArray[np.int64] = np.sum(self.shards.held.ask("frequencies", self.route, self.names(terms)), axis=0)
+        return found
 
     def search(
         self, weights: Weights, k: int, *, saturation: Saturation, mask: Allowed | NDArray[np.bool_] | None

@@ -93,8 +93,7 @@ class Shard:
 
     def terms(self) -> dict[str, int]:
         """By route over texts, the terms of all its rows together."""
-        indexes = self._derived.indexes
-        return {route: indexes[route].counted.terms for route in TEXT_ROUTES if route in indexes}
+        return {route: self._index(route).counted.terms for route in TEXT_ROUTES if route in self._derived.indexes}
 
     def search(self, route: str, queries: Any, k: int, where: Where) -> Ranking:
         """The k best rows by a route over embeddings.

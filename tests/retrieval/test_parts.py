@@ -12,7 +12,7 @@ from ecom_rag.retrieval.dense import DenseIndex
 from ecom_rag.retrieval.multivector import MultiVectorIndex
 from ecom_rag.retrieval.sparse import SparseIndex
 from ecom_rag.retrieval.variant import VariantIndex
-from ecom_rag.seeds.sharded.merging import merged
+from ecom_rag.seeds.sharded.merged import merged
 from helpers.small_banks import WORDS
 
 CUTS = [0, 700, 703, 4000, 9000]

@@ -14,7 +14,7 @@ from ecom_rag.retrieval.counted import Counted
 from ecom_rag.retrieval.postings import Saturation, Weights
 from ecom_rag.retrieval.ranking import Ranking
 from ecom_rag.retrieval.variant import VariantIndex
-from ecom_rag.seeds.sharded.merging import merged
+from ecom_rag.seeds.sharded.merged import merged
 from ecom_rag.seeds.sharded.shard import Allowed
 from ecom_rag.text.analysis import Analyzer
 

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ecom_rag.retrieval.ranking import Ranking
-from ecom_rag.seeds.sharded.merging import merged
+from ecom_rag.seeds.sharded.merged import merged
 
 
 def best(scores, rows, k):

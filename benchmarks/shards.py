@@ -1,4 +1,4 @@
-"""What a shard of a bank takes beside the whole bank: memory, and time of the same searches on Ray.
+"""What a shard of a bank takes beside the whole bank: memory, and wall and processor time of the same searches on Ray.
 
 Rows are random vectors of length 1 under texts of random words. Memory is that of a process beyond one that has
 searched a bank of a few rows: its own, and what it has touched of mapped files. What the shards find must be what the
@@ -52,7 +52,7 @@ def main() -> None:
         + " |\n|---|---|---|---|"
     )
     for name, one in (("whole", whole), (f"{options.shards} shards", shards)):
-        print(f"| {name} | " + " | ".join(f"{seconds:.2f} s" for seconds in one["seconds"]) + " |")
+        print(f"| {name} | " + " | ".join(f"{wall:.1f} s, {used:.1f} s" for wall, used in one["seconds"]) + " |")
     print("\n| process | own memory | mapped files |\n|---|---|---|")
     processes = [("whole", whole["memory"]), *((f"shard {n}", own) for n, own in enumerate(shards["memory"], start=1))]
     for name, (own, mapped) in processes:
@@ -69,7 +69,7 @@ def whole(options) -> dict:
     """The bank opened by this process."""
     memories = []
     for rows in (FEW, options.rows):
-        began = time.perf_counter()
+        began = now()
         bank = SeedBank.open(place(Path(options.work), rows), maintain=False)
         result = searched(bank, options.queries, began)
         memories.append(memory(psutil.Process()))
@@ -80,7 +80,7 @@ def in_shards(options) -> dict:
     """The bank held by actors, and searched from here."""
     cluster, memories = RayActors(workers=1, shards=options.shards), []
     for rows in (FEW, options.rows):
-        began = time.perf_counter()
+        began = now()
         bank = SeedBank.open(place(Path(options.work), rows), maintain=False)
         seeds = ShardedBank(bank, shards_of(bank, ROUTES, options.shards, cluster.hold))
         result = searched(seeds, options.queries, began)
@@ -94,23 +94,36 @@ def in_shards(options) -> dict:
 STEPS = {"whole": whole, "shards": in_shards}
 
 
-def searched(seeds, count: int, began: float) -> dict:
+def searched(seeds, count: int, began: tuple[float, float]) -> dict:
     """Seconds to open seeds and of the routes, the better of two, and what was found."""
     chance = np.random.default_rng(1)
     queries = Queries(words(chance, count), Embeddings(unit(chance, count)))
     seconds, found = [], []
     with seeds.view() as view:
         view.search("bm25", queries.take(np.arange(8)), 1)
-        seconds.append(time.perf_counter() - began)
+        seconds.append(since(began))
         for route in ROUTES:
             took = []
             for _ in range(2):
-                began = time.perf_counter()
+                began = now()
                 ranking = view.search(route, queries, K)
-                took.append(time.perf_counter() - began)
+                took.append(since(began))
             seconds.append(min(took))
             found.append(hashlib.sha256(ranking.rows.tobytes() + ranking.scores.tobytes()).hexdigest())
     return {"seconds": seconds, "found": found}
+
+
+def now() -> tuple[float, float]:
+    """Seconds on the clock, and processor seconds of this process and all that it started, Ray's own included."""
+    own = psutil.Process()
+    times = [one.cpu_times() for one in (own, *own.children(recursive=True))]
+    return time.perf_counter(), sum(one.user + one.system for one in times)
+
+
+def since(began: tuple[float, float]) -> tuple[float, float]:
+    """How much of both has passed."""
+    wall, used = now()
+    return wall - began[0], used - began[1]
 
 
 def make(work: Path, rows: int) -> None:

@@ -1,6 +1,5 @@
 """Blocks on a real Ray cluster of this machine: the same file, whatever dies."""
 
-import contextlib
 import json
 import os
 import random
@@ -10,7 +9,6 @@ import subprocess
 import sys
 import threading
 import time
-from pathlib import Path
 
 import psutil
 import pytest
@@ -27,32 +25,17 @@ from ecom_rag.pipeline.file_search import Search, SearchWork
 from ecom_rag.pipeline.places import Asked
 from ecom_rag.seeds.bank import BankSettings, SeedBank, build
 from ecom_rag.text.analysis import Analyzer
+from helpers.ray_cluster import actors, running
 from helpers.ray_works import DyingEarly, Marking, Refusing
 from helpers.small_banks import seed
 
-TESTS = Path(__file__).parent.parent
 FP32 = {"runtime": "torch", "precision": "fp32"}
 
 
 @pytest.fixture(scope="module")
 def cluster():
-    """Two workers of a cluster of our own; its processes find the tests' helpers."""
-    paths = [str(TESTS), str(TESTS.parent / "src"), os.environ.get("PYTHONPATH", "")]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", os.pathsep.join(paths))
-        patch.delenv("RAY_ADDRESS", raising=False)
-        import ray
-
-        ray.init(
-            address="local",
-            num_cpus=2,
-            object_store_memory=100 << 20,
-            include_dashboard=False,
-            log_to_driver=False,
-            _node_ip_address="127.0.0.1",
-        )
+    with running(cpus=2):
         yield RayActors(workers=2)
-        ray.shutdown()
 
 
 @pytest.fixture(scope="module")
@@ -75,14 +58,6 @@ def queries(tmp_path, monkeypatch):
 def blocks_of(*texts, size=2):
     items = [{"text": text, "metadata": {}} for text in texts]
     return iter([items[start : start + size] for start in range(0, len(items), size)])
-
-
-def actors(processes):
-    found = []
-    for one in processes:
-        with contextlib.suppress(psutil.Error):
-            found += [one] if "ray::_Actor" in " ".join(one.cmdline()) else []
-    return found
 
 
 def test_blocks_come_back_in_their_order(cluster):

@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from ecom_rag.errors import EmbeddingError, UsageError
+from ecom_rag.errors import BankError, EmbeddingError, UsageError
 
 
 @dataclass(frozen=True)
@@ -66,3 +66,34 @@ class DyingEarly:
         if not self.folder:
             os.kill(os.getpid(), signal.SIGKILL)
         return Marking().process
+
+
+@dataclass(frozen=True)
+class Counting:
+    """A part, and what opens it: adds its number; may raise, or end its process."""
+
+    folder: str  # where each opening leaves a mark; none: it cannot be opened
+    number: int
+
+    def open(self):
+        if not self.folder:
+            raise BankError("no folder")
+        (Path(self.folder) / f"opened {self.number} {os.getpid()}").touch()
+        return self
+
+    def add(self, value):
+        return value + self.number
+
+    def add_or_die_once(self, value):
+        if self.number == 1 and not (mark := Path(self.folder) / "died").exists():
+            mark.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return self.add(value)
+
+    def raise_in(self, number):
+        if number == self.number:
+            raise BankError(f"shard {number} raises")
+
+    def die_in(self, number):
+        if number == self.number:
+            os.kill(os.getpid(), signal.SIGKILL)

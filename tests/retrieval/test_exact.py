@@ -145,6 +145,27 @@ def test_multivector_equals_brute_force(monkeypatch):
     assert_exact(index.search(queries, 6), index.scores(queries), 6)
 
 
+@pytest.mark.parametrize("k", [1, 5, 40])
+def test_multivector_among_near_copies_is_that_of_all_pairs(k):
+    """Hundreds of documents whose scores differ in the last digits, if at all: more than the spare candidates."""
+    rng = np.random.default_rng(7)
+    one, queries = unit(rng, 5, 64), Ragged.of([unit(rng, 4, 64), unit(rng, 7, 64), unit(rng, 0, 64), unit(rng, 1, 64)])
+    noise = 1e-7 * rng.standard_normal((300, 5, 64)).astype(np.float32) * rng.integers(0, 2, (300, 1, 1))
+    documents = Ragged.of([*unit(rng, 100, 3, 64), *(one + noise).astype(np.float32), *unit(rng, 100, 2, 64)])
+    index = MultiVectorIndex(documents)
+    index.remove(np.arange(120, 160))
+    pairs = np.array([[q, d] for q in range(4) for d in range(500)])
+    scores = index.pair_scores(queries, pairs).reshape(4, 500)
+    scores[:, 120:160] = -np.inf
+    allowed = rng.random(500) < 0.9
+    for mask in (None, allowed):
+        left = scores if mask is None else np.where(mask, scores, -np.inf)
+        expected = np.lexsort((np.broadcast_to(np.arange(500), left.shape), -left), axis=1)[:, :k]
+        found = index.search(queries, k, allowed=mask)
+        np.testing.assert_array_equal(found.rows, expected)
+        np.testing.assert_array_equal(found.scores, np.take_along_axis(left, expected, axis=1))
+
+
 def test_worked_max_sim():
     """Two query tokens, one document of two tokens: (max(1, 0) + max(0, .6)) / 2."""
     query = Ragged.of([np.array([[1, 0], [0, 1]], np.float32)])

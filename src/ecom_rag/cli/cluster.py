@@ -18,15 +18,23 @@ Ray = Annotated[
 Workers = Annotated[
     int | None, typer.Option(help="Workers on the Ray cluster.", min=1, show_default="one per CPU or GPU")
 ]
+Shards = Annotated[
+    int | None,
+    typer.Option(
+        help="Parts of the bank, each held by a process of the Ray cluster.",
+        min=2,
+        show_default="each worker opens it whole",
+    ),
+]
 
 
 @contextlib.contextmanager
-def on_ray(address: str | None, count: int | None) -> "Iterator[RayActors | None]":
+def on_ray(address: str | None, count: int | None, shards: int | None = None) -> "Iterator[RayActors | None]":
     """The workers of a Ray cluster for the length of a run; ``None`` where there is no address."""
     if address is None:
         yield None
         return
     from ecom_rag.distribution.ray_actors import RayActors
 
-    with contextlib.closing(RayActors(address, workers=count)) as workers:
+    with contextlib.closing(RayActors(address, workers=count, shards=shards)) as workers:
         yield workers

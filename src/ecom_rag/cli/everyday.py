@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ecom_rag.cli.cluster import Ray, Workers, on_ray
+from ecom_rag.cli.cluster import Ray, Shards, Workers, on_ray
 from ecom_rag.cli.console import tell
 from ecom_rag.cli.options import (
     BadLine,
@@ -83,6 +83,7 @@ def score(
     max_length: MaxLength = None,
     ray: Ray = None,
     workers: Workers = None,
+    shards: Shards = None,
     resume: Resume = False,
     on_bad_line: BadLine = OnBadLine.fail,
     verbose: Verbose = False,
@@ -113,7 +114,7 @@ def score(
             "truncate_dim": truncate_dim,
         }
     spec = ModelSpec(model, options) if model is not None or bank is not None else None
-    with bars() as progress, on_ray(ray, workers) as cluster:
+    with bars() as progress, on_ray(ray, workers, shards) as cluster:
         summary = score_file(
             queries,
             output,

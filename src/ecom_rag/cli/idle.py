@@ -51,7 +51,7 @@ _OF_A_BANK = Needs(lambda v: v["bank"] is not None, "with --seeds: workers open 
 
 _SCORE: Table = {
     "ray": (_OF_A_BANK,),
-    "workers": (_CLUSTER,),
+    **_each("workers shards", _CLUSTER),
     **_always("queries seeds bank model output mode top_k filter exclude_self id_key resume on_bad_line"),
     **_each("max_length query_instruction query_task query_examples", _FILE),
     **_each(_PLACEMENT),
@@ -74,7 +74,7 @@ _RERANK: Table = {
 }
 _RECALL: Table = {
     "ray": (_OF_A_BANK,),
-    "workers": (_CLUSTER,),
+    **_each("workers shards", _CLUSTER),
     **_always("queries output seeds bank routes rerank top_k filter exclude_self id_key config resume on_bad_line"),
     "model": (_ENCODER,),
     "fusion": (_SEVERAL,),

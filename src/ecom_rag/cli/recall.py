@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from ecom_rag.cli.cluster import Ray, Workers, on_ray
+from ecom_rag.cli.cluster import Ray, Shards, Workers, on_ray
 from ecom_rag.cli.decide import Campaigns, FloodLimit, Reviewed, Strict, decided, deciding
 from ecom_rag.cli.options import (
     BadLine,
@@ -129,6 +129,7 @@ def recall(
     batch_tokens: BatchTokens = None,
     ray: Ray = None,
     workers: Workers = None,
+    shards: Shards = None,
     resume: Resume = False,
     on_bad_line: BadLine = OnBadLine.fail,
     verbose: Verbose = False,
@@ -183,7 +184,7 @@ def recall(
         spec = None
     id_key = settings.id_key or "id"
     after = deciding(policy, strict, id_key, campaigns, flood_limit, reviewed)
-    with bars() as progress, on_ray(ray, workers) as cluster:
+    with bars() as progress, on_ray(ray, workers, shards) as cluster:
         summary = recall_file(
             queries,
             output,

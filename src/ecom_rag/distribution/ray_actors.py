@@ -7,13 +7,15 @@ dies is given to another one; one that takes several actors with it ends the run
 import logging
 import os
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ecom_rag.arguments import text_of, whole_or_none
+from ecom_rag.distribution.ray_parts import RayParts
 from ecom_rag.distribution.ray_pool import Pool, line_of
 from ecom_rag.errors import DistributionError, UsageError
 from ecom_rag.files.jobs import Block, Done, Work
+from ecom_rag.files.parts import Part
 from ecom_rag.models.runtimes.cpu import cores
 
 logger = logging.getLogger(__name__)
@@ -34,15 +36,19 @@ class RayActors:
         address: ``HOST:PORT`` of a cluster; ``auto`` for the one that this machine belongs to, or where there is none,
             this machine alone.
         workers: Actors; by default one per CPU (or GPU, where the work needs them) of the cluster.
+        shards: Parts that a bank is cut into, each held by an actor of its own, which takes a CPU too; by default each
+            worker opens it whole.
 
     Raises:
         UsageError: An argument of the wrong kind, or the package ``ray`` is not installed.
         DistributionError: No cluster answers at the address.
     """
 
-    def __init__(self, address: str = "auto", *, workers: int | None = None) -> None:
+    def __init__(self, address: str = "auto", *, workers: int | None = None, shards: int | None = None) -> None:
         self.address = text_of(address, "address")
         self.workers = whole_or_none(workers, "workers")
+        self.shards = whole_or_none(shards, "shards")
+        self._held: RayParts | None = None
         try:
             import ray
         except ModuleNotFoundError as error:
@@ -55,6 +61,20 @@ class RayActors:
             self._connect()
             self._print = getattr(ray._private.worker, _PRINTS, None)
             setattr(ray._private.worker, _PRINTS, _log)
+
+    def hold(self, parts: Sequence[Part]) -> RayParts:
+        """Have parts held, in place of those before.
+
+        Args:
+            parts: Each for an actor.
+
+        Raises:
+            DistributionError: One cannot be opened where its actor is, or its actors end while they try.
+        """
+        self._let_go()
+        self._held = RayParts(parts)
+        self._held.wait()
+        return self._held
 
     def each(self, work: Work, blocks: Iterator[Block]) -> Iterator[tuple[Block, Done]]:
         """Have blocks done.
@@ -78,9 +98,16 @@ class RayActors:
 
     def close(self) -> None:
         """Leave the cluster, and end it where it was started here."""
+        if self._ray.is_initialized():
+            self._let_go()
         if self._ours and self._ray.is_initialized():
             self._ray.shutdown()
             setattr(self._ray._private.worker, _PRINTS, self._print)
+
+    def _let_go(self) -> None:
+        if self._held is not None:
+            self._held.close()
+            self._held = None
 
     def _connect(self) -> None:
         if self.address != "auto":
@@ -112,7 +139,7 @@ class RayActors:
         try:
             self._ray.init(
                 address,
-                num_cpus=max(cores(), self.workers or 1),
+                num_cpus=max(cores(), (self.workers or 1) + (self.shards or 0)),
                 object_store_memory=_OBJECTS,
                 include_dashboard=False,
                 _node_ip_address="127.0.0.1",
@@ -124,8 +151,8 @@ class RayActors:
             raise DistributionError(f"Ray does not start on this machine ({line_of(error)}); run again") from None
 
     def _count(self, work: Work) -> int:
-        kind = "GPU" if work.gpus else "CPU"
-        return max(1, int(self._ray.cluster_resources().get(kind, 1)))
+        kind, taken = ("GPU", 0) if work.gpus else ("CPU", 0 if self._held is None else len(self._held))
+        return max(1, int(self._ray.cluster_resources().get(kind, 1)) - taken)
 
 
 def _log(data: Mapping[str, Any], ignore_prefix: bool) -> None:

@@ -6,7 +6,7 @@ same bytes whether the run was killed and resumed or not.
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -15,6 +15,7 @@ from ecom_rag.arguments import whole_or_none
 from ecom_rag.errors import UsageError
 from ecom_rag.files import publish, records
 from ecom_rag.files.formats import output_format
+from ecom_rag.files.parts import Held, Part
 from ecom_rag.files.records import ReadReport, Record
 from ecom_rag.files.resumable import ResumableOutput
 from ecom_rag.files.streamed import StreamOutput
@@ -42,7 +43,16 @@ class Work(Protocol):
 
 
 class Workers(Protocol):
-    """Processes elsewhere that do blocks, e.g. ``distribution.RayActors``."""
+    """Processes elsewhere that do blocks, e.g. ``distribution.RayActors``.
+
+    Attributes:
+        shards: Parts that a bank is cut into, each for a process of its own; ``None`` where each worker opens it whole.
+    """
+
+    shards: int | None
+
+    def hold(self, parts: Sequence[Part]) -> Held:
+        """Have processes hold parts, as long as the workers are there."""
 
     def each(self, work: Work, blocks: Iterator[Block]) -> Iterator[tuple[Block, Done]]:
         """Each block with what was made of it, in their order."""

@@ -10,7 +10,7 @@ from ecom_rag._version import __version__
 from ecom_rag.arguments import PathLike
 from ecom_rag.errors import BankError, DistributionError, UsageError
 from ecom_rag.files.identity import known_id
-from ecom_rag.files.jobs import Block, Done, Process
+from ecom_rag.files.jobs import Block, Done, Process, Workers
 from ecom_rag.files.progress import Progress
 from ecom_rag.files.records import Record
 from ecom_rag.models.spec import AnyCrossEncoder, AnyEncoder, check_named, cross_encoder_of, gpus_of, settled
@@ -66,6 +66,11 @@ class Search:
             "analyzer": asked.analyzer.fingerprint(),
             "on_bad_line": asked.on_bad_line,
         }
+
+    def hold(self, workers: Workers) -> None:
+        """Have the bank held in shards, where workers do that; before ``pipeline``."""
+        if isinstance(self.place, OfBank):
+            self.asked.shards = self.place.hold(workers)
 
     def pipeline(
         self, cache: Path | None = None, progress: Progress | None = None, *, fitted: LearnedFusion | None = None

@@ -10,6 +10,7 @@ from ecom_rag.arguments import PathLike, path_of, path_or_none
 from ecom_rag.errors import UsageError
 from ecom_rag.files import digest, jobs, records
 from ecom_rag.files.identity import known_id
+from ecom_rag.files.jobs import Workers
 from ecom_rag.files.progress import Progress, stage
 from ecom_rag.files.records import ReadReport, Record
 from ecom_rag.models import Encoder
@@ -25,8 +26,11 @@ from ecom_rag.models.spec import (
 from ecom_rag.pipeline.settings import Recall
 from ecom_rag.retrieval.routes import outputs_of
 from ecom_rag.seeds.address import place_of
+from ecom_rag.seeds.bank import SeedBank
 from ecom_rag.seeds.memory import Seeds
 from ecom_rag.seeds.opening import open_bank
+from ecom_rag.seeds.sharded.bank import ShardedBank, shards_of
+from ecom_rag.seeds.sharded.indexes import Shards
 from ecom_rag.seeds.source import SeedSource, check_built
 from ecom_rag.text.analysis import Analyzer
 from ecom_rag.text.normalization import canonical
@@ -46,6 +50,7 @@ class Asked:
     reranker: AnyCrossEncoder | None
     analyzer: Analyzer
     on_bad_line: str
+    shards: Shards | None = None  # of the bank, where others hold it in shards
 
     def __post_init__(self) -> None:
         self.queries, self.output = path_of(self.queries, "queries"), path_of(self.output, "output")
@@ -82,7 +87,7 @@ class OfBank:
     """Seeds of a bank, which is open from here on."""
 
     def __init__(self, asked: Asked) -> None:
-        self._model = asked.model
+        self._model, self._shards = asked.model, asked.shards
         self._bank = open_bank(str(asked.bank))
         self.routes = asked.settings.routes or self._bank.routes
         check_built(self.routes, self._bank.routes)
@@ -101,9 +106,18 @@ class OfBank:
         self._bank.use(own.load() if given is None else encoder_of(given))
         return self._bank.encoder
 
+    def hold(self, workers: Workers) -> Shards | None:
+        """Have the bank held in shards, where workers do that; before ``source``."""
+        if workers.shards is not None:
+            self._shards = shards_of(self._bank, self.routes, workers.shards, workers.hold)
+        return self._shards
+
     def source(self, encoder: Encoder | None, cache: Path | None, progress: Progress | None) -> SeedSource:
         """See ``Place.source``."""
-        return self._bank
+        if self._shards is None:
+            return self._bank
+        assert isinstance(self._bank, SeedBank)  # or it would have no shards
+        return ShardedBank(self._bank, self._shards)
 
     def notes(self) -> list[str]:
         """See ``Place.notes``."""

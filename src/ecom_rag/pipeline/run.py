@@ -134,6 +134,8 @@ def _search(
     made: list[Provenance] = []
 
     def start(cache: Path | None) -> Process:
+        if workers is not None:
+            search.hold(workers)
         pipeline = search.pipeline(cache, progress)
         notes.extend(pipeline.notes)
         with pipeline.view() as view:

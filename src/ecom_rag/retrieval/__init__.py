@@ -39,3 +39,7 @@ class Index(Protocol):
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """The state, as arrays that can be saved and memory-mapped."""
+
+    @staticmethod
+    def part(arrays: dict[str, NDArray[Any]], first: int, stop: int, /) -> dict[str, NDArray[Any]]:
+        """What ``arrays`` is of the rows from ``first`` to ``stop`` alone."""

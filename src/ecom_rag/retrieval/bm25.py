@@ -74,6 +74,15 @@ class BM25Index:
         level = level_of_tokens(np.fromiter(terms, np.int64, int(lengths.sum())), lengths, len(self))
         self._state = self._state.extended(level, lengths, self._lengths)
 
+    @property
+    def counted(self) -> Counted:
+        """The postings and their statistics."""
+        return self._state
+
+    def numbers(self, words: Sequence[str]) -> NDArray[np.int64]:
+        """The numbers of terms in the postings, -1 for one that no row ever had."""
+        return np.fromiter(map(self._vocabulary.get, words, repeat(-1)), np.int64, len(words))
+
     def fork(self) -> Self:
         """An index over the same rows that can be changed while this one is searched; terms keep their numbers in both.
 
@@ -112,6 +121,13 @@ class BM25Index:
             "vocabulary": np.frombuffer(words, np.uint8),
             "analyzer": np.frombuffer(self.analyzer.fingerprint().encode(), np.uint8),
         }
+
+    @staticmethod
+    def part(arrays: dict[str, NDArray[Any]], first: int, stop: int) -> dict[str, NDArray[Any]]:
+        """What ``arrays`` is of the rows from ``first`` to ``stop`` alone, with their words alone."""
+        own = Counted.part(arrays, first, stop)
+        words = _words_at(arrays["vocabulary"], own["terms"])
+        return {**own, "terms": np.arange(len(own["terms"])), "vocabulary": words, "analyzer": arrays["analyzer"]}
 
     @classmethod
     def from_arrays(
@@ -162,3 +178,11 @@ class BM25Index:
         first, counts = first[known], counts[known]
         starts = np.searchsorted(owner[first], np.arange(len(queries) + 1)).astype(np.int64)
         return starts, terms[first], (state.idf(terms[first]) * counts).astype(np.float32)
+
+
+def _words_at(joined: NDArray[np.uint8], places: NDArray[np.int64]) -> NDArray[np.uint8]:
+    """Some of the words that stand in lines, by the number of the line; again in lines."""
+    ends = np.append(np.flatnonzero(joined == ord("\n")), len(joined))
+    starts = np.append(0, ends[:-1] + 1)
+    each = zip(starts[places].tolist(), ends[places].tolist(), strict=True)
+    return np.frombuffer(b"\n".join(joined[start:end].tobytes() for start, end in each), np.uint8)

@@ -7,7 +7,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from ecom_rag.retrieval.growing import GrowingRows, LiveRows
+from ecom_rag.retrieval.growing import GrowingRows, LiveRows, rows_of
 from ecom_rag.retrieval.postings import Level, Postings, Saturation
 
 
@@ -40,6 +40,12 @@ class Counted:
         """What gave ``arrays``; the postings are used as they are, memory-mapped ones too. Lengths go into ``room``."""
         room.extend(arrays["lengths"])
         return cls.of(Postings.from_arrays(dict(arrays)), room.rows, LiveRows.of(arrays).mask)
+
+    @staticmethod
+    def part(arrays: Mapping[str, NDArray[Any]], first: int, stop: int) -> dict[str, NDArray[Any]]:
+        """What ``arrays`` is of the rows from ``first`` to ``stop`` alone."""
+        rows = rows_of(arrays, first, stop, "lengths", "live")
+        return {**Postings.part(dict(arrays), first, stop), **rows}
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """All that ``from_arrays`` needs, as arrays that can be saved and memory-mapped."""

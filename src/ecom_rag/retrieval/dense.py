@@ -19,7 +19,7 @@ from ecom_rag.models.runtimes.cpu import prefers_bf16
 from ecom_rag.retrieval import dense_kernels as kernels
 from ecom_rag.retrieval.dense_products import blocks
 from ecom_rag.retrieval.dense_rough import CHUNK, EXACT, RoughRows, float32_bounds, kind_of
-from ecom_rag.retrieval.growing import GrowingRows, LiveRows, combine, forked, read_at_random, tensor
+from ecom_rag.retrieval.growing import GrowingRows, LiveRows, combine, forked, read_at_random, rows_of, tensor
 from ecom_rag.retrieval.ranking import Ranking
 
 _QUERIES = 1024  # queries a tile
@@ -164,13 +164,18 @@ class DenseIndex:
         rough = {"bounds": np.array([self._norm])} if self._rough is None else self._rough.arrays()
         return {"vectors": vectors} | rough | self._live.arrays()
 
+    @staticmethod
+    def part(arrays: dict[str, NDArray[Any]], first: int, stop: int) -> dict[str, NDArray[Any]]:
+        """What ``arrays`` is of the rows from ``first`` to ``stop`` alone: views, under the bounds of all rows."""
+        return {**arrays, **rows_of(arrays, first, stop, "vectors", "rough", "live")}
+
     @classmethod
     def from_arrays(cls, arrays: dict[str, NDArray[Any]]) -> Self:
         """The index that gave ``arrays``; they are used as they are, memory-mapped ones too."""
         vectors = arrays["vectors"]
         index = cls(np.empty((0, vectors.shape[1]), np.float32))
         kind = kind_of(arrays["rough"]) if "rough" in arrays else "fp32"
-        if kind != _suitable(vectors) or len(arrays["bounds"]) != (1 if kind == "fp32" else 3):
+        if kind not in (_suitable(vectors), "int8") or len(arrays["bounds"]) != (1 if kind == "fp32" else 3):
             index._set_base(vectors)  # written on another kind of CPU, or before the bounds were these
         elif kind == "fp32":
             index._keep(vectors, None, float(arrays["bounds"][0]))

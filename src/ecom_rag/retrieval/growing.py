@@ -103,6 +103,11 @@ def forked(index: Forked) -> Forked:
     return fork
 
 
+def rows_of(arrays: Mapping[str, NDArray[Any]], first: int, stop: int, *names: str) -> dict[str, NDArray[Any]]:
+    """Of the arrays of an index that have a line a row, those named and there: the rows from ``first`` to ``stop``."""
+    return {name: arrays[name][first:stop] for name in names if name in arrays}
+
+
 def read_at_random(array: NDArray[Any]) -> None:
     """Tell the system that single rows of a memory-mapped array will be read, so that it reads nothing beside them."""
     owner: Any = array

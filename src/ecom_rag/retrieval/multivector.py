@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 
 from ecom_rag.errors import EmbeddingError
 from ecom_rag.models.embeddings import Ragged
-from ecom_rag.retrieval.growing import GrowingRows, LiveRows, combine, forked, tensor
+from ecom_rag.retrieval.growing import GrowingRows, LiveRows, combine, forked, rows_of, tensor
 from ecom_rag.retrieval.ranking import Ranking
 from ecom_rag.retrieval.topk import select
 
 DOCUMENT_TOKENS = 8192  # document tokens a block
 QUERY_TOKENS = 1024  # query tokens a tile
-_SPARE = 16  # more than k are scored pair by pair: a pair's score must not depend on what else is searched
+_SPARE = 16  # more than k are scored pair by pair, as a rule enough to know that no other row is among the k best
 _SCORES = 32_000_000  # float32 scores held at once: 128 MB
 
 
@@ -76,12 +76,22 @@ class MultiVectorIndex:
         k = min(k, self._live.count(len(self)))
         found = Ranking.empty(len(queries), k)
         mask = combine(self._live.mask, allowed, len(self))
+        if found.rows.size == 0:
+            return found
         for part in tiles(queries, len(self)):
-            scores = self.scores(queries.take(part))
+            asked = queries.take(part)
+            scores = self.scores(asked)
             if mask is not None:
                 scores[:, ~mask] = -np.inf
             near = select(scores, min(k + _SPARE, len(self)), floor=-1e30)
-            best = self.rescore(queries.take(part), near.rows, k)
+            best = self.rescore(asked, near.rows, k)
+            slack = _slack(asked)
+            left_out = (near.rows[:, -1] >= 0) & (near.rows.shape[1] < len(self)) & (asked.lengths > 0)
+            unsure = left_out & (near.scores[:, -1] + slack >= best.scores[:, -1])
+            for query in np.flatnonzero(unsure).tolist():
+                rows = np.flatnonzero(scores[query] >= best.scores[query, -1] - slack[query])
+                wider = self.rescore(asked.take(np.array([query])), rows[None], k)
+                best.rows[query], best.scores[query] = wider.rows[0], wider.scores[0]
             found.rows[part], found.scores[part] = best.rows, best.scores
         return found
 
@@ -129,6 +139,13 @@ class MultiVectorIndex:
         whole = self._whole()
         return {"values": whole.values, "offsets": whole.offsets, **self._live.arrays()}
 
+    @staticmethod
+    def part(arrays: dict[str, NDArray[Any]], first: int, stop: int) -> dict[str, NDArray[Any]]:
+        """What ``arrays`` is of the documents from ``first`` to ``stop`` alone; vectors are views."""
+        offsets = arrays["offsets"][first : stop + 1]
+        own = {"values": arrays["values"][offsets[0] : offsets[-1]], "offsets": offsets - offsets[0]}
+        return {**own, **rows_of(arrays, first, stop, "live")}
+
     @classmethod
     def from_arrays(cls, arrays: dict[str, NDArray[Any]]) -> Self:
         """The index that gave ``arrays``; they are used as they are, memory-mapped ones too."""
@@ -151,6 +168,14 @@ def _joined(parts: list[Ragged]) -> Ragged:
     lengths = np.concatenate([part.lengths for part in parts])
     values = np.concatenate([part.values[part.offsets[0] : part.offsets[-1]] for part in parts if len(part.values)])
     return Ragged(values, np.concatenate([[0], np.cumsum(lengths)]))
+
+
+def _slack(queries: Ragged) -> NDArray[np.float32]:
+    """How far ``scores`` and ``pair_scores`` of a query can be apart, both rounded: ``(q,)``, for vectors of length 1.
+
+    Twice the bound of a float32 sum of so many products, and of the sum over the query's tokens.
+    """
+    return np.asarray(1.02 * 2.0**-23 * (queries.values.shape[1] + queries.lengths + 2), np.float32)
 
 
 def _score_all(queries: Ragged, documents: Ragged, result: NDArray[np.float32]) -> None:

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ecom_rag.retrieval import postings_kernels as kernels
+from ecom_rag.retrieval import variant_kernels
 from ecom_rag.retrieval.ranking import Ranking
 
 # A level that holds more postings than this goes into the level before it. The first has no bound, and the second goes
@@ -70,6 +71,20 @@ class Near(NamedTuple):
     rows: NDArray[np.int64]
     levels: tuple[Level, ...]
     curve: Saturation
+
+    def overlaps(self, asked: Any) -> NDArray[np.float32]:
+        """Overlap of each query with each of its rows, ``(q, rows)``.
+
+        Args:
+            asked: As ``variant_kernels.overlaps`` takes it.
+        """
+        out, shares = np.zeros(self.rows.shape, np.float32), np.empty(self.rows.shape, np.float32)
+
+        def work(first: int, step: int) -> None:
+            variant_kernels.overlaps(first, step, self.rows, asked, self.levels, self.curve, shares, out)
+
+        in_threads(work, len(self.rows))
+        return out
 
 
 _LINEAR = Saturation(np.empty(0, np.int32), np.float32(0), np.float32(0))
@@ -167,6 +182,13 @@ class Postings:
             if len(level.rows):
                 whole = _merged(whole, level, np.empty(0, bool))
         return {**whole._asdict(), "rows_count": np.array([self.rows])}
+
+    @staticmethod
+    def part(arrays: dict[str, NDArray[Any]], first: int, stop: int) -> dict[str, NDArray[Any]]:
+        """What ``arrays`` is of the rows from ``first`` to ``stop`` alone; copies."""
+        [whole, *_] = Postings.from_arrays(arrays).levels
+        level = _frozen(*kernels.part(whole, first, stop))
+        return {**level._asdict(), "rows_count": np.array([stop - first])}
 
     @classmethod
     def from_arrays(cls, arrays: dict[str, NDArray[Any]]) -> Self:

@@ -146,6 +146,29 @@ def frequencies(terms, levels, live):  # type: ignore[no-untyped-def]  # noqa: A
 
 
 @numba.njit(cache=True, nogil=True)
+def part(level, first, stop):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+    """The postings of the rows from ``first`` to ``stop`` as a level, in which ``first`` is row 0.
+
+    Of a term's rows only those are read that a search for the two looks at, and those of the part.
+    """
+    n = level.terms.shape[0]
+    low, high = np.empty(n, np.int64), np.empty(n, np.int64)
+    for t in range(n):
+        end = level.starts[t + 1]
+        low[t] = position(level.rows, level.starts[t], end, first)
+        high[t] = position(level.rows, low[t], end, stop)
+    kept = np.flatnonzero(high > low)
+    terms, starts = level.terms[kept], np.zeros(kept.shape[0] + 1, np.int64)
+    starts[1:] = np.cumsum((high - low)[kept])
+    rows, values = np.empty(starts[-1], np.int32), np.empty(starts[-1], np.float32)
+    for i in range(kept.shape[0]):
+        t = kept[i]
+        rows[starts[i] : starts[i + 1]] = level.rows[low[t] : high[t]] - np.int32(first)
+        values[starts[i] : starts[i + 1]] = level.values[low[t] : high[t]]
+    return terms, starts, rows, values
+
+
+@numba.njit(cache=True, nogil=True)
 def merge(old, new, live):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
     """Two levels as one; all rows of ``new`` come after those of ``old``. Rows that are not live are left out."""
     most = old.rows.shape[0] + new.rows.shape[0]

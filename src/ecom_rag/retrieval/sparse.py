@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
 from ecom_rag.errors import EmbeddingError
-from ecom_rag.retrieval.growing import LiveRows, combine, forked
+from ecom_rag.retrieval.growing import LiveRows, combine, forked, rows_of
 from ecom_rag.retrieval.postings import Level, Postings, Weights, level_of_postings
 from ecom_rag.retrieval.ranking import Ranking
 
@@ -81,6 +81,12 @@ class SparseIndex:
     def arrays(self) -> dict[str, NDArray[Any]]:
         """All that ``from_arrays`` needs, as arrays that can be saved and memory-mapped."""
         return {**self._postings.arrays(), "vocabulary": np.array([self._vocabulary]), **self._live.arrays()}
+
+    @staticmethod
+    def part(arrays: dict[str, NDArray[Any]], first: int, stop: int) -> dict[str, NDArray[Any]]:
+        """What ``arrays`` is of the rows from ``first`` to ``stop`` alone."""
+        own = {"vocabulary": arrays["vocabulary"], **rows_of(arrays, first, stop, "live")}
+        return {**Postings.part(arrays, first, stop), **own}
 
     @classmethod
     def from_arrays(cls, arrays: dict[str, NDArray[Any]]) -> Self:

@@ -22,10 +22,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ecom_rag.errors import UsageError
-from ecom_rag.retrieval import variant_kernels as kernels
 from ecom_rag.retrieval.counted import Counted
 from ecom_rag.retrieval.growing import GrowingRows, combine, forked
-from ecom_rag.retrieval.postings import Near, Postings, Saturation, Weights, in_threads, level_of_tokens
+from ecom_rag.retrieval.postings import Postings, Saturation, Weights, level_of_tokens
 from ecom_rag.retrieval.ranking import Ranking
 from ecom_rag.retrieval.variant_query import Asked, pairs
 from ecom_rag.text.spelling import CHANNELS, with_words
@@ -62,6 +61,11 @@ class VariantIndex:
 
     def __len__(self) -> int:
         return self._state.postings.rows
+
+    @property
+    def counted(self) -> Counted:
+        """The postings and their statistics."""
+        return self._state
 
     def extend(self, texts: Sequence[str]) -> None:
         """Append rows."""
@@ -130,10 +134,10 @@ class VariantIndex:
         rough = postings.search(asked.rough(), 4 * k + _SPARE, saturation=curve, mask=mask)
         candidates = np.sort(rough.rows, axis=1)
         near = postings.near(candidates, curve)
-        overlap = _overlaps(near, asked.folded)
+        overlap = near.overlaps(asked.folded)
         own_starts, plain, less = asked.written
         each = np.arange(len(plain) + 1), plain, np.ones(len(plain), np.float32)
-        written = np.maximum(_overlaps(near, (own_starts, *each, less)), closest)
+        written = np.maximum(near.overlaps((own_starts, *each, less)), closest)
         overlap[(candidates < 0) | (overlap < self.floor) | (overlap < written + self.margin)] = -np.inf
         order = np.argsort(-overlap, axis=1, kind="stable")[:, :k]  # stable: the earlier row first
         scores = np.take_along_axis(overlap, order, axis=1)
@@ -142,6 +146,11 @@ class VariantIndex:
     def arrays(self) -> dict[str, NDArray[Any]]:
         """All that ``from_arrays`` needs, as arrays that can be saved and memory-mapped."""
         return self._state.arrays()
+
+    @staticmethod
+    def part(arrays: dict[str, NDArray[Any]], first: int, stop: int) -> dict[str, NDArray[Any]]:
+        """What ``arrays`` is of the rows from ``first`` to ``stop`` alone."""
+        return Counted.part(arrays, first, stop)
 
     @classmethod
     def from_arrays(cls, arrays: dict[str, NDArray[Any]], *, floor: float = FLOOR, margin: float = MARGIN) -> Self:
@@ -197,15 +206,3 @@ def _merge(found: Ranking, query: int, rows: NDArray[np.int64], scores: NDArray[
     best = order[np.sort(first)][: found.rows.shape[1]]
     found.rows[query], found.scores[query] = -1, -np.inf
     found.rows[query, : len(best)], found.scores[query, : len(best)] = every[best], score[best]
-
-
-def _overlaps(near: Near, asked: Any) -> NDArray[np.float32]:
-    """Overlap of each query with each of its candidates, ``(q, candidates)``."""
-    candidates, levels, curve = near
-    out, shares = np.zeros(candidates.shape, np.float32), np.empty(candidates.shape, np.float32)
-
-    def work(first: int, step: int) -> None:
-        kernels.overlaps(first, step, candidates, asked, levels, curve, shares, out)
-
-    in_threads(work, len(candidates))
-    return out

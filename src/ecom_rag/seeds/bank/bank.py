@@ -40,6 +40,8 @@ class SeedBank:
         routes: Names of the indexes.
         id_key: Key of the metadata that holds a document's id.
         model: The model that its vectors are from; ``None`` where no route needs one.
+        indexed: Paths of the metadata that SQLite has an index for.
+        plan: What its indexes depend on.
     """
 
     def __init__(self, store: Store, *, encoder: Encoder | None = None, maintain: bool = True) -> None:
@@ -52,9 +54,9 @@ class SeedBank:
         self.id_key = self.settings.id_key
         self.label_key: str = self.settings.label_key
         self.model: Model | None = model_from(meta["model"])
-        self._indexed = frozenset(map(parse_key, self.settings.index_keys))
-        self._plan = Plan(meta["bank"], self.routes, self.settings.analyzer, meta["sizes"])
-        self._live = LiveIndexes(store, self._plan, self._indexed)
+        self.indexed = frozenset(map(parse_key, self.settings.index_keys))
+        self.plan = Plan(meta["bank"], self.routes, self.settings.analyzer, meta["sizes"])
+        self._live = LiveIndexes(store, self.plan, self.indexed)
         self._encoding = Encoding(self.model, self.path, self.settings.outputs)
         if encoder is not None:
             self.use(encoder)
@@ -184,7 +186,7 @@ class SeedBank:
             RepeatedKeyError: Another request has used the key.
         """
         terms = Terms(expected_sequence, request)
-        change = changes.remove(self.store, ids, filter, allow_most=allow_most, indexed=self._indexed, terms=terms)
+        change = changes.remove(self.store, ids, filter, allow_most=allow_most, indexed=self.indexed, terms=terms)
         return replace(change, notes=change.notes + self._look_after())
 
     def would_delete(self, ids: Iterable[Any] | None = None, *, filter: Any = None) -> Change:
@@ -198,7 +200,7 @@ class SeedBank:
             UsageError: Neither or both are given, not a filter, or something that cannot be an id.
             BankError: The bank is closed.
         """
-        return changes.would_remove(self.store, ids, filter, indexed=self._indexed)
+        return changes.would_remove(self.store, ids, filter, indexed=self.indexed)
 
     def answered(self, request: Request) -> Change | None:
         """The answer that a request was given before; ``None`` for a new one.
@@ -240,7 +242,7 @@ class SeedBank:
             UsageError: Not a filter.
             BankError: The bank is closed.
         """
-        return reading.count(self.store, filter, self._indexed)
+        return reading.count(self.store, filter, self.indexed)
 
     def filter_notes(self, filter: Any) -> list[str]:
         """A line each for: no document meets the filter; no document has one of its keys. In a view, of its state.
@@ -252,7 +254,7 @@ class SeedBank:
             UsageError: Not a filter.
             BankError: The bank is closed.
         """
-        return reading.notes(self._live, filter, self._indexed)
+        return reading.notes(self._live, filter, self.indexed)
 
     def documents(self, filter: Any = None) -> Iterator[Record]:
         """The documents that a filter matches, as of one change: new records in row order, read as they are asked for.
@@ -266,7 +268,7 @@ class SeedBank:
             UsageError: Not a filter.
             BankError: The bank is closed, also while documents are still being read.
         """
-        return reading.documents(self.store, filter, self._indexed)
+        return reading.documents(self.store, filter, self.indexed)
 
     def page(self, filter: Any = None, *, after: int = 0, limit: int = 100) -> SeedPage:
         """Some of the documents that a filter matches, in row order.
@@ -280,7 +282,7 @@ class SeedBank:
             UsageError: Not a filter, or a number out of range.
             BankError: The bank is closed.
         """
-        return reading.page(self.store, filter, self._indexed, after=after, limit=limit)
+        return reading.page(self.store, filter, self.indexed, after=after, limit=limit)
 
     def replay(self, *, after: int = 0, limit: int = 1000) -> Replay:
         """Some documents with their embeddings, to be written into another bank.
@@ -292,7 +294,7 @@ class SeedBank:
         Raises:
             BankError: The bank is closed.
         """
-        return reading.replay(self.store, self._plan, after=after, limit=limit)
+        return reading.replay(self.store, self.plan, after=after, limit=limit)
 
     def get(self, ids: Iterable[Any]) -> list[Record | None]:
         """One document per id, in their order; ``None`` where there is none.

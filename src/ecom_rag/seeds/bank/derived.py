@@ -44,12 +44,14 @@ class Plan:
         routes: Which indexes there are.
         analyzer: Of the text routes.
         sizes: Dimension of ``dense`` and ``multivector``, vocabulary of ``sparse``; known from the first document on.
+        span: First row of the record that is in the indexes, and the first behind them; ``None`` for all.
     """
 
     bank: str
     routes: tuple[str, ...]
     analyzer: Analyzer
     sizes: dict[str, int]
+    span: tuple[int, int] | None = None
 
     def header(self) -> dict[str, Any]:
         """What saved arrays must have been made for."""
@@ -191,11 +193,14 @@ def stored_queries(db: Connection, rows: NDArray[np.int64], plan: Plan) -> Queri
 
 
 def _from_arrays(arrays: saved.Arrays, found: saved.Saved, state: State, plan: Plan) -> Derived:
-    derived = Derived(found.sequence, state.purged, found.next_row)
-    derived.rows.extend(arrays["bank"]["rows"])
+    derived, rows = Derived(found.sequence, state.purged, found.next_row), arrays["bank"]["rows"]
+    first, stop = (0, len(rows)) if plan.span is None else np.searchsorted(rows, plan.span).tolist()
+    derived.rows.extend(rows[first:stop])
     for route in plan.routes:
-        if route in arrays:  # there is none of an empty bank
-            derived.indexes[route] = ROUTES[route].index.from_arrays(arrays[route], **_options(route, plan))
+        if route in arrays and stop > first:  # there is none of an empty bank
+            kind = ROUTES[route].index
+            own = arrays[route] if plan.span is None else kind.part(arrays[route], first, stop)
+            derived.indexes[route] = kind.from_arrays(own, **_options(route, plan))
     return derived
 
 
@@ -204,7 +209,8 @@ def _extend(
 ) -> None:
     """Append the rows that are not in the indexes yet."""
     only = "AND removed IS NULL" if live_only else ""
-    selected = f"FROM documents WHERE row >= {derived.next_row} {only}"
+    low, high = plan.span or (0, state.next_row)
+    selected = f"FROM documents WHERE row >= {max(derived.next_row, low)} AND row < {high} {only}"
     rows = np.fromiter((row for (row,) in db.execute(f"SELECT row {selected} ORDER BY row")), np.int64)
     derived.next_row = state.next_row
     if len(rows) == 0:

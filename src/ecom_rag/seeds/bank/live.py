@@ -13,8 +13,9 @@ from sqlite3 import Connection
 from ecom_rag.files.keys import Path
 from ecom_rag.seeds.bank import derived, saved
 from ecom_rag.seeds.bank.derived import FOLDER, Derived, Pause, Plan
+from ecom_rag.seeds.bank.masks import Masks
 from ecom_rag.seeds.bank.store import State, Store, read_meta
-from ecom_rag.seeds.bank.view import Masks, View
+from ecom_rag.seeds.bank.view import View
 
 # A compaction is followed in the background without loading the indexes anew, which would take long, while no larger
 # share of their rows is removed.

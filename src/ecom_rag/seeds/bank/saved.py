@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 Arrays = dict[str, dict[str, NDArray[Any]]]  # of each index, by name
 _MANIFEST = "manifest.json"
-_CHUNK = 1 << 24
+_CHUNK = 1 << 20  # bytes; larger buffers stay with the process after they are freed
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,5 @@
 """A bank as of one change: what a search needs, and nothing that moves under it."""
 
-import threading
 from collections.abc import Callable, Sequence
 from sqlite3 import Connection
 from typing import Any
@@ -15,47 +14,18 @@ from ecom_rag.files.json_text import loads
 from ecom_rag.files.keys import Path
 from ecom_rag.files.records import Record
 from ecom_rag.filters.parse import parse
-from ecom_rag.filters.sql import conditions
-from ecom_rag.filters.tree import Filter
 from ecom_rag.retrieval import Index, Ranking, routes
 from ecom_rag.retrieval.itself import Rows
 from ecom_rag.retrieval.routes import Queries
-from ecom_rag.seeds.bank.derived import Derived, Plan, positions_mask, stored_queries
+from ecom_rag.seeds.bank.derived import Derived, Plan, stored_queries
 from ecom_rag.seeds.bank.documents import CONTENT, record_of
+from ecom_rag.seeds.bank.masks import Matching
 from ecom_rag.seeds.bank.store import State, Store
 from ecom_rag.seeds.source import MOST_SAMPLED, drawn
 
-_MASKS = 64  # filters remembered
 _TOGETHER = 500  # records fetched by one statement
 _AT_ONCE = 10_000  # values looked for by one statement; without an index on them it reads all documents
 _NAMELESS = f"AND id >= '{CONTENT}' AND id < '{CONTENT}g'"  # documents without an id: theirs is a digest
-
-
-class Masks:
-    """The rows that recent filters match. Documents never change, so only later rows are ever looked at again."""
-
-    def __init__(self) -> None:
-        self._known: dict[str, NDArray[np.bool_]] = {}  # by the filter's repr, in which 1 is not True
-        self._turn = threading.Lock()
-
-    def of(self, tree: Filter, db: Connection, derived: Derived, indexed: frozenset[Path]) -> NDArray[np.bool_]:
-        """A mask over the rows of the indexes."""
-        name = repr(tree)
-        with self._turn:
-            known = self._known.get(name, np.empty(0, bool))
-        rows = derived.rows.rows
-        if len(known) < len(rows):
-            where, parameters = conditions(tree, indexed=indexed)
-            if len(known):  # else the bound would keep SQLite from an index on a key
-                where, parameters = f"{where} AND row >= ?", [*parameters, int(rows[len(known)])]
-            matched = db.execute(f"SELECT row FROM documents WHERE {where}", parameters).fetchall()
-            known = np.concatenate([known, positions_mask(derived, len(known), matched)])
-        with self._turn:
-            self._known.pop(name, None)
-            self._known[name] = known  # the last used stands last
-            if len(self._known) > _MASKS:
-                del self._known[next(iter(self._known))]
-        return known[: len(rows)]  # a later state knows more rows
 
 
 class View:
@@ -76,7 +46,7 @@ class View:
         derived: Derived,
         *,
         plan: Plan,
-        masks: Masks,
+        masks: Matching,
         indexed: frozenset[Path],
         name: str,
         store: Store,

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ecom_rag.errors import UsageError
-from ecom_rag.retrieval.counted import Counted
+from ecom_rag.retrieval.counted import Counted, Part
 from ecom_rag.retrieval.growing import GrowingRows, combine, forked
 from ecom_rag.retrieval.postings import Postings, Weights, level_of_tokens
 from ecom_rag.retrieval.ranking import Ranking
@@ -55,6 +55,7 @@ class BM25Index:
         self._vocabulary.default_factory = self._vocabulary.__len__
         self._lengths = GrowingRows((), np.int32)
         self._state = Counted.of(Postings.empty(), self._lengths.rows)
+        self._gathered: tuple[Part, ...] = ()
         self.extend(texts)
 
     def __len__(self) -> int:
@@ -62,17 +63,31 @@ class BM25Index:
 
     def extend(self, texts: Sequence[str]) -> None:
         """Append rows."""
-        for start in range(0, len(texts), _CHUNK):
-            self.extend_tokens(self.analyzer.tokens(texts[start : start + _CHUNK]))
+        self.gather(texts)
+        self.settle()
 
     def extend_tokens(self, tokens: Sequence[Sequence[str]]) -> None:
         """Append rows of terms that are known already; no analyzer is asked."""
+        self._gather_tokens(tokens)
+        self.settle()
+
+    def gather(self, texts: Sequence[str]) -> None:
+        """Take rows in that are appended by ``settle``, all at once: of many, that costs less than part by part."""
+        for start in range(0, len(texts), _CHUNK):
+            self._gather_tokens(self.analyzer.tokens(texts[start : start + _CHUNK]))
+
+    def settle(self) -> None:
+        """Append the rows that were gathered."""
+        self._state, self._gathered = self._state.extended(self._gathered, self._lengths), ()
+
+    def _gather_tokens(self, tokens: Sequence[Sequence[str]]) -> None:
         if not tokens:
             return
         lengths = np.fromiter(map(len, tokens), np.int64, len(tokens))
         terms = map(self._vocabulary.__getitem__, chain.from_iterable(tokens))
-        level = level_of_tokens(np.fromiter(terms, np.int64, int(lengths.sum())), lengths, len(self))
-        self._state = self._state.extended(level, lengths, self._lengths)
+        flat = np.fromiter(terms, np.int64, int(lengths.sum()))
+        level = level_of_tokens(flat, lengths, self._state.next_row(self._gathered))
+        self._gathered += (Part(level, lengths),)
 
     def fork(self) -> Self:
         """An index over the same rows that can be changed while this one is searched; terms keep their numbers in both.

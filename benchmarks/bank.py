@@ -147,7 +147,7 @@ def build(bank: Path, options: argparse.Namespace) -> None:
         ratio = f"{total / alone:.2f}x"
     print(
         f"| build | {told}: **{ratio}** |\n"
-        f"| processor time of the build | {processor:.1f} s, of which encoding counts too |\n"
+        f"| processor time of the build | {processor:.1f} s, encoding included |\n"
         f"| peak memory of building | {peak()}, of it no pages of files {memory.most:.0f} MB ({before} before it) |\n"
         f"| on disk | {sum(parts.values()):.0f} MB ({', '.join(f'{k} {v:.0f}' for k, v in parts.items())}) |",
         flush=True,

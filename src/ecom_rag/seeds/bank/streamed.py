@@ -140,7 +140,7 @@ class StreamedIndexes:
 
     def _save(self, gone: NDArray[np.int64]) -> None:
         """Write what is not in its file yet, and let go of it."""
-        for route in list(self._indexes):
+        for route in sorted(self._indexes, key=lambda route: route == "dense"):  # its rough copy when postings are gone
             index = self._indexes.pop(route)
             if route == "dense":
                 saved.write(self._folder, route, beside(index) | _live(gone, len(index)))

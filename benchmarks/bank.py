@@ -1,9 +1,12 @@
-"""The seed bank at 200,000 documents: build, disk, memory, reopening, fused queries with filters, single upserts.
+"""The seed bank: build, disk, memory, reopening, fused queries with filters, single upserts.
 
-Vectors are random unit rows of 384 dimensions, put in place of those of the starter, whose encoding is really done and
-timed. Beside it, where ``--competitor-python`` names an interpreter that has it: LanceDB, exact search of one route.
+``--seeds 200000`` or ``--seeds 1000000``. The starter encodes the texts. With ``--vectors FILE.npy`` its vectors are
+handed out in place of encoding, with some noise, so that what a build costs beyond it shows, and a million takes
+minutes: the time that encoding would take is then estimated from the first texts. Beside it, where
+``--competitor-python`` names an interpreter that has it: LanceDB, exact search of one route.
 """
 
+import argparse
 import gzip
 import json
 import random
@@ -12,7 +15,10 @@ import shutil
 import statistics
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -20,19 +26,18 @@ import numpy as np
 from common import arguments, heading
 
 DIMENSION = 384
+SAMPLE = 20_000  # texts that tell how fast encoding is on its own
+QUERIES = 200
 FILTER = 'label = "fraud" and (price < 100 or brand in ("b1", "b2")) and not seller.vip = true'
 
 
-def documents(data: str, count: int) -> list[dict]:
+def documents(data: str, count: int) -> Iterator[dict]:
     """Short Chinese texts: real queries and titles, with suffixes where there are not enough of them."""
-    found = []
-    for name, file in (("taobao_titles_zh", "titles"), ("taobao_queries_zh", "queries")):
-        with gzip.open(Path(data) / name / f"{file}.jsonl.gz", "rt", encoding="utf-8") as source:
-            found += [json.loads(line)["text"] for line in source]
+    found = texts_of(data)
     chance = random.Random(0)
     labels = ["fraud", "spam", "illegal", "claims", "fine", "other"]
-    return [
-        {
+    for n in range(count):
+        yield {
             "text": found[n] if n < len(found) else f"{found[n % len(found)]} {chance.choice('甲乙丙丁')}{n}",
             "metadata": {
                 "id": f"s{n}",
@@ -42,60 +47,127 @@ def documents(data: str, count: int) -> list[dict]:
                 "seller": {"vip": chance.random() < 0.3, "level": chance.randrange(6)},
             },
         }
-        for n in range(count)
-    ]
 
 
-def units(rng: np.random.Generator, rows: int) -> np.ndarray:
-    x = rng.standard_normal((rows, DIMENSION), dtype=np.float32)
-    return x / np.linalg.norm(x, axis=1, keepdims=True)
+def texts_of(data: str) -> list[str]:
+    """Titles and queries of a shop."""
+    found = []
+    for name, file in (("taobao_titles_zh", "titles"), ("taobao_queries_zh", "queries")):
+        with gzip.open(Path(data) / name / f"{file}.jsonl.gz", "rt", encoding="utf-8") as source:
+            found += [json.loads(line)["text"] for line in source]
+    return found
 
 
 class Timed:
-    """The starter, its seconds summed up, its vectors replaced by random ones."""
+    """The starter, with its seconds and texts summed up; or vectors that are known, handed out one after the other."""
 
-    def __init__(self) -> None:
+    def __init__(self, vectors: str) -> None:
         from ecom_rag import Encoder
 
         self._encoder = Encoder.from_pretrained("starter")
+        self._vectors = np.load(vectors, mmap_mode="r") if vectors else None
         self._rng = np.random.default_rng(0)
-        self.seconds = 0.0
+        self.seconds, self.texts = 0.0, 0
         for name in ("fingerprint", "settings", "checkpoint", "check_outputs"):
             setattr(self, name, getattr(self._encoder, name))
 
+    def alone(self, texts: list[str]) -> float:
+        """Seconds per text of encoding with nothing beside it."""
+        self._encoder.encode(texts[:1000])
+        start = time.perf_counter()
+        self._encoder.encode(texts)
+        return (time.perf_counter() - start) / len(texts)
+
     def encode(self, texts, *, side="passage", outputs=("dense",), progress=None):
-        """Random unit rows, after the starter's work was done."""
+        """The vectors of texts."""
         from ecom_rag.models.embeddings import Embeddings
 
         start = time.perf_counter()
-        self._encoder.encode(texts, side=side, outputs=outputs)
+        if self._vectors is None:
+            found = self._encoder.encode(texts, side=side, outputs=outputs)
+        else:
+            rows = (self.texts + np.arange(len(texts))) % len(self._vectors)
+            found = Embeddings(dense=noisy(self._vectors[rows], self._rng))
         self.seconds += time.perf_counter() - start
-        return Embeddings(dense=units(self._rng, len(texts)))
+        self.texts += len(texts)
+        return found
+
+
+def noisy(vectors: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Unit rows near others."""
+    found = vectors + 0.01 * rng.standard_normal(vectors.shape, dtype=np.float32)
+    return found / np.linalg.norm(found, axis=1, keepdims=True)
 
 
 def peak() -> str:
     return f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MB"
 
 
-def build(bank: Path, data: str, rows: int, routes: str) -> None:
+class Anonymous:
+    """The most memory of a block that is no page of a file, in MB; looked at four times per second (Linux)."""
+
+    def __enter__(self) -> "Anonymous":
+        self.most = 0.0
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._look, daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _look(self) -> None:
+        while not self._over.wait(0.25):
+            lines = Path("/proc/self/status").read_text().splitlines()
+            self.most = max(self.most, *(int(line.split()[1]) / 1024 for line in lines if line.startswith("RssAnon")))
+
+
+def build(bank: Path, options: argparse.Namespace) -> None:
     from ecom_rag.seeds import bank as banks
 
-    seeds, encoder = documents(data, rows), Timed()
+    encoder = Timed(options.vectors)
+    sample = [document["text"] for document in documents(options.data, min(options.seeds, SAMPLE))]
+    alone = options.seeds * encoder.alone(sample)
     before = peak()
-    start = time.perf_counter()
-    settings = banks.BankSettings(routes.split(","), index_keys=("label", "price", "brand"))
-    banks.build(bank, seeds, settings, encoder=encoder, model="starter")
-    total = time.perf_counter() - start
+    start, processor = time.perf_counter(), time.process_time()
+    settings = banks.BankSettings(options.routes.split(","), index_keys=("label", "price", "brand"))
+    with Anonymous() as memory:
+        banks.build(bank, documents(options.data, options.seeds), settings, encoder=encoder, model="starter")
+    total, processor = time.perf_counter() - start, time.process_time() - processor
     parts = {
         name: sum(f.stat().st_size for f in bank.glob(p)) / 1e6
         for name, p in (("record", "bank.db*"), ("indexes", "indexes/*/*"))
     }
+    if options.vectors:
+        told = f"{total - encoder.seconds:.1f} s beyond encoding, which would take {alone:.0f} s alone"
+        ratio = f"at most {(alone + total - encoder.seconds) / alone:.2f}x (nothing overlapped)"
+    else:
+        told = f"{total:.1f} s; encoding alone {alone:.0f} s, {encoder.seconds:.0f} s beside the rest"
+        ratio = f"{total / alone:.2f}x"
     print(
-        f"| build | {total:.1f} s, of it encoding {encoder.seconds:.1f} s: **{total / encoder.seconds:.2f}x** |\n"
-        f"| peak memory of building | {peak()} ({before} before it began: the model and the records) |\n"
+        f"| build | {told}: **{ratio}** |\n"
+        f"| processor time of the build | {processor:.1f} s, encoding included |\n"
+        f"| peak memory of building | {peak()}, of it no pages of files {memory.most:.0f} MB ({before} before it) |\n"
         f"| on disk | {sum(parts.values()):.0f} MB ({', '.join(f'{k} {v:.0f}' for k, v in parts.items())}) |",
         flush=True,
     )
+
+
+def asked_of(options: argparse.Namespace) -> list[tuple[str, np.ndarray]]:
+    """Real queries with their vectors."""
+    found = texts_of(options.data)
+    random.Random(1).shuffle(found)
+    texts = found[:300]
+    if options.vectors:
+        rng = np.random.default_rng(1)
+        known = np.load(options.vectors, mmap_mode="r")
+        vectors = noisy(known[rng.integers(0, len(known), len(texts))], rng)
+    else:
+        from ecom_rag import Encoder
+
+        vectors = Encoder.from_pretrained("starter").encode(texts, side="query").dense
+    return [(text, row[None]) for text, row in zip(texts, vectors, strict=True)]
 
 
 def milliseconds(calls) -> str:
@@ -107,16 +179,14 @@ def milliseconds(calls) -> str:
     return f"p50 {statistics.median(values):.1f} ms, p95 {np.quantile(values, 0.95):.1f} ms"
 
 
-def use(bank: Path, data: str, rows: int, routes: str) -> None:
+def use(bank: Path, options: argparse.Namespace) -> None:
     from ecom_rag.models.embeddings import Embeddings
     from ecom_rag.retrieval.fusion import fuse
     from ecom_rag.seeds.bank import SeedBank
 
-    names = routes.split(",")
-    seeds = documents(data, rows)
-    rng, chance = np.random.default_rng(1), random.Random(1)
-    asked = [(chance.choice(seeds)["text"], row[None]) for row in units(rng, 300)]
-    fresh = documents(data, rows + 300)[rows:]
+    names = options.routes.split(",")
+    asked = asked_of(options)
+    fresh = list(islice(documents(options.data, options.seeds + 300), options.seeds, None))
     base = peak()
     start = time.perf_counter()
     opened = SeedBank.open(bank)
@@ -156,7 +226,7 @@ def use(bank: Path, data: str, rows: int, routes: str) -> None:
         return f"{FILTER} and price != {n}.001"
 
     print(
-        f"| {' + '.join(names)}, 100 each, fused, 10 records back | **{milliseconds(lambda n=n: query(n) for n in range(200))}** |",
+        f"| {' + '.join(names)}, 100 each, fused, 10 records back | **{milliseconds(lambda n=n: query(n) for n in range(QUERIES))}** |",
         flush=True,
     )
     start = time.perf_counter()
@@ -194,28 +264,28 @@ def use(bank: Path, data: str, rows: int, routes: str) -> None:
 def main() -> None:
     options = arguments(
         __doc__,
-        rows={"type": int, "default": 200_000},
+        seeds={"type": int, "default": 200_000},
+        vectors={"default": "", "help": "vectors of 384 dimensions (.npy) to hand out in place of encoding"},
         routes={"default": "bm25,dense,variant"},
         competitor_python={"default": "", "help": "interpreter that has lancedb"},
         phase={"default": "", "help": "for the benchmark itself"},
     )
     work = Path(options.work) / "bank"
     if options.phase:
-        {"build": build, "use": use}[options.phase](work / "bank", options.data, options.rows, options.routes)
+        {"build": build, "use": use}[options.phase](work / "bank", options)
         return
-    heading(f"Seed bank of {options.rows:,} x {DIMENSION}")
+    heading(f"Seed bank of {options.seeds:,} x {DIMENSION}")
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
     print("| ecom_rag SeedBank | |\n|---|---|", flush=True)
     for phase in ("build", "use"):  # in processes of their own, for their peak memory
-        command = [sys.executable, __file__, "--phase", phase, "--data", options.data, "--work", options.work]
-        subprocess.run([*command, "--rows", str(options.rows), "--routes", options.routes], check=True)
+        subprocess.run([sys.executable, __file__, *sys.argv[1:], "--phase", phase], check=True)
     if options.competitor_python:
         with (work / "documents.jsonl").open("w", encoding="utf-8") as sink:
-            for document in documents(options.data, options.rows + 300):
+            for document in documents(options.data, options.seeds + 300):
                 sink.write(json.dumps(document, ensure_ascii=False) + "\n")
         script = str(Path(__file__).with_name("bank_competitors.py"))
-        subprocess.run([options.competitor_python, script, str(work), str(options.rows)], check=True)
+        subprocess.run([options.competitor_python, script, str(work), str(options.seeds)], check=True)
 
 
 if __name__ == "__main__":

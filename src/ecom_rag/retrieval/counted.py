@@ -1,14 +1,26 @@
 """Postings of rows with the statistics that BM25 and the variant route weigh by: lengths, and counts of live rows."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ecom_rag.retrieval.growing import GrowingRows, LiveRows, rows_of
-from ecom_rag.retrieval.postings import Level, Postings, Saturation
+from ecom_rag.retrieval.postings import Level, Postings, Saturation, merged
+
+
+class Part(NamedTuple):
+    """Rows that are not among the others yet.
+
+    Args:
+        level: Their postings, row numbers from the first that is free.
+        lengths: ``(rows,)`` terms in each.
+    """
+
+    level: Level
+    lengths: NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +63,15 @@ class Counted:
         """All that ``from_arrays`` needs, as arrays that can be saved and memory-mapped."""
         return {**self.postings.arrays(), "lengths": self.lengths, **LiveRows(self.live).arrays()}
 
-    def extended(self, level: Level, lengths: NDArray[np.int64], room: GrowingRows) -> "Counted":
+    def next_row(self, gathered: Sequence[Part]) -> int:
+        """Number of the row behind those that are here and those that were gathered."""
+        return self.postings.rows + sum(len(part.lengths) for part in gathered)
+
+    def extended(self, parts: Sequence[Part], room: GrowingRows) -> "Counted":
         """With more rows: their postings, and their lengths, which go into ``room`` behind those that are there."""
+        if not parts:
+            return self
+        level, lengths = merged([part.level for part in parts]), np.concatenate([part.lengths for part in parts])
         room.extend(lengths)
         live = LiveRows(self.live)
         live.extend(len(lengths))

@@ -18,7 +18,7 @@ from ecom_rag.errors import EmbeddingError
 from ecom_rag.models.runtimes.cpu import prefers_bf16
 from ecom_rag.retrieval import dense_kernels as kernels
 from ecom_rag.retrieval.dense_products import blocks
-from ecom_rag.retrieval.dense_rough import CHUNK, EXACT, RoughRows, float32_bounds, kind_of
+from ecom_rag.retrieval.dense_rough import CHUNK, EXACT, RoughRows, Rows, float32_bounds, kind_of
 from ecom_rag.retrieval.growing import GrowingRows, LiveRows, combine, forked, read_at_random, rows_of, tensor
 from ecom_rag.retrieval.ranking import Ranking
 
@@ -196,9 +196,8 @@ class DenseIndex:
 
     def _set_base(self, vectors: NDArray[np.float32]) -> None:
         kind = self._precision or _suitable(vectors)
-        parts = (tensor(vectors[start : start + CHUNK]) for start in range(0, len(vectors), CHUNK))
         if kind == "fp32":
-            self._keep(vectors, None, max((float(part.norm(dim=1).max()) for part in parts), default=0.0))
+            self._keep(vectors, None, _longest(vectors))
         else:
             self._keep(vectors, RoughRows(vectors, kind), 0.0)
 
@@ -249,9 +248,25 @@ class DenseIndex:
         return which[candidates.counts < 0]
 
 
-def _suitable(vectors: NDArray[np.float32]) -> str:
+def beside(vectors: Rows) -> dict[str, NDArray[Any]]:
+    """What ``DenseIndex.arrays`` gives beside the vectors, of rows that are read a part at a time.
+
+    Args:
+        vectors: ``(n, dim)`` float32, finite.
+    """
+    kind = _suitable(vectors)
+    return {"bounds": np.array([_longest(vectors)])} if kind == "fp32" else RoughRows(vectors, kind).arrays()
+
+
+def _longest(vectors: Rows) -> float:
+    """Norm of the longest row."""
+    parts = (tensor(vectors[start : start + CHUNK]) for start in range(0, len(vectors), CHUNK))
+    return max((float(part.norm(dim=1).max()) for part in parts), default=0.0)
+
+
+def _suitable(vectors: Rows) -> str:
     """The kind of rough copy that suits this CPU and so many rows."""
-    if vectors.size * 4 >= _LARGE:
+    if 4 * vectors.shape[0] * vectors.shape[1] >= _LARGE:
         return "int8"
     return "bf16" if len(vectors) >= _SMALL and prefers_bf16() else "fp32"
 

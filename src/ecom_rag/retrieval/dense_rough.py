@@ -11,7 +11,7 @@ The norms on the right are measured, not estimated.
 """
 
 from collections.abc import Iterator, Mapping
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,20 @@ _STORED = {"bf16": np.int16, "int8": np.int8}  # bf16 by its bits
 _LARGEST = 127
 
 
+class Rows(Protocol):
+    """An array of rows, or what is read like one: a part at a time."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Rows and dimensions."""
+
+    def __len__(self) -> int:
+        """Rows."""
+
+    def __getitem__(self, part: slice, /) -> NDArray[np.float32]:
+        """Some rows."""
+
+
 class RoughRows:
     """Rough copies of rows; new ones may come, and widen the bounds.
 
@@ -35,7 +49,7 @@ class RoughRows:
         kind: ``bf16`` or ``int8``.
     """
 
-    def __init__(self, vectors: NDArray[np.float32], kind: str) -> None:
+    def __init__(self, vectors: Rows, kind: str) -> None:
         dim = vectors.shape[1]
         parts = [slice(start, start + CHUNK) for start in range(0, len(vectors), CHUNK)]
         total = sum((vectors[part].sum(axis=0, dtype=np.float64) for part in parts), np.zeros(dim))

@@ -7,6 +7,7 @@ the same number of levels with arrays of the same types, so that the compiled ke
 memory-mapped ones too.
 """
 
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Self
@@ -201,18 +202,33 @@ def level_of_tokens(terms: NDArray[np.int64], lengths: NDArray[np.int64], first_
     """Count the terms of rows: each posting's value is how often the row holds the term.
 
     Args:
-        terms: Of all rows, one after the other.
+        terms: Of all rows, one after the other; not below 0.
         lengths: ``(rows,)`` number of terms of each row.
         first_row: Number of the first row.
     """
-    rows = np.repeat(np.arange(first_row, first_row + len(lengths), dtype=np.int32), lengths)
-    order = np.argsort(terms, kind="stable")  # radix sort; rows stay ascending within a term
-    terms, rows = terms[order], rows[order]
-    new = np.ones(len(terms), bool)
-    new[1:] = (terms[1:] != terms[:-1]) | (rows[1:] != rows[:-1])
-    at = np.flatnonzero(new)
-    counts = np.diff(np.append(at, len(terms))).astype(np.float32)
-    return level_of_postings(terms[at], rows[at], counts)
+    return level_of_terms(terms, np.repeat(np.arange(first_row, first_row + len(lengths), dtype=np.int32), lengths))
+
+
+def level_of_terms(terms: NDArray[np.int64], rows: NDArray[np.int32]) -> Level:
+    """As ``level_of_tokens``, of terms ``(n,)`` in any order with the row of each; the rows of a term ascend."""
+    return _frozen(*kernels.counted(*kernels.sorted_by_term(terms, rows)))
+
+
+def merged(levels: Sequence[Level]) -> Level:
+    """Levels as one, each posting moved once; the rows of a level come after those of the levels before it."""
+    levels = [level for level in levels if len(level.rows)]
+    if len(levels) < 2:
+        return levels[0] if levels else _nothing()
+    terms = np.unique(np.concatenate([level.terms for level in levels]))
+    counts = np.zeros(len(terms) + 1, np.int64)
+    for level in levels:
+        counts[1 + np.searchsorted(terms, level.terms)] += np.diff(level.starts)
+    starts = np.cumsum(counts)
+    rows, values = np.empty(starts[-1], np.int32), np.empty(starts[-1], np.float32)
+    free = starts[:-1].copy()
+    for level in levels:
+        kernels.put(level, np.searchsorted(terms, level.terms), free, rows, values)
+    return _frozen(terms, starts, rows, values)
 
 
 def level_of_postings(terms: NDArray[np.int64], rows: NDArray[np.int32], values: NDArray[np.float32]) -> Level:

@@ -5,6 +5,8 @@ import numpy as np
 
 from ecom_rag.retrieval.topk import maxima, select_row
 
+_BITS = 11
+_DIGITS, _MASK = -(-63 // _BITS), (1 << _BITS) - 1
 _FEW_ROWS = 6  # with less than a posting for so many rows, rows are gathered from the postings and not scanned
 
 
@@ -199,3 +201,66 @@ def _append(level, term, live, rows, values, end):  # type: ignore[no-untyped-de
             rows[end], values[end] = level.rows[p], level.values[p]
             end += 1
     return end
+
+
+@numba.njit(cache=True, nogil=True)
+def put(level, places, free, rows, values):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+    """Copy a level's postings to where each of its terms, by its place among all, has room; and move that on."""
+    for t in range(places.shape[0]):
+        end = free[places[t]]
+        for p in range(level.starts[t], level.starts[t + 1]):
+            rows[end], values[end] = level.rows[p], level.values[p]
+            end += 1
+        free[places[t]] = end
+
+
+@numba.njit(cache=True, nogil=True)
+def sorted_by_term(terms, rows):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+    """Terms, which are not below 0, in ascending order, and the row of each; those of equal terms stay in their order.
+
+    A radix sort from the lowest digit; digits that are the same in all terms are passed over.
+    """
+    n = terms.shape[0]
+    if n <= 1 << _BITS:
+        order = np.argsort(terms, kind="mergesort")
+        return terms[order], rows[order]
+    counts = np.zeros((_DIGITS, 1 << _BITS), np.int64)
+    for i in range(n):
+        for digit in range(_DIGITS):
+            counts[digit, terms[i] >> (digit * _BITS) & _MASK] += 1
+    one, other = (terms, rows), (np.empty_like(terms), np.empty_like(rows))
+    fresh = False  # whether ``one`` is ours
+    for digit in range(_DIGITS):
+        if counts[digit, terms[0] >> (digit * _BITS) & _MASK] == n:
+            continue
+        ends = np.cumsum(counts[digit]) - counts[digit]
+        for i in range(n):
+            key = one[0][i] >> (digit * _BITS) & _MASK
+            other[0][ends[key]], other[1][ends[key]] = one[0][i], one[1][i]
+            ends[key] += 1
+        if fresh:
+            one, other = other, one
+        else:
+            one, other = other, (np.empty_like(terms), np.empty_like(rows))
+            fresh = True
+    return one
+
+
+@numba.njit(cache=True, nogil=True)
+def counted(terms, rows):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+    """Terms in order, each with the row that it is in, as a level whose values say how often."""
+    n = terms.shape[0]
+    distinct, starts = np.empty(n, np.int64), np.empty(n + 1, np.int64)
+    held, values = np.empty(n, np.int32), np.empty(n, np.float32)
+    count, end = 0, 0
+    for i in range(n):
+        new = i == 0 or terms[i] != terms[i - 1]
+        if new:
+            distinct[count], starts[count] = terms[i], end
+            count += 1
+        if new or rows[i] != rows[i - 1]:
+            held[end], values[end] = rows[i], np.float32(0)
+            end += 1
+        values[end - 1] += np.float32(1)
+    starts[count] = end
+    return distinct[:count].copy(), starts[: count + 1].copy(), held[:end].copy(), values[:end].copy()

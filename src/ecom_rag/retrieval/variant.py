@@ -22,9 +22,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ecom_rag.errors import UsageError
-from ecom_rag.retrieval.counted import Counted
+from ecom_rag.retrieval.counted import Counted, Part
 from ecom_rag.retrieval.growing import GrowingRows, combine, forked
-from ecom_rag.retrieval.postings import Postings, Saturation, Weights, level_of_tokens
+from ecom_rag.retrieval.postings import Postings, Saturation, Weights, level_of_terms
 from ecom_rag.retrieval.ranking import Ranking
 from ecom_rag.retrieval.variant_query import Asked, pairs
 from ecom_rag.text.spelling import CHANNELS, with_words
@@ -57,6 +57,7 @@ class VariantIndex:
         self.floor, self.margin = floor, margin
         self._lengths = GrowingRows((), np.int32)  # pairs of characters as written
         self._state = Counted.of(Postings.empty(), self._lengths.rows)
+        self._gathered: tuple[Part, ...] = ()
         self.extend(texts)
 
     def __len__(self) -> int:
@@ -69,8 +70,19 @@ class VariantIndex:
 
     def extend(self, texts: Sequence[str]) -> None:
         """Append rows."""
+        self.gather(texts)
+        self.settle()
+
+    def gather(self, texts: Sequence[str]) -> None:
+        """Take rows in that are appended by ``settle``, all at once: of many, that costs less than part by part."""
         for start in range(0, len(texts), _CHUNK):
-            self._append(texts[start : start + _CHUNK])
+            terms, owners, lengths = _terms_of(texts[start : start + _CHUNK])
+            level = level_of_terms(terms, (owners + self._state.next_row(self._gathered)).astype(np.int32))
+            self._gathered += (Part(level, lengths),)
+
+    def settle(self) -> None:
+        """Append the rows that were gathered."""
+        self._state, self._gathered = self._state.extended(self._gathered, self._lengths), ()
 
     def fork(self) -> Self:
         """An index over the same rows that can be changed while this one is searched."""
@@ -170,19 +182,19 @@ class VariantIndex:
         index._state = state
         return index
 
-    def _append(self, texts: Sequence[str]) -> None:
-        terms, counts, lengths = terms_of(texts)
-        self._state = self._state.extended(level_of_tokens(terms, counts, len(self)), lengths, self._lengths)
-
 
 def terms_of(texts: Sequence[str]) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
     """The terms of all texts one after the other, how many of them each text has, and the length of each text."""
-    found = pairs(texts)
-    rows = np.concatenate([found[name][1] for name in CHANNELS])
-    terms = np.concatenate([found[name][0] for name in CHANNELS])
+    terms, rows, lengths = _terms_of(texts)
     counts = np.bincount(rows, minlength=len(texts)).astype(np.int64)
-    lengths = np.bincount(found["plain"][1], minlength=len(texts)).astype(np.int64)
     return terms[np.argsort(rows, kind="stable")], counts, lengths
+
+
+def _terms_of(texts: Sequence[str]) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """The terms of all texts by channel, the text that each is of, and the length of each text."""
+    found = pairs(texts)
+    terms, rows = (np.concatenate([found[name][i] for name in CHANNELS]) for i in (0, 1))
+    return terms, rows, np.bincount(found["plain"][1], minlength=len(texts)).astype(np.int64)
 
 
 def _closest(

@@ -11,6 +11,9 @@ from functools import lru_cache
 from itertools import chain, islice
 from typing import Any, NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ecom_rag.errors import UsageError
 from ecom_rag.text.normalization import HAN, normalize
 
@@ -37,6 +40,20 @@ _ALONE = re.compile(rf"[^\W_{HAN}]")  # a letter or digit that is not Chinese
 _PIECE = re.compile(r"\d+(?:\.\d+)*|[^\W\d_]+")
 _CAMEL = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 _CHUNK = 20_000  # texts normalised at once
+
+
+class Runs(NamedTuple):
+    """Texts as runs of characters, which are what becomes terms.
+
+    Args:
+        terms: Of each distinct run, in the order in which the runs appear.
+        numbers: int64, the runs of all texts one after the other, by their place in ``terms``.
+        counts: ``(texts,)`` int64, runs of each text.
+    """
+
+    terms: Sequence[Sequence[str]]
+    numbers: NDArray[np.int64]
+    counts: NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,15 +95,28 @@ class Analyzer:
         Args:
             texts: Any strings; lone surrogates count as symbols.
         """
+        runs = self.runs(texts)
+        terms = map(runs.terms.__getitem__, runs.numbers.tolist())
+        return [list(chain.from_iterable(islice(terms, count))) for count in runs.counts.tolist()]
+
+    def runs(self, texts: Sequence[str]) -> "Runs":
+        """The terms of texts, each distinct run of characters once.
+
+        Args:
+            texts: As of ``tokens``.
+        """
         own = _own_words(self.words, self.simplify)
         chains = _chains(own.mixed)
-        runs = [
+        found = [
             chains.findall(text)
             for start in range(0, len(texts), _CHUNK)
             for text in normalize(texts[start : start + _CHUNK], simplify=self.simplify, lower=False)
         ]
-        terms = self._terms(set(chain.from_iterable(runs)), own)
-        return [list(chain.from_iterable(map(terms.__getitem__, line))) for line in runs]
+        counts = np.fromiter(map(len, found), np.int64, len(found))
+        places = {run: place for place, run in enumerate(dict.fromkeys(chain.from_iterable(found)))}
+        terms = self._terms(places, own)
+        numbers = np.fromiter(map(places.__getitem__, chain.from_iterable(found)), np.int64, int(counts.sum()))
+        return Runs(list(map(terms.__getitem__, places)), numbers, counts)
 
     def fingerprint(self) -> str:
         """Says whether two analyzers give the same terms."""

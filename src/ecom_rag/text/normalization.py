@@ -22,6 +22,7 @@ HAN = "\u3007\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U000323af"
 _INVISIBLE = re.compile(f"[{INVISIBLE}]")
 _CONTROLS = re.compile("[\0-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\ufff9-\ufffb]")  # those that are not white space
 _SPACE = re.compile(r"[^\S ]")  # white space that is no blank yet
+_OTHER_SPACE = re.compile(r"[^\S \n]")
 _BLANKS = re.compile(" +")
 _UNSPACED = f"{HAN}\u3001-\u3011\u3040-\u30ff\u31f0-\u31ff"  # Han, kana and their punctuation
 _IDLE_BLANK = re.compile(f" (?:(?=[{_UNSPACED}])|(?<=[{_UNSPACED}] ))")
@@ -97,7 +98,12 @@ def _folded(texts: Sequence[str]) -> list[str]:
 
 def _visible(texts: Sequence[str]) -> str:
     """NFKC without invisible characters, a line a text. No step makes or takes a newline."""
-    whole = _INVISIBLE.sub("", "\n".join(_SPACE.sub(" ", text) for text in texts))
+    whole = "\n".join(texts)
+    if whole.count("\n") < len(texts):  # as a rule no text holds one
+        whole = _OTHER_SPACE.sub(" ", whole)
+    else:
+        whole = "\n".join(_SPACE.sub(" ", text) for text in texts)
+    whole = _INVISIBLE.sub("", whole)
     if max(map(len, texts)) > _LONG and _count_marks(whole) >= _MANY_MARKS:
         whole = _long_marks().sub(_in_order, whole)
     return unicodedata.normalize("NFKC", whole)

@@ -3,8 +3,8 @@
 ``building`` and ``copies`` make a bank, ``filling`` writes records into one, ``bank`` is an open one. ``store`` is the
 system of record (one SQLite file), ``table`` and ``filtered`` its statements, ``reading`` the questions that need no
 index, ``changes`` its transactions and ``requests`` those that were answered. ``derived`` is the indexes computed from
-it, ``live`` their latest state and ``saved`` their arrays on disk. What goes out is a ``View``: indexes, filter masks
-and records of one state.
+it, ``live`` their latest state, ``saved`` their arrays on disk and ``streamed`` those of a bank that is being filled.
+What goes out is a ``View``: indexes, filter masks and records of one state.
 """
 
 from ecom_rag.seeds.bank.bank import SeedBank

@@ -1,5 +1,6 @@
 """The open seed bank: documents that outlive the process, and the indexes that search them."""
 
+import contextlib
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import replace
@@ -23,6 +24,7 @@ from ecom_rag.seeds.bank.reading import Replay, SeedPage
 from ecom_rag.seeds.bank.requests import Request
 from ecom_rag.seeds.bank.settings import from_meta
 from ecom_rag.seeds.bank.store import Store, read_meta
+from ecom_rag.seeds.bank.streamed import StreamedIndexes
 from ecom_rag.seeds.bank.view import View
 
 
@@ -58,6 +60,7 @@ class SeedBank:
         self.plan = Plan(meta["bank"], self.routes, self.settings.analyzer, meta["sizes"])
         self._live = LiveIndexes(store, self.plan, self.indexed)
         self._encoding = Encoding(self.model, self.path, self.settings.outputs)
+        self._streamed: StreamedIndexes | None = None
         if encoder is not None:
             self.use(encoder)
 
@@ -381,5 +384,17 @@ class SeedBank:
         """
         return upkeep.look_after(self.store, self._live, pause=pause)
 
+    @contextlib.contextmanager
+    def streaming(self) -> Iterator[None]:
+        """Write the indexes while the bank is filled, in a ``with`` block that searches nothing; its end saves them."""
+        self._streamed = StreamedIndexes(self.store, self._plan)
+        try:
+            yield
+            self._streamed.finish()
+        finally:
+            self._streamed = None
+
     def _look_after(self) -> list[str]:
+        if self._streamed is not None:
+            self._streamed.follow()
         return self.maintain() if self._maintain else []

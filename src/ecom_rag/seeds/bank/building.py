@@ -133,8 +133,8 @@ def building(
             make(partial, settings, model)
         with SeedBank.open(partial, maintain=False) as bank:
             check_same(bank, settings)
-            yield bank
-            bank.save_indexes()
+            with bank.streaming():
+                yield bank
             bank.store.checkpoint()
         _publish(partial, target)
 

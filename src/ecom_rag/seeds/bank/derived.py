@@ -134,7 +134,7 @@ def _replay(derived: Derived, db: Connection, state: State, plan: Plan, pause: P
     # By the index: asked for rows in their order, SQLite would read the whole table for them.
     later = "SELECT row FROM documents INDEXED BY removals WHERE removed > ?"
     marks = db.execute(later, (derived.sequence,)).fetchall()
-    gone = _positions(derived.rows.rows, marks)
+    gone = positions_of(derived.rows.rows, marks)
     if derived.purged != state.purged:  # the marks of rows that were removed before are gone with them
         found = np.fromiter((row for (row,) in db.execute("SELECT row FROM documents ORDER BY row")), np.int64)
         gone = np.union1d(gone, np.flatnonzero(~np.isin(derived.rows.rows, found, assume_unique=True)))
@@ -185,11 +185,11 @@ def stored_queries(db: Connection, rows: NDArray[np.int64], plan: Plan) -> Queri
     """
     selected = f"FROM documents WHERE row IN ({', '.join(map(str, rows.tolist()))})"
     parts = {
-        route: _items(route, db, selected, int(rows.min(initial=0)), len(rows), plan)
+        route: items_of(route, db, selected, int(rows.min(initial=0)), len(rows), plan)
         for route in plan.routes
         if ROUTES[route].outputs and len(rows)
     }
-    return Queries(_items("bm25", db, selected, 0, len(rows), plan), Embeddings(**parts))
+    return Queries(items_of("bm25", db, selected, 0, len(rows), plan), Embeddings(**parts))
 
 
 def _from_arrays(arrays: saved.Arrays, found: saved.Saved, state: State, plan: Plan) -> Derived:
@@ -200,7 +200,7 @@ def _from_arrays(arrays: saved.Arrays, found: saved.Saved, state: State, plan: P
         if route in arrays and stop > first:  # there is none of an empty bank
             kind = ROUTES[route].index
             own = arrays[route] if plan.span is None else kind.part(arrays[route], first, stop)
-            derived.indexes[route] = kind.from_arrays(own, **_options(route, plan))
+            derived.indexes[route] = kind.from_arrays(own, **options_of(route, plan))
     return derived
 
 
@@ -216,25 +216,35 @@ def _extend(
     if len(rows) == 0:
         return
     for route in plan.routes:
-        items = _items(route, db, selected, int(rows[0]), len(rows), plan)
+        items = items_of(route, db, selected, int(rows[0]), len(rows), plan)
         size = _SLICE if pause is not None and route in TEXT_ROUTES else len(rows)
         for start in range(0, len(rows), size):
             part = items[start : start + size] if size < len(rows) else items
             if route in derived.indexes:
                 derived.indexes[route].extend(part)
             else:
-                derived.indexes[route] = ROUTES[route].index(part, **_options(route, plan))
+                derived.indexes[route] = ROUTES[route].index(part, **options_of(route, plan))
             if pause is not None:
                 pause()
     derived.rows.extend(rows)
 
 
-def _options(route: str, plan: Plan) -> dict[str, Any]:
+def options_of(route: str, plan: Plan) -> dict[str, Any]:
+    """What the index of a route is made with beside its rows."""
     return {"analyzer": plan.analyzer} if route == "bm25" else {}
 
 
-def _items(route: str, db: Connection, selected: str, first: int, count: int, plan: Plan) -> Any:
-    """A route's own form of the selected rows."""
+def items_of(route: str, db: Connection, selected: str, first: int, count: int, plan: Plan) -> Any:
+    """A route's own form of some rows of the record.
+
+    Args:
+        route: Of the plan.
+        db: The record.
+        selected: ``FROM documents WHERE ...``.
+        first: The first of the rows, or an earlier one.
+        count: How many there are.
+        plan: Of the bank.
+    """
     if route in TEXT_ROUTES:
         return [text for (text,) in db.execute(f"SELECT text {selected} ORDER BY row")]
     query = f"SELECT value FROM {route} WHERE row >= {first} AND row IN (SELECT row {selected}) ORDER BY row"
@@ -275,11 +285,11 @@ def positions_mask(derived: Derived, first: int, matched: list[tuple[int]]) -> N
     """Which rows of the indexes, from position ``first`` on, are among the matched rows of the record."""
     rows = derived.rows.rows[first:]
     mask = np.zeros(len(rows), bool)
-    mask[_positions(rows, matched)] = True
+    mask[positions_of(rows, matched)] = True
     return mask
 
 
-def _positions(rows: NDArray[np.int64], wanted: list[tuple[int]]) -> NDArray[np.int64]:
+def positions_of(rows: NDArray[np.int64], wanted: list[tuple[int]]) -> NDArray[np.int64]:
     """Where wanted rows stand among ascending ones; those that are not among them are left out."""
     values = np.array(wanted, np.int64).reshape(-1)
     positions = np.searchsorted(rows, values)

@@ -84,7 +84,9 @@ class Encoding:
             found = self.encoder().encode([row.text for row in rows], outputs=self._outputs)
         else:
             self._model.check_fingerprint(fingerprint, self._bank)
-            found = fitting(given, self._outputs, count).take(np.array(kept, np.int64))
+            found = fitting(given, self._outputs, count)
+            if len(kept) < count:
+                found = found.take(np.array(kept, np.int64))
         for place, row in enumerate(rows):
             row.blobs.update(blobs_of(found, place))
         return found

@@ -1,8 +1,10 @@
 """Records into an open bank of any kind: a block at a time, and with each how far that is."""
 
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Protocol
 
 from ecom_rag.arguments import flag, path_or_none
@@ -11,12 +13,14 @@ from ecom_rag.files import jobs, records
 from ecom_rag.files.digest import Digest
 from ecom_rag.files.records import Record
 from ecom_rag.models import Encoder
+from ecom_rag.models.embeddings import Embeddings
 from ecom_rag.seeds.bank.changes import Change
 from ecom_rag.seeds.bank.model import model_for
 from ecom_rag.seeds.bank.settings import BankSettings, settings_of
 
 BLOCK_RECORDS = 4096
 _BLOCK_CHARS = 2_000_000
+Progress = Callable[[int], None] | None
 
 
 @dataclass
@@ -53,10 +57,21 @@ class Fillable(Protocol):
     def note(self) -> Any:
         """What the last ``upsert`` with a note has kept."""
 
+    @property
+    def encoder(self) -> Encoder:
+        """The encoder of its model."""
+
     def use(self, encoder: Encoder) -> None:
         """Take an encoder that is loaded already."""
 
-    def upsert(self, records: Iterable[Record], *, note: Any = None) -> Change:
+    def upsert(
+        self,
+        records: Iterable[Record],
+        *,
+        embeddings: Embeddings | None = None,
+        fingerprint: str | None = None,
+        note: Any = None,
+    ) -> Change:
         """Write documents, all or none."""
 
     def maintain(self) -> list[str]:
@@ -72,7 +87,7 @@ def build(
     encoder: Encoder | None,
     model: Any,
     resume: bool,
-    progress: Callable[[int], None] | None,
+    progress: Progress,
 ) -> Built:
     """Make a bank of records, of any kind.
 
@@ -107,7 +122,7 @@ def build(
     return built
 
 
-def add(bank: Fillable, items: Iterable[Record], *, progress: Callable[[int], None] | None = None) -> Built:
+def add(bank: Fillable, items: Iterable[Record], *, progress: Progress = None) -> Built:
     """Upsert a stream of records, a block at a time; after a kill the blocks before are there.
 
     Args:
@@ -119,10 +134,7 @@ def add(bank: Fillable, items: Iterable[Record], *, progress: Callable[[int], No
         EcomRagError: As ``SeedBank.upsert``; earlier blocks stay.
     """
     built = Built()
-    for block in _blocks(items):
-        _write(bank, block, built)
-        if progress is not None:
-            progress(len(block))
+    _write(bank, ((block, None) for block in _blocks(items)), built, progress)
     built.notes += bank.maintain()
     return built
 
@@ -138,41 +150,71 @@ def check_same(bank: Fillable, settings: BankSettings) -> None:
         )
 
 
-def fill(bank: Fillable, items: Iterable[Record], progress: Callable[[int], None] | None) -> Built:
+def fill(bank: Fillable, items: Iterable[Record], progress: Progress) -> Built:
     """Write the blocks that are not there yet, and with each, in the same transaction, how far that is."""
     built = Built()
     done = bank.note or {"blocks": 0, "records": 0, "digest": ""}
     if "blocks" not in done:
         raise ResumeError(f"{bank.path}: the interrupted run was a copy of a bank; build again without `resume`")
+    _write(bank, _beyond(_blocks(items), done, built, progress, bank.path), built, progress)
+    return built
+
+
+def _beyond(
+    blocks: Iterator[list[Record]], done: dict[str, Any], built: Built, progress: Progress, place: Any
+) -> Iterator[tuple[list[Record], dict[str, Any]]]:
+    """The blocks behind those of an interrupted build, each with a note of how far it is."""
     whole = Digest()
-    number = 0
-    for number, block in enumerate(_blocks(items), start=1):
+    records = number = 0
+    for number, block in enumerate(blocks, start=1):
         for item in block:
             whole.record(item)
-        if number <= done["blocks"]:
-            built.resumed += len(block)
-            built.records += len(block)
-            if number == done["blocks"] and done["digest"] != whole.value:
-                break
-        else:
-            so_far = {"blocks": number, "records": built.records + len(block), "digest": whole.value}
-            _write(bank, block, built, so_far)
+        records += len(block)
+        if number > done["blocks"]:
+            yield block, {"blocks": number, "records": records, "digest": whole.value}
+            continue
+        if number == done["blocks"] and done["digest"] != whole.value:
+            break
+        built.resumed += len(block)
+        built.records += len(block)
         if progress is not None:
             progress(len(block))
     if number < done["blocks"] or (number == done["blocks"] and number and done["digest"] != whole.value):
         raise ResumeError(
-            f"{bank.path}: the interrupted build had read {done['records']} records, and this input does"
+            f"{place}: the interrupted build had read {done['records']} records, and this input does"
             " not begin with the same; give the same input, or build again without `resume`"
         )
-    return built
 
 
-def _write(bank: Fillable, block: list[Record], built: Built, note: Any = None) -> None:
-    change = bank.upsert(block, note=note)
-    built.records += len(block)
-    built.added += change.added
-    built.replaced += change.removed
-    built.notes += change.notes
+def _write(bank: Fillable, blocks: Iterable[tuple[list[Record], Any]], built: Built, progress: Progress) -> None:
+    """Write blocks and their notes, each while the next one is read and encoded."""
+
+    def count(block: list[Record], change: Change) -> None:
+        built.records += len(block)
+        built.added += change.added
+        built.replaced += change.removed
+        built.notes += change.notes
+        if progress is not None:
+            progress(len(block))
+
+    with ThreadPoolExecutor(1, thread_name_prefix="ecom_rag-bank") as writer:  # its end waits for what is written
+        busy: tuple[list[Record], Future[Change]] | None = None
+        for block, note in blocks:
+            vectors = _encoded(bank, block)
+            if busy is not None:
+                count(busy[0], busy[1].result())
+            busy = block, writer.submit(partial(bank.upsert, block, note=note, **vectors))
+        if busy is not None:
+            count(busy[0], busy[1].result())
+
+
+def _encoded(bank: Fillable, block: list[Record]) -> dict[str, Any]:
+    """The embeddings of a block as ``upsert`` takes them; nothing where no route needs them."""
+    outputs = bank.settings.outputs
+    if not outputs:
+        return {}
+    found = bank.encoder.encode([record["text"] for record in block], outputs=outputs)
+    return {"embeddings": found, "fingerprint": bank.encoder.fingerprint}
 
 
 def _blocks(items: Iterable[Record]) -> Iterator[list[Record]]:

@@ -10,6 +10,7 @@ import logging
 import os
 import shutil
 import zlib
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,26 +80,47 @@ def save(parent: Path, arrays: Arrays, header: dict[str, Any], *, sequence: int,
             shutil.rmtree(saved.folder, ignore_errors=True)
             fresh = saved.folder.with_name(f"{saved.folder.name}.new")
             fresh.mkdir()
-            files = {}
             for index, own in arrays.items():
-                for name, array in own.items():
-                    path = fresh / f"{index}.{name}.npy"
-                    with path.open("wb") as handle:
-                        np.save(handle, np.ascontiguousarray(array), allow_pickle=False)
-                        handle.flush()
-                        os.fsync(handle.fileno())
-                    files[path.name] = {"bytes": path.stat().st_size, "crc32": _checksum(path)}
-            with (fresh / _MANIFEST).open("w") as handle:
-                json.dump({"header": header, "files": files}, handle, indent=1)
-                handle.flush()
-                os.fsync(handle.fileno())
-            disk.sync_folder(fresh)
-            fresh.rename(saved.folder)
-            disk.sync_folder(parent)
+                write(fresh, index, own)
+            complete(fresh, saved.folder, header)
         for old in newest(parent, sequence):
             if old.folder != saved.folder:
                 shutil.rmtree(old.folder, ignore_errors=True)
         return saved
+
+
+def write(fresh: Path, index: str, arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Write the arrays of an index into a folder that ``complete`` gives its name."""
+    for name, array in arrays.items():
+        with path_of(fresh, index, name).open("wb") as handle:
+            np.save(handle, np.ascontiguousarray(array), allow_pickle=False)
+
+
+def path_of(folder: Path, index: str, name: str) -> Path:
+    """The file of an array."""
+    return folder / f"{index}.{name}.npy"
+
+
+def complete(fresh: Path, folder: Path, header: dict[str, Any]) -> None:
+    """Make a folder of arrays last, with their manifest, and give it its name.
+
+    Args:
+        fresh: The folder as it was written.
+        folder: Its name; nothing is there.
+        header: Written into the manifest, and asked for by ``load``.
+    """
+    paths = sorted(fresh.iterdir())
+    files = {}
+    for path, found in zip(paths, _checksums(paths), strict=True):
+        disk.sync_file(path)
+        files[path.name] = {"bytes": path.stat().st_size, "crc32": found}
+    with (fresh / _MANIFEST).open("w") as handle:
+        json.dump({"header": header, "files": files}, handle, indent=1)
+        handle.flush()
+        os.fsync(handle.fileno())
+    disk.sync_folder(fresh)
+    fresh.rename(folder)
+    disk.sync_folder(folder.parent)
 
 
 def load(folder: Path, header: dict[str, Any]) -> Arrays:
@@ -118,11 +140,9 @@ def load(folder: Path, header: dict[str, Any]) -> Arrays:
             size = (folder / name).stat().st_size
             if size != expected["bytes"]:
                 raise DamagedError(f"{name} has {size} bytes instead of {expected['bytes']}")
-        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:  # zlib lets go of the interpreter
-            sums = pool.map(lambda name: _checksum(folder / name), files)
-            for name, found in zip(files, sums, strict=True):
-                if found != files[name]["crc32"]:
-                    raise DamagedError(f"{name} has another checksum than when it was saved")
+        for name, found in zip(files, _checksums([folder / name for name in files]), strict=True):
+            if found != files[name]["crc32"]:
+                raise DamagedError(f"{name} has another checksum than when it was saved")
         arrays: Arrays = {}
         for name in files:
             index, own, _ = name.split(".")
@@ -143,6 +163,11 @@ def _sound(folder: Path, header: dict[str, Any]) -> bool:
     except DamagedError:
         return False
     return True
+
+
+def _checksums(paths: Sequence[Path]) -> list[int]:
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:  # zlib lets go of the interpreter
+        return list(pool.map(_checksum, paths))
 
 
 def _checksum(path: Path) -> int:

@@ -177,8 +177,10 @@ def ties(
         for tensor, weight in zip(tensors, weights, strict=True)
     ]
     merged = torch.empty(start.numel(), dtype=start.dtype)
-    for out, own, *learned in zip(*(one.reshape(-1).split(_AT_ONCE) for one in (merged, start, *trimmed)), strict=True):
-        out.copy_(own + scale * _agreed(learned, weights))
+    flat = [one.reshape(-1) for one in (start, *trimmed)]
+    for first in range(0, len(merged), _AT_ONCE):
+        own, *learned = (one[first : first + _AT_ONCE] for one in flat)
+        merged[first : first + _AT_ONCE] = own + scale * _agreed(learned, weights)
     return merged.reshape(start.shape).to(base.dtype)
 
 

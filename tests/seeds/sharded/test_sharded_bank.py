@@ -187,7 +187,7 @@ def test_a_shard_loads_its_own_rows_alone(tmp_path, monkeypatch):
     build(tmp_path / "bank", items, BankSettings(routes=list(ROUTES)), encoder=Encoder())
     part = Part(str(tmp_path / "bank"), (30, 60), SeedBank.open(tmp_path / "bank").sequence)
     with monkeypatch.context() as patch:
-        patch.setattr(derived, "_items", None)  # nothing is read from the record
+        patch.setattr(derived, "items_of", None)  # nothing is read from the record
         saved = part.open()._derived
     monkeypatch.setattr(derived.saved, "newest", lambda *_: [])
     built = part.open()._derived

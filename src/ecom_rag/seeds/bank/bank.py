@@ -387,7 +387,7 @@ class SeedBank:
     @contextlib.contextmanager
     def streaming(self) -> Iterator[None]:
         """Write the indexes while the bank is filled, in a ``with`` block that searches nothing; its end saves them."""
-        self._streamed = StreamedIndexes(self.store, self._plan)
+        self._streamed = StreamedIndexes(self.store, self.plan)
         try:
             yield
             self._streamed.finish()

@@ -13,7 +13,7 @@ from typing import Any
 from ecom_rag.arguments import text_of, whole_or_none
 from ecom_rag.distribution.ray_pool import Pool, line_of
 from ecom_rag.errors import DistributionError, UsageError
-from ecom_rag.files.jobs import Block, Done, Work
+from ecom_rag.files.jobs import Block, Work, Written
 from ecom_rag.models.runtimes.cpu import cores
 
 logger = logging.getLogger(__name__)
@@ -56,7 +56,7 @@ class RayActors:
             self._print = getattr(ray._private.worker, _PRINTS, None)
             setattr(ray._private.worker, _PRINTS, _log)
 
-    def each(self, work: Work, blocks: Iterator[Block]) -> Iterator[tuple[Block, Done]]:
+    def each(self, work: Work, blocks: Iterator[Block]) -> Iterator[tuple[Block, Written]]:
         """Have blocks done.
 
         Args:

@@ -132,7 +132,10 @@ def fused(disk, there, parts: list[list[str]], routes, encoder: Encoder) -> None
             for made in (Pipeline(bank, wanted, encoder=encoder) for bank in (disk, there))
         )
         same = sum(one == other for one, other in zip(ours, theirs, strict=True))
-        print(f"recall by {'+'.join(routes)}, {wanted.fusion or 'auto'}: {same} of {len(ours)} results are equal", flush=True)
+        print(
+            f"recall by {'+'.join(routes)}, {wanted.fusion or 'auto'}: {same} of {len(ours)} results are equal",
+            flush=True,
+        )
 
 
 def random_filters(server, count: int) -> None:

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ecom_rag.errors import DistributionError, EcomRagError
-from ecom_rag.files import json_text
 from ecom_rag.files.jobs import COLLECTED, Block, Process, Work, Written, written
 
 logger = logging.getLogger(__name__)
@@ -36,13 +35,10 @@ class _Actor:
             return socket.gethostname(), str(error)
         return socket.gethostname(), ""
 
-    def do(self, lines: bytes) -> Written:
-        """The results of one block.
-
-        Records and results travel as lines: the other side writes these as they are, so nobody pickles objects.
-        """
+    def do(self, block: Block) -> Written:
+        """The results of one block, as lines: the other side writes them, and need not read them."""
         assert self._process is not None
-        return written(self._process(json_text.loads_all(lines)))
+        return written(self._process(block))
 
 
 @dataclass(eq=False)
@@ -124,7 +120,7 @@ class Pool:
             if not free:
                 return
             worker, task = min(free, key=lambda one: len(one.tasks)), self._waiting.popleft()
-            task.worker, task.ref = worker, worker.actor.do.remote(json_text.dumps_all(task.block))
+            task.worker, task.ref = worker, worker.actor.do.remote(task.block)
             worker.tasks.append(task)
 
     def _busy(self) -> list[_Worker]:

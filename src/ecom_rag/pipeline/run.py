@@ -142,7 +142,7 @@ def _search(
         if after is not None:
             after.begin(made[0], cache)
         process = search.process(pipeline, progress=step)
-        return process if finish is None else lambda block: finish(process(block))
+        return process if after is None else lambda block: _finished(process(block), after)
 
     finish = None if after is None else partial(_finished, after=after)
     job = Job(

@@ -353,7 +353,7 @@ def test_a_killed_driver_goes_on(bank, queries, tmp_path):
 
 @pytest.mark.slow
 def test_standard_output_is_for_results(bank, queries, tmp_path):
-    """A worker is killed; Ray would print that among the results."""
+    """A worker is killed; Ray would print that among the results. Before that, it was as nice as the command."""
     queries.write_bytes(queries.read_bytes() * 1000)
     command = [sys.executable, "-m", "ecom_rag", "recall", str(queries), "--bank", str(bank), "--routes", "bm25"]
     local = subprocess.run([*command, "-o", "-"], check=True, capture_output=True, timeout=600)
@@ -361,7 +361,9 @@ def test_standard_output_is_for_results(bank, queries, tmp_path):
         ray = subprocess.Popen([*command, "-o", "-", "--ray", "auto", "--workers", "1"], stdout=out, stderr=err)
     while not (tmp_path / "out").stat().st_size and ray.poll() is None:
         time.sleep(0.05)
-    actors(psutil.Process(ray.pid).children(recursive=True))[0].kill()
+    worker = actors(psutil.Process(ray.pid).children(recursive=True))[0]
+    assert worker.nice() == psutil.Process(ray.pid).nice()
+    worker.kill()
     assert ray.wait(timeout=600) == 0
     assert (tmp_path / "out").read_bytes() == local.stdout
     assert b"a worker that had records" in (tmp_path / "err").read_bytes()

@@ -1,6 +1,6 @@
 """A bank in Milvus beside the same bank on disk, with many real rows: is every answer the same?
 
-The server is started as the tests start theirs: ``PYTHONPATH=tests python benchmarks/stores.py --server Lite``, or
+The server is started as the tests start theirs: ``PYTHONPATH=tests python benchmarks/milvus_bank.py --server Lite``, or
 ``Standalone``, where the package `milvus` is installed. Texts are those of shops; dense vectors are embeddings of shop
 queries, of their own text where it is one of them and near copies otherwise; learned weights are of hashed words. The
 last part asks random filters over random metadata, and SQLite the same.
@@ -40,7 +40,7 @@ FILTER = 'label = "class 3" or id < 20000'
 class Encoder:
     """Vectors of texts that were encoded before, and of others vectors near those."""
 
-    fingerprint = "stores-cls"
+    fingerprint = "milvus-bank-cls"
     checkpoint = SimpleNamespace(folder=Path("nowhere"), pooling="cls")
 
     def __init__(self, vectors: np.ndarray, known: list[str]) -> None:
@@ -92,7 +92,7 @@ def answers(server, options) -> None:
     vectors = embedded("starter", 100_000, options)
     encoder = Encoder(vectors, texts(options.data, "taobao_queries_zh", len(vectors)))
     records = listings(options.data, options.records)
-    path, url = Path(options.work) / f"stores-{server.routes[0]}-{options.records}", server.url("stores")
+    path, url = Path(options.work) / f"milvus-bank-{server.routes[0]}-{options.records}", server.url("bank")
     if not path.exists():
         build(path, records, BankSettings(routes=server.routes), encoder=encoder)
     began = time.monotonic()

@@ -16,8 +16,6 @@ import psutil
 
 from common import arguments, heading, listings, write
 
-os.environ.setdefault("RAY_worker_niceness", "0")  # of 15, else: on a busy machine workers would wait for all others
-
 KINDS = ("worker", "group", "raylet", "command")
 
 

@@ -14,7 +14,6 @@ from pathlib import Path
 
 from common import arguments, heading, listings, write
 
-os.environ.setdefault("RAY_worker_niceness", "0")  # of 15, else: on a busy machine workers would wait for all others
 BLOCK = 4096
 
 

@@ -271,7 +271,7 @@ def test_only_a_run_that_kept_something_can_be_resumed(tmp_path, monkeypatch, ou
     monkeypatch.chdir(tmp_path)
     with pytest.raises(KeyboardInterrupt) as raised, jobs.open_output(output, settings={}) as sink:
         if kept:
-            sink.write_block([{"q": 1}], [], [], {})
+            sink.write_block([{"q": 1}], b"", [], {})
         raise KeyboardInterrupt
     assert is_resumable(raised.value) == (kept and output == "o.jsonl")
 

@@ -17,7 +17,7 @@ pytest.importorskip("ray", reason="the extra ray is not installed")
 
 from ecom_rag.distribution.ray_actors import RayActors
 from ecom_rag.errors import BankError, DistributionError, EmbeddingError, UsageError
-from ecom_rag.files import jobs, records
+from ecom_rag.files import jobs, json_text, records
 from ecom_rag.models import CrossEncoder, Encoder
 from ecom_rag.models.spec import ModelSpec
 from ecom_rag.pipeline import Recall, recall_file, rerank_file, score_file
@@ -60,10 +60,15 @@ def blocks_of(*texts, size=2):
     return iter([items[start : start + size] for start in range(0, len(items), size)])
 
 
+def made(found):
+    """All results of blocks."""
+    return [one for _, (lines, _) in found for one in json_text.loads_all(lines)]
+
+
 def test_blocks_come_back_in_their_order(cluster):
     texts = ["is slow", "a", "b", "is slow", *map(str, range(80))]
     found = list(cluster.each(Marking(), blocks_of(*texts)))
-    assert [one["done"] for _, (results, _) in found for one in results] == [text.upper() for text in texts]
+    assert [one["done"] for one in made(found)] == [text.upper() for text in texts]
     assert [one["text"] for block, _ in found for one in block] == texts
     assert sum(counts["records"] for _, (_, counts) in found) == len(texts)
     assert list(cluster.each(Marking(), iter([]))) == []
@@ -71,14 +76,14 @@ def test_blocks_come_back_in_their_order(cluster):
 
 def test_workers_collect_garbage_as_rarely_as_the_command(cluster):
     """Else the same block takes them 40 % longer."""
-    [(_, ([result], _))] = cluster.each(Marking(), blocks_of("collects how often"))
-    assert result["done"] == jobs.COLLECTED
+    [result] = made(cluster.each(Marking(), blocks_of("collects how often")))
+    assert tuple(result["done"]) == jobs.COLLECTED
 
 
 def test_a_block_whose_worker_dies_goes_to_another(cluster, tmp_path):
     texts = ["a", "dies once", *map(str, range(30))]
     found = cluster.each(Marking(folder=str(tmp_path)), blocks_of(*texts))
-    assert [one["text"] for _, (results, _) in found for one in results] == texts
+    assert [one["text"] for one in made(found)] == texts
     assert (tmp_path / "died").exists()
 
 
@@ -104,7 +109,7 @@ def test_a_worker_that_cannot_do_the_work_is_refused(cluster):
 def test_workers_that_end_together_count_once(cluster, tmp_path):
     """As those of a machine that goes: a pair of starts fails and one more, not three one after the other."""
     found = cluster.each(DyingEarly(folder=str(tmp_path), processes=3), blocks_of("a", "b", "c", "d"))
-    assert [one["done"] for _, (results, _) in found for one in results] == ["A", "B", "C", "D"]
+    assert [one["done"] for one in made(found)] == ["A", "B", "C", "D"]
     assert len(list(tmp_path.iterdir())) == 3
 
 
@@ -139,6 +144,44 @@ def test_recall_score_and_rerank_write_the_local_file(cluster, bank, queries, xl
         rerank_file(tmp_path / f"score_{name}.jsonl", ranked, ModelSpec(xlmr_reranker, FP32), workers=workers)
     for kind in ("", "score_", "ranked_"):
         assert (tmp_path / f"{kind}ray.jsonl").read_bytes() == (tmp_path / f"{kind}local.jsonl").read_bytes()
+
+
+class Numbering:
+    """Done after the search, as a policy is: depends on what came before, and counts."""
+
+    def __init__(self):
+        self.settings, self.seen = {"after": "numbers"}, 0
+
+    def begin(self, made, cache):
+        self.replay([])
+
+    def block(self, results):
+        first, self.seen = self.seen, self.seen + len(results)
+        return [{**one, "number": first + place} for place, one in enumerate(results)], {"numbered": len(results)}
+
+    def replay(self, written):
+        self.seen += len(list(written))
+
+    def end(self):
+        return []
+
+    def close(self):
+        pass
+
+
+def test_what_is_done_after_the_search_is_done_here_in_order(cluster, bank, queries, tmp_path):
+    """And what travels as lines comes back as it was."""
+    odd = {"a": [10**400, -0.0, 1e300, 2**64 + 1, None, "\u2028\r"], "b": {"c": [[[{}]]]}, "": "\x00"}
+    with queries.open("ab") as more:
+        more.write(records.dumps({"text": "leather \u2028 wallet", "metadata": odd, "other": odd}))
+    counts = []
+    for name, workers in (("local", None), ("ray", cluster)):
+        made = recall_file(
+            queries, tmp_path / f"{name}.jsonl", Recall(routes=["bm25"]), bank=bank, after=Numbering(), workers=workers
+        )
+        counts.append(made.counts)
+    assert (tmp_path / "ray.jsonl").read_bytes() == (tmp_path / "local.jsonl").read_bytes()
+    assert counts[0] == counts[1] and counts[0]["numbered"] == 101
 
 
 @pytest.mark.slow
@@ -285,7 +328,7 @@ def test_a_killed_driver_goes_on(bank, queries, tmp_path):
 
 @pytest.mark.slow
 def test_standard_output_is_for_results(bank, queries, tmp_path):
-    """A worker is killed; Ray would print that among the results."""
+    """A worker is killed; Ray would print that among the results. Before that, it was as nice as the command."""
     queries.write_bytes(queries.read_bytes() * 1000)
     command = [sys.executable, "-m", "ecom_rag", "recall", str(queries), "--bank", str(bank), "--routes", "bm25"]
     local = subprocess.run([*command, "-o", "-"], check=True, capture_output=True, timeout=600)
@@ -293,7 +336,9 @@ def test_standard_output_is_for_results(bank, queries, tmp_path):
         ray = subprocess.Popen([*command, "-o", "-", "--ray", "auto", "--workers", "1"], stdout=out, stderr=err)
     while not (tmp_path / "out").stat().st_size and ray.poll() is None:
         time.sleep(0.05)
-    actors(psutil.Process(ray.pid).children(recursive=True))[0].kill()
+    worker = actors(psutil.Process(ray.pid).children(recursive=True))[0]
+    assert worker.nice() == psutil.Process(ray.pid).nice()
+    worker.kill()
     assert ray.wait(timeout=600) == 0
     assert (tmp_path / "out").read_bytes() == local.stdout
     assert b"a worker that had records" in (tmp_path / "err").read_bytes()

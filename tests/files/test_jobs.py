@@ -11,7 +11,7 @@ from ecom_rag.files import jobs
 def begun(output):
     """A run that was killed after its first block."""
     run = jobs.open_output(str(output), settings={"a": 1})
-    run.write_block([{"q": 1}], [{"r": 1}], [], {})
+    run.write_block([{"q": 1}], b'{"r":1}\n', [], {})
     run._close()
     run._unlock()
     return output.with_name(f"{output.name}.partial")
@@ -20,8 +20,8 @@ def begun(output):
 def finish(output):
     with jobs.open_output(str(output), settings={"a": 1}, resume=True) as run:
         if not run.records:
-            run.write_block([{"q": 1}], [{"r": 1}], [], {})
-        run.write_block([{"q": 2}], [{"r": 2}], [], {})
+            run.write_block([{"q": 1}], b'{"r":1}\n', [], {})
+        run.write_block([{"q": 2}], b'{"r":2}\n', [], {})
         run.finish()
     return output.read_bytes()
 

@@ -393,7 +393,7 @@ def test_a_run_without_resume_says_what_it_discards(tmp_path, caplog):
     output = str(tmp_path / "o.jsonl")
     for _ in range(2):
         with pytest.raises(KeyboardInterrupt), jobs.open_output(output, settings={}) as run:
-            run.write_block([{"q": 1}, {"q": 2}], [{"r": 1}], [], {})
+            run.write_block([{"q": 1}, {"q": 2}], b'{"r":1}\n', [], {})
             raise KeyboardInterrupt
     note = "2 finished records of an interrupted run were discarded; `resume` would have continued it"
     assert run.notes == [note] and note in caplog.text

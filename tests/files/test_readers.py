@@ -142,6 +142,21 @@ def test_what_is_not_deep_comes_back(value):
     assert records.loads(records.dumps(value)) == value
 
 
+NUMBERS = st.floats(allow_nan=False, allow_infinity=False) | st.sampled_from([10**400, -0.0, 1e300, 2**64])
+
+
+@given(st.lists(st.recursive(SCALARS | NUMBERS, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner))))
+def test_lines_of_several_items_come_back(items):
+    found = json_text.loads_all(json_text.dumps_all(items))
+    assert repr(found) == repr(items)
+    assert json_text.dumps_all(found) == json_text.dumps_all(items)
+
+
+def test_lines_of_results_with_the_deepest_metadata_come_back():
+    items = [{"text": "a\r\u2028", "topk_metadata": [nested(LEVELS)]}]
+    assert json_text.loads_all(json_text.dumps_all(items)) == items
+
+
 @given(st.integers(1, 400), st.sampled_from([list, dict]))
 def test_the_levels_are_counted_right(levels, of):
     raw = json.dumps(nested(levels, of=of)).encode()

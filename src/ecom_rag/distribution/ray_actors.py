@@ -14,7 +14,7 @@ from ecom_rag.arguments import text_of, whole_or_none
 from ecom_rag.distribution.ray_parts import RayParts
 from ecom_rag.distribution.ray_pool import Pool, line_of
 from ecom_rag.errors import DistributionError, UsageError
-from ecom_rag.files.jobs import Block, Done, Work
+from ecom_rag.files.jobs import Block, Work, Written
 from ecom_rag.files.parts import Part
 from ecom_rag.models.runtimes.cpu import cores
 
@@ -76,7 +76,7 @@ class RayActors:
         self._held.wait()
         return self._held
 
-    def each(self, work: Work, blocks: Iterator[Block]) -> Iterator[tuple[Block, Done]]:
+    def each(self, work: Work, blocks: Iterator[Block]) -> Iterator[tuple[Block, Written]]:
         """Have blocks done.
 
         Args:
@@ -134,8 +134,9 @@ class RayActors:
         """A cluster of this machine alone.
 
         Not the address ``auto``: with it Ray would join any cluster on the machine, e.g. that of another run, which
-        ends with it.
+        ends with it. Its workers are as nice to others as this process, and not by 15 more, as is usual with Ray.
         """
+        os.environ.setdefault("RAY_worker_niceness", "0")
         try:
             self._ray.init(
                 address,

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ecom_rag.errors import DistributionError, EcomRagError
-from ecom_rag.files.jobs import COLLECTED, Block, Done, Process, Work
+from ecom_rag.files.jobs import COLLECTED, Block, Process, Work, Written, written
 
 logger = logging.getLogger(__name__)
 
@@ -35,10 +35,10 @@ class _Actor:
             return socket.gethostname(), str(error)
         return socket.gethostname(), ""
 
-    def do(self, block: Block) -> Done:
-        """The results of one block."""
+    def do(self, block: Block) -> Written:
+        """The results of one block, as lines: the other side writes them, and need not read them."""
         assert self._process is not None
-        return self._process(block)
+        return written(self._process(block))
 
 
 @dataclass(eq=False)
@@ -51,7 +51,7 @@ class _Task:
     ref: Any = None
     tries: int = 0
     suspected: bool = False  # a worker that had it is gone: the next one has this block alone
-    done: Done | None = None
+    done: Written | None = None
     error: Exception | None = None
 
 
@@ -82,7 +82,7 @@ class Pool:
         self._lonely = 0.0
         self._failed = 0  # starts, one after the other
 
-    def each(self, blocks: Iterator[Block]) -> Iterator[tuple[Block, Done]]:
+    def each(self, blocks: Iterator[Block]) -> Iterator[tuple[Block, Written]]:
         """See ``RayActors.each``."""
         order: deque[_Task] = deque()
         records, more = 0, True

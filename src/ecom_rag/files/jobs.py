@@ -13,7 +13,7 @@ from typing import Any, Protocol, TypeVar
 
 from ecom_rag.arguments import whole_or_none
 from ecom_rag.errors import UsageError
-from ecom_rag.files import publish, records
+from ecom_rag.files import json_text, publish, records
 from ecom_rag.files.formats import output_format
 from ecom_rag.files.parts import Held, Part
 from ecom_rag.files.records import ReadReport, Record
@@ -29,6 +29,8 @@ Done = tuple[list[Record], Mapping[str, int]]
 """What was made of a block: its results, and what was counted in it."""
 Process = Callable[[Block], Done]
 """What a job does to a block of records. Pure, the same here and elsewhere."""
+Written = tuple[bytes, Mapping[str, int]]
+"""As ``Done``, with the results as the lines that are written."""
 
 
 class Work(Protocol):
@@ -54,30 +56,41 @@ class Workers(Protocol):
     def hold(self, parts: Sequence[Part]) -> Held:
         """Have processes hold parts, as long as the workers are there."""
 
-    def each(self, work: Work, blocks: Iterator[Block]) -> Iterator[tuple[Block, Done]]:
+    def each(self, work: Work, blocks: Iterator[Block]) -> Iterator[tuple[Block, Written]]:
         """Each block with what was made of it, in their order."""
 
 
-def here(process: Process, blocks: Iterator[Block]) -> Iterator[tuple[Block, Done]]:
+def written(done: Done) -> Written:
+    """What was made of a block, as it is written."""
+    results, counts = done
+    return json_text.dumps_all(results), counts
+
+
+def here(process: Process, blocks: Iterator[Block]) -> Iterator[tuple[Block, Written]]:
     """Each block with what was made of it, one after the other in this process."""
-    return ((block, process(block)) for block in blocks)
+    return ((block, written(process(block))) for block in blocks)
 
 
 def elsewhere(
-    workers: Workers, work: Callable[[], Work], told: Callable[[Block], None]
-) -> Callable[[Process, Iterator[Block]], Iterator[tuple[Block, Done]]]:
+    workers: Workers,
+    work: Callable[[], Work],
+    told: Callable[[Block], None],
+    finish: Callable[[Done], Done] | None = None,
+) -> Callable[[Process, Iterator[Block]], Iterator[tuple[Block, Written]]]:
     """As ``here``, by other processes.
 
     Args:
         workers: They.
         work: Called once there is a block to do, gives what they must know.
         told: Called with each block when it is done, in their order.
+        finish: What is done here to what they made of each block, in their order; by default nothing, and their
+            lines are written without being read.
     """
 
-    def each(process: Process, blocks: Iterator[Block]) -> Iterator[tuple[Block, Done]]:
-        for block, done in workers.each(work(), blocks):
+    def each(process: Process, blocks: Iterator[Block]) -> Iterator[tuple[Block, Written]]:
+        for block, (lines, counts) in workers.each(work(), blocks):
             told(block)
-            yield block, done
+            yield block, (lines, counts) if finish is None else written(finish((json_text.loads_all(lines), counts)))
 
     return each
 
@@ -141,7 +154,6 @@ class Job:
         replay: Called before the first block of a resumed run with what the interrupted one had written, for a job
             that remembers what came before.
         each: How blocks get done, by what ``start`` gave.
-        finish: Called with what was made of each block, in their order, before it is written.
     """
 
     output: str
@@ -152,8 +164,7 @@ class Job:
     accept: Callable[[Summary], None] = lambda summary: None
     earlier: ReadReport = field(default_factory=ReadReport)
     replay: Callable[[Iterator[Record]], None] = lambda written: None
-    each: Callable[[Process, Iterator[Block]], Iterator[tuple[Block, Done]]] = here
-    finish: Callable[[Done], Done] = lambda done: done
+    each: Callable[[Process, Iterator[Block]], Iterator[tuple[Block, Written]]] = here
 
 
 def run(job: Job, *, started: float, resume: bool = False) -> Summary:
@@ -176,9 +187,8 @@ def run(job: Job, *, started: float, resume: bool = False) -> Summary:
             process = job.start(sink.cache)
             if sink.resumed_records:
                 job.replay(sink.written())
-            for block, done in job.each(process, blocks_of(stream, job.cut)):
-                results, counts = job.finish(done)
-                sink.write_block(block, results, report.rejections, counts)
+            for block, (lines, counts) in job.each(process, blocks_of(stream, job.cut)):
+                sink.write_block(block, lines, report.rejections, counts)
             sink.write_rejections(report.rejections)
         summary = Summary(
             sink.records, report.rejected + job.earlier.rejected, sink.resumed_records, counts=sink.counts

@@ -3,7 +3,7 @@
 import json
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,16 @@ def loads_file(raw: bytes) -> Any:
         return loads(raw)
     except ValueError as error:
         raise ValueError(str(error).removesuffix(_ONE_A_LINE)) from None
+
+
+def dumps_all(items: Iterable[Any]) -> bytes:
+    """A line of ``dumps`` for each item, one after the other."""
+    return b"".join(map(dumps, items))
+
+
+def loads_all(raw: bytes) -> list[Any]:
+    """The items of ``dumps_all``, a result that holds the deepest metadata too."""
+    return [_parsed(line) for line in raw.split(b"\n")[:-1]]
 
 
 def loads_lines(path: Path) -> Iterator[Any]:

@@ -124,7 +124,7 @@ class ResumableOutput:
     def write_block(
         self,
         block: Iterable[Record],
-        results: Iterable[Record],
+        results: bytes,
         rejections: list[dict[str, Any]],
         counts: Mapping[str, int],
     ) -> None:
@@ -132,7 +132,7 @@ class ResumableOutput:
 
         Args:
             block: The input records of the block.
-            results: What to write for them.
+            results: What to write for them, as lines.
             rejections: Lines refused since the last block; drained.
             counts: Added to ``counts``.
         """
@@ -141,9 +141,8 @@ class ResumableOutput:
             self._journal.records += 1
         self._journal.counts = dict(self.counts + Counter(counts))
         assert self._results is not None
-        lines = b"".join(records.dumps(result) for result in results)
         with disk.writing(self._folder):
-            self._results.write(lines)
+            self._results.write(results)
             self.write_rejections(rejections)
             _sync(self._results)
             self._journal.blocks += 1

@@ -49,7 +49,7 @@ class StreamOutput:
     def write_block(
         self,
         block: Iterable[Record],
-        results: Iterable[Record],
+        results: bytes,
         rejections: list[dict[str, Any]],
         counts: Mapping[str, int],
     ) -> None:
@@ -57,7 +57,7 @@ class StreamOutput:
         self.records += sum(1 for _ in block)
         self.counts.update(counts)
         rejections.clear()
-        self._results.writelines(map(records.dumps, results))
+        self._results.write(results)
         self._results.flush()
 
     def write_rejections(self, rejections: list[dict[str, Any]]) -> None:

@@ -4,6 +4,7 @@ import contextlib
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -142,15 +143,18 @@ def _search(
             made.append(pipeline.provenance(view))
         if after is not None:
             after.begin(made[0], cache)
-        return search.process(pipeline, progress=step)
+        process = search.process(pipeline, progress=step)
+        return process if after is None else lambda block: _finished(process(block), after)
 
+    finish = None if after is None else partial(_finished, after=after)
     job = Job(
         str(asked.output),
         search.decisive() | dict(after.settings if after else {}),
         read=lambda report: records.read(asked.queries, on_bad_line=asked.on_bad_line, report=report),
         start=start,
-        each=jobs.here if workers is None else jobs.elsewhere(workers, search.work, lambda block: step(len(block))),
-        finish=lambda done: done if after is None else _finished(done, after),
+        each=jobs.here
+        if workers is None
+        else jobs.elsewhere(workers, search.work, lambda block: step(len(block)), finish),
         cut=cut_of(search.settings, reranked=asked.reranker is not None),
         accept=lambda summary: summary.notes.extend(_ended(asked, after, made)),
         earlier=place.report,

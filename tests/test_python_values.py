@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 import ecom_rag
 from ecom_rag import EcomRagError, Pipeline, Recall, RecordError, SeedBank, Seeds, UsageError, rerank
 from ecom_rag.files import records
-from ecom_rag.files.values import copied, plain
 from ecom_rag.filters.parse import parse
 from ecom_rag.models import CrossEncoder, Embeddings, Encoder
 from ecom_rag.seeds.bank import BankSettings, build, create, restore, snapshot
+from ecom_rag.values import copied, plain
 from helpers.small_banks import built
 
 pytestmark = pytest.mark.slow

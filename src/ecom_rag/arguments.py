@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ecom_rag.errors import UsageError
-from ecom_rag.files.values import has_surrogate, scalar, shown, type_name
+from ecom_rag.values import has_surrogate, scalar, shown, type_name
 
 PathLike = str | os.PathLike[str]
 _MAX = sys.float_info.max

@@ -12,7 +12,7 @@ from ecom_rag.files import records
 from ecom_rag.files.identity import ids_by
 from ecom_rag.files.records import Record
 from ecom_rag.files.results import EVIDENCE, check_result
-from ecom_rag.files.values import type_name
+from ecom_rag.values import type_name
 
 _RIVAL = 0.5  # of the first class's probability: a second one with as much disagrees
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ecom_rag.files.identity import as_label
-from ecom_rag.files.values import shown
+from ecom_rag.values import shown
 
 ACTIONS = ("label", "innocent", "review")
 

@@ -8,8 +8,8 @@ from ecom_rag import arguments
 from ecom_rag.errors import UsageError
 from ecom_rag.evaluation.evasion import KINDS
 from ecom_rag.files.identity import as_label
-from ecom_rag.files.values import shown
 from ecom_rag.filters.parse import parse
+from ecom_rag.values import shown
 
 
 @dataclass(frozen=True, slots=True)

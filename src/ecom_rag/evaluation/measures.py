@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ecom_rag.arguments import listed, names_of, whole
 from ecom_rag.errors import UsageError
 from ecom_rag.files.trec import Qrels
-from ecom_rag.files.values import has_surrogate, scalar, shown, type_name
+from ecom_rag.values import has_surrogate, scalar, shown, type_name
 
 DEFAULT = ("nDCG@10", "R@10", "R@100", "P@10", "RR@10", "AP", "Success@1", "Success@10")
 _GRADE = 1 << 31  # trec_eval counts in C

@@ -14,7 +14,7 @@ from typing import IO, Any, NamedTuple
 from ecom_rag.errors import RecordError, UsageError
 from ecom_rag.files.json_text import dumps, kind_name, loads_file, loads_lines
 from ecom_rag.files.keys import parse_key
-from ecom_rag.files.values import Refused, has_surrogate, shown
+from ecom_rag.values import Refused, has_surrogate, shown
 
 _BOM = b"\xef\xbb\xbf"  # without it Excel takes the file for one in the system's own encoding
 _JSON = ":json"

@@ -26,7 +26,7 @@ import numpy as np
 
 from ecom_rag.errors import RecordError
 from ecom_rag.files.keys import parse_key, value_at
-from ecom_rag.files.values import shown
+from ecom_rag.values import shown
 
 _BLANK = "".join(filter(str.isspace, map(chr, range(0x3001)))) + "\u200b\u200c\u200d\u2060\ufeff"
 _WHOLE = re.compile(r"(-?0|-?[1-9][0-9]*)\.0+")

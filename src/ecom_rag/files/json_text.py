@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 
 from ecom_rag.errors import RecordError
-from ecom_rag.files.values import MAX_LEVELS, SURROGATE
+from ecom_rag.values import MAX_LEVELS, SURROGATE
 
 # orjson reads integers beyond 64 bits as floats, and numbers beyond float64 as infinity.
 _LONG_NUMBER = re.compile(rb"\d{19}|[eE]\+?\d{3}")

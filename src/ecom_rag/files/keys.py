@@ -16,7 +16,7 @@ from functools import lru_cache
 from typing import Any
 
 from ecom_rag.errors import UsageError
-from ecom_rag.files.values import has_surrogate, shown
+from ecom_rag.values import has_surrogate, shown
 
 Path = tuple[str, ...]
 

@@ -9,7 +9,7 @@ from typing import IO, Any
 
 from ecom_rag.errors import RecordError
 from ecom_rag.files.json_text import dumps, loads, loads_lines
-from ecom_rag.files.values import Refused
+from ecom_rag.values import Refused
 
 _JSON_COLUMN = {b"ecom_rag": b"json"}
 _EXACT = 2**53  # the integers up to it are floats too

@@ -16,7 +16,7 @@ from ecom_rag.errors import RecordError, UsageError
 from ecom_rag.files import formats
 from ecom_rag.files.formats import ENDINGS, convert, file_format
 from ecom_rag.files.json_text import TOO_DEEP, dumps, kind_name, loads, too_deep, without_surrogates
-from ecom_rag.files.values import SURROGATE, Refused, plain, shown_key, type_name
+from ecom_rag.values import SURROGATE, Refused, plain, shown_key, type_name
 
 __all__ = [
     "ENDINGS",

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from ecom_rag.errors import EmbeddingError
 from ecom_rag.files.records import Record
-from ecom_rag.files.values import copied
+from ecom_rag.values import copied
 
 LISTS = ("topk_sim", "topk_seed", "topk_metadata")
 EVIDENCE = "topk_evidence"

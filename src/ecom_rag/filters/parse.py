@@ -20,8 +20,8 @@ import numpy as np
 
 from ecom_rag.errors import UsageError
 from ecom_rag.files.keys import STRING, Path, parse_key, read_key, unquoted
-from ecom_rag.files.values import MAX_BITS, has_surrogate, scalar, shown
 from ecom_rag.filters.tree import And, Compare, Contains, Exists, Filter, In, Not, Or, Scalar, kind
+from ecom_rag.values import MAX_BITS, has_surrogate, scalar, shown
 
 OPERATORS = ("=", "!=", "<=", ">=", "<", ">")
 _CONSTANTS: dict[str, Scalar] = {"true": True, "false": False, "null": None}

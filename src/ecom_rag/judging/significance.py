@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from ecom_rag.arguments import whole
 from ecom_rag.errors import UsageError
-from ecom_rag.files.values import shown
+from ecom_rag.values import shown
 
 RESAMPLES = 10_000
 _CELLS = 4_000_000  # random numbers drawn at a time

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from ecom_rag.arguments import listed
 from ecom_rag.errors import UsageError
-from ecom_rag.files.values import scalar, shown
 from ecom_rag.retrieval.weights import MOST, check_weights, is_weight
+from ecom_rag.values import scalar, shown
 
 METHODS = ("linear", "slerp", "task-arithmetic", "ties")
 WITH_BASE = ("task-arithmetic", "ties")

@@ -13,10 +13,10 @@ from ecom_rag._version import __version__
 from ecom_rag.arguments import PathLike, listed, path_of, path_or_none
 from ecom_rag.errors import ModelError, UsageError
 from ecom_rag.files import workfolders
-from ecom_rag.files.values import type_name
 from ecom_rag.merging import files
 from ecom_rag.merging.compatible import check_alike, is_shared
 from ecom_rag.merging.methods import WITH_BASE, Mix, apply, check_mix
+from ecom_rag.values import type_name
 
 _LAYER = re.compile(r"(?:^|\.)(?:layer|layers|h|block)\.(\d+)\.")
 

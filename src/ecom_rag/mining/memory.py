@@ -7,7 +7,6 @@ from ecom_rag.arguments import listed, one_of, text_of, whole
 from ecom_rag.errors import UsageError
 from ecom_rag.files import records
 from ecom_rag.files.records import Record
-from ecom_rag.files.values import type_name
 from ecom_rag.mining.finders import ROUTES, EncodedFinder, LexicalFinder
 from ecom_rag.mining.job import check_ranking
 from ecom_rag.mining.pick import mine as mine_block
@@ -15,6 +14,7 @@ from ecom_rag.mining.rules import Rules
 from ecom_rag.mining.sources import Queries, Source, read_corpus
 from ecom_rag.mining.triples import cleaned_triples
 from ecom_rag.models import CrossEncoder, Encoder
+from ecom_rag.values import type_name
 
 _AT_ONCE = 1024  # queries
 

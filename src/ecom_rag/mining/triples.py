@@ -9,8 +9,8 @@ from typing import Any
 from ecom_rag.arguments import listed
 from ecom_rag.errors import RecordError, UsageError
 from ecom_rag.files import records
-from ecom_rag.files.values import plain, shown, type_name
 from ecom_rag.text.normalization import canonical
+from ecom_rag.values import plain, shown, type_name
 
 JSON_LINES = (".jsonl", ".jsonl.gz")
 

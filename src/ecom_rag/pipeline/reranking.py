@@ -11,12 +11,12 @@ from ecom_rag.errors import EmbeddingError, RecordError
 from ecom_rag.files import records
 from ecom_rag.files.records import Record
 from ecom_rag.files.results import EVIDENCE, check_result, evidence_lists, resorted, scores_of
-from ecom_rag.files.values import copied
 from ecom_rag.models import CrossEncoder
 from ecom_rag.models.known_scores import KnownScores
 from ecom_rag.retrieval import Ranking
 from ecom_rag.retrieval.fusion import route_scores
 from ecom_rag.retrieval.ranking import Evidence
+from ecom_rag.values import copied
 
 WHEN = ("always", "open")
 _EARLIER = "retrieval"  # evidence of the scores that the candidates came with

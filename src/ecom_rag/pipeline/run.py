@@ -13,7 +13,6 @@ from ecom_rag.errors import UsageError
 from ecom_rag.files import jobs, records
 from ecom_rag.files.jobs import Done, Job, Process, Summary, Workers
 from ecom_rag.files.progress import Progress, stage
-from ecom_rag.files.values import shown
 from ecom_rag.models.spec import AnyCrossEncoder, AnyEncoder
 from ecom_rag.pipeline.after import After
 from ecom_rag.pipeline.file_search import Search, check_sendable
@@ -23,6 +22,7 @@ from ecom_rag.pipeline.scoring import score_settings
 from ecom_rag.pipeline.settings import Recall, cut_of
 from ecom_rag.retrieval import hybrid
 from ecom_rag.text.analysis import Analyzer
+from ecom_rag.values import shown
 
 
 def score_file(

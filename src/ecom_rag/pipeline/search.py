@@ -13,7 +13,6 @@ from ecom_rag.errors import RecordError, UsageError
 from ecom_rag.files import records
 from ecom_rag.files.records import Record
 from ecom_rag.files.results import results_of
-from ecom_rag.files.values import type_name
 from ecom_rag.models import CrossEncoder, Embeddings, Encoder
 from ecom_rag.pipeline.provenance import Provenance, settings_of
 from ecom_rag.pipeline.reranking import rerank_rows
@@ -24,6 +23,7 @@ from ecom_rag.retrieval.itself import Rows
 from ecom_rag.retrieval.learned_fusion import LearnedFusion
 from ecom_rag.retrieval.routes import Queries, outputs_of
 from ecom_rag.seeds.source import SeedSource, SeedView, check_built, check_routes
+from ecom_rag.values import type_name
 
 logger = logging.getLogger(__name__)
 

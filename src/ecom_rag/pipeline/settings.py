@@ -12,7 +12,6 @@ from ecom_rag.errors import UsageError
 from ecom_rag.files import readers
 from ecom_rag.files.jobs import Cut
 from ecom_rag.files.keys import parse_key
-from ecom_rag.files.values import shown
 from ecom_rag.filters.parse import parse
 from ecom_rag.idle import Needs, refuse_idle
 from ecom_rag.retrieval import hybrid
@@ -21,6 +20,7 @@ from ecom_rag.retrieval.learned_fusion import LearnedFusion, load_fusion
 from ecom_rag.retrieval.ranking import Ranking
 from ecom_rag.retrieval.routes import ROUTES, check_routes, default_weights
 from ecom_rag.retrieval.weights import check_weights
+from ecom_rag.values import shown
 
 FUSIONS = (*METHODS, "weighted", "auto")  # weighted: the usual name of the weighted sum, over min-max scores
 

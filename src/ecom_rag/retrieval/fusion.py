@@ -24,9 +24,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ecom_rag.errors import EmbeddingError, UsageError
-from ecom_rag.files.values import shown
 from ecom_rag.retrieval.ranking import Evidence, Ranking
 from ecom_rag.retrieval.weights import MOST, check_weights
+from ecom_rag.values import shown
 
 METHODS = ("rrf", "minmax", "zscore", "dbsf")
 RRF_CONSTANT = 60.0

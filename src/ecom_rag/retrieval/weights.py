@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from ecom_rag.errors import UsageError
-from ecom_rag.files.values import shown
+from ecom_rag.values import shown
 
 MOST = 1e6  # no sum of float32 scores overflows
 LEAST = 1e-6  # of the largest: below it a sum of scores could vanish

@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 from ecom_rag import arguments
 from ecom_rag.errors import EmbeddingError, UsageError
 from ecom_rag.files.records import Record
-from ecom_rag.files.values import type_name
 from ecom_rag.models import Embeddings, Encoder
 from ecom_rag.retrieval import Ranking, routes
 from ecom_rag.retrieval.itself import Rows
 from ecom_rag.retrieval.routes import Queries
+from ecom_rag.values import type_name
 
 MOST_SAMPLED = 1000  # seeds as queries
 

@@ -10,7 +10,7 @@ from typing import Any, get_args, get_origin
 from ecom_rag.arguments import PathLike, path_of
 from ecom_rag.errors import UsageError
 from ecom_rag.files import readers
-from ecom_rag.files.values import shown
+from ecom_rag.values import shown
 
 
 @dataclass(frozen=True, slots=True)

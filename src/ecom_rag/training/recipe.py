@@ -12,10 +12,10 @@ from typing import Any, Literal, get_args
 from ecom_rag.arguments import PathLike, one_of, path_of
 from ecom_rag.errors import UsageError
 from ecom_rag.files import readers
-from ecom_rag.files.values import type_name
 from ecom_rag.models.prompts import PROMPTS
 from ecom_rag.training.idle import check_keys
 from ecom_rag.training.tables import build
+from ecom_rag.values import type_name
 
 Task = Literal["embedder", "reranker"]
 _NO_KEYS = ("given", "where")

@@ -8,7 +8,7 @@ from dataclasses import MISSING, fields, is_dataclass
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from ecom_rag.errors import UsageError
-from ecom_rag.files.values import scalar, shown
+from ecom_rag.values import scalar, shown
 
 _LARGEST = 1e30  # what is computed with it in float32 stays a number
 

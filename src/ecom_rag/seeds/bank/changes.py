@@ -7,7 +7,6 @@ from typing import Any
 
 from ecom_rag.errors import BankChangedError, UsageError
 from ecom_rag.files.keys import Path
-from ecom_rag.files.values import plain
 from ecom_rag.filters.parse import parse
 from ecom_rag.filters.tree import And
 from ecom_rag.models.embeddings import Embeddings
@@ -17,6 +16,7 @@ from ecom_rag.seeds.bank.documents import Row, ids_of
 from ecom_rag.seeds.bank.filtered import Filtered, filtered
 from ecom_rag.seeds.bank.requests import Request
 from ecom_rag.seeds.bank.store import State, Store, read_meta, write_meta
+from ecom_rag.values import plain
 
 _FEW = 10  # documents that a filter may remove whatever their share
 

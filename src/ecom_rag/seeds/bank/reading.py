@@ -11,7 +11,6 @@ from ecom_rag.arguments import whole
 from ecom_rag.errors import BankError
 from ecom_rag.files.keys import Path
 from ecom_rag.files.records import Record
-from ecom_rag.files.values import copied
 from ecom_rag.models.embeddings import Embeddings
 from ecom_rag.seeds.bank import table
 from ecom_rag.seeds.bank.derived import Plan, stored_queries
@@ -19,6 +18,7 @@ from ecom_rag.seeds.bank.documents import ids_of
 from ecom_rag.seeds.bank.filtered import filtered
 from ecom_rag.seeds.bank.live import LiveIndexes
 from ecom_rag.seeds.bank.store import Store, read_meta
+from ecom_rag.values import copied
 
 logger = logging.getLogger(__name__)
 

@@ -7,10 +7,10 @@ from typing import Any
 from ecom_rag.arguments import names_of, text_of
 from ecom_rag.errors import UsageError
 from ecom_rag.files.keys import parse_key, written
-from ecom_rag.files.values import type_name
 from ecom_rag.filters.sql import indexable
 from ecom_rag.retrieval.routes import INDEXED, check_routes, outputs_of
 from ecom_rag.text.analysis import Analyzer
+from ecom_rag.values import type_name
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,6 @@ import numpy as np
 from ecom_rag._version import __version__
 from ecom_rag.errors import BankChangedError, BankError, EcomRagError
 from ecom_rag.files.records import Record, cleaned
-from ecom_rag.files.values import copied
 from ecom_rag.models import Encoder
 from ecom_rag.models.embeddings import Embeddings
 from ecom_rag.seeds.bank.changes import Change, check_not_empty, check_one, check_share, note_of
@@ -24,6 +23,7 @@ from ecom_rag.seeds.bank.settings import from_meta
 from ecom_rag.seeds.remote.engine import Engine, Rows, Sides
 from ecom_rag.seeds.remote.terms import drift, sides_of
 from ecom_rag.seeds.remote.view import Plan, View
+from ecom_rag.values import copied
 
 logger = logging.getLogger(__name__)
 

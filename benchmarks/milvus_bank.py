@@ -29,7 +29,7 @@ from ecom_rag.seeds.migrating import migrate
 from ecom_rag.seeds.milvus.client import Client
 from ecom_rag.seeds.opening import open_remote
 from helpers import milvus_server
-from helpers.random_filters import KEYS, tree, value
+from helpers.random_filters import KEYS, by_sql, tree, value
 from topk import embedded, near
 
 TERMS = 30_000  # of the learned weights
@@ -141,8 +141,6 @@ def fused(disk, there, parts: list[list[str]], routes, encoder: Encoder) -> None
 
 def random_filters(server, count: int, seed: int) -> None:
     """How many of so many filters, 50 at a time over 40 documents, find what their definition and SQLite find."""
-    from filters.test_filters import by_sql
-
     chance, same, told = random.Random(seed), 0, 0
     fields = [("row", "INT64", {}), ("filter", "JSON", {}), ("none", "FLOAT_VECTOR", {"dim": 2})]
     with contextlib.closing(Client(Address.of(server.url("filters")))) as client:

@@ -1,8 +1,5 @@
 """Filters: the grammar by example, its mistakes in one line, and SQL equal to the definition on arbitrary metadata."""
 
-import json
-import sqlite3
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -10,8 +7,9 @@ from hypothesis import strategies as st
 
 from ecom_rag.errors import UsageError
 from ecom_rag.filters.parse import parse
-from ecom_rag.filters.sql import conditions, index_columns, indexable
+from ecom_rag.filters.sql import conditions, indexable
 from ecom_rag.filters.tree import And, Compare, Contains, Exists, In, Not, Or, matches
+from helpers.random_filters import by_sql
 
 pytestmark = pytest.mark.slow
 
@@ -26,19 +24,6 @@ LISTING = {
     "a.b": {'c"d': 1},
     "sold": 0,
 }
-
-
-def by_sql(tree, documents, indexed=()):
-    base = sqlite3.connect(":memory:")
-    base.execute("CREATE TABLE documents (row INTEGER PRIMARY KEY, metadata TEXT)")
-    for number, path in enumerate(indexed):
-        base.execute(f"CREATE INDEX i{number} ON documents ({', '.join(index_columns(path))})")
-    rows = [(n, json.dumps(metadata, ensure_ascii=False)) for n, metadata in enumerate(documents)]
-    base.executemany("INSERT INTO documents VALUES (?, ?)", rows)
-    where, parameters = conditions(tree, indexed=indexed)
-    found = base.execute(f"SELECT row FROM documents WHERE {where} ORDER BY row", parameters).fetchall()
-    base.close()
-    return [row for (row,) in found]
 
 
 @pytest.mark.parametrize(

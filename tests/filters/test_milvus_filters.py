@@ -7,14 +7,14 @@ import random
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_filters import LISTING, by_sql
+from test_filters import LISTING
 
 from ecom_rag.errors import UsageError
 from ecom_rag.filters.milvus import conditions, facts
 from ecom_rag.filters.parse import parse
 from ecom_rag.filters.tree import Compare, Not, matches
 from ecom_rag.seeds.address import Address
-from helpers.random_filters import KEYS, tree, value
+from helpers.random_filters import KEYS, by_sql, tree, value
 
 FIELDS = [("row", "INT64", {}), ("filter", "JSON", {}), ("none", "FLOAT_VECTOR", {"dim": 2})]
 

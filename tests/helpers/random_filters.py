@@ -1,5 +1,9 @@
 """Random metadata and random filters, of keys and values on which stores differ."""
 
+import json
+import sqlite3
+
+from ecom_rag.filters.sql import conditions, index_columns
 from ecom_rag.filters.tree import And, Compare, Contains, Exists, In, Not, Or
 
 KEYS = ["a", "b", "a.b", 'q"q', "价格", "x'y", "", "back\\slash", "0", "$", "%s"]
@@ -40,3 +44,17 @@ def tree(chance, depth=0):
         return Not(tree(chance, depth + 1))
     terms = tuple(tree(chance, depth + 1) for _ in range(chance.randrange(4)))
     return And(terms) if kind < 0.8 else Or(terms)
+
+
+def by_sql(tree, documents, indexed=()):
+    """Places of the documents that SQLite finds."""
+    base = sqlite3.connect(":memory:")
+    base.execute("CREATE TABLE documents (row INTEGER PRIMARY KEY, metadata TEXT)")
+    for number, path in enumerate(indexed):
+        base.execute(f"CREATE INDEX i{number} ON documents ({', '.join(index_columns(path))})")
+    rows = [(n, json.dumps(metadata, ensure_ascii=False)) for n, metadata in enumerate(documents)]
+    base.executemany("INSERT INTO documents VALUES (?, ?)", rows)
+    where, parameters = conditions(tree, indexed=indexed)
+    found = base.execute(f"SELECT row FROM documents WHERE {where} ORDER BY row", parameters).fetchall()
+    base.close()
+    return [row for (row,) in found]

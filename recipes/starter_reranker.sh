@@ -76,6 +76,23 @@ from ecom_rag.models.checkpoints.quantized import pack
 work = Path(sys.argv[1])
 shutil.rmtree(work / "starter_reranker", ignore_errors=True)
 pack(work / "starter_trained", work / "starter_reranker")
+for name in ("tokenizer.json", "tokenizer_config.json"):  # as they were cut; transformers 4 does not know what 5 writes
+    shutil.copyfile(work / "starter_shrunk" / name, work / "starter_reranker" / name)
 for path in sorted((work / "starter_reranker").iterdir()):
     print(f"{path.stat().st_size / 1e6:8.2f} MB  {path.name}")
 PY
+
+# On the shop that it was trained for, and on two sets that no part of it has seen.
+for job in "hd homedepot dev" "jd jd_titles_zh dev" "abt abt_buy test"; do
+  read -r short name split <<< "$job"
+  run="$work/sr_$short"
+  ecom-rag evaluate --beir "$data/$name" --split "$split" --export-queries "${run}_queries.jsonl" --export-seeds "${run}_seeds.jsonl"
+  ecom-rag recall "${run}_queries.jsonl" --seeds "${run}_seeds.jsonl" --model starter --routes bm25,dense --top-k 50 \
+    --resume --output "${run}_fused.jsonl"
+  for share in 0.3 0.5 1; do
+    ecom-rag rerank "${run}_fused.jsonl" --model "$work/starter_reranker" --blend "$share" --reuse "${run}_scores.db" \
+      --output "${run}_blended_$share.jsonl"
+  done
+  ecom-rag evaluate "${run}_fused.jsonl" "${run}"_blended_{0.3,0.5,1}.jsonl --beir "$data/$name" --split "$split" \
+    --measures nDCG@10 --output "$run.json"
+done

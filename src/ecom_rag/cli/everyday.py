@@ -185,7 +185,7 @@ def rerank(
     \b
     Examples:
       ecom-rag rerank scored.jsonl --model BAAI/bge-reranker-v2-m3 --output reranked.jsonl
-      ecom-rag rerank scored.jsonl --model starter --blend 0.5 --output reranked.jsonl
+      ecom-rag rerank scored.jsonl --model starter --blend 0.3 --output reranked.jsonl
       ecom-rag rerank recalled.jsonl.gz --model ./bge-reranker-base --normalize --top-k 5 --output reranked.parquet
       ecom-rag rerank decided.jsonl --model ./bge-reranker-v2-m3 --when open --reuse scores.db --output reranked.jsonl
       ecom-rag rerank recalled.jsonl --model ./bge-reranker-v2-minicpm-layerwise --exit-layer 28 --output reranked.jsonl

@@ -66,7 +66,7 @@ def shrink(source: Path, target: Path, texts: Iterable[str], *, layers: Sequence
     config |= {"num_hidden_layers": len(layers), "vocab_size": len(kept)}
     config["pad_token_id"] = numbers[config.get("pad_token_id") or 0]
     for name, content in (("config.json", config), ("tokenizer.json", _renumbered(tokenizer, numbers))):
-        (target / name).write_text(json.dumps(content, ensure_ascii=False, indent=1), encoding="utf-8")
+        (target / name).write_text(json.dumps(content, ensure_ascii=False) + "\n", encoding="utf-8")
     if tokenizer["model"]["type"] == "WordPiece":
         by_id = {old: piece for piece, old in _vocabulary(tokenizer).items()}
         (target / "vocab.txt").write_text("".join(f"{by_id[old]}\n" for old in kept), encoding="utf-8")

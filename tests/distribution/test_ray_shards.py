@@ -29,8 +29,8 @@ HOLDER = "ray::_Holder"
 
 @pytest.fixture(scope="module")
 def cluster():
-    """Three shards and a worker."""
-    with running(cpus=4):
+    """Three shards, which stay until others are held, a worker, and two parts of a test's own."""
+    with running(cpus=6):
         workers = RayActors(workers=1, shards=3)
         yield workers
         workers.close()
@@ -54,7 +54,7 @@ def bank(tmp_path_factory, m3_folder):
 def queries(tmp_path, monkeypatch):
     monkeypatch.setattr(jobs, "BLOCK_RECORDS", 7)
     path = tmp_path / "queries.jsonl"
-    path.write_bytes(b"".join(records.dumps(seed(number)) for number in range(0, 300, 3)))
+    path.write_bytes(b"".join(records.dumps(seed(number)) for number in range(0, 300, 6)))
     return path
 
 
@@ -68,7 +68,7 @@ class Stopping:
         for number, block in enumerate(blocks):
             if number == 4:
                 raise DistributionError("stopped")
-            yield block, process(block)
+            yield block, jobs.written(process(block))
 
 
 @pytest.mark.slow

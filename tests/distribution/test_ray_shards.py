@@ -174,7 +174,7 @@ def test_what_cannot_be_searched_so_is_refused(cluster, bank, queries, tmp_path)
 
 @pytest.mark.slow
 def test_the_command_on_a_cluster_that_it_starts(bank, queries, tmp_path):
-    queries.write_bytes(queries.read_bytes() * 50)
+    queries.write_bytes(queries.read_bytes() * 20)
     command = [sys.executable, "-m", "ecom_rag", "recall", str(queries), "--bank", str(bank), "--precision", "fp32"]
     command += ["--routes", "bm25,dense,variant", "-o"]
     local, out = tmp_path / "local.jsonl", tmp_path / "out.jsonl"

@@ -1,7 +1,7 @@
 """Parts of something large, each held by an actor of a Ray cluster, and what becomes of one whose actor dies."""
 
+import copy
 import logging
-import pickle
 import socket
 from collections.abc import Sequence
 from typing import Any
@@ -31,9 +31,9 @@ class _Holder:
             return socket.gethostname(), str(error)
         return socket.gethostname(), ""
 
-    def answer(self, question: bytes) -> Any:
+    def answer(self, question: tuple[str, tuple[Any, ...]]) -> Any:
         """What a method of the part gives; after a death the part is opened anew."""
-        name, arguments = pickle.loads(question)
+        name, arguments = copy.deepcopy(question)  # arrays of Ray's own store cannot be written to
         return getattr(self._open(), name)(*arguments)
 
     def _open(self) -> Any:
@@ -82,7 +82,7 @@ class RayParts:
     def ask(self, name: str, *arguments: Any) -> list[Any]:
         """See ``Held.ask``."""
         ray = _ray()
-        question = ray.put(pickle.dumps((name, arguments)))  # as bytes: arrays of Ray's own store cannot be written to
+        question = ray.put((name, arguments))
         asked = [actor.answer.remote(question) for actor in self._actors]
         return [self._answer(ref, number) for number, ref in enumerate(asked, start=1)]
 

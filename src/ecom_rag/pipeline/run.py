@@ -133,6 +133,7 @@ def _search(
     place, step = search.place, stage(progress, f"{asked.command.rstrip('e')}ing", jobs.line_count(str(asked.queries)))
     notes: list[str] = []
     made: list[Provenance] = []
+    finish = None if after is None else partial(_finished, after=after)
 
     def start(cache: Path | None) -> Process:
         if workers is not None:
@@ -144,9 +145,8 @@ def _search(
         if after is not None:
             after.begin(made[0], cache)
         process = search.process(pipeline, progress=step)
-        return process if after is None else lambda block: _finished(process(block), after)
+        return process if finish is None else lambda block: finish(process(block))
 
-    finish = None if after is None else partial(_finished, after=after)
     job = Job(
         str(asked.output),
         search.decisive() | dict(after.settings if after else {}),

@@ -1,5 +1,6 @@
 """A Ray cluster of three hosts with addresses of their own, one of which is cut off and comes back."""
 
+import itertools
 import os
 import subprocess
 import sys
@@ -71,23 +72,39 @@ def until(what, process, seconds=120.0):
         time.sleep(0.05)
 
 
+def blocks():
+    """Make block after block of records, without an end."""
+    for start in itertools.count(step=BLOCK_RECORDS):
+        yield b"".join(records.dumps(seed(number)) for number in range(start, start + BLOCK_RECORDS))
+
+
+def feeding(parts, runs):
+    """Write blocks to several runs, in a thread of its own."""
+
+    def feed():
+        for part in parts:
+            for run in runs:
+                run.stdin.write(part)
+
+    feeder = threading.Thread(target=feed)
+    feeder.start()
+    return feeder
+
+
 @pytest.mark.slow
 def test_a_host_that_is_cut_off_and_comes_back_changes_nothing(hosts, tmp_path):
-    bank, queries, local = (tmp_path / name for name in ("bank", "queries.jsonl", "local.jsonl"))
-    out, log = tmp_path / "out.jsonl", tmp_path / "log"
+    bank, local, out, log = (tmp_path / name for name in ("bank", "local.jsonl", "out.jsonl", "log"))
     build(bank, [seed(number) for number in range(60)], BankSettings(routes=["bm25"]))
-    parts = [b"".join(records.dumps(seed(number)) for number in range(size * BLOCK_RECORDS)) for size in (24, 12, 12)]
-    queries.write_bytes(b"".join(parts))
-    command = [sys.executable, "-m", "ecom_rag", "recall", "--bank", str(bank), "--top-k", "1"]
-    alone = subprocess.Popen([*command, str(queries), "-o", str(local)])
+    command = [sys.executable, "-m", "ecom_rag", "recall", "--bank", str(bank), "--top-k", "1", "-"]
+    alone = subprocess.Popen([*command, "-o", str(local)], stdin=subprocess.PIPE)
     for number in (1, 2, 3):
         node(hosts, number)
         until(lambda number=number: hosts.listens(1, PORT) and joined(hosts, number), None)
-    ray = ["-", "-o", str(out), "--ray", f"{hosts.address(1)}:{PORT}", "--workers", "3"]
+    ray = ["-o", str(out), "--ray", f"{hosts.address(1)}:{PORT}", "--workers", "3"]
     with log.open("wb") as sink:
         run = hosts.start(1, [*command, *ray], stdin=subprocess.PIPE, stderr=sink, env=told())
-    feeder = threading.Thread(target=run.stdin.write, args=(parts[0],))  # two windows of blocks: enough to miss one
-    feeder.start()
+    parts, back = blocks(), threading.Event()
+    feeder = feeding(itertools.islice(parts, 24), (run, alone))  # two windows of blocks: enough to miss one
     until(lambda: works(hosts, 3, "ray::_Actor.do"), run)
     hosts.connect(3, False)
     until(lambda: b"is gone" in log.read_bytes(), run)
@@ -95,11 +112,12 @@ def test_a_host_that_is_cut_off_and_comes_back_changes_nothing(hosts, tmp_path):
     hosts.connect(3, True)
     node(hosts, 3)
     until(lambda: joined(hosts, 3), run)
-    run.stdin.write(parts[1])
-    until(lambda: works(hosts, 3, "ray::_Actor"), run)
-    run.stdin.write(parts[2])
-    run.stdin.close()
+    feeder = feeding(itertools.takewhile(lambda _: not back.is_set(), parts), (run, alone))
     until(lambda: works(hosts, 3, "ray::_Actor.do"), run)
+    back.set()
+    feeder.join()
+    for process in (run, alone):
+        process.stdin.close()
     assert run.wait(timeout=300) == 0, log.read_text()
     assert alone.wait(timeout=300) == 0
     assert out.read_bytes() == local.read_bytes()

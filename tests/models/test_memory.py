@@ -1,6 +1,7 @@
 """Weights that do not fit in memory are refused by what their files state, before any is read."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -8,6 +9,8 @@ import torch
 from ecom_rag.errors import ModelError
 from ecom_rag.models import CrossEncoder, Encoder
 from ecom_rag.models.checkpoints.size import parameters
+from ecom_rag.models.checkpoints.weights import read_weights
+from ecom_rag.models.networks.fused import FusedTransformer
 from ecom_rag.models.runtimes import memory
 from ecom_rag.models.runtimes.placement import Placement
 from helpers import prompted, zoo
@@ -119,3 +122,28 @@ def test_numbers_that_are_only_stated_count(tmp_path, bge_folder):
     (folder / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
     with pytest.raises(ModelError, match=r"take 400,000\.00 GB in fp32"):
         Encoder.from_pretrained(folder, precision="fp32")
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_what_layers_are_packed_from_leaves_the_memory(tmp_path, precision):
+    import transformers
+
+    maps = Path("/proc/self/smaps")
+    if not maps.exists():
+        pytest.skip("this system does not say which pages are in memory")
+    shape = {"vocab_size": 100, "hidden_size": 256, "num_hidden_layers": 8, "num_attention_heads": 4}
+    model = transformers.BertModel(transformers.BertConfig(**shape, intermediate_size=1024))
+    model.save_pretrained(tmp_path)
+    file = tmp_path / "model.safetensors"
+    network = FusedTransformer(model.config.to_dict(), read_weights(tmp_path), precision)
+    lines = maps.read_text().splitlines()
+    own = [number for number, line in enumerate(lines) if line.endswith(str(file))]
+    resident = sum(int(next(line for line in lines[number:] if line.startswith("Rss:")).split()[1]) for number in own)
+    assert own  # the embeddings are used as they lie
+    assert 1024 * resident < file.stat().st_size / 4
+    with torch.inference_mode():
+        ids = torch.arange(20)[None]
+        found = network(ids, torch.ones_like(ids)).last_hidden_state
+        torch.testing.assert_close(
+            found, model.eval()(ids).last_hidden_state, atol=1e-4 if precision == "fp32" else 0.2, rtol=0
+        )

@@ -2,7 +2,9 @@
 
 import re
 import zipfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -106,12 +108,55 @@ def read_weights(folder: Path) -> Weights:
     Raises:
         ModelError: There are no weights, or they cannot be read.
     """
-    tensors: dict[str, Tensor] = {}
+    asked: dict[str, Callable[[], Tensor]] = {}
     for path in weight_files(network_folder(folder)):
-        for name, tensor in read_tensors(path).items():
-            if tensors.setdefault(plain_name(name), tensor) is not tensor:
+        for name, ask in _askers(path):
+            if asked.setdefault(plain_name(name), ask) is not ask:
                 raise ModelError(f"{path}: holds {plain_name(name)} twice; expected each tensor once")
-    return Weights(tensors, folder)
+    return Weights(_WhenAsked(asked), folder)
+
+
+class _WhenAsked(Mapping[str, Tensor]):
+    """Tensors that are read when they are asked for."""
+
+    def __init__(self, asked: Mapping[str, Callable[[], Tensor]]) -> None:
+        self._asked = asked
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self._asked[name]()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._asked)
+
+    def __len__(self) -> int:
+        return len(self._asked)
+
+
+def _askers(path: Path) -> Iterator[tuple[str, Callable[[], Tensor]]]:
+    """The names in a file, and what reads each.
+
+    Of ``.safetensors`` each tensor has a map of its own, so what a layer was packed from leaves the memory with it;
+    in one map all that was touched would stay as long as the word embeddings, which are used as they lie.
+    """
+    if path.suffix != ".safetensors":
+        tensors = read_tensors(path)
+        yield from ((name, partial(tensors.__getitem__, name)) for name in tensors)
+        return
+    with _reading(path), _opened(path) as file:
+        names = list(file.keys())
+    yield from ((name, partial(_mapped, path, name)) for name in names)
+
+
+def _mapped(path: Path, name: str) -> Tensor:
+    with _reading(path), _opened(path) as file:
+        tensor: Tensor = file.get_tensor(name)
+    return tensor
+
+
+def _opened(path: Path) -> Any:
+    from safetensors import safe_open
+
+    return safe_open(path, framework="pt")
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
@@ -120,8 +165,15 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     Raises:
         ModelError: It cannot be read, or holds something else than tensors.
     """
-    try:
+    with _reading(path):
         return _read(path)
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Turn whatever a library raises of a file into one line of ours."""
+    try:
+        yield
     except FileNotFoundError:
         raise ModelError(f"{path}: no such file; copy the checkpoint again") from None
     except UnpicklingError:

@@ -34,7 +34,11 @@ def main() -> None:
         encoder={"default": "starter", "help": "model folder for the shop queries, or starter"},
         rows={"type": int, "default": 10_000_000, "help": "number of rows"},
         limit={"type": float, "default": 8.0, "help": "GB of memory of each process"},
-        faiss={"nargs": "*", "default": ["flat", "SQ8"], "help": "kinds of faiss index: flat, SQ8, HNSW (of a million at most)"},
+        faiss={
+            "nargs": "*",
+            "default": ["flat", "SQ8"],
+            "help": "kinds of faiss index: flat, SQ8, HNSW (of a million at most)",
+        },
         step={"default": "", "help": "used by this script for the processes that it starts"},
     )
     if options.step:

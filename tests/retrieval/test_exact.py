@@ -27,7 +27,7 @@ def assert_exact(found, scores, k, tolerance=2e-6):
         assert all(a > b or (a == b and i < j) for a, b, i, j in zip(values, values[1:], ids, ids[1:], strict=False))
 
 
-@pytest.mark.parametrize("rough", ["bf16", "int8", "fp32"])
+@pytest.mark.parametrize("rough", ["int16", "int8", "fp32"])
 @pytest.mark.parametrize("queries", [1, 3, 40])
 def test_dense_equals_float64(rough, queries):
     rng = np.random.default_rng(0)
@@ -36,7 +36,7 @@ def test_dense_equals_float64(rough, queries):
     assert_exact(found, asked.astype(np.float64) @ seeds.T.astype(np.float64), 25)
 
 
-@pytest.mark.parametrize("rough", ["bf16", "int8", "fp32"])
+@pytest.mark.parametrize("rough", ["int16", "int8", "fp32"])
 def test_dense_survives_crowds_of_near_ties(rough):
     """More near ties than the candidate buffer holds: the fallback scores every row."""
     rng = np.random.default_rng(1)
@@ -46,7 +46,7 @@ def test_dense_survives_crowds_of_near_ties(rough):
     assert_exact(found, asked.astype(np.float64) @ seeds.T.astype(np.float64), 10)
 
 
-@pytest.mark.parametrize("rough", ["bf16", "int8", "fp32"])
+@pytest.mark.parametrize("rough", ["int16", "int8", "fp32"])
 def test_equal_rows_come_in_row_order(rough):
     rng = np.random.default_rng(2)
     seeds = np.repeat(unit(rng, 700, 16), 5, axis=0)
@@ -60,12 +60,12 @@ def test_negative_and_ascending_scores():
     """The worst order for a running cut, and scores below zero."""
     seeds = np.linspace(-1, -0.001, 5000, dtype=np.float32)[:, None] * np.ones((1, 4), np.float32)
     asked = np.ones((2, 4), np.float32)
-    for rough in ("bf16", "int8", "fp32"):
+    for rough in ("int16", "int8", "fp32"):
         found = DenseIndex(seeds, rough=rough).search(asked, 9)
         np.testing.assert_array_equal(found.rows[0], np.arange(4999, 4990, -1))
 
 
-@pytest.mark.parametrize("rough", ["bf16", "int8", "fp32"])
+@pytest.mark.parametrize("rough", ["int16", "int8", "fp32"])
 def test_score_does_not_depend_on_company(rough):
     rng = np.random.default_rng(3)
     seeds, asked = unit(rng, 6000, 64), unit(rng, 50, 64)
@@ -85,7 +85,7 @@ def test_dense_property(n, k, seed):
     asked = rng.integers(-2, 3, (4, 3)).astype(np.float32)
     scores = asked @ seeds.T
     expected = np.argsort(-scores, axis=1, kind="stable")[:, : min(k, n)]
-    for rough in ("bf16", "int8", "fp32"):
+    for rough in ("int16", "int8", "fp32"):
         np.testing.assert_array_equal(DenseIndex(seeds, rough=rough).search(asked, k).rows, expected)
     np.testing.assert_array_equal(select(scores, min(k, n)).rows, expected)
 
@@ -236,7 +236,7 @@ def test_hybrid_after_changes_and_under_a_filter_equals_brute_force(first, later
         assert (found.evidence[name].ranks > better).all()
 
 
-@pytest.mark.parametrize("rough", ["bf16", "int8", "fp32"])
+@pytest.mark.parametrize("rough", ["int16", "int8", "fp32"])
 @settings(max_examples=25, deadline=None)
 @given(st.lists(st.integers(0, 40), min_size=1, max_size=6), st.integers(1, 12), st.floats(0, 1), st.integers(0, 10**6))
 def test_dense_after_changes_equals_a_fresh_index(rough, sizes, k, share, seed):
@@ -267,7 +267,7 @@ def test_dense_after_changes_equals_a_fresh_index(rough, sizes, k, share, seed):
         assert (some.rows[:, len(kept) :] == -1).all()
 
 
-@pytest.mark.parametrize("rough", ["bf16", "int8", "fp32"])
+@pytest.mark.parametrize("rough", ["int16", "int8", "fp32"])
 def test_dense_snapshot_is_usable_memory_mapped(rough, tmp_path, monkeypatch):
     monkeypatch.setattr(dense, "_suitable", lambda vectors: rough)
     rng = np.random.default_rng(9)
@@ -279,7 +279,7 @@ def test_dense_snapshot_is_usable_memory_mapped(rough, tmp_path, monkeypatch):
     mapped = {path.stem: np.load(path, mmap_mode="r") for path in tmp_path.iterdir()}
     again = DenseIndex.from_arrays(mapped)
     assert np.shares_memory(again._base, mapped["vectors"])
-    assert again._rough is None or np.shares_memory(again._rough._base, mapped["rough"])
+    assert again._rough is None or np.shares_memory(again._rough._base[0], mapped["rough"])
     monkeypatch.undo()
     again.extend(more)
     expected = DenseIndex(np.concatenate([rows, more])).search(asked, 12)
@@ -329,7 +329,7 @@ def test_multivector_over_candidates_equals_the_search_where_they_hold_the_best(
     assert set(found.rows[0].tolist()) == set(shuffled[0, :5].tolist()) | {-1}
 
 
-@pytest.mark.parametrize("rough", ["fp32", "bf16", "int8"])
+@pytest.mark.parametrize("rough", ["fp32", "int16", "int8"])
 def test_longer_rows_that_come_later_widen_the_bounds(rough):
     rng = np.random.default_rng(3)
     first, later = (rng.standard_normal((n, 16)).astype(np.float32) * size for n, size in ((3000, 1), (500, 1000)))

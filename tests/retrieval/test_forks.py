@@ -33,7 +33,7 @@ ROUTES = {
     "bm25": (BM25Index, lambda first, last: TEXTS[first:last], ["leather wallet", "茶 3"]),
     "variant": (VariantIndex, lambda first, last: TEXTS[first:last], ["销.量.弟一", "l3ather w.a.l.l.e.t"]),
     "dense": (lambda items: DenseIndex(items, rough="fp32"), dense, dense(500, 502)),
-    "dense in bf16": (lambda items: DenseIndex(items, rough="bf16"), dense, dense(500, 502)),
+    "dense in int16": (lambda items: DenseIndex(items, rough="int16"), dense, dense(500, 502)),
     "dense in int8": (lambda items: DenseIndex(items, rough="int8"), dense, dense(500, 502)),
     "sparse": (SparseIndex, sparse, sparse(500, 502)),
     "multivector": (MultiVectorIndex, multivector, multivector(500, 502)),

@@ -43,7 +43,7 @@ def multivector_case(chance, _):
 
 @pytest.mark.parametrize(
     ("case", "rough"),
-    [(dense_case, "bf16"), (dense_case, "int8"), (dense_case, "fp32"), (sparse_case, ""), (multivector_case, "")],
+    [(dense_case, "int16"), (dense_case, "int8"), (dense_case, "fp32"), (sparse_case, ""), (multivector_case, "")],
 )
 def test_parts_together_find_what_the_whole_finds(case, rough):
     chance = np.random.default_rng(0)

@@ -1,9 +1,9 @@
 """Exact inner-product search: rough products find the candidates, float32 scores decide among them.
 
-The rough products are in bf16 on a CPU that multiplies it faster than float32 (``cpu.prefers_bf16``), and over very
-many rows in whole numbers of eight bits, which take half of the memory. Either alone loses some percent of the
-neighbours, so every row whose rough score is within a proven bound of the k-th (``dense_rough``) is rescored. Queries
-with more candidates than are worth rescoring one by one are searched again together, with products of a smaller error,
+On a CPU that multiplies bf16 faster than float32 (``cpu.prefers_bf16``) the rough products are of rows in whole numbers
+of 16 bits, and over very many rows on any CPU of eight bits, which take half of the memory. Either alone loses some of
+the neighbours, so every row whose rough score is within a proven bound of the k-th (``dense_rough``) is rescored.
+Queries with more candidates than are worth rescoring one by one are searched again together, with float32 products,
 and at last with the float32 scores themselves. The result is that of a float32 brute force, and each score depends on
 its query and its row alone, not on what else was searched.
 """
@@ -35,7 +35,7 @@ class DenseIndex:
 
     Args:
         vectors: ``(n, dim)`` float32; kept, not copied (a rough copy is added where it pays).
-        rough: ``bf16``, ``int8`` or ``fp32``: the precision of the candidate step; by default what suits this CPU and
+        rough: ``int16``, ``int8`` or ``fp32``: the precision of the candidate step; by default what suits this CPU and
             so many rows.
 
     Raises:
@@ -167,16 +167,16 @@ class DenseIndex:
     @staticmethod
     def part(arrays: dict[str, NDArray[Any]], first: int, stop: int) -> dict[str, NDArray[Any]]:
         """What ``arrays`` is of the rows from ``first`` to ``stop`` alone: views, under the bounds of all rows."""
-        return {**arrays, **rows_of(arrays, first, stop, "vectors", "rough", "live")}
+        return {**arrays, **rows_of(arrays, first, stop, "vectors", "rough", "low", "live")}
 
     @classmethod
     def from_arrays(cls, arrays: dict[str, NDArray[Any]]) -> Self:
         """The index that gave ``arrays``; they are used as they are, memory-mapped ones too."""
         vectors = arrays["vectors"]
         index = cls(np.empty((0, vectors.shape[1]), np.float32))
-        kind = kind_of(arrays["rough"]) if "rough" in arrays else "fp32"
-        if kind not in (_suitable(vectors), "int8") or len(arrays["bounds"]) != (1 if kind == "fp32" else 3):
-            index._set_base(vectors)  # written on another kind of CPU, or before the bounds were these
+        kind = kind_of(arrays)
+        if kind not in (_suitable(vectors), "int8"):
+            index._set_base(vectors)  # written on another kind of CPU, or by an earlier version
         elif kind == "fp32":
             index._keep(vectors, None, float(arrays["bounds"][0]))
         else:
@@ -268,7 +268,7 @@ def _suitable(vectors: Rows) -> str:
     """The kind of rough copy that suits this CPU and so many rows."""
     if 4 * vectors.shape[0] * vectors.shape[1] >= _LARGE:
         return "int8"
-    return "bf16" if len(vectors) >= _SMALL and prefers_bf16() else "fp32"
+    return "int16" if len(vectors) >= _SMALL and prefers_bf16() else "fp32"
 
 
 def check_finite(vectors: NDArray[np.float32], what: str) -> None:

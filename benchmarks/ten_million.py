@@ -113,6 +113,7 @@ def in_a_process(step: str, limit: float | None) -> str:
 def build(options) -> dict:
     """The index of the rows, saved as a bank saves it."""
     from ecom_rag.retrieval import DenseIndex
+    from ecom_rag.retrieval.dense_rough import kind_of
 
     started = time.perf_counter()
     arrays = DenseIndex(rows(options)).arrays()
@@ -123,7 +124,7 @@ def build(options) -> dict:
             np.save(index_folder(options) / f"{name}.npy", array)
     saved = sum(file.stat().st_size for file in index_folder(options).iterdir())
     return {
-        "rough": str(arrays["rough"].dtype),
+        "rough": kind_of(arrays),
         "s": round(seconds, 1),
         "s with saving": round(time.perf_counter() - started, 1),
         "GB on disk": round((saved + rows_file(options).stat().st_size) / 1e9, 2),

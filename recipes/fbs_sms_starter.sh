@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Fine-tunes the starter on fbs_sms_zh (2,777 texts in the largest of 12 classes, 6 in the smallest), with circle loss and
 # batches that treat all classes alike: drawn from all (balanced), or from two policy groups a batch (hierarchical); three seeds
-# each. Each dev text gets the label that its ten nearest train texts vote for: dense alone, and fused with bm25.
+# each. Each dev text gets the label that its ten nearest train texts vote for: dense alone, and fused with bm25, by --fusion
+# auto and by the weights that auto finds with the starter as it was (see chinese_harm.sh for why).
 # Usage: recipes/fbs_sms_starter.sh DATA [WORK]; BATCHES="balanced" trains one kind alone
 set -euo pipefail
 data=${1:?folder that holds fbs_sms_zh/train.jsonl.gz and dev.jsonl.gz} work=${2:-work} start=${MODEL:-starter}
@@ -48,8 +49,10 @@ for model in "$start" "$work"/sms_{balanced,hierarchical}_?; do
   ecom-rag score "$dev" --bank "$work/sms_bank_$name" --top-k 10 --resume --output "$work/sms_dense_$name.jsonl"
   ecom-rag recall "$dev" --bank "$work/sms_bank_$name" --routes bm25,dense --top-k 10 --resume \
     --output "$work/sms_fused_$name.jsonl"
+  test "$model" = "$start" || ecom-rag recall "$dev" --bank "$work/sms_bank_$name" --routes bm25,dense --top-k 10 --resume \
+    --weights "${WEIGHTS:-bm25=0.39,dense=0.61}" --output "$work/sms_weighted_$name.jsonl"
 done
-for kind in dense fused; do
+for kind in dense fused weighted; do
   ecom-rag evaluate "$work"/sms_"$kind"_*.jsonl --labels --measures P@10 --output "$work/sms_$kind.json"
 done
 
@@ -64,7 +67,7 @@ from ecom_rag.files.records import read
 
 train, work = sys.argv[1:]
 sizes = Counter(record["metadata"]["label"] for record in read(train))
-for kind in ("dense", "fused"):
+for kind in ("dense", "fused", "weighted"):
     figures = json.loads(Path(work, f"sms_{kind}.json").read_text(encoding="utf-8"))
     for run in figures["runs"]:
         rare = [one for one in run["classes"] if one["support"] and sizes[one["label"]] < 200]

@@ -22,7 +22,7 @@ def main() -> None:
     except SystemExit as ended:
         code = ended.code
     signal.signal(signal.SIGINT, lambda *_: os._exit(_INTERRUPTED))  # from here on there is nothing left to clean up
-    gc.freeze()  # all is freed with the process: Python's last look for cycles takes a second where torch was loaded
+    gc.freeze()  # all is freed with the process: Python's last look for cycles takes up to a second after torch
     sys.exit(code)
 
 

@@ -11,7 +11,6 @@ which is what takes their time; many are multiplied with all 16 bits rounded to 
 The norms on the right are measured, not estimated.
 """
 
-import copy
 from collections.abc import Iterator, Mapping
 from typing import Any, Protocol, Self
 
@@ -20,7 +19,7 @@ from numpy.typing import NDArray
 
 from ecom_rag.models.runtimes.cpu import prefers_bf16
 from ecom_rag.retrieval.dense_products import FEW, LARGEST, Planes, Whole
-from ecom_rag.retrieval.growing import GrowingRows, tensor
+from ecom_rag.retrieval.growing import GrowingRows, forked, tensor
 
 CHUNK = 65536  # rows a pass over all vectors holds beside them
 Bounds = tuple[NDArray[np.float32] | None, np.float32]  # as ``Candidates`` takes them
@@ -99,9 +98,7 @@ class RoughRows:
 
     def fork(self) -> Self:
         """Copies of the same rows that can be extended while these are searched."""
-        fork = copy.copy(self)
-        fork._tail = [copy.copy(tail) for tail in self._tail]
-        return fork
+        return forked(self)
 
     def segments(self) -> Iterator[tuple[int, Planes]]:
         """First row and rows of each contiguous part."""
@@ -131,7 +128,7 @@ class RoughRows:
     def _keep(self, centre: Any, scales: Any, bounds: NDArray[np.float64], planes: list[NDArray[Any]]) -> None:
         self._centre, self._scales, self._base = centre, scales, planes
         self._bounds = bounds  # norms of y, then of what is lost of it and of z: in one plane, in both
-        self._tail = [GrowingRows(planes[0].shape[1:], np.int8) for _ in planes]
+        self._tail = tuple(GrowingRows(planes[0].shape[1:], np.int8) for _ in planes)
 
     def _rounded(self, vectors: NDArray[np.float32]) -> list[NDArray[np.int8]]:
         """The bytes of ``z``, a plane after the other; the bounds are widened to hold for it."""

@@ -100,6 +100,8 @@ def forked(index: Forked) -> Forked:
     for name, part in vars(index).items():
         if isinstance(part, GrowingRows | LiveRows):
             setattr(fork, name, copy.copy(part))
+        elif isinstance(part, tuple) and all(isinstance(rows, GrowingRows) for rows in part):
+            setattr(fork, name, tuple(map(copy.copy, part)))
     return fork
 
 

@@ -1,6 +1,6 @@
 """audit."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -22,6 +22,7 @@ from ecom_rag.cli.options import (
     placed,
     prepare,
 )
+from ecom_rag.cli.reading import Deobfuscate, analysis
 
 Queries = Annotated[
     str | None,
@@ -62,6 +63,7 @@ def audit(
     delta: Delta = 0.1,
     label_key: LabelKey = None,
     similarity: Similarity = 0.85,
+    deobfuscate: Deobfuscate = None,
     runtime: Runtime = RuntimeName.auto,
     encoder_precision: EncoderPrecision = Precision.auto,
     device: Device = "auto",
@@ -86,9 +88,11 @@ def audit(
     from ecom_rag.models.spec import ModelSpec
 
     asked = Auditing(conflict, names(innocent), precision, delta, similarity, first, label_key)
-    options = placed(runtime, encoder_precision, device, batch_tokens)
+    options: dict[str, Any] = placed(runtime, encoder_precision, device, batch_tokens)
+    if deobfuscate:
+        options["deobfuscate"] = True
     spec = ModelSpec(model, options) if model is not None or bank is not None else None
-    places = {"seeds": seeds, "bank": bank, "queries": queries, "report": report}
+    places = {"seeds": seeds, "bank": bank, "queries": queries, "report": report, "analyzer": analysis(deobfuscate)}
     made_by = command_line(context, without=("output", "report"))
     with bars() as progress:
         found = audit_file(output, asked, model=spec, made_by=made_by, progress=progress, **places)

@@ -32,6 +32,7 @@ from ecom_rag.cli.options import (
     instructed,
     prepare,
 )
+from ecom_rag.cli.reading import Deobfuscate, analysis
 from ecom_rag.errors import UsageError
 from ecom_rag.seeds.address import shown
 from ecom_rag.text.printing import printable
@@ -70,6 +71,7 @@ def build(
     query_instruction: QueryInstruction = None,
     query_task: QueryTask = None,
     query_examples: QueryExamples = None,
+    deobfuscate: Deobfuscate = None,
     resume: Resume = False,
     on_bad_line: BadLine = OnBadLine.fail,
     verbose: Verbose = False,
@@ -87,7 +89,7 @@ def build(
     from ecom_rag.seeds.bank import BankSettings
 
     names = tuple(name.strip() for name in routes.split(","))
-    settings = BankSettings(names, id_key=id_key, label_key=label_key, index_keys=tuple(index_key or ()))
+    settings = BankSettings(names, id_key, label_key, tuple(index_key or ()), analysis(deobfuscate))
     needed = settings.outputs
     if needed and model is None:
         raise UsageError(f"the routes {', '.join(needed)} need a model; give --model MODEL, or other --routes")
@@ -107,6 +109,7 @@ def build(
             max_length=max_length,
             pooling=pooling,
             truncate_dim=truncate_dim,
+            deobfuscate=bool(deobfuscate),
             **instructed(query_instruction, query_task, query_examples),
         )
     with bars() as progress:

@@ -27,6 +27,7 @@ from ecom_rag.cli.options import (
     prepare,
     report,
 )
+from ecom_rag.cli.reading import Deobfuscate, analysis
 from ecom_rag.errors import UsageError
 
 if TYPE_CHECKING:
@@ -101,6 +102,7 @@ def calibrate(
     similarity: Annotated[
         float, typer.Option(help="Similarity from which two texts are of one campaign, 0.7 to 1.")
     ] = 0.85,
+    deobfuscate: Deobfuscate = None,
     runtime: Runtime = RuntimeName.auto,
     encoder_precision: Annotated[
         Precision, typer.Option(help="Precision of the encoder, as --precision of recall.")
@@ -146,9 +148,12 @@ def calibrate(
         similarity=similarity,
     )
     options: dict[str, Any] = placed(runtime, encoder_precision, device, batch_tokens)
+    if deobfuscate:
+        options["deobfuscate"] = True
     spec = ModelSpec(model, options) if model is not None or bank is not None else None
     with bars() as progress:
-        found = calibrate_file(recalled, output, asked, seeds=seeds, bank=bank, model=spec, progress=progress)
+        places = {"seeds": seeds, "bank": bank, "model": spec, "analyzer": analysis(deobfuscate)}
+        found = calibrate_file(recalled, output, asked, **places, progress=progress)
     if page:
         write_page(found, page, made_by=command_line(context, without=("output", "page")))
     typer.echo(as_text(found), nl=False)

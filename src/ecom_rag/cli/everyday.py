@@ -44,6 +44,7 @@ from ecom_rag.cli.options import (
     report,
     whole_numbers,
 )
+from ecom_rag.cli.reading import Deobfuscate
 
 
 class When(StrEnum):
@@ -81,6 +82,7 @@ def score(
     pooling: Pooling = None,
     truncate_dim: TruncateDim = None,
     max_length: MaxLength = None,
+    deobfuscate: Deobfuscate = None,
     ray: Ray = None,
     workers: Workers = None,
     shards: Shards = None,
@@ -112,6 +114,7 @@ def score(
             "pooling": pooling,
             **instructed(query_instruction, query_task, query_examples),
             "truncate_dim": truncate_dim,
+            "deobfuscate": bool(deobfuscate),
         }
     spec = ModelSpec(model, options) if model is not None or bank is not None else None
     with bars() as progress, on_ray(ray, workers, shards) as cluster:

@@ -31,6 +31,9 @@ _ROUTES = "with --routes {routes_shown}"
 _FILE = Needs(lambda v: v["bank"] is None, "with --bank, which brings its own", "search --seeds")
 _BM25 = Needs(lambda v: "bm25" in v["routes"], _ROUTES, "add bm25 to --routes")
 _ENCODER = Needs(_encoded, _ROUTES, "add dense, sparse or multivector to --routes")
+_READ = Needs(
+    lambda v: _encoded(v) or "bm25" in v["routes"], _ROUTES, "add bm25, dense, sparse or multivector to --routes"
+)
 _DENSE = Needs(lambda v: "dense" in v["routes"], _ROUTES, "add dense to --routes")
 _SEVERAL = Needs(lambda v: len(v["routes"]) > 1, "with one route ({routes_shown})", "name two --routes or more")
 _POLICY = Needs(lambda v: v["policy"] is not None, "without a policy", "name one with --policy")
@@ -53,7 +56,7 @@ _SCORE: Table = {
     "ray": (_OF_A_BANK,),
     **_each("workers shards", _CLUSTER),
     **_always("queries seeds bank model output mode top_k filter exclude_self id_key resume on_bad_line"),
-    **_each("max_length query_instruction query_task query_examples", _FILE),
+    **_each("max_length query_instruction query_task query_examples deobfuscate", _FILE),
     **_each(_PLACEMENT),
     "weights": (Needs(lambda v: v["mode"] == "hybrid", "with --mode {mode}", "choose --mode hybrid"),),
     "pooling": (
@@ -103,6 +106,7 @@ _RECALL: Table = {
     ),
     **_each("stem simplify words", _FILE, _BM25),
     **_each("max_length query_instruction query_task query_examples", _FILE, _ENCODER),
+    "deobfuscate": (_FILE, _READ),
     **_each(_PLACEMENT, _A_MODEL),
 }
 
@@ -204,6 +208,7 @@ _CALIBRATE: Table = {
     **_always("recalled output page seeds bank precision delta jointly pool innocent false_positive_rate evasive"),
     **_always("filter label_key similarity"),
     "model": (_FILE,),
+    "deobfuscate": (_FILE,),
     **_each("runtime encoder_precision device batch_tokens", _LOADS_ENCODER),
 }
 _AUDIT: Table = {
@@ -212,6 +217,7 @@ _AUDIT: Table = {
     **_each(
         "first label_key", Needs(lambda v: v["queries"] is not None, "without --queries", "name results of recall")
     ),
+    "deobfuscate": (_FILE,),
     **_each("runtime encoder_precision device batch_tokens", _LOADS_ENCODER),
 }
 _AUDITS = Needs(
@@ -252,6 +258,7 @@ TABLES: Mapping[str, Table] = {
     "bank build": {
         **_always("bank seeds routes id_key label_key index_key resume on_bad_line"),
         **_each(f"model max_length query_instruction query_task query_examples {_PLACEMENT}", _ENCODER),
+        "deobfuscate": (_READ,),
         "pooling": (_DENSE,),
         "truncate_dim": (
             Needs(lambda v: not {"dense", "multivector"}.isdisjoint(v["routes"]), _ROUTES, "add dense to --routes"),

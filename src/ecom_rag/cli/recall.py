@@ -37,6 +37,7 @@ from ecom_rag.cli.options import (
     prepare,
     report,
 )
+from ecom_rag.cli.reading import Deobfuscate, analysis
 from ecom_rag.errors import UsageError
 
 
@@ -123,6 +124,7 @@ def recall(
     query_instruction: QueryInstruction = None,
     query_task: QueryTask = None,
     query_examples: QueryExamples = None,
+    deobfuscate: Deobfuscate = None,
     runtime: Runtime = RuntimeName.auto,
     precision: PrecisionOption = Precision.auto,
     device: Device = "auto",
@@ -150,7 +152,6 @@ def recall(
     prepare(verbose)
     from ecom_rag.models.spec import ModelSpec
     from ecom_rag.pipeline import read_settings, recall_file
-    from ecom_rag.text.analysis import Analyzer
 
     settings, models = read_settings(
         config,
@@ -178,8 +179,9 @@ def recall(
     if bank is not None:  # its model is loaded as the bank was built
         spec: ModelSpec | None = ModelSpec(models.get("model"), place)
     elif "model" in models:
-        options = {**place, "max_length": max_length, **instructed(query_instruction, query_task, query_examples)}
-        spec = ModelSpec(models["model"], options)
+        own = {"max_length": max_length, "deobfuscate": bool(deobfuscate)}
+        own |= instructed(query_instruction, query_task, query_examples)
+        spec = ModelSpec(models["model"], {**place, **own})
     else:
         spec = None
     id_key = settings.id_key or "id"
@@ -193,7 +195,7 @@ def recall(
             bank=bank,
             model=spec,
             reranker=ModelSpec(models["rerank"], place) if "rerank" in models else None,
-            analyzer=Analyzer(stem=stem, simplify=simplify, words=_lines(words)),
+            analyzer=analysis(deobfuscate, stem=stem, simplify=simplify, words=_lines(words)),
             after=after,
             workers=cluster,
             resume=resume,

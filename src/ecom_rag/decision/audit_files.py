@@ -30,6 +30,7 @@ def audit_file(
     queries: PathLike | None = None,
     report: PathLike | None = None,
     model: AnyEncoder | None = None,
+    analyzer: Analyzer | None = None,
     made_by: str = "ecom_rag.decision.audit_file(output, asked, ...)",
     progress: Progress | None = None,
 ) -> Audit:
@@ -43,6 +44,7 @@ def audit_file(
         queries: Path of what ``recall`` wrote over the same seeds; by default nothing is said of hits.
         report: Path of an HTML page of the findings; by default none is made.
         model: The encoder; a bank brings its own.
+        analyzer: How the texts of ``seeds`` become terms; a bank brings its own.
         made_by: The command line or the Python call that the page names.
         progress: As in ``audit``.
 
@@ -57,7 +59,8 @@ def audit_file(
     asked.check()
     if queries == "-":
         raise UsageError("`queries` - is not supported; give the results of recall as a file")
-    job = Asked("audit", queries or "-", output, Recall(top_k=TOP_K), seeds, bank, model, None, Analyzer(), "fail")
+    terms = analyzer or Analyzer()
+    job = Asked("audit", queries or "-", output, Recall(top_k=TOP_K), seeds, bank, model, None, terms, "fail")
     _check_report(report, output, [queries, path_or_none(seeds, "seeds")])
     results = None if queries is None else list(records.read(queries, check=check_result))
     place: Place = (OfFile if job.bank is None else OfBank)(job)

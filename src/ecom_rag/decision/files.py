@@ -141,6 +141,7 @@ def calibrate_file(
     seeds: PathLike | None = None,
     bank: PathLike | None = None,
     model: AnyEncoder | None = None,
+    analyzer: Analyzer | None = None,
     progress: Progress | None = None,
 ) -> Calibration:
     """Make a policy from a file of labelled results, and write it.
@@ -152,6 +153,7 @@ def calibrate_file(
         seeds: Path of the seeds that were searched; ``None`` where ``bank`` is given.
         bank: Folder of the bank; ``None`` where ``seeds`` is given.
         model: The encoder; a bank brings its own.
+        analyzer: How the texts of ``seeds`` become terms; a bank brings its own.
         progress: As in ``decide_file``.
 
     Returns:
@@ -168,7 +170,8 @@ def calibrate_file(
     items = list(records.read(results, check=check_result))
     made = read_beside(results)
     settings = _settings(results, items, made)
-    job = Asked("calibrate", results, output, settings, seeds, bank, model, None, Analyzer(), "fail")
+    terms = analyzer or Analyzer()
+    job = Asked("calibrate", results, output, settings, seeds, bank, model, None, terms, "fail")
     place: Place = (OfFile if job.bank is None else OfBank)(job)
     encoder = place.encoder() if outputs_of(place.routes) else None
     source = place.source(encoder, None, progress)

@@ -7,7 +7,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from ecom_rag.arguments import PathLike, names_of, one_of, path_of, text_of, text_or_none, texts_of, whole_or_none
+from ecom_rag.arguments import PathLike, flag, names_of, one_of, path_of, text_of, text_or_none, texts_of, whole_or_none
 from ecom_rag.errors import ModelError, UsageError
 from ecom_rag.models.checkpoints.checkpoint import Checkpoint, encoder_checkpoint
 from ecom_rag.models.checkpoints.locate import hub_name, locate
@@ -33,17 +33,19 @@ class Encoder:
     Attributes:
         checkpoint: What was read and decided about the checkpoint.
         placement: Runtime, precision and device in use.
-        fingerprint: Changes with the weights, the pooling and the dimension: embeddings of different fingerprints do
-            not belong together.
+        fingerprint: Changes with the weights, the pooling, the dimension and ``deobfuscate``: embeddings of different
+            fingerprints do not belong together.
     """
 
-    def __init__(self, checkpoint: Checkpoint, loaded: Loaded) -> None:
+    def __init__(self, checkpoint: Checkpoint, loaded: Loaded, *, deobfuscate: bool = False) -> None:
         self.checkpoint = checkpoint
         self.placement = loaded.placement
         dimension = f"-{checkpoint.truncate_dim}" if checkpoint.truncate_dim else ""
         eos = "-eos" if loaded.tokenizer.eos_added else ""
-        self.fingerprint = f"{loaded.fingerprint}{eos}-{checkpoint.pooling}{dimension}"
+        read = "-deobfuscated" if deobfuscate else ""
+        self.fingerprint = f"{loaded.fingerprint}{eos}{read}-{checkpoint.pooling}{dimension}"
         self._loaded = loaded
+        self._deobfuscate = deobfuscate
         heads = ["dense"] + ["sparse"] * checkpoint.has_sparse + ["multivector"] * checkpoint.has_multivector
         self._positions = {name: position for position, name in enumerate(heads)}
         if checkpoint.max_length > _LONG and self.placement.device == "cpu":
@@ -69,6 +71,7 @@ class Encoder:
         query_examples: Sequence[Example] = (),
         passage_instruction: str | None = None,
         truncate_dim: int | None = None,
+        deobfuscate: bool = False,
     ) -> Self:
         """Load a checkpoint.
 
@@ -89,13 +92,14 @@ class Encoder:
             passage_instruction: Text put before each passage (seed); by default as for queries, ``""`` for none.
             truncate_dim: Keep only the first dimensions (Matryoshka, Kusupati et al. 2022, arXiv:2205.13147); by
                 default as many as the checkpoint says, else all.
+            deobfuscate: Read disguised letters (``c@s1no``, ``b.u.l.l.e.t.s``) as what they stand for, in queries and
+                passages (see ``deobfuscation``). Texts without any are encoded as before.
 
         Raises:
             ModelError: The checkpoint cannot be found, read or used.
             UsageError: Options that do not go together.
         """
         model, device = path_of(model, "model"), text_of(device, "device")
-        batch_tokens = whole_or_none(batch_tokens, "batch_tokens")
         found = encoder_checkpoint(
             locate(model),
             name=hub_name(model),
@@ -115,9 +119,9 @@ class Encoder:
             runtime=runtime,
             precision=precision,
             device=device,
-            batch_tokens=batch_tokens,
+            batch_tokens=whole_or_none(batch_tokens, "batch_tokens"),
         )
-        return cls(checkpoint, loaded)
+        return cls(checkpoint, loaded, deobfuscate=flag(deobfuscate, "deobfuscate"))
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -127,6 +131,7 @@ class Encoder:
             "max_length": self.checkpoint.max_length,
             "query_instruction": self.checkpoint.query_instruction,
             "passage_instruction": self.checkpoint.passage_instruction,
+            "deobfuscate": self._deobfuscate,
         }
 
     @property
@@ -187,11 +192,15 @@ class Encoder:
         Raises:
             UsageError: A single text in place of several, something that is no text, or an unknown side.
         """
-        texts = texts_of(texts)
+        tokenizer, texts = self._loaded.tokenizer, texts_of(texts)
         one_of(side, "side", ("query", "passage"))
         at = self.checkpoint
         instruction = at.query_instruction if side == "query" else at.passage_instruction
-        return of_texts(self._loaded.tokenizer, texts, at.max_length, instruction=instruction, model=self.fingerprint)
+        if self._deobfuscate:
+            from ecom_rag.models.deobfuscation import deobfuscated
+
+            texts = deobfuscated(list(texts), tokenizer)
+        return of_texts(tokenizer, texts, at.max_length, instruction=instruction, model=self.fingerprint)
 
     def run(
         self,

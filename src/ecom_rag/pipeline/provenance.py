@@ -106,7 +106,7 @@ def recall_of(made: Provenance) -> Recall:
 def _shown(value: Any) -> str:
     if isinstance(value, tuple):
         return "+".join(value)
-    return "none" if value is None else str(value)[:40]
+    return "none" if value is None else str(value)[:60]  # a fingerprint with all that it tells
 
 
 def place_of(output: str) -> str:

@@ -6,10 +6,10 @@ Python does a term is done once for each *distinct* run of characters.
 
 import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import chain, islice
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,6 +42,13 @@ _CAMEL = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 _CHUNK = 20_000  # texts normalised at once
 
 
+class Reader(Protocol):
+    """Reads texts in another way before they become terms; two that are equal read alike."""
+
+    def read(self, texts: Sequence[str]) -> list[str]:
+        """Texts of the same number."""
+
+
 class Runs(NamedTuple):
     """Texts as runs of characters, which are what becomes terms.
 
@@ -71,6 +78,8 @@ class Analyzer:
         words: Own words. Chinese ones are kept whole by the segmenter, Latin ones are found inside glued letters (with
             ``pro`` and ``max``, ``promax`` is also indexed as both). Those of both (``T恤``, ``双11``) are kept whole
             where their letters and digits stand alone; with ``subwords``, their parts are indexed too.
+        reader: Reads texts before all that, such as ``models.deobfuscation.Deobfuscator``; by default they are taken as
+            they are written.
 
     Raises:
         UsageError: An own word is empty or holds a space.
@@ -83,6 +92,7 @@ class Analyzer:
     pieces: bool = True
     joined: bool = True
     words: tuple[str, ...] = ()
+    reader: Reader | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         for word in self.words:
@@ -105,6 +115,8 @@ class Analyzer:
         Args:
             texts: As of ``tokens``.
         """
+        if self.reader is not None:
+            texts = self.reader.read(texts)
         own = _own_words(self.words, self.simplify)
         chains = _chains(own.mixed)
         found = [
@@ -120,7 +132,7 @@ class Analyzer:
 
     def fingerprint(self) -> str:
         """Says whether two analyzers give the same terms."""
-        return repr(self)
+        return repr(self) if self.reader is None else f"{self!r} {self.reader!r}"
 
     def _terms(self, runs: Iterable[str], own: "_OwnWords") -> dict[str, Sequence[str]]:
         """The terms of each run."""

@@ -18,12 +18,13 @@ class Model:
 
     Args:
         path: Where it was found: a folder, a hub id, or ``starter``.
-        fingerprint: Of its files, pooling and dimension.
+        fingerprint: Of its files, pooling, dimension and ``deobfuscate``.
         pooling: Of token vectors.
         max_length: Tokens a text is cut to.
         query_instruction: Put before queries.
         passage_instruction: Put before seeds.
         truncate_dim: Dimensions kept, where not all.
+        deobfuscate: Whether disguised letters are read as what they stand for.
     """
 
     path: str
@@ -33,6 +34,7 @@ class Model:
     query_instruction: str | None = None
     passage_instruction: str | None = None
     truncate_dim: int | None = None
+    deobfuscate: bool = False
 
     def load(
         self,
@@ -66,6 +68,7 @@ class Model:
             query_instruction=self.query_instruction,
             passage_instruction=self.passage_instruction,
             truncate_dim=self.truncate_dim,
+            deobfuscate=self.deobfuscate,
         )
 
     def check(self, encoder: Encoder, bank: Any) -> None:
@@ -125,6 +128,7 @@ def model_for(outputs: Sequence[str], encoder: Encoder | None, path: str | None)
         query_instruction=encoder.settings["query_instruction"],
         passage_instruction=encoder.settings["passage_instruction"],
         truncate_dim=int(dimension) if dimension.isdecimal() else None,
+        deobfuscate=bool(encoder.settings.get("deobfuscate")),
     )
 
 

@@ -8,6 +8,7 @@ from ecom_rag.arguments import names_of, text_of
 from ecom_rag.errors import UsageError
 from ecom_rag.files.keys import parse_key, written
 from ecom_rag.filters.sql import indexable
+from ecom_rag.models.deobfuscation import Deobfuscator
 from ecom_rag.retrieval.routes import INDEXED, check_routes, outputs_of
 from ecom_rag.text.analysis import Analyzer
 from ecom_rag.values import type_name
@@ -75,6 +76,8 @@ def from_meta(meta: Mapping[str, Any]) -> BankSettings:
     analyzer: dict[str, Any] = {
         key: tuple(value) if isinstance(value, list) else value for key, value in meta["analyzer"].items()
     }
+    if analyzer.get("reader"):
+        analyzer["reader"] = Deobfuscator(**analyzer["reader"])
     return BankSettings(
         routes=meta["routes"],
         id_key=meta["id_key"] if meta.get("id_key_is_path") else written(meta["id_key"]),  # an older bank's: a name

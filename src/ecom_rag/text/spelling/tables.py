@@ -27,7 +27,7 @@ INITIALS = 0x11F000  # codes of initials, from a to z
 _SHAPES = 0x120000  # and codes of look-alikes here
 
 # Each digit or symbol and the letter that it stands for; i and l are one, as are o and 0, however they are meant.
-_LETTERS = {
+LETTERS = {
     "0": "o",
     "1": "l",
     "i": "l",
@@ -167,7 +167,7 @@ def load() -> Tables:
     kept[: len(used)] = used
     kept[_PRIVATE : _PRIVATE + 4096] = True
     folded = simplified.copy()
-    for table in (_LETTERS, _NUMERALS):
+    for table in (LETTERS, _NUMERALS):
         for source, target in table.items():
             folded[ord(source)] = ord(target)
             kept[ord(source)] = True

@@ -50,7 +50,7 @@ def as_html(outcome: Outcome) -> str:
     data = {
         "Data": f"{outcome.seeds} judged seeds, {len(outcome.calibration.judged.labels)} labelled listings to make the"
         f" policy, {found.listings} listings to decide; English and Chinese, all written for this project",
-        "Routes": f"{', '.join(outcome.routes)}, with the starter encoder",
+        "Routes": f"{', '.join(outcome.routes)}, with the starter encoder, --deobfuscate and --fusion weighted",
     }
     wrong = [one for one in outcome.decided if action_of(one) != "review" and not right(one)]
     sections = [_promise_section(outcome), _totals(outcome), _labels(outcome)]

@@ -10,14 +10,17 @@ from ecom_rag.demo.page import as_html
 from ecom_rag.demo.terminal import show
 from ecom_rag.files import digest, publish, records
 from ecom_rag.files.records import Record
-from ecom_rag.models import Encoder
+from ecom_rag.models.deobfuscation import Deobfuscator
+from ecom_rag.models.spec import ModelSpec
 from ecom_rag.pipeline import Pipeline, Recall
 from ecom_rag.pipeline.places import Asked, OfFile
 from ecom_rag.pipeline.provenance import write_beside
 from ecom_rag.text.analysis import Analyzer
 
 ROUTES = ("bm25", "dense", "variant")
-RECALL = Recall(routes=ROUTES, top_k=20)
+ENCODER = ModelSpec("starter", {"deobfuscate": True})
+ANALYZER = Analyzer(reader=Deobfuscator())
+RECALL = Recall(routes=ROUTES, fusion="weighted", top_k=50)
 PROMISE = Calibrate(precision=0.9, delta=0.1, pool=True, innocent=("innocent",), false_positive_rate=0.05)
 
 
@@ -53,8 +56,8 @@ def run(folder: str, *, show_all: bool = False) -> None:
 
 def _pipeline(bank: Path, listings: Path, recalled: Path) -> Pipeline:
     """As ``ecom-rag recall`` has it over the file of seeds, so that the policy fits what that command finds."""
-    encoder = Encoder.from_pretrained("starter")
-    asked = Asked("recall", listings, recalled, RECALL, bank, None, encoder, None, Analyzer(), "fail")
+    encoder = ENCODER.encoder()
+    asked = Asked("recall", listings, recalled, RECALL, bank, None, encoder, None, ANALYZER, "fail")
     return Pipeline(OfFile(asked).source(encoder, None, None), RECALL, encoder=encoder)
 
 

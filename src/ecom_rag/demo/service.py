@@ -6,9 +6,8 @@ from pathlib import Path
 
 from ecom_rag.client import Client
 from ecom_rag.demo.folder import SAMPLES, check_folder, write_samples
-from ecom_rag.demo.run import RECALL, ROUTES, calibrated
+from ecom_rag.demo.run import ANALYZER, ENCODER, RECALL, ROUTES, calibrated
 from ecom_rag.files import records
-from ecom_rag.models import Encoder
 from ecom_rag.pipeline import Pipeline
 from ecom_rag.seeds.bank import BankSettings, SeedBank, build
 from ecom_rag.serving.run import serve
@@ -51,10 +50,10 @@ def run_service(folder: str, *, port: int, told: Callable[[str], None]) -> None:
 
 def _prepare(target: Path, bank: Path, policy: Path) -> None:
     """Build the bank and calibrate a policy on it."""
-    encoder = Encoder.from_pretrained("starter")
+    encoder = ENCODER.encoder()
     if not bank.exists():
         seeds = records.read(str(target / SAMPLES[1]))
-        build(bank, seeds, BankSettings(ROUTES), encoder=encoder, model="starter")
+        build(bank, seeds, BankSettings(ROUTES, analyzer=ANALYZER), encoder=encoder, model="starter")
     with SeedBank.open(bank, encoder=encoder) as opened:
         calibrated(target / SAMPLES[2], Pipeline(opened, RECALL, encoder=encoder)).policy.save(policy)
 

@@ -138,8 +138,9 @@ def _print_files(outcome: Outcome, target: Path) -> None:
         "  policy.json     the thresholds, and what they stand on\n"
         "  decided.jsonl   recalled.jsonl with the decisions\n\n"
         "Your own listings, one JSON record with a text per line, are decided by:\n"
-        f"  ecom-rag recall mine.jsonl --seeds {shown}/bank.jsonl --model starter --top-k 20 \\\n"
-        f"    --routes {','.join(outcome.routes)} --policy {shown}/policy.json --output mine_decided.jsonl\n"
+        f"  ecom-rag recall mine.jsonl --seeds {shown}/bank.jsonl --model starter --deobfuscate \\\n"
+        f"    --routes {','.join(outcome.routes)} --fusion weighted --top-k 50 --policy {shown}/policy.json \\\n"
+        "    --output mine_decided.jsonl\n"
         "The starter model is small. For real work, take your own seeds, labelled listings and BAAI/bge-m3."
     )
 

@@ -114,6 +114,8 @@ def test_bm25_that_reads_so(tmp_path):
         "Analyzer(simplify=True, stem=True, stopwords=True, subwords=True, pieces=True, joined=True, words=())"
     )  # banks of earlier versions have it
     assert reading.fingerprint() != as_written.fingerprint()
+    with pytest.raises(UsageError, match="`reader` is of type str"):
+        Analyzer(reader="starter")
     seeds = [{"text": text, "metadata": {"id": text}} for text in ("online casino", "leather wallet")]
     build(tmp_path / "bank", seeds, BankSettings(["bm25"], analyzer=reading))
     with SeedBank.open(tmp_path / "bank") as bank:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from ecom_rag.errors import UsageError
 from ecom_rag.text.normalization import HAN, normalize
+from ecom_rag.values import type_name
 
 # The stop words of Lucene's EnglishAnalyzer.
 _STOPWORDS = """
@@ -82,7 +83,7 @@ class Analyzer:
             they are written.
 
     Raises:
-        UsageError: An own word is empty or holds a space.
+        UsageError: An own word is empty or holds a space; a reader that does not read.
     """
 
     simplify: bool = True
@@ -98,6 +99,8 @@ class Analyzer:
         for word in self.words:
             if not word or _SPACE.search(word):
                 raise UsageError(f"own word {word!r} is empty or holds a space; expected one word per line")
+        if self.reader is not None and not hasattr(self.reader, "read"):
+            raise UsageError(f"`reader` is of type {type_name(self.reader)}; expected one that reads, or None")
 
     def tokens(self, texts: Sequence[str]) -> list[list[str]]:
         """The terms of each text, in reading order; a text of symbols alone has none.

@@ -80,7 +80,9 @@ IdKey = Annotated[
 Runtime = Annotated[RuntimeName, typer.Option(help="Runtime; auto: torch on a GPU, the faster one on a CPU.")]
 PrecisionOption = Annotated[
     Precision,
-    typer.Option(help="Precision; auto: fp16 on GPUs, bf16 on CPUs with AMX, else fp32; int8 (CPU) shifts scores."),
+    typer.Option(
+        help="Precision; auto: fp16 on GPUs, bf16 on CPUs that are faster in it, else fp32; int8 (CPU) shifts scores."
+    ),
 ]
 Device = Annotated[str, typer.Option(help="Device: auto, cpu, cuda or cuda:N; auto is cuda where a GPU is visible.")]
 BatchTokens = Annotated[int | None, typer.Option(help="Maximum tokens per batch.", show_default="by device", min=1)]

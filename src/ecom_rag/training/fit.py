@@ -60,7 +60,7 @@ def _train(recipe: Recipe, output: Path, work: Path, *, resume: bool, progress: 
     recipe, asked = plan.recipe, plan.asked()
     resume_from = open_run(work, asked, resume)
     if recipe.schedule.bf16 and checkpoints.on_cpu(recipe) and not cpu.prefers_bf16():
-        logger.warning("schedule.bf16 makes training slower on this CPU; on one without AMX leave it out")
+        logger.warning("schedule.bf16 makes training slower on this CPU, which multiplies float32 faster; leave it out")
     torch.manual_seed(recipe.seed)
     model = checkpoints.load(recipe, plan.start)
     embedding_rows.train_only(model, plan.used)

@@ -131,7 +131,7 @@ class Encoder:
             "max_length": self.checkpoint.max_length,
             "query_instruction": self.checkpoint.query_instruction,
             "passage_instruction": self.checkpoint.passage_instruction,
-            "deobfuscate": self._deobfuscate,
+            **({"deobfuscate": True} if self._deobfuscate else {}),  # absent in what was made before there was a choice
         }
 
     @property

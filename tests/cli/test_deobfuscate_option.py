@@ -4,6 +4,7 @@ import sys
 
 import pytest
 
+from ecom_rag.errors import UsageError
 from ecom_rag.files import records
 
 pytestmark = pytest.mark.slow
@@ -50,12 +51,19 @@ def test_a_file_and_a_bank_are_read_alike(ecom_rag, tmp_path, bge_folder):
     assert [one[0][0]["id"] for one in found] == list(LISTINGS) and found == recalled("bank.jsonl")
     code, told = ecom_rag(*recall, "--bank", "bank", "--deobfuscate", "--output", "none.jsonl")
     assert code == 2 and "with --bank, which brings its own" in told
-    for command in ("calibrate", "audit"):
-        before = ("file.jsonl",) if command == "calibrate" else ()
-        _, told = ecom_rag(command, *before, *over_file, "--output", "made.json")
-        _, same = ecom_rag(command, *before, *over_file, "--deobfuscate", "--output", "made.json")
-        if command == "calibrate":
-            assert "-deobfuscated-" in told and "-deobfuscated-" not in same
+    _, told = ecom_rag("calibrate", "file.jsonl", *over_file, "--output", "policy.json")
+    _, same = ecom_rag("calibrate", "file.jsonl", *over_file, "--deobfuscate", "--output", "policy.json")
+    assert "-deobfuscated-" in told and "-deobfuscated-" not in same
+
+
+@pytest.mark.parametrize(("words", "reads"), [((), False), (("--deobfuscate",), True)])
+def test_an_audit_of_a_file(ecom_rag, monkeypatch, words, reads):
+    def seen(output, asked, *, model, analyzer, **_):
+        raise UsageError(f"encoder {model.options.get('deobfuscate', False)}, bm25 {analyzer.reader is not None}")
+
+    monkeypatch.setattr("ecom_rag.decision.audit_files.audit_file", seen)
+    code, told = ecom_rag("audit", "--seeds", "seeds.jsonl", "--model", "starter", *words, "--output", "made.jsonl")
+    assert code == 2 and f"encoder {reads}, bm25 {reads}" in told, told
 
 
 def test_bm25_alone(ecom_rag):

@@ -1,6 +1,6 @@
 """audit."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -22,7 +22,7 @@ from ecom_rag.cli.options import (
     placed,
     prepare,
 )
-from ecom_rag.cli.reading import Deobfuscate, analysis
+from ecom_rag.cli.reading import Deobfuscate, analysis, encoder_options
 
 Queries = Annotated[
     str | None,
@@ -88,9 +88,7 @@ def audit(
     from ecom_rag.models.spec import ModelSpec
 
     asked = Auditing(conflict, names(innocent), precision, delta, similarity, first, label_key)
-    options: dict[str, Any] = placed(runtime, encoder_precision, device, batch_tokens)
-    if deobfuscate:
-        options["deobfuscate"] = True
+    options = encoder_options(placed(runtime, encoder_precision, device, batch_tokens), deobfuscate)
     spec = ModelSpec(model, options) if model is not None or bank is not None else None
     places = {"seeds": seeds, "bank": bank, "queries": queries, "report": report, "analyzer": analysis(deobfuscate)}
     made_by = command_line(context, without=("output", "report"))

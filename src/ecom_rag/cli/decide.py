@@ -27,7 +27,7 @@ from ecom_rag.cli.options import (
     prepare,
     report,
 )
-from ecom_rag.cli.reading import Deobfuscate, analysis
+from ecom_rag.cli.reading import Deobfuscate, analysis, encoder_options
 from ecom_rag.errors import UsageError
 
 if TYPE_CHECKING:
@@ -147,12 +147,10 @@ def calibrate(
         label_key=label_key,
         similarity=similarity,
     )
-    options: dict[str, Any] = placed(runtime, encoder_precision, device, batch_tokens)
-    if deobfuscate:
-        options["deobfuscate"] = True
+    options = encoder_options(placed(runtime, encoder_precision, device, batch_tokens), deobfuscate)
     spec = ModelSpec(model, options) if model is not None or bank is not None else None
+    places = {"seeds": seeds, "bank": bank, "model": spec, "analyzer": analysis(deobfuscate)}
     with bars() as progress:
-        places = {"seeds": seeds, "bank": bank, "model": spec, "analyzer": analysis(deobfuscate)}
         found = calibrate_file(recalled, output, asked, **places, progress=progress)
     if page:
         write_page(found, page, made_by=command_line(context, without=("output", "page")))

@@ -21,7 +21,20 @@ def analysis(deobfuscate: bool | None, **options: Any) -> Any:
         deobfuscate: Of the option.
         options: As of ``Analyzer``.
     """
-    from ecom_rag.models.deobfuscation import Deobfuscator
     from ecom_rag.text.analysis import Analyzer
 
-    return Analyzer(**options, reader=Deobfuscator() if deobfuscate else None)
+    if not deobfuscate:
+        return Analyzer(**options)
+    from ecom_rag.models.deobfuscation import Deobfuscator
+
+    return Analyzer(**options, reader=Deobfuscator())
+
+
+def encoder_options(place: dict[str, Any], deobfuscate: bool | None) -> dict[str, Any]:
+    """The options of an encoder that searches seeds; a bank's own says how it reads.
+
+    Args:
+        place: Where and how it runs.
+        deobfuscate: Of the option.
+    """
+    return {**place, "deobfuscate": True} if deobfuscate else place

@@ -8,7 +8,6 @@ from ecom_rag.arguments import names_of, text_of
 from ecom_rag.errors import UsageError
 from ecom_rag.files.keys import parse_key, written
 from ecom_rag.filters.sql import indexable
-from ecom_rag.models.deobfuscation import Deobfuscator
 from ecom_rag.retrieval.routes import INDEXED, check_routes, outputs_of
 from ecom_rag.text.analysis import Analyzer
 from ecom_rag.values import type_name
@@ -77,6 +76,8 @@ def from_meta(meta: Mapping[str, Any]) -> BankSettings:
         key: tuple(value) if isinstance(value, list) else value for key, value in meta["analyzer"].items()
     }
     if analyzer.get("reader"):
+        from ecom_rag.models.deobfuscation import Deobfuscator
+
         analyzer["reader"] = Deobfuscator(**analyzer["reader"])
     return BankSettings(
         routes=meta["routes"],
